@@ -1,0 +1,111 @@
+"""What can go wrong, and with which exit code the command line leaves.
+
+::
+
+    SpatialOnnxError
+      InputError                2  bad input or usage
+        ModelError                 the model file, or what is in it
+        PlanError                  a mask, a pattern, a patch size
+        DataError                  a data set's files, images or labels
+        StudyError                 a study file that is damaged, in use or another search's
+        OutputError                an output that cannot, or must not, be written
+        UsageError                 options that do not fit together
+      BoundMissedError          3  the accuracy bound does not hold on verify
+      SetupError                4  the environment
+        LibraryError               the op library is missing or does not load
+        ProviderError              an execution provider does not load
+        DataNotInstalledError      a data set is not on this machine
+      InterruptedSearchError  130  Ctrl-C; the best plan so far was kept
+
+Every message is one line which says what is wrong and what to do next. Anything else that is
+raised is a bug and keeps its traceback (exit code 1).
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BoundMissedError",
+    "DataError",
+    "DataNotInstalledError",
+    "InputError",
+    "InterruptedSearchError",
+    "LibraryError",
+    "ModelError",
+    "OutputError",
+    "PlanError",
+    "ProviderError",
+    "SetupError",
+    "SpatialOnnxError",
+    "StudyError",
+    "UsageError",
+]
+
+
+class SpatialOnnxError(Exception):
+    """A known error: one line for the user and an exit code."""
+
+    exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        """Keeps the message on one line, whatever it quotes."""
+        super().__init__(" ".join(message.split()))
+
+
+class InputError(SpatialOnnxError):
+    """Bad input or usage."""
+
+    exit_code = 2
+
+
+class ModelError(InputError):
+    """A model file that cannot be used."""
+
+
+class PlanError(InputError):
+    """A mask, pattern or patch size that the rules do not allow."""
+
+
+class DataError(InputError):
+    """A data set whose files, images or labels cannot be used."""
+
+
+class StudyError(InputError):
+    """A study file that is damaged, locked by another search, or of another search."""
+
+
+class OutputError(InputError):
+    """An output that cannot, or must not, be written."""
+
+
+class UsageError(InputError):
+    """Options that do not fit together."""
+
+
+class BoundMissedError(SpatialOnnxError):
+    """The accuracy bound does not hold on verify."""
+
+    exit_code = 3
+
+
+class SetupError(SpatialOnnxError):
+    """The environment lacks something."""
+
+    exit_code = 4
+
+
+class LibraryError(SetupError):
+    """The op library is missing or does not load."""
+
+
+class ProviderError(SetupError):
+    """An execution provider does not load."""
+
+
+class DataNotInstalledError(SetupError):
+    """A data set is not on this machine."""
+
+
+class InterruptedSearchError(SpatialOnnxError):
+    """The user pressed Ctrl-C; the best plan so far was kept."""
+
+    exit_code = 130
