@@ -1,0 +1,119 @@
+"""The public data sets that are known by name: how to find, read and normalise them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from spatialonnx.datasets.dataset import Labels
+from spatialonnx.datasets.idx import has_mnist, read_mnist
+from spatialonnx.datasets.preprocessing import Pixels, Preprocessing
+from spatialonnx.errors import DataNotInstalledError
+
+DATA_VARIABLE = "SPATIALONNX_DATA"
+SYSTEM_FOLDER = Path("/usr/share/datasets")
+
+
+@dataclass(frozen=True)
+class BuiltIn:
+    """One public set.
+
+    Attributes:
+        name: as written in `--data`.
+        classes: number of classes.
+        splits: names of its splits, the default one first.
+        folders: names a folder with this set may have inside a folder of data sets.
+        preprocessing: customary values, used where a model's metadata say nothing.
+        holds: whether a path (folder or file) holds the set, by a look at names only.
+        read: pixels and labels of one split at such a path.
+        hint: how to get the set, in one clause.
+    """
+
+    name: str
+    classes: int
+    splits: tuple[str, ...]
+    folders: tuple[str, ...]
+    preprocessing: Preprocessing
+    holds: Callable[[Path], bool]
+    read: Callable[[Path, str], tuple[Pixels, Labels]]
+    hint: str
+
+
+def _grey(size: int, mean: float, std: float) -> Preprocessing:
+    return Preprocessing(size=(size, size), channels=1, mean=(mean,), std=(std,))
+
+
+_IDX_FILES = "t10k-images-idx3-ubyte.gz and the other IDX files"
+
+BUILT_IN: dict[str, BuiltIn] = {
+    row.name: row
+    for row in (
+        BuiltIn(
+            name="fashion-mnist",
+            classes=10,
+            splits=("test", "train"),
+            folders=("fashion-mnist", "FashionMNIST", "FashionMNIST/raw"),
+            preprocessing=_grey(28, 0.2860, 0.3530),
+            holds=has_mnist,
+            read=read_mnist,
+            hint=f"install Debian's package dataset-fashion-mnist, or put {_IDX_FILES}",
+        ),
+        BuiltIn(
+            name="mnist",
+            classes=10,
+            splits=("test", "train"),
+            folders=("mnist", "MNIST", "MNIST/raw"),
+            preprocessing=_grey(28, 0.1307, 0.3081),
+            holds=has_mnist,
+            read=read_mnist,
+            hint=f"put {_IDX_FILES}",
+        ),
+    )
+}
+
+
+def find_set(row: BuiltIn, path: str = "") -> Path:
+    """Finds where a set lies.
+
+    Looks at `path` alone if it is given; else in `$SPATIALONNX_DATA` (several folders as in
+    `$PATH`), then in `/usr/share/datasets`; in each first in a sub-folder of the set's name.
+
+    Args:
+        row: the set.
+        path: what the user wrote after `@`, or empty.
+
+    Returns:
+        A folder or file for which `row.holds` says yes.
+
+    Raises:
+        DataNotInstalledError: with the way to get the set.
+    """
+    if path:
+        roots = [Path(path).expanduser()]
+    else:
+        roots = [Path(part) for part in os.environ.get(DATA_VARIABLE, "").split(os.pathsep) if part]
+        roots.append(SYSTEM_FOLDER)
+    for root in roots:
+        for place in (*(root / folder for folder in row.folders), root):
+            if row.holds(place):
+                return place
+    looked = ", ".join(str(root) for root in roots)
+    if path:
+        raise DataNotInstalledError(f"{row.name} is not at {looked}: {row.hint} there")
+    raise DataNotInstalledError(
+        f"{row.name} is not installed (looked in {looked}): {row.hint} into a folder "
+        f"{row.folders[0]} and set {DATA_VARIABLE} to the folder around it"
+    )
+
+
+def installed_sets() -> dict[str, Path]:
+    """Name and place of every built-in set on this machine."""
+    found = {}
+    for name, row in BUILT_IN.items():
+        try:
+            found[name] = find_set(row)
+        except DataNotInstalledError:
+            continue
+    return found

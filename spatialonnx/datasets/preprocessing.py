@@ -1,0 +1,224 @@
+"""From stored pixels to the float tensor that a network takes."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from spatialonnx.errors import DataError, ModelError
+
+METADATA_KEY = "spatialonnx.input"
+"""Key of an ONNX file's `metadata_props` under which a model carries its preprocessing."""
+
+_LARGEST_SIDE = 16384  # Beyond any CNN's input; a model file must not make us allocate more.
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How 8-bit pixels become a network's input: `(pixel / scale - mean) / std`.
+
+    Attributes:
+        size: height and width given to the network, in pixels.
+        channels: 1 (grey) or 3 (red, green, blue).
+        mean: one value a channel, subtracted after division by `scale`.
+        std: one value a channel, the divisor after that.
+        resize: length of the shorter side before a centre crop to `size`; None resizes straight
+            to `size`, and only where an image's size differs.
+        scale: what a pixel is divided by first; 255 maps pixels to [0, 1].
+    """
+
+    size: tuple[int, int]
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize: int | None = None
+    scale: float = 255.0
+
+    def __post_init__(self) -> None:
+        """Refuses values that no image could be given by.
+
+        Raises:
+            DataError: naming the value.
+        """
+        if len(self.size) != 2 or not all(1 <= side <= _LARGEST_SIDE for side in self.size):
+            raise DataError(f"preprocessing: size {self.size} must be two sides of 1 or more")
+        if self.channels not in (1, 3):
+            raise DataError(f"preprocessing: {self.channels} channels, must be 1 or 3")
+        for word, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != self.channels:
+                raise DataError(
+                    f"preprocessing: {len(values)} values of {word} for {self.channels} channels"
+                )
+        numbers = (*self.mean, *self.std, self.scale)
+        if not all(math.isfinite(value) for value in numbers):
+            raise DataError("preprocessing: mean, std and scale must be finite numbers")
+        if not all(value > 0 for value in (*self.std, self.scale)):
+            raise DataError("preprocessing: std and scale must be above 0")
+        if self.resize is not None and not max(self.size) <= self.resize <= _LARGEST_SIDE:
+            raise DataError(
+                f"preprocessing: resize {self.resize} is smaller than the crop {self.size}"
+            )
+
+    def to_json(self) -> str:
+        """Returns the JSON text that a model's metadata carry."""
+        values: dict[str, Any] = {
+            "size": list(self.size),
+            "channels": self.channels,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "scale": self.scale,
+        }
+        if self.resize is not None:
+            values["resize"] = self.resize
+        return json.dumps(values)
+
+    @classmethod
+    def from_json(cls, text: str) -> Preprocessing:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            ModelError: the text is not such JSON (it comes out of a model file).
+        """
+        try:
+            values = json.loads(text)
+            height, width = (_whole(side) for side in values["size"])
+            resize = values.get("resize")
+            return cls(
+                size=(height, width),
+                channels=_whole(values["channels"]),
+                mean=tuple(float(value) for value in values["mean"]),
+                std=tuple(float(value) for value in values["std"]),
+                resize=None if resize is None else _whole(resize),
+                scale=float(values.get("scale", 255.0)),
+            )
+        except DataError as error:
+            raise ModelError(f"metadata {METADATA_KEY}: {error}") from None
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+            raise ModelError(
+                f"metadata {METADATA_KEY} is not JSON with size, channels, mean and std: "
+                "export the model again, or remove that key"
+            ) from None
+
+    def with_channels(self, channels: int) -> Preprocessing:
+        """Returns the same for another number of channels: grey values are used for each colour.
+
+        Of three colours' values, grey takes the average.
+        """
+        if channels == self.channels:
+            return self
+        if channels == 3:
+            return replace(self, channels=3, mean=self.mean * 3, std=self.std * 3)
+        mean, std = sum(self.mean) / 3, sum(self.std) / 3
+        return replace(self, channels=1, mean=(mean,), std=(std,))
+
+    def normalise(self, pixels: Pixels) -> NDArray[np.float32]:
+        """Scales pixels that already have the right size and channels.
+
+        Args:
+            pixels: uint8 [n, H, W, C].
+
+        Returns:
+            float32 [n, C, H, W], contiguous.
+        """
+        table = _value_table(self.mean, self.std, self.scale)
+        count, height, width, channels = pixels.shape
+        images = np.empty((count, channels, height, width), np.float32)
+        for channel in range(channels):
+            # mode="clip" lets numpy write into `images` without a buffer; no index is clipped.
+            np.take(table[channel], pixels[..., channel], out=images[:, channel], mode="clip")
+        return images
+
+    def fit(self, image: Image.Image) -> Pixels:
+        """Resizes, crops and converts one picture.
+
+        Args:
+            image: any Pillow image.
+
+        Returns:
+            uint8 [H, W, C] of this preprocessing's size and channels.
+        """
+        image = _convert(image, self.channels)
+        height, width = self.size
+        if self.resize is not None:
+            image = _resize_shorter_side(image, self.resize)
+            left = round((image.width - width) / 2.0)
+            top = round((image.height - height) / 2.0)
+            image = image.crop((left, top, left + width, top + height))
+        elif image.size != (width, height):
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
+        return np.asarray(image, np.uint8).reshape(height, width, self.channels)
+
+    def apply(self, pixels: Pixels) -> NDArray[np.float32]:
+        """Makes network inputs of a stack of equally large pictures.
+
+        Args:
+            pixels: uint8 [n, H, W, C] with C 1 or 3, of any size.
+
+        Returns:
+            float32 [n, channels, size[0], size[1]].
+        """
+        if pixels.shape[1:3] != self.size or self.resize is not None:
+            fitted = np.empty((len(pixels), *self.size, self.channels), np.uint8)
+            for row, picture in zip(fitted, pixels, strict=True):
+                row[:] = self.fit(_as_image(picture))
+            pixels = fitted
+        elif pixels.shape[3] > self.channels:
+            grey = [np.asarray(_as_image(picture).convert("L")) for picture in pixels]
+            pixels = np.array(grey, np.uint8).reshape(*pixels.shape[:3], 1)
+        elif pixels.shape[3] < self.channels:
+            pixels = np.broadcast_to(pixels, (*pixels.shape[:3], self.channels))
+        return self.normalise(pixels)
+
+
+def _whole(value: object) -> int:
+    """A JSON number as an int; 28.0 is fine, 28.5 and true are not."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        raise ValueError(value)
+    return int(value)
+
+
+@lru_cache(maxsize=16)
+def _value_table(
+    mean: tuple[float, ...], std: tuple[float, ...], scale: float
+) -> NDArray[np.float32]:
+    """The network's value of each pixel value: float32 [C, 256], rounded once from float64."""
+    levels = np.arange(256, dtype=np.float64) / scale
+    rows = [(levels - middle) / spread for middle, spread in zip(mean, std, strict=True)]
+    return np.array(rows, np.float32)
+
+
+def _as_image(picture: Pixels) -> Image.Image:
+    """A Pillow image of uint8 [H, W, 1 or 3]."""
+    return Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture)
+
+
+def _convert(image: Image.Image, channels: int) -> Image.Image:
+    """To grey or RGB; 16-bit grey is brought to 8 bits (Pillow's own conversion clips it)."""
+    mode = "L" if channels == 1 else "RGB"
+    if image.mode == mode:
+        return image
+    if image.mode.startswith("I;16") or image.mode == "I":
+        values = np.asarray(image).astype(np.int64) >> 8
+        image = Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
+    return image.convert(mode)
+
+
+def _resize_shorter_side(image: Image.Image, shorter: int) -> Image.Image:
+    """Brings the shorter side to `shorter` pixels and keeps the aspect (as torchvision does)."""
+    width, height = image.size
+    if min(width, height) == shorter:
+        return image
+    if width <= height:
+        size = (shorter, int(shorter * height / width))
+    else:
+        size = (int(shorter * width / height), shorter)
+    return image.resize(size, Image.Resampling.BILINEAR)
