@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from spatialonnx.errors import PlanError
-from spatialonnx.patterns import check_pattern, check_patch_size, full_pattern
+from spatialonnx.patterns import check_patch_size, check_pattern, full_pattern
 
 Dim = int | None
 

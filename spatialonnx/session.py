@@ -1,0 +1,236 @@
+"""ONNX Runtime sessions: the only module that imports onnxruntime."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from spatialonnx.errors import LibraryError, ModelError, ProviderError
+from spatialonnx.library import library_path
+from spatialonnx.modelfile import save_model
+
+Level = Literal["extended", "all"]
+_LEVELS = {
+    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
+_PROTOBUF_LIMIT = 2_000_000_000
+_CPU = "CPUExecutionProvider"
+_CUDA = "CUDAExecutionProvider"
+_FATAL = 4
+"""ORT's log level that shows fatal errors only: ours are raised, not logged."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How sessions run: what a user chooses once for a whole command.
+
+    Attributes:
+        provider: ``cpu`` or ``cuda``.
+        threads: Threads within an op.
+    """
+
+    provider: Literal["cpu", "cuda"] = "cpu"
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        """Fills in the number of threads: the processors this process may use."""
+        if self.threads <= 0:
+            object.__setattr__(self, "threads", available_threads())
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Name, element type (ORT's spelling) and shape (None = dynamic) of an input or output."""
+
+    name: str
+    type: str
+    shape: tuple[int | None, ...]
+
+
+class Session:
+    """One ONNX Runtime session; a thin typed wrapper whose errors are ours."""
+
+    def __init__(self, inner: Any) -> None:
+        """Wraps an ``onnxruntime.InferenceSession``."""
+        self._inner = inner
+        self.inputs = tuple(_tensor_info(value) for value in inner.get_inputs())
+        self.outputs = tuple(_tensor_info(value) for value in inner.get_outputs())
+
+    def run(
+        self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None
+    ) -> list[NDArray[Any]]:
+        """Runs the model.
+
+        Args:
+            feeds: Arrays by input name.
+            outputs: Names of the outputs wanted; None = all of the model's.
+
+        Raises:
+            ModelError: ONNX Runtime refuses the inputs or an op fails.
+        """
+        try:
+            result = self._inner.run(list(outputs) if outputs is not None else None, dict(feeds))
+        except Exception as error:
+            raise ModelError(f"ONNX Runtime: {error}") from None
+        return [np.asarray(value) for value in result]
+
+    def end_profiling(self) -> Path:
+        """Stops ORT's profiler; returns the file it wrote."""
+        return Path(self._inner.end_profiling())
+
+
+def open_session(
+    model: onnx.ModelProto | Path,
+    runtime: Runtime | None = None,
+    *,
+    level: Level = "all",
+    profile: Path | None = None,
+) -> Session:
+    """Opens a session with the op library registered.
+
+    Args:
+        model: A model, or a file that ORT reads itself.
+        runtime: Provider and threads; default: CPU, all processors.
+        level: Graph optimisation: ``all`` is ORT's default.
+        profile: Prefix of the profile file, where one is wanted.
+
+    Raises:
+        ModelError: ORT cannot load the model.
+        ProviderError: The provider does not load.
+    """
+    runtime = runtime or Runtime()
+    options = session_options(runtime, level=level)
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
+    if isinstance(model, Path):
+        return _open(str(model), options, runtime)
+    if model.ByteSize() < _PROTOBUF_LIMIT:
+        return _open(model.SerializeToString(), options, runtime)
+    with tempfile.TemporaryDirectory(prefix="spatialonnx-") as folder:
+        path = Path(folder) / "model.onnx"
+        save_model(model, path)
+        return _open(str(path), options, runtime)
+
+
+def session_options(runtime: Runtime, *, level: Level = "all") -> Any:
+    """ORT's defaults but for threads, level and silence, with the op library registered."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = runtime.threads
+    options.graph_optimization_level = _LEVELS[level]
+    options.log_severity_level = _FATAL
+    register(options)
+    return options
+
+
+def register(options: Any) -> None:
+    """Registers the op library with an ``onnxruntime.SessionOptions``.
+
+    Raises:
+        LibraryError: The library is missing or ORT cannot load it.
+    """
+    try:
+        options.register_custom_ops_library(str(library_path()))
+    except LibraryError:
+        raise
+    except Exception as error:
+        raise LibraryError(f"ONNX Runtime cannot load the op library: {error}") from None
+
+
+def _open(model: str | bytes, options: Any, runtime: Runtime) -> Session:
+    providers = [_CUDA, _CPU] if runtime.provider == "cuda" else [_CPU]
+    try:
+        inner = ort.InferenceSession(model, options, providers=providers)
+    except Exception as error:
+        raise ModelError(f"ONNX Runtime cannot load the model: {error}") from None
+    if runtime.provider == "cuda" and _CUDA not in inner.get_providers():
+        raise ProviderError("the CUDA provider does not load: run spatialonnx doctor")
+    return Session(inner)
+
+
+def available_threads() -> int:
+    """Processors this process may use (its affinity, not the machine's core count)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def choose_provider(wanted: str) -> tuple[Literal["cpu", "cuda"], str]:
+    """Turns ``auto``, ``cpu`` or ``cuda`` into a provider that really loads.
+
+    Returns:
+        The provider and, where ``auto`` fell back although this ORT was built with CUDA, one
+        line that says why; else an empty string.
+
+    Raises:
+        ProviderError: ``cuda`` was asked for and does not load.
+    """
+    if wanted == "cpu":
+        return "cpu", ""
+    reason = cuda_unavailable()
+    if not reason:
+        return "cuda", ""
+    if wanted == "cuda":
+        raise ProviderError(f"the CUDA provider does not load: {reason}; use --provider cpu")
+    return "cpu", reason
+
+
+@functools.cache
+def cuda_unavailable() -> str:
+    """Why the CUDA provider does not load; empty where it does.
+
+    ORT prints red errors where it fails; so the driver is looked for first, and the provider
+    itself is tried with logging off.
+    """
+    if _CUDA not in ort.get_available_providers():
+        return "this onnxruntime is built without CUDA (install onnxruntime-gpu)"
+    try:
+        ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    except OSError:
+        return "no NVIDIA driver is installed"
+    ort.set_default_logger_severity(_FATAL)
+    try:
+        probe = _probe_model().SerializeToString()
+        options = ort.SessionOptions()
+        options.log_severity_level = _FATAL
+        inner = ort.InferenceSession(probe, options, providers=[_CUDA])
+        if _CUDA not in inner.get_providers():
+            return "its libraries (CUDA, cuDNN) or the device are missing"
+    except Exception as error:
+        return str(error).partition("\n")[0]
+    return ""
+
+
+def _probe_model() -> onnx.ModelProto:
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Relu", ["x"], ["y"])],
+        "probe",
+        [value("x", onnx.TensorProto.FLOAT, [1])],
+        [value("y", onnx.TensorProto.FLOAT, [1])],
+    )
+    return onnx.helper.make_model(
+        graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 13)]
+    )
+
+
+def runtime_version() -> str:
+    """The version of onnxruntime in use."""
+    return str(ort.__version__)
+
+
+def _tensor_info(value: Any) -> TensorInfo:
+    shape = tuple(d if isinstance(d, int) else None for d in value.shape)
+    return TensorInfo(value.name, value.type, shape)
