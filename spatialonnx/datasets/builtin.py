@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spatialonnx.datasets.dataset import Labels
-from spatialonnx.datasets.idx import has_mnist, read_mnist
+from spatialonnx.datasets.idx import has_mnist, read_mnist, read_sample
 from spatialonnx.datasets.preprocessing import Pixels, Preprocessing
 from spatialonnx.errors import DataNotInstalledError
 
@@ -28,7 +28,9 @@ class BuiltIn:
         preprocessing: customary values, used where a model's metadata say nothing.
         holds: whether a path (folder or file) holds the set, by a look at names only.
         read: pixels and labels of one split at such a path.
-        hint: how to get the set, in one clause.
+        files: the files to put into the folder, as they are published.
+        package: Debian's package of the set, if there is one.
+        shipped: where the set lies if it comes with this package; looked at last.
     """
 
     name: str
@@ -38,13 +40,16 @@ class BuiltIn:
     preprocessing: Preprocessing
     holds: Callable[[Path], bool]
     read: Callable[[Path, str], tuple[Pixels, Labels]]
-    hint: str
+    files: str
+    package: str = ""
+    shipped: Path | None = None
 
 
 def _grey(size: int, mean: float, std: float) -> Preprocessing:
     return Preprocessing(size=(size, size), channels=1, mean=(mean,), std=(std,))
 
 
+_SAMPLE = Path(__file__).resolve().parent.parent / "sample" / "fashion-mnist-sample.idx.xz"
 _IDX_FILES = "t10k-images-idx3-ubyte.gz and the other IDX files"
 
 BUILT_IN: dict[str, BuiltIn] = {
@@ -58,7 +63,8 @@ BUILT_IN: dict[str, BuiltIn] = {
             preprocessing=_grey(28, 0.2860, 0.3530),
             holds=has_mnist,
             read=read_mnist,
-            hint=f"install Debian's package dataset-fashion-mnist, or put {_IDX_FILES}",
+            files=_IDX_FILES,
+            package="dataset-fashion-mnist",
         ),
         BuiltIn(
             name="mnist",
@@ -68,7 +74,18 @@ BUILT_IN: dict[str, BuiltIn] = {
             preprocessing=_grey(28, 0.1307, 0.3081),
             holds=has_mnist,
             read=read_mnist,
-            hint=f"put {_IDX_FILES}",
+            files=_IDX_FILES,
+        ),
+        BuiltIn(
+            name="fashion-mnist-sample",
+            classes=10,
+            splits=("test",),
+            folders=(_SAMPLE.name,),
+            preprocessing=_grey(28, 0.2860, 0.3530),
+            holds=Path.is_file,
+            read=read_sample,
+            files=_SAMPLE.name,
+            shipped=_SAMPLE,
         ),
     )
 }
@@ -99,12 +116,15 @@ def find_set(row: BuiltIn, path: str = "") -> Path:
         for place in (*(root / folder for folder in row.folders), root):
             if row.holds(place):
                 return place
+    if row.shipped is not None and not path and row.holds(row.shipped):
+        return row.shipped
     looked = ", ".join(str(root) for root in roots)
     if path:
-        raise DataNotInstalledError(f"{row.name} is not at {looked}: {row.hint} there")
+        raise DataNotInstalledError(f"{row.name} is not at {looked}: put {row.files} there")
+    package = f"install Debian's package {row.package}, or " if row.package else ""
     raise DataNotInstalledError(
-        f"{row.name} is not installed (looked in {looked}): {row.hint} into a folder "
-        f"{row.folders[0]} and set {DATA_VARIABLE} to the folder around it"
+        f"{row.name} is not installed (looked in {looked}): {package}put {row.files} into "
+        f"{SYSTEM_FOLDER / row.folders[0]} or ${DATA_VARIABLE}/{row.folders[0]}"
     )
 
 

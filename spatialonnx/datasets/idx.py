@@ -8,10 +8,11 @@ big-endian 32-bit integer, then the values, the last dimension fastest.
 from __future__ import annotations
 
 import gzip
+import lzma
 import math
 import zlib
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, BinaryIO, cast
 
 import numpy as np
 
@@ -26,7 +27,7 @@ _PREFIX = {"test": "t10k", "train": "train"}
 
 
 def read_idx(path: Path) -> Pixels:
-    """Reads one IDX file of unsigned bytes; gzip is told by its content.
+    """Reads an IDX file of unsigned bytes; gzip and xz are told by their content.
 
     Args:
         path: the file.
@@ -37,22 +38,36 @@ def read_idx(path: Path) -> Pixels:
     Raises:
         DataError: the file cannot be read, is damaged, cut off, or is something else.
     """
+    return read_idx_parts(path, 1)[0]
+
+
+def read_idx_parts(path: Path, count: int) -> list[Pixels]:
+    """Reads a file in which `count` IDX arrays follow one another; see `read_idx`."""
     try:
-        with path.open("rb") as raw:
-            packed = raw.read(2) == b"\x1f\x8b"
-            raw.seek(0)
-            if not packed:
-                return _read_stream(raw, path)
-            with gzip.GzipFile(fileobj=raw) as unpacked:
-                return _read_stream(cast("IO[bytes]", unpacked), path)
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise DataError(f"{path}: damaged or cut-off gzip file; get it again") from None
+        with path.open("rb") as raw, _unpack(raw) as stream:
+            arrays = [_read_array(stream, path) for _ in range(count)]
+            if stream.read(1):
+                raise DataError(f"{path}: holds more than its header says; get it again")
+            return arrays
+    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile):
+        raise DataError(f"{path}: damaged or cut off; get it again") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
-def _read_stream(stream: IO[bytes], path: Path) -> Pixels:
-    """Header and values of an unpacked stream; reads no more than the header says."""
+def _unpack(raw: BinaryIO) -> IO[bytes]:
+    """The stream itself, or what is packed in it."""
+    magic = raw.read(6)
+    raw.seek(0)
+    if magic.startswith(b"\x1f\x8b"):
+        return cast("IO[bytes]", gzip.GzipFile(fileobj=raw))
+    if magic == b"\xfd7zXZ\0":
+        return cast("IO[bytes]", lzma.LZMAFile(raw))
+    return raw
+
+
+def _read_array(stream: IO[bytes], path: Path) -> Pixels:
+    """Header and values of one array; reads no more than the header says."""
     head = stream.read(4)
     if len(head) < 4 or head[:2] != b"\0\0" or not 1 <= head[3] <= 4:
         raise DataError(f"{path}: not an IDX file")
@@ -66,18 +81,15 @@ def _read_stream(stream: IO[bytes], path: Path) -> Pixels:
     if expected > _LARGEST:
         raise DataError(f"{path}: its header claims {expected} bytes; get it again")
     values = bytearray()
-    while len(values) <= expected:
+    while len(values) < expected:
         # In pieces, so that a short file with a large claim costs no memory.
-        piece = stream.read(min(1 << 24, expected + 1 - len(values)))
+        piece = stream.read(min(1 << 24, expected - len(values)))
         if not piece:
-            break
+            raise DataError(
+                f"{path}: cut off: its header says {expected} bytes, it holds {len(values)}; "
+                "get it again"
+            )
         values += piece
-    if len(values) != expected:
-        found = f"{len(values)}" if len(values) < expected else "more"
-        raise DataError(
-            f"{path}: its header says {expected} bytes of values, the file holds {found}; "
-            "get it again"
-        )
     return np.frombuffer(values, np.uint8).reshape(shape)
 
 
@@ -103,6 +115,31 @@ def read_mnist(folder: Path, split: str) -> tuple[Pixels, Labels]:
     images_path = _require(folder, _PREFIX[split], "images-idx3")
     labels_path = _require(folder, _PREFIX[split], "labels-idx1")
     pixels, labels = read_idx(images_path), read_idx(labels_path)
+    return _check(pixels, labels, images_path, labels_path)
+
+
+def read_sample(path: Path, split: str) -> tuple[Pixels, Labels]:
+    """Reads the shipped sample: images and labels, one IDX array after the other, in one xz file.
+
+    Args:
+        path: the file.
+        split: `test`, the only one there is.
+
+    Returns:
+        Pixels uint8 [n, H, W, 1] and labels int64 [n] in 0..9.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    del split
+    pixels, labels = read_idx_parts(path, 2)
+    return _check(pixels, labels, path, path)
+
+
+def _check(
+    pixels: Pixels, labels: Pixels, images_path: Path, labels_path: Path
+) -> tuple[Pixels, Labels]:
+    """Refuses arrays that are not images and their labels; gives them their final shapes."""
     if pixels.ndim != 3:
         raise DataError(f"{images_path}: {pixels.ndim} dimensions, images have 3")
     if 0 in pixels.shape:
