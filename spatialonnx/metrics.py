@@ -1,0 +1,182 @@
+"""Metrics: what "accuracy" means for a network, higher being better.
+
+``top1`` compares with labels, ``agreement`` with the dense network's own top-1 (no labels
+needed), and a user's function gets all outputs. The first two are counts of right samples, so
+they are exact; a function's value is a float.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_softmax
+
+from spatialonnx.errors import DataError, ModelError, UsageError
+
+Outputs = Sequence[NDArray[Any]]
+"""A model's outputs, batch dimension first."""
+
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How outputs are scored.
+
+    Attributes:
+        name: ``top1``, ``agreement`` or ``python:module:function``.
+        function: The user's function of (outputs, labels or None), for the third kind.
+    """
+
+    name: str
+    function: Callable[[list[NDArray[Any]], Labels | None], float] | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether a score is a count of right samples."""
+        return self.function is None
+
+    def reference(self, dense: Outputs, labels: Labels | None) -> Labels | None:
+        """What each sample's top-1 is compared with: the labels, or the dense network's top-1.
+
+        Args:
+            dense: Outputs of the dense network.
+            labels: int64 [n], or None.
+
+        Raises:
+            DataError: There are no labels, or one is no class of the network.
+        """
+        if self.function is not None:
+            return labels
+        logits = first_logits(dense)
+        if self.name == "agreement":
+            best: Labels = np.argmax(logits, axis=1).astype(np.int64)
+            return best
+        if labels is None:
+            raise DataError("the data have no labels: give labels, or use --metric agreement")
+        check_labels(labels, logits.shape[1])
+        return labels
+
+    def right(self, outputs: Outputs, reference: Labels) -> NDArray[np.bool_]:
+        """Which samples are right, bool [n]; a sample whose logits hold NaN is wrong."""
+        logits = first_logits(outputs)
+        right: NDArray[np.bool_] = np.argmax(logits, axis=1) == reference
+        return right & ~np.isnan(logits).any(axis=1)
+
+    def score(self, outputs: Outputs, reference: Labels | None) -> Fraction:
+        """The score of all samples together, exact.
+
+        Raises:
+            UsageError: The user's function fails or returns no finite number.
+        """
+        if self.function is None:
+            assert reference is not None
+            right = self.right(outputs, reference)
+            return Fraction(int(right.sum()), max(len(right), 1))
+        try:
+            value = float(self.function(list(outputs), reference))
+            return Fraction(value)
+        except Exception as error:
+            raise UsageError(f"--metric {self.name} failed: {error!r}") from None
+
+
+TOP1 = Metric("top1")
+AGREEMENT = Metric("agreement")
+
+
+def find_metric(name: str) -> Metric:
+    """The metric of a name.
+
+    Args:
+        name: ``top1``, ``agreement`` or ``python:module:function``. The last runs the user's
+            code, so the name may come from the command line alone.
+
+    Raises:
+        UsageError: There is no such metric, module or function.
+    """
+    for metric in (TOP1, AGREEMENT):
+        if name == metric.name:
+            return metric
+    kind, _, rest = name.partition(":")
+    module, _, function = rest.partition(":")
+    if kind != "python" or not module or not function:
+        raise UsageError(
+            f"--metric {name}: use top1, agreement or python:module:function (higher is better)"
+        )
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"--metric {name}: {error}") from None
+    return Metric(name, found)
+
+
+def first_logits(outputs: Outputs) -> NDArray[np.float32]:
+    """The logits [n, classes]: the first output.
+
+    Raises:
+        ModelError: The first output has another shape.
+    """
+    logits: NDArray[Any] = outputs[0] if len(outputs) else np.empty(0)
+    if logits.ndim > 2 and logits.shape[2:] == (1,) * (logits.ndim - 2):
+        logits = logits.reshape(logits.shape[:2])
+    if logits.ndim != 2 or logits.shape[1] < 1 or logits.dtype.kind != "f":
+        raise ModelError(
+            f"the model's first output has shape {list(logits.shape)}, not [samples, classes]: "
+            "use --metric python:module:function"
+        )
+    return logits
+
+
+def has_logits(outputs: Outputs) -> bool:
+    """Whether the first output can be read as logits [n, classes]."""
+    try:
+        first_logits(outputs)
+    except ModelError:
+        return False
+    return True
+
+
+def top_k(logits: NDArray[np.float32], labels: Labels, k: int) -> int:
+    """How many labels are among the k largest logits of their samples."""
+    k = min(k, logits.shape[1])
+    best = np.argpartition(-logits, k - 1, axis=1)[:, :k]
+    return int((best == labels[:, None]).any(axis=1).sum())
+
+
+def check_labels(labels: Labels, classes: int) -> None:
+    """Makes sure that every label is one of the network's classes.
+
+    Raises:
+        DataError: One is not.
+    """
+    if labels.size and (labels.min() < 0 or labels.max() >= classes):
+        bad = int(labels.min() if labels.min() < 0 else labels.max())
+        raise DataError(f"label {bad} is out of range: the model has classes 0 to {classes - 1}")
+
+
+def kl_divergence(dense: NDArray[np.float32], masked: NDArray[np.float32]) -> NDArray[np.float64]:
+    """KL(softmax(dense) || softmax(masked)) of each sample, in nats, float64 [n]."""
+    p = log_softmax(dense.astype(np.float64), axis=1)
+    q = log_softmax(masked.astype(np.float64), axis=1)
+    divergence: NDArray[np.float64] = np.sum(np.exp(p) * (p - q), axis=1)
+    return divergence
+
+
+def margins(logits: NDArray[np.float32], labels: Labels) -> NDArray[np.float32]:
+    """Logit of the label minus the largest other one, [n]: negative where the sample is wrong."""
+    rows = np.arange(len(labels))
+    own = logits[rows, labels]
+    others = logits.copy()
+    others[rows, labels] = -np.inf
+    margin: NDArray[np.float32] = own - others.max(axis=1)
+    return margin
