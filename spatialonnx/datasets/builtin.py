@@ -9,11 +9,15 @@ from pathlib import Path
 
 from spatialonnx.datasets.dataset import Labels
 from spatialonnx.datasets.idx import has_mnist, read_mnist, read_sample
+from spatialonnx.datasets.image_files import Pictures
 from spatialonnx.datasets.preprocessing import Pixels, Preprocessing
 from spatialonnx.errors import DataNotInstalledError
 
 DATA_VARIABLE = "SPATIALONNX_DATA"
 SYSTEM_FOLDER = Path("/usr/share/datasets")
+
+
+Content = tuple[Pixels, Labels] | Pictures
 
 
 @dataclass(frozen=True)
@@ -27,9 +31,10 @@ class BuiltIn:
         folders: names a folder with this set may have inside a folder of data sets.
         preprocessing: customary values, used where a model's metadata say nothing.
         holds: whether a path (folder or file) holds the set, by a look at names only.
-        read: pixels and labels of one split at such a path.
+        read: one split at such a path: pixels and labels, or pictures to be decoded.
         files: the files to put into the folder, as they are published.
         package: Debian's package of the set, if there is one.
+        any_size: its pictures differ in size, so a model may take any.
         shipped: where the set lies if it comes with this package; looked at last.
     """
 
@@ -39,15 +44,25 @@ class BuiltIn:
     folders: tuple[str, ...]
     preprocessing: Preprocessing
     holds: Callable[[Path], bool]
-    read: Callable[[Path, str], tuple[Pixels, Labels]]
+    read: Callable[[Path, str], Content]
     files: str
     package: str = ""
     shipped: Path | None = None
+    any_size: bool = False
 
 
 def _grey(size: int, mean: float, std: float) -> Preprocessing:
     return Preprocessing(size=(size, size), channels=1, mean=(mean,), std=(std,))
 
+
+IMAGENET = Preprocessing(
+    size=(224, 224),
+    channels=3,
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    resize=256,
+)
+"""Customary values of ImageNet, and of pictures about which nothing else is known."""
 
 _SAMPLE = Path(__file__).resolve().parent.parent / "sample" / "fashion-mnist-sample.idx.xz"
 _IDX_FILES = "t10k-images-idx3-ubyte.gz and the other IDX files"

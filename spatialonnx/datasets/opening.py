@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import replace
+from pathlib import Path
 
-from spatialonnx.datasets.builtin import BUILT_IN, find_set
+import numpy as np
+
+from spatialonnx.datasets.builtin import BUILT_IN, IMAGENET, find_set
 from spatialonnx.datasets.dataset import Dataset, PixelDataset
+from spatialonnx.datasets.folder import read_folder
+from spatialonnx.datasets.image_files import FileDataset, Pictures
+from spatialonnx.datasets.npz import read_npz
 from spatialonnx.datasets.preprocessing import Preprocessing
 from spatialonnx.datasets.spec import OWN_KINDS, Spec, parse_spec
+from spatialonnx.datasets.user_code import call_user_code
 from spatialonnx.errors import DataError, UsageError
 
 InputShape = tuple[int | None, ...]
@@ -27,12 +35,13 @@ def open_dataset(
             `python:MODULE:FUNCTION`. A built-in set opens its test or validation split unless
             the text says `:train`.
         preprocessing: what the model's metadata say; None takes the set's customary values.
+            Not used for `npz:` and `python:`, which hold network inputs.
         input_shape: the model's [C, H, W], None where a size is free; images are checked
             against it.
         untrusted: the text came out of a model or a study: only built-in sets, no path.
 
     Returns:
-        The set; built-in sets of arrays are read whole, folders of image files are not.
+        The set; sets of arrays are read whole, pictures are decoded when asked for.
 
     Raises:
         UsageError: an unknown set or split, or a text that is not trusted.
@@ -45,6 +54,15 @@ def open_dataset(
             f"the file names the data set {spec!r}, but a file may only name a built-in one: "
             "give it yourself with --data"
         )
+    path = Path(parsed.path).expanduser()
+    if parsed.kind == "npz":
+        return _checked(read_npz(spec, path), input_shape)
+    if parsed.kind == "python":
+        return _checked(call_user_code(spec, parsed.path), input_shape)
+    if parsed.kind == "folder":
+        fitting = preprocessing or _customary(IMAGENET, input_shape, any_size=True)
+        check_shape(spec, fitting.shape, input_shape)
+        return FileDataset(spec, read_folder(path), fitting)
     if parsed.kind not in BUILT_IN:
         raise UsageError(_unknown(parsed))
     return _open_built_in(parsed, preprocessing, input_shape)
@@ -59,12 +77,27 @@ def public_name(spec: str) -> str | None:
     return parse_spec(spec).public_name
 
 
-def _unknown(parsed: Spec) -> str:
-    """The message for a set that does not exist, with the nearest name if one is near."""
-    names = [*BUILT_IN, *(f"{kind}:..." for kind in OWN_KINDS)]
-    near = difflib.get_close_matches(parsed.kind, list(BUILT_IN), 1)
-    guess = f" (did you mean {near[0]}?)" if near else ""
-    return f"unknown data set {parsed.kind!r}{guess}: known are {', '.join(names)}"
+def check_shape(text: str, gives: InputShape, takes: InputShape | None) -> None:
+    """Compares what a set gives with what the model takes.
+
+    Args:
+        text: the set, for the message.
+        gives: the images' [C, H, W].
+        takes: the model's, None where a size is free; None altogether checks nothing.
+
+    Raises:
+        DataError: they differ.
+    """
+    if takes is None:
+        return
+    fits = len(takes) == len(gives) and all(
+        taken is None or taken == given for taken, given in zip(takes, gives, strict=True)
+    )
+    if not fits:
+        raise DataError(
+            f"{text}: the model takes {_shape_text(takes)} (channels x height x width), "
+            f"the images are {_shape_text(gives)}: give data of the model's size"
+        )
 
 
 def _open_built_in(
@@ -75,43 +108,54 @@ def _open_built_in(
     split = parsed.split or row.splits[0]
     if split not in row.splits:
         raise UsageError(f"{row.name} has no split {split!r}: it has {', '.join(row.splits)}")
-    fitting = preprocessing or _adapt(row.preprocessing, input_shape)
-    check_shape(parsed.text, fitting, input_shape)
-    pixels, labels = row.read(find_set(row, parsed.path), split)
+    fitting = preprocessing or _customary(row.preprocessing, input_shape, any_size=row.any_size)
+    check_shape(parsed.text, fitting.shape, input_shape)
+    content = row.read(find_set(row, parsed.path), split)
+    if isinstance(content, Pictures):
+        return FileDataset(parsed.text, content, fitting)
+    pixels, labels = content
     if preprocessing is None and pixels.shape[1:3] != fitting.size:
-        raise DataError(
-            f"{parsed.text}: images are {pixels.shape[1]} x {pixels.shape[2]}, "
-            f"must be {fitting.size[0]} x {fitting.size[1]}"
-        )
+        check_shape(parsed.text, (pixels.shape[3], *pixels.shape[1:3]), fitting.shape)
     return PixelDataset(parsed.text, pixels, labels, row.classes, fitting)
 
 
-def _adapt(customary: Preprocessing, input_shape: InputShape | None) -> Preprocessing:
-    """Customary values for as many channels as the model takes."""
-    if input_shape and input_shape[0] in (1, 3):
-        return customary.with_channels(input_shape[0])
-    return customary
+def _customary(values: Preprocessing, takes: InputShape | None, *, any_size: bool) -> Preprocessing:
+    """Customary values, brought to the model's channels and, where the set allows, its size.
 
-
-def check_shape(text: str, preprocessing: Preprocessing, input_shape: InputShape | None) -> None:
-    """Compares what the set gives with what the model takes.
-
-    Raises:
-        DataError: they differ.
+    Args:
+        values: the set's.
+        takes: the model's [C, H, W].
+        any_size: the set's pictures have no size of their own, so the model's is taken; the
+            shorter side keeps its ratio to the crop (256 : 224).
     """
-    if input_shape is None:
-        return
-    given = (preprocessing.channels, *preprocessing.size)
-    fits = len(input_shape) == 3 and all(
-        takes is None or takes == gives for takes, gives in zip(input_shape, given, strict=True)
-    )
-    if not fits:
-        raise DataError(
-            f"{text}: the model takes {shape_text(input_shape)} (channels x height x width), "
-            f"the images are {shape_text(given)}: give data of the model's size"
-        )
+    if takes is None or len(takes) != 3:
+        return values
+    channels, height, width = takes
+    if channels in (1, 3):
+        values = values.with_channels(channels)
+    size = (height or width or values.size[0], width or height or values.size[1])
+    if any_size and size != values.size:
+        resize = None if values.resize is None else max(size) * values.resize // max(values.size)
+        values = replace(values, size=size, resize=resize)
+    return values
 
 
-def shape_text(shape: InputShape) -> str:
+def _checked(dataset: Dataset, takes: InputShape | None) -> Dataset:
+    """A set of network inputs, after a look at the first one."""
+    if takes is not None:
+        gives = dataset.images(np.zeros(1, np.int64)).shape[1:]
+        check_shape(dataset.name, gives, takes)
+    return dataset
+
+
+def _unknown(parsed: Spec) -> str:
+    """The message for a set that does not exist, with the nearest name if one is near."""
+    names = [*BUILT_IN, *(f"{kind}:..." for kind in OWN_KINDS)]
+    near = difflib.get_close_matches(parsed.kind, list(BUILT_IN), 1)
+    guess = f" (did you mean {near[0]}?)" if near else ""
+    return f"unknown data set {parsed.kind!r}{guess}: known are {', '.join(names)}"
+
+
+def _shape_text(shape: InputShape) -> str:
     """A shape as people write it, `?` for a free size."""
     return " x ".join("?" if size is None else str(size) for size in shape) or "nothing"

@@ -68,6 +68,11 @@ class Preprocessing:
                 f"preprocessing: resize {self.resize} is smaller than the crop {self.size}"
             )
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one input."""
+        return (self.channels, *self.size)
+
     def to_json(self) -> str:
         """Returns the JSON text that a model's metadata carry."""
         values: dict[str, Any] = {
@@ -120,21 +125,25 @@ class Preprocessing:
         mean, std = sum(self.mean) / 3, sum(self.std) / 3
         return replace(self, channels=1, mean=(mean,), std=(std,))
 
-    def normalise(self, pixels: Pixels) -> NDArray[np.float32]:
+    def normalise(
+        self, pixels: Pixels, out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
         """Scales pixels that already have the right size and channels.
 
         Args:
             pixels: uint8 [n, H, W, C].
+            out: where to write, or None.
 
         Returns:
-            float32 [n, C, H, W], contiguous.
+            float32 [n, C, H, W]: `out`, or a new array.
         """
         table = _value_table(self.mean, self.std, self.scale)
         count, height, width, channels = pixels.shape
-        images = np.empty((count, channels, height, width), np.float32)
+        images = np.empty((count, channels, height, width), np.float32) if out is None else out
         for channel in range(channels):
-            # mode="clip" lets numpy write into `images` without a buffer; no index is clipped.
-            np.take(table[channel], pixels[..., channel], out=images[:, channel], mode="clip")
+            # Any mode but "raise" lets numpy write into `images` without a buffer, and "wrap" is
+            # the faster one; a byte is always a row of the table.
+            np.take(table[channel], pixels[..., channel], out=images[:, channel], mode="wrap")
         return images
 
     def fit(self, image: Image.Image) -> Pixels:
@@ -146,15 +155,14 @@ class Preprocessing:
         Returns:
             uint8 [H, W, C] of this preprocessing's size and channels.
         """
-        image = _convert(image, self.channels)
         height, width = self.size
+        image = _convert(image, self.channels)
+        box = (0.0, 0.0, float(image.width), float(image.height))
         if self.resize is not None:
-            image = _resize_shorter_side(image, self.resize)
-            left = round((image.width - width) / 2.0)
-            top = round((image.height - height) / 2.0)
-            image = image.crop((left, top, left + width, top + height))
-        elif image.size != (width, height):
-            image = image.resize((width, height), Image.Resampling.BILINEAR)
+            box = _crop_box(image.size, self.resize, self.size)
+        if box != (0.0, 0.0, float(width), float(height)) or image.size != (width, height):
+            # The box makes Pillow compute the crop alone, not all of the resized picture.
+            image = image.resize((width, height), Image.Resampling.BILINEAR, box=box)
         return np.asarray(image, np.uint8).reshape(height, width, self.channels)
 
     def apply(self, pixels: Pixels) -> NDArray[np.float32]:
@@ -212,13 +220,29 @@ def _convert(image: Image.Image, channels: int) -> Image.Image:
     return image.convert(mode)
 
 
-def _resize_shorter_side(image: Image.Image, shorter: int) -> Image.Image:
-    """Brings the shorter side to `shorter` pixels and keeps the aspect (as torchvision does)."""
-    width, height = image.size
-    if min(width, height) == shorter:
-        return image
+def _crop_box(
+    image_size: tuple[int, int], shorter: int, crop: tuple[int, int]
+) -> tuple[float, float, float, float]:
+    """Which part of a picture becomes the centre crop after resizing, in its own pixels.
+
+    The rounding is torchvision's: the longer side is cut to an integer, the corner is rounded.
+
+    Args:
+        image_size: width and height.
+        shorter: the shorter side's length after resizing.
+        crop: height and width of the crop, neither above `shorter`.
+
+    Returns:
+        left, top, right, bottom.
+    """
+    width, height = image_size
     if width <= height:
-        size = (shorter, int(shorter * height / width))
+        resized = (shorter, int(shorter * height / width))
     else:
-        size = (int(shorter * width / height), shorter)
-    return image.resize(size, Image.Resampling.BILINEAR)
+        resized = (int(shorter * width / height), shorter)
+    left = round((resized[0] - crop[1]) / 2.0)
+    top = round((resized[1] - crop[0]) / 2.0)
+    across, down = width / resized[0], height / resized[1]
+    right = min((left + crop[1]) * across, width)
+    bottom = min((top + crop[0]) * down, height)
+    return left * across, top * down, right, bottom

@@ -1,0 +1,72 @@
+"""Pictures in one sub-folder a class: `folder:PATH`, and ImageNet's training layout."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from spatialonnx.datasets.image_files import Folder, Pictures, is_picture
+from spatialonnx.errors import DataError
+
+
+def read_folder(root: Path) -> Pictures:
+    """Lists a folder of pictures.
+
+    Class sub-folders, sorted by name, are the labels 0, 1, ...; pictures may lie deeper inside
+    them. A folder that holds pictures and no sub-folder has no labels.
+
+    Args:
+        root: the folder.
+
+    Returns:
+        The pictures, sorted by class, then by path.
+
+    Raises:
+        DataError: no such folder, no pictures in it, or a class without pictures.
+    """
+    try:
+        entries = sorted(entry.name for entry in os.scandir(root) if not _hidden(entry.name))
+    except OSError as error:
+        raise DataError(f"{root}: cannot be read ({error.strerror}): give a folder") from None
+    classes = [name for name in entries if (root / name).is_dir()]
+    if not classes:
+        names = tuple(name for name in entries if is_picture(name))
+        if not names:
+            raise DataError(f"{root}: holds no pictures: give a folder with one folder a class")
+        return Pictures(Folder(root), names, None, None)
+    return read_classes(root, classes)
+
+
+def read_classes(root: Path, classes: list[str]) -> Pictures:
+    """Lists the pictures of given class folders; a class's position is its label.
+
+    Raises:
+        DataError: a class without pictures.
+    """
+    names: list[str] = []
+    counts: list[int] = []
+    for label in classes:
+        found = _pictures_below(root, label)
+        if not found:
+            raise DataError(f"{root / label}: holds no pictures: remove the folder or fill it")
+        names += found
+        counts.append(len(found))
+    labels = np.repeat(np.arange(len(classes), dtype=np.int64), counts)
+    return Pictures(Folder(root), tuple(names), labels, len(classes))
+
+
+def _pictures_below(root: Path, label: str) -> list[str]:
+    """Paths of a class's pictures, relative to the root, with `/`, sorted."""
+    found = []
+    for folder, inner, files in os.walk(root / label):
+        inner[:] = [name for name in inner if not _hidden(name)]
+        base = Path(folder).relative_to(root).as_posix()
+        found += [f"{base}/{name}" for name in files if is_picture(name)]
+    return sorted(found)
+
+
+def _hidden(name: str) -> bool:
+    """What file managers and archivers leave behind (.DS_Store, __MACOSX)."""
+    return name.startswith(".") or name == "__MACOSX"
