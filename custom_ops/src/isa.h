@@ -1,0 +1,64 @@
+// Instruction sets: which builds of the vector kernels exist, which this processor runs, which one
+// is used.
+//
+// A vector kernel is one source that CMake compiles once per instruction set; each build puts its
+// functions into the namespace of its set (SPATIALONNX_ISA). Such a source must not call inline
+// functions of other headers that it does not itself place in that namespace, the standard
+// library's templates included: the linker keeps one copy of an inline function, and that copy may
+// hold instructions which the processor lacks.
+//
+// To add a kernel: declare it in its header with SPATIALONNX_VECTOR_ISAS, define it inside
+// `namespace spatialonnx::SPATIALONNX_ISA`, name its file in CMakeLists.txt, and list its builds in
+// a Variants table, which ends in the readable reference.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+// Best first. CMakeLists.txt compiles the same list.
+#if defined(__x86_64__)
+#define SPATIALONNX_VECTOR_ISAS(X) X(avx512) X(avx2) X(baseline)
+#else
+#define SPATIALONNX_VECTOR_ISAS(X) X(baseline)
+#endif
+
+namespace spatialonnx {
+
+enum class Isa {
+#define X(isa) isa,
+  SPATIALONNX_VECTOR_ISAS(X)
+#undef X
+      reference,
+};
+
+// One build of a kernel.
+template <class Function>
+struct Variant {
+  Isa isa;
+  Function function;
+};
+
+const char* isa_name(Isa isa);
+
+// The sets compiled in, best first; the reference is the last one.
+std::vector<Isa> compiled_isas();
+
+// Whether this processor (and its operating system) runs the set.
+bool isa_runs_here(Isa isa);
+
+// The best set that runs here, or the one that the environment variable SPATIALONNX_ISA names.
+// Throws OpError where that name is unknown or does not run here.
+Isa choose_isa();
+
+// The build for `isa` in a kernel's table. A kernel without a build of its own for this set takes
+// the next entry of the table; the reference, last, serves every set.
+template <class Function, std::size_t n>
+Function choose_variant(const Variant<Function> (&table)[n], Isa isa) {
+  for (const Variant<Function>& variant : table) {
+    if (variant.isa >= isa) return variant.function;
+  }
+  return table[n - 1].function;
+}
+
+}  // namespace spatialonnx

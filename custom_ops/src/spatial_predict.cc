@@ -1,0 +1,91 @@
+// The op SpatialPredict: X [N, C, H, W], mask, patch_size -> Y, skipped?, false_zero?.
+#include "spatial_predict.h"
+
+#include <algorithm>
+#include <array>
+
+#include "op.h"
+#include "ops.h"
+
+namespace spatialonnx {
+namespace {
+
+constexpr Variant<PredictPlanes> kKernels[] = {
+#define X(isa) {Isa::isa, isa::predict_planes},
+    SPATIALONNX_VECTOR_ISAS(X) X(reference)
+#undef X
+};
+
+class SpatialPredict : public Kernel {
+ public:
+  explicit SpatialPredict(const NodeInfo&) : predict_(choose_variant(kKernels, choose_isa())) {}
+
+  void run(const RunContext& context) const override {
+    const Tensor x = context.input(0, "X");
+    const Tensor mask = context.input(1, "mask");
+    const std::int64_t patch_size = check_patch_size(context.input(2, "patch_size"));
+    PredictTask task{};
+    task.grid = check_map(x, patch_size);
+    task.mask = check_mask(mask, task.grid);
+    task.x = x.data<float>();
+    task.y = context.output<float>(0, x.shape());
+    const std::array<std::int64_t, 2> counts{task.grid.batch, task.grid.channels};
+    task.skipped = context.output<std::int64_t>(1, counts);
+    task.false_zero = context.output<std::int64_t>(2, counts);
+    if (task.grid.map_size() == 0 || x.count() == 0) {
+      for (std::int64_t* count : {task.skipped, task.false_zero}) {
+        if (count != nullptr) std::fill_n(count, element_count(counts), 0);
+      }
+      return;
+    }
+    predict(context, task);
+  }
+
+ private:
+  void predict(const RunContext& context, PredictTask& task) const {
+    const PatchGrid& grid = task.grid;
+    const MaskBits plan = plan_mask_bits(task.mask, grid);
+    const auto stored_rows = static_cast<std::size_t>(plan.channels * plan.rows);
+    const auto bits = context.scratch<std::uint64_t>(
+        stored_rows * static_cast<std::size_t>(plan.row_words()));
+    const auto active = context.scratch<std::uint8_t>(stored_rows);
+    for (std::int64_t channel = 0; channel < plan.channels; ++channel) {
+      fill_mask_bits(task.mask, grid, plan, channel, bits.data(), active.data());
+    }
+    task.bits = plan;
+    task.bits.bits = bits.data();
+    task.bits.active = active.data();
+
+    const auto planes = static_cast<std::size_t>(grid.batch * grid.channels);
+    const std::size_t step = planes_per_task(grid);
+    context.parallel_for((planes + step - 1) / step, [&](std::size_t i) {
+      predict_(task, i * step, std::min(planes, (i + 1) * step));
+    });
+  }
+
+  PredictPlanes predict_;
+};
+
+constexpr TensorDefinition kInputs[] = {
+    {abi::kFloat},
+    {abi::kUint16, abi::kRequired, abi::kCpuInput},
+    {abi::kInt64, abi::kRequired, abi::kCpuInput},
+};
+constexpr TensorDefinition kOutputs[] = {
+    {abi::kFloat},
+    {abi::kInt64, abi::kOptional},
+    {abi::kInt64, abi::kOptional},
+};
+
+}  // namespace
+
+const OpDefinition kSpatialPredict = {
+    .name = "SpatialPredict",
+    .provider = nullptr,
+    .inputs = kInputs,
+    .outputs = kOutputs,
+    .create = create_kernel<SpatialPredict>,
+    .in_place = true,
+};
+
+}  // namespace spatialonnx
