@@ -125,6 +125,22 @@ def open_session(
         return _open(str(path), options, runtime)
 
 
+def optimize_model(model: onnx.ModelProto) -> onnx.ModelProto:
+    """What ORT's basic optimisations, those for no particular hardware, make of a model.
+
+    Raises:
+        ModelError: ORT cannot load the model.
+    """
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.log_severity_level = _FATAL
+    with tempfile.TemporaryDirectory(prefix="spatialonnx-") as folder:
+        path = Path(folder) / "optimized.onnx"
+        options.optimized_model_filepath = str(path)
+        _open(model.SerializeToString(), options, Runtime())
+        return onnx.load(str(path))
+
+
 def session_options(runtime: Runtime, *, level: Level = "all") -> Any:
     """ORT's defaults but for threads, level and silence, with the op library registered."""
     options = ort.SessionOptions()
