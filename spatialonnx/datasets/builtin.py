@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from spatialonnx.datasets.cifar import CIFAR10, CIFAR100
 from spatialonnx.datasets.dataset import Labels
 from spatialonnx.datasets.idx import has_mnist, read_mnist, read_sample
 from spatialonnx.datasets.image_files import Pictures
+from spatialonnx.datasets.imagenet import CLASSES, has_imagenet, read_imagenet
 from spatialonnx.datasets.preprocessing import Pixels, Preprocessing
+from spatialonnx.datasets.stl10 import has_stl10, read_stl10
+from spatialonnx.datasets.tiny_imagenet import has_tiny_imagenet, read_tiny_imagenet
 from spatialonnx.errors import DataNotInstalledError
 
 DATA_VARIABLE = "SPATIALONNX_DATA"
@@ -53,6 +57,17 @@ class BuiltIn:
 
 def _grey(size: int, mean: float, std: float) -> Preprocessing:
     return Preprocessing(size=(size, size), channels=1, mean=(mean,), std=(std,))
+
+
+def _colour(
+    size: int, mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> Preprocessing:
+    return Preprocessing(size=(size, size), channels=3, mean=mean, std=std)
+
+
+def _nested(folder: str, *names: str) -> tuple[str, ...]:
+    """Published names, inside a folder of the set's own name or beside it."""
+    return (folder, *(f"{folder}/{name}" for name in names), *names)
 
 
 IMAGENET = Preprocessing(
@@ -101,6 +116,69 @@ BUILT_IN: dict[str, BuiltIn] = {
             read=read_sample,
             files=_SAMPLE.name,
             shipped=_SAMPLE,
+        ),
+        BuiltIn(
+            name="cifar10",
+            classes=10,
+            splits=("test", "train"),
+            folders=_nested(
+                "cifar10",
+                "cifar-10-batches-bin",
+                "cifar-10-batches-py",
+                "cifar-10-binary.tar.gz",
+                "cifar-10-python.tar.gz",
+            ),
+            preprocessing=_colour(32, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+            holds=CIFAR10.holds,
+            read=CIFAR10.read,
+            files="cifar-10-binary.tar.gz",
+        ),
+        BuiltIn(
+            name="cifar100",
+            classes=100,
+            splits=("test", "train"),
+            folders=_nested(
+                "cifar100",
+                "cifar-100-binary",
+                "cifar-100-python",
+                "cifar-100-binary.tar.gz",
+                "cifar-100-python.tar.gz",
+            ),
+            preprocessing=_colour(32, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+            holds=CIFAR100.holds,
+            read=CIFAR100.read,
+            files="cifar-100-binary.tar.gz",
+        ),
+        BuiltIn(
+            name="stl10",
+            classes=10,
+            splits=("test", "train"),
+            folders=_nested("stl10", "stl10_binary", "stl10_binary.tar.gz"),
+            preprocessing=_colour(96, (0.4467, 0.4398, 0.4066), (0.2603, 0.2566, 0.2713)),
+            holds=has_stl10,
+            read=read_stl10,
+            files="stl10_binary.tar.gz",
+        ),
+        BuiltIn(
+            name="tiny-imagenet",
+            classes=200,
+            splits=("val", "train"),
+            folders=_nested("tiny-imagenet", "tiny-imagenet-200", "tiny-imagenet-200.zip"),
+            preprocessing=replace(IMAGENET, size=(64, 64), resize=None),
+            holds=has_tiny_imagenet,
+            read=read_tiny_imagenet,
+            files="tiny-imagenet-200.zip",
+        ),
+        BuiltIn(
+            name="imagenet",
+            classes=CLASSES,
+            splits=("val", "train"),
+            folders=("imagenet", "ImageNet", "ILSVRC2012"),
+            preprocessing=IMAGENET,
+            holds=has_imagenet,
+            read=read_imagenet,
+            files="the folders val and train",
+            any_size=True,
         ),
     )
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spatialonnx.datasets.image_files import Folder, Pictures, is_picture
+from spatialonnx.datasets.image_files import Folder, Pictures, is_hidden, is_picture
 from spatialonnx.errors import DataError
 
 
@@ -27,7 +27,7 @@ def read_folder(root: Path) -> Pictures:
         DataError: no such folder, no pictures in it, or a class without pictures.
     """
     try:
-        entries = sorted(entry.name for entry in os.scandir(root) if not _hidden(entry.name))
+        entries = sorted(entry.name for entry in os.scandir(root) if not is_hidden(entry.name))
     except OSError as error:
         raise DataError(f"{root}: cannot be read ({error.strerror}): give a folder") from None
     classes = [name for name in entries if (root / name).is_dir()]
@@ -45,28 +45,14 @@ def read_classes(root: Path, classes: list[str]) -> Pictures:
     Raises:
         DataError: a class without pictures.
     """
+    folder = Folder(root)
     names: list[str] = []
     counts: list[int] = []
     for label in classes:
-        found = _pictures_below(root, label)
+        found = [name for name in folder.names(label) if is_picture(name)]
         if not found:
             raise DataError(f"{root / label}: holds no pictures: remove the folder or fill it")
         names += found
         counts.append(len(found))
     labels = np.repeat(np.arange(len(classes), dtype=np.int64), counts)
-    return Pictures(Folder(root), tuple(names), labels, len(classes))
-
-
-def _pictures_below(root: Path, label: str) -> list[str]:
-    """Paths of a class's pictures, relative to the root, with `/`, sorted."""
-    found = []
-    for folder, inner, files in os.walk(root / label):
-        inner[:] = [name for name in inner if not _hidden(name)]
-        base = Path(folder).relative_to(root).as_posix()
-        found += [f"{base}/{name}" for name in files if is_picture(name)]
-    return sorted(found)
-
-
-def _hidden(name: str) -> bool:
-    """What file managers and archivers leave behind (.DS_Store, __MACOSX)."""
-    return name.startswith(".") or name == "__MACOSX"
+    return Pictures(folder, tuple(names), labels, len(classes))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -59,6 +60,15 @@ class Folder:
     def size(self, name: str) -> int:
         """Bytes of a file."""
         return (self.place / name).stat().st_size
+
+    def names(self, below: str) -> list[str]:
+        """Files below one of its folders, by their path with `/`, sorted; hidden ones left out."""
+        found = []
+        for folder, inner, files in os.walk(self.place / below):
+            inner[:] = [name for name in inner if not is_hidden(name)]
+            base = Path(folder).relative_to(self.place).as_posix()
+            found += [f"{base}/{name}" for name in files if not is_hidden(name)]
+        return sorted(found)
 
 
 @dataclass(frozen=True)
@@ -196,9 +206,14 @@ def decode(content: bytes, where: str) -> Image.Image:
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file is taken for a picture, by its ending; hidden files are not."""
+    """Whether a file is taken for a picture, by its ending."""
     last = name.rpartition("/")[2]
-    return not last.startswith(".") and f".{last.rpartition('.')[2]}".lower() in SUFFIXES
+    return not is_hidden(last) and f".{last.rpartition('.')[2]}".lower() in SUFFIXES
+
+
+def is_hidden(name: str) -> bool:
+    """What file managers and archivers leave behind (.DS_Store, __MACOSX)."""
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def _spread(count: int, wanted: int) -> Iterable[int]:
