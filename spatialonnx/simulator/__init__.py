@@ -1,0 +1,7 @@
+"""Simulating plans on the search samples: the interface, and the ways to answer."""
+
+from spatialonnx.simulator.outcome import Outcome, Simulator
+from spatialonnx.simulator.reference import Reference
+from spatialonnx.simulator.whole import WholeModelSimulator
+
+__all__ = ["Outcome", "Reference", "Simulator", "WholeModelSimulator"]
