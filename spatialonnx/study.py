@@ -186,6 +186,39 @@ class Study:
         self._set_meta(verify_reads=str(times))
         return times
 
+    def set_scale(self, baseline: Fraction, conv_total: int) -> None:
+        """Notes what drops and savings are relative to, for listings."""
+        self._set_meta(baseline=str(baseline), conv_total=str(conv_total))
+
+    def scale(self) -> tuple[Fraction, int]:
+        """The dense network's score, and the MACs of all Conv nodes on the search samples."""
+        known = self.meta()
+        try:
+            return Fraction(known["baseline"]), int(known["conv_total"])
+        except (KeyError, ValueError, ZeroDivisionError):
+            raise StudyError(f"{self.path} is empty or damaged: run the search first") from None
+
+    def pareto_front(self) -> list[tuple[float, float, Record]]:
+        """The trials that no other beats in both saving and drop.
+
+        Returns:
+            Saved fraction, drop and record, by increasing saving.
+        """
+        baseline, total = self.scale()
+        points = [
+            (record.outcome.saved, baseline - record.outcome.score, record)
+            for record in self.records()
+            if record.outcome.saved is not None and record.outcome.score is not None
+        ]
+        points.sort(key=lambda point: (-point[0], point[1]))
+        front: list[tuple[float, float, Record]] = []
+        least: Fraction | None = None
+        for saved, drop, record in points:
+            if least is None or drop < least:
+                least = drop
+                front.append((saved / total if total else 0.0, float(drop), record))
+        return front[::-1]
+
     # -- trials ------------------------------------------------------------------------------
 
     def count(self) -> int:

@@ -1,0 +1,77 @@
+"""The Typer application: its commands, and how errors become exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from spatialonnx.errors import SpatialOnnxError
+
+_COMMANDS = ("insert", "evaluate", "search", "deploy", "bench", "baseline", "report", "demo")
+_INTERRUPTED = 130
+
+
+class ErrorGroup(TyperGroup):
+    """Turns a known error into one line and its exit code; a bug keeps its traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs a command."""
+        try:
+            return super().invoke(ctx)
+        except SpatialOnnxError as error:
+            print(f"error: {error}", file=sys.stderr)  # noqa: T201
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)  # noqa: T201
+            raise typer.Exit(_INTERRUPTED) from None
+
+
+app = typer.Typer(
+    name="spatialonnx",
+    cls=ErrorGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help=(
+        "Skip the convolutions that ReLU would set to zero, under a bound on accuracy.\n\n"
+        "[bold]insert[/bold] model.onnx -> model.spatial.onnx, [bold]search[/bold] --eps 0.01 -> "
+        "model.masked.onnx, [bold]deploy[/bold] -> model.deploy.onnx, a faster model for "
+        "ONNX Runtime. [bold]demo[/bold] shows it all in two minutes."
+    ),
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from spatialonnx import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", help="Print the version.", callback=_version, is_eager=True
+    ),
+) -> None:
+    del version
+
+
+def main() -> None:
+    """Entry point of the ``spatialonnx`` command."""
+    app()
+
+
+for _name in (*_COMMANDS, "doctor"):
+    try:
+        importlib.import_module(f"spatialonnx.cli.{_name}")
+    except ModuleNotFoundError as _error:
+        if _error.name != f"spatialonnx.cli.{_name}":
+            raise

@@ -1,0 +1,95 @@
+"""What a person sees: tables on standard output, progress on standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from spatialonnx.cli.options import Common
+from spatialonnx.evaluate import SiteCounts
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False)
+_NUMBER = re.compile(r"[-+]?\d+(,\d{3})*(\.\d+)?( %| points)?$")
+
+
+def show(common: Common, value: dict[str, Any], lines: Sequence[str | Table]) -> None:
+    """Prints a command's result: one JSON object, or lines and tables."""
+    if common.json:
+        print(json.dumps(value, allow_nan=False, default=str))  # noqa: T201
+    elif not common.quiet:
+        for line in lines:
+            out.print(Text(line) if isinstance(line, str) else line)
+
+
+def warn(common: Common, text: str) -> None:
+    """A line on standard error."""
+    if not common.quiet:
+        err.print(Text(text))
+
+
+def percent(part: float) -> str:
+    """A fraction as per cent."""
+    return f"{100 * part:.1f} %"
+
+
+def points(part: float) -> str:
+    """A difference of fractions as percentage points."""
+    return f"{100 * part:.2f} points"
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
+    """A table whose columns after the first are right-aligned; cells are never markup."""
+    result = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for index, column in enumerate(columns):
+        number = index > 0 and bool(rows) and _NUMBER.match(str(rows[0][index])) is not None
+        result.add_column(column, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        result.add_row(*(Text(str(cell)) for cell in row))
+    return result
+
+
+def site_table(sites: Sequence[SiteCounts], conv_total: int) -> Table:
+    """The table per site of ``evaluate``."""
+    rows = [
+        [
+            site.name,
+            percent(site.macs / conv_total if conv_total else 0),
+            percent(site.zeros / site.outputs if site.outputs else 0),
+            percent(site.skipped / site.outputs if site.outputs else 0),
+            "-" if site.false_zero is None else percent(site.false_zero / max(site.outputs, 1)),
+            percent(site.saved / conv_total if conv_total else 0),
+        ]
+        for site in sites
+    ]
+    columns = ["site", "share of MACs", "zeros", "predicted", "false zeros", "MACs saved"]
+    return table("Sites", columns, rows)
+
+
+@contextlib.contextmanager
+def progress_bar(common: Common, text: str) -> Iterator[tuple[Progress, Any]]:
+    """A progress bar on standard error, gone when done.
+
+    Yields:
+        The bar and its task.
+    """
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[best]}"),
+        TimeRemainingColumn(),
+        console=err,
+        transient=True,
+        disable=common.quiet,
+    )
+    with bar:
+        yield bar, bar.add_task(text, total=None, best="")

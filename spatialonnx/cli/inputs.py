@@ -1,0 +1,123 @@
+"""From arguments to models, data and splits: shared by the commands."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spatialonnx.errors import UsageError
+
+if TYPE_CHECKING:
+    from spatialonnx.datasets.dataset import Dataset
+    from spatialonnx.datasets.preprocessing import Preprocessing
+    from spatialonnx.datasets.split import Split
+    from spatialonnx.modelfile import ModelFile
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Preprocessing flags: each overrides what the model or the data set says."""
+
+    mean: str | None = None
+    std: str | None = None
+    image_size: str | None = None
+    resize: int | None = None
+
+
+@dataclass(frozen=True)
+class SplitSizes:
+    """How the pool is cut."""
+
+    seed: int = 0
+    search: int | None = None
+    select: int | None = None
+    verify: int | None = None
+
+
+def read_model(path: Path | None, *stages: str) -> ModelFile:
+    """Loads the model of an argument, or the folder's only one of a fitting stage."""
+    from spatialonnx.modelfile import find_model, load_model
+
+    return load_model(path or find_model(Path(), stages))
+
+
+def read_data(model: ModelFile, spec: str | None, pixels: Pixels) -> Dataset:
+    """Opens the data set of ``--data``, or the built-in one that the model names."""
+    from spatialonnx.datasets.opening import open_dataset
+    from spatialonnx.modelfile import get_metadata
+
+    named = get_metadata(model.proto).get("data")
+    if spec is None and not named:
+        raise UsageError(f"{model.path.name} names no data set: give one with --data")
+    return open_dataset(
+        spec or named or "",
+        preprocessing_of(model, spec, pixels),
+        input_shape=input_shape(model),
+        untrusted=spec is None,
+    )
+
+
+def preprocessing_of(model: ModelFile, spec: str | None, pixels: Pixels) -> Preprocessing | None:
+    """The model's preprocessing with the flags' changes; None = the set's customary values."""
+    from spatialonnx.datasets.preprocessing import Preprocessing
+    from spatialonnx.modelfile import get_metadata
+
+    text = get_metadata(model.proto).get("input")
+    chosen = Preprocessing.from_json(text) if text else None
+    if pixels == Pixels():
+        return chosen
+    shape = input_shape(model)
+    size = _size(pixels.image_size) if pixels.image_size else None
+    if chosen is None:
+        fixed = (shape[1], shape[2]) if shape and shape[1] and shape[2] else None
+        size = size or fixed
+        if not (pixels.mean and pixels.std and size):
+            raise UsageError(
+                "the model names no preprocessing: give --mean, --std and --image-size together"
+            )
+        mean, std = _numbers("--mean", pixels.mean), _numbers("--std", pixels.std)
+        return Preprocessing(size, len(mean), mean, std, pixels.resize)
+    if pixels.mean:
+        chosen = replace(chosen, mean=_numbers("--mean", pixels.mean))
+    if pixels.std:
+        chosen = replace(chosen, std=_numbers("--std", pixels.std))
+    if size:
+        chosen = replace(chosen, size=size)
+    return replace(chosen, resize=pixels.resize) if pixels.resize else chosen
+
+
+def input_shape(model: ModelFile) -> tuple[int | None, ...] | None:
+    """Channels, height and width of the model's image input; None where it has no such input."""
+    initializers = {tensor.name for tensor in model.proto.graph.initializer}
+    for value in model.proto.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        if value.name not in initializers and len(dims) == 4:
+            return tuple(d.dim_value if d.dim_value > 0 else None for d in dims[1:])
+    return None
+
+
+def cut(dataset: Dataset, sizes: SplitSizes) -> Split:
+    """Cuts a pool into search, select and verify."""
+    from spatialonnx.datasets.split import split_pool
+
+    return split_pool(len(dataset), sizes.seed, sizes.search, sizes.select, sizes.verify)
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = (math.nan,)
+    if not all(math.isfinite(value) for value in values):
+        raise UsageError(f"{option} {text!r}: give numbers separated by commas")
+    return values
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    try:
+        return int(height), int(width or height)
+    except ValueError:
+        raise UsageError(f"--image-size {text!r}: give 224 or 224x160") from None

@@ -1,0 +1,93 @@
+"""``spatialonnx insert``: finds sites and puts a SpatialPredict op behind each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spatialonnx.cli.app import app
+from spatialonnx.cli.options import Common, ModelArgument, Output, PatchSize, command
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@command(app, "insert")
+def insert(
+    common: Common,
+    model: ModelArgument = None,
+    output: Output = None,
+    include: Annotated[
+        str | None, typer.Option("--include", help="Only sites whose name matches this regex.")
+    ] = None,
+    exclude: Annotated[
+        str | None, typer.Option("--exclude", help="No sites whose name matches this regex.")
+    ] = None,
+    patch_size: PatchSize = 2,
+    pattern: Annotated[
+        str | None,
+        typer.Option(
+            "--pattern",
+            help="A plan by hand: this pattern in every patch (1001 = the 2 x 2 diagonal). "
+            "Writes model.masked.onnx; nothing bounds its accuracy.",
+        ),
+    ] = None,
+    simplify: Annotated[
+        bool, typer.Option("--simplify/--no-simplify", help="Simplify the graph first.")
+    ] = True,
+) -> None:
+    """Put a [bold]SpatialPredict[/bold] op after every Conv + ReLU, every mask full.
+
+    The result computes what the original computes; [bold]search[/bold] then chooses masks.
+    Prints each site, and each Conv that is none with the reason.
+    """
+    from spatialonnx.cli.console import show, table
+    from spatialonnx.cli.inputs import read_model
+    from spatialonnx.insert import insert_predictors
+    from spatialonnx.modelfile import check_replaceable, save_model, stage_path
+    from spatialonnx.patterns import parse_pattern
+
+    source = read_model(model, "original")
+    chosen = None
+    if pattern is not None:
+        chosen, patch_size = parse_pattern(pattern)
+    path = output or stage_path(source.path, "spatial" if chosen is None else "masked")
+    check_replaceable(path, source.sha256, force=common.force)
+    result = insert_predictors(
+        source,
+        include=include,
+        exclude=exclude,
+        patch_size=patch_size,
+        pattern=chosen,
+        simplify=simplify,
+        runtime=common.runtime(),
+    )
+    save_model(result.proto, path)
+    report = result.report
+    total = report.conv_macs
+    rows = [
+        [
+            site.name,
+            site.conv,
+            " x ".join("?" if d is None else str(d) for d in site.shape),
+            site.macs_per_output,
+            site.note,
+        ]
+        for site in report.sites
+    ]
+    skipped = [[conv.conv, conv.reason] for conv in report.skipped]
+    lines: list[str | Table] = [
+        table("Sites", ["site", "Conv", "ofmap (C x H x W)", "MACs/output", "note"], rows),
+        *([table("Convs that are no site", ["Conv", "reason"], skipped)] if skipped else []),
+        f"{len(rows)} sites, {len(skipped)} Convs skipped"
+        + (f", {total / 1e6:.1f} million MACs a sample in all Convs" if total else ""),
+        f"wrote {path}",
+    ]
+    value = {
+        "output": str(path),
+        "sites": [vars(site) for site in report.sites],
+        "skipped": [vars(conv) for conv in report.skipped],
+        "conv_macs": total,
+    }
+    show(common, value, lines)

@@ -1,0 +1,249 @@
+"""``spatialonnx search``: the masks that save the most MACs within an accuracy bound."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spatialonnx.cli.app import app
+from spatialonnx.cli.options import (
+    Baseline,
+    Common,
+    Confidence,
+    Data,
+    ImageSize,
+    Mean,
+    Metric,
+    ModelArgument,
+    Output,
+    PatchSize,
+    Resize,
+    SearchSamples,
+    Seed,
+    SelectSamples,
+    Std,
+    VerifySamples,
+    command,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from spatialonnx.search.settings import SearchReport
+
+
+@command(app, "search")
+def search(
+    common: Common,
+    model: ModelArgument = None,
+    output: Output = None,
+    eps: Annotated[
+        str,
+        typer.Option(
+            "--eps",
+            help="Largest allowed drop of the metric: 0.01 is one percentage point; 1%rel is one "
+            "per cent of the baseline; several bounds as 0.005,0.01.",
+        ),
+    ] = "0.01",
+    confidence: Confidence = None,
+    data: Data = None,
+    mode: Annotated[
+        str,
+        typer.Option(
+            "--mode",
+            help="Granularity: uniform-layer, uniform-filter, uniform-patch or max-granularity.",
+        ),
+    ] = "uniform-layer",
+    strategy: Annotated[
+        str, typer.Option("--strategy", help="greedy (the report's) or exhaustive.")
+    ] = "greedy",
+    patch_size: PatchSize = 2,
+    ones_range: Annotated[
+        str | None,
+        typer.Option(
+            "--ones-range", help="Probes in a pattern, as 1:3.", show_default="1 to p*p - 1"
+        ),
+    ] = None,
+    patterns: Annotated[
+        str | None,
+        typer.Option("--patterns", help="Only these patterns, as 1001,0110.", show_default="all"),
+    ] = None,
+    max_clusters: Annotated[
+        int,
+        typer.Option(
+            "--max-clusters",
+            help="max-granularity: merge the patches of a channel into at most so many squares "
+            "(0 = every patch by itself).",
+            min=0,
+        ),
+    ] = 0,
+    top: Annotated[
+        int | None,
+        typer.Option("--top", help="Keep the best so many options.", min=1, show_default="all"),
+    ] = None,
+    couple: Annotated[
+        str,
+        typer.Option(
+            "--couple",
+            help="Sites optimised jointly: none, block, stage or a JSON file of lists of names.",
+        ),
+    ] = "none",
+    metric: Metric = "top1",
+    baseline: Baseline = None,
+    search_samples: SearchSamples = None,
+    select_samples: SelectSamples = None,
+    verify_samples: VerifySamples = None,
+    seed: Seed = 0,
+    study: Annotated[
+        Path | None,
+        typer.Option(
+            "--study",
+            help="Journal of trials; the same command continues it.",
+            show_default="beside the model",
+        ),
+    ] = None,
+    time_budget: Annotated[
+        float | None, typer.Option("--time-budget", help="Minutes of trials.", min=0)
+    ] = None,
+    max_trials: Annotated[
+        int | None, typer.Option("--max-trials", help="Trials to run now.", min=0)
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory",
+            help="Memory for stored activations, as 4G.",
+            show_default="half of what is free",
+        ),
+    ] = None,
+    literal: Annotated[
+        bool,
+        typer.Option("--literal", help="One full pass a trial: slow, the yardstick."),
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print trials, hours and the most that could be saved, per mode; search nothing.",
+        ),
+    ] = False,
+    list_study: Annotated[
+        Path | None,
+        typer.Option("--list", help="Print the Pareto front of a study; search nothing."),
+    ] = None,
+    mean: Mean = None,
+    std: Std = None,
+    image_size: ImageSize = None,
+    resize: Resize = None,
+) -> None:
+    """Search masks that save the most MACs while the metric falls by at most eps.
+
+    Trials run on one part of the data, the choice among the best is made on a second, and the
+    bound is checked on a third that chose nothing. Every trial is journalled: the same command
+    continues after Ctrl-C or a crash. Exit code 3: the bound does not hold (*.missed.onnx).
+    """
+    from spatialonnx.cli.console import show
+    from spatialonnx.cli.inputs import Pixels, SplitSizes, cut, read_data, read_model
+    from spatialonnx.cli.searching import (
+        default_study,
+        list_front,
+        memory_bytes,
+        show_plan_ahead,
+        watching,
+    )
+    from spatialonnx.errors import BoundMissedError
+    from spatialonnx.metrics import find_metric
+    from spatialonnx.modelfile import load_model, stage_path
+    from spatialonnx.patterns import parse_ones_range
+    from spatialonnx.search.bounds import parse_bounds
+    from spatialonnx.search.run import Job, search_masks
+    from spatialonnx.search.settings import Settings, choose_patterns
+
+    if list_study is not None:
+        list_front(common, list_study)
+        return
+    source = read_model(model, "spatial", "masked")
+    dataset = read_data(source, data, Pixels(mean, std, image_size, resize))
+    ones = parse_ones_range(ones_range) if ones_range else None
+    texts = tuple(part.strip() for part in patterns.split(",")) if patterns else ()
+    settings = Settings(
+        mode=mode,
+        strategy=strategy,
+        patch_size=patch_size,
+        patterns=choose_patterns(patch_size, ones, texts),
+        max_clusters=max_clusters,
+        top=top,
+        couple=couple,
+    )
+    job = Job(
+        model=source,
+        dataset=dataset,
+        split=cut(dataset, SplitSizes(seed, search_samples, select_samples, verify_samples)),
+        seed=seed,
+        bounds=parse_bounds(eps),
+        settings=settings,
+        metric=find_metric(metric),
+        runtime=common.runtime(),
+        study=Path(),
+        output=output or stage_path(source.path, "masked"),
+        baseline=None if baseline is None else load_model(baseline),
+        confidence=confidence,
+        force=common.force,
+        time_budget=None if time_budget is None else 60 * time_budget,
+        max_trials=max_trials,
+        memory=memory_bytes(memory),
+        literal=literal,
+    )
+    if dry_run:
+        show_plan_ahead(common, job)
+        return
+    job = default_study(common, job, study)
+    with watching(common) as watch:
+        report = search_masks(job, watch)
+    show(common, report.to_json(), result_lines(report, common.quiet))
+    missed = [result for result in report.results if not result.bound_met]
+    if missed:
+        first = missed[0]
+        raise BoundMissedError(
+            f"the bound of {first.bound} does not hold on verify (drop "
+            f"{100 * float(first.verify.drop):.2f} points): kept as {first.path}; try more "
+            "--search-samples, or a smaller --eps for the search"
+        )
+
+
+def result_lines(report: SearchReport, quiet: bool) -> list[str | Table]:
+    """A search's result for a person."""
+    from spatialonnx.cli.console import percent, points, table, warn
+    from spatialonnx.cli.options import Common
+
+    rows = []
+    for result in report.results:
+        low, high = result.verify.interval
+        rows.append(
+            [
+                str(result.bound),
+                percent(result.verify.saved_fraction),
+                points(float(result.verify.drop)),
+                f"{100 * low:+.2f} to {100 * high:+.2f}",
+                "yes" if result.bound_met else "NO",
+                result.looked_at,
+                "" if result.path is None else result.path.name,
+            ]
+        )
+    for note in report.notes:
+        warn(Common(quiet=quiet), note)
+    if any(not result.plan for result in report.results):
+        warn(Common(quiet=quiet), "nothing feasible was found: the plan is off everywhere")
+    state = "" if report.complete else " (a budget ended the search: the same command continues)"
+    columns = ["bound", "MACs saved", "drop", "95 % interval", "met", "plans on select", "file"]
+    return [
+        table(
+            f"On verify, which chose nothing ({report.results[0].verify.samples} samples)",
+            columns,
+            rows,
+        ),
+        f"{report.trials} trials, {report.forward_samples:,.0f} forward samples, "
+        f"{report.seconds:.0f} s{state}",
+    ]

@@ -1,0 +1,108 @@
+"""What ``search`` prints and asks beside searching: progress, study names, listings."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from spatialonnx.cli.console import percent, points, progress_bar, show, table, warn
+from spatialonnx.cli.options import Common
+from spatialonnx.errors import SpatialOnnxError, UsageError
+from spatialonnx.search.run import Job, Watch, planned_key
+from spatialonnx.search.trials import Status
+from spatialonnx.study import Study
+
+
+@contextlib.contextmanager
+def watching(common: Common) -> Iterator[Watch]:
+    """A progress bar that follows a search."""
+    with progress_bar(common, "preparing") as (bar, task):
+
+        def trial(status: Status) -> None:
+            bar.update(
+                task,
+                description=f"{status.pass_name} pass",
+                completed=status.done,
+                total=status.expected,
+                best=f"best {percent(status.best_saved)} saved",
+            )
+
+        def stage(text: str) -> None:
+            if text.startswith(("continuing", "stopping")):
+                warn(common, text)
+            bar.update(task, description=text, total=None)
+
+        def samples(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield Watch(trial, stage, samples)
+
+
+def default_study(common: Common, job: Job, study: Path | None) -> Job:
+    """The job with its study: the one asked for, or one named after what decides its trials."""
+    if study is not None:
+        return replace(job, study=study)
+    folder, stem = job.output.parent, job.model.path.name.removesuffix(".onnx")
+    stem = stem.removesuffix(".spatial").removesuffix(".masked")
+    key = planned_key(job)
+    path = folder / f"{stem}.{job.settings.mode}.{key[:8]}.study.db"
+    others = sorted(p.name for p in folder.glob(f"{stem}.*.study.db") if p != path)
+    if others and not path.exists():
+        warn(common, f"other options than in {', '.join(others)}: starting {path.name}")
+    return replace(job, study=path)
+
+
+def list_front(common: Common, path: Path) -> None:
+    """Prints the trials of a study that no other beats in both saving and drop."""
+    with Study(path, readonly=True) as study:
+        about = study.about()
+        front = study.pareto_front()
+        count = study.count()
+    rows = [
+        [percent(saved), points(drop), f"{record.pass_name}: {record.target}", record.option[:60]]
+        for saved, drop, record in front
+    ]
+    value = {
+        "study": str(path),
+        "about": about,
+        "trials": count,
+        "front": [
+            {
+                "saved_fraction": saved,
+                "drop": drop,
+                "pass": record.pass_name,
+                "target": record.target,
+                "option": record.option,
+            }
+            for saved, drop, record in front
+        ],
+    }
+    title = f"Pareto front of {count} trials, on search samples ({about.get('mode', '?')})"
+    show(common, value, [table(title, ["MACs saved", "drop", "trial", "option"], rows)])
+
+
+def memory_bytes(text: str | None) -> int | None:
+    """Reads ``4G``, ``500M`` or a number of bytes.
+
+    Raises:
+        UsageError: The text is something else.
+    """
+    if text is None:
+        return None
+    units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+    unit = units.get(text[-1:].upper(), 1)
+    digits = text[:-1] if text[-1:].upper() in units else text
+    try:
+        value = int(float(digits) * unit)
+    except (ValueError, OverflowError):
+        value = 0
+    if value <= 0:
+        raise UsageError(f"--memory {text!r}: give bytes, as 4G or 500M")
+    return value
+
+
+def show_plan_ahead(common: Common, job: Job) -> None:
+    """Prints what a search would cost, and the most it could save."""
+    raise SpatialOnnxError("--dry-run is not there yet")

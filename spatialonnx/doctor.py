@@ -1,0 +1,133 @@
+"""Examining the environment: what spatialonnx needs, and whether it really works."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import TensorProto, helper
+
+from spatialonnx import __version__
+from spatialonnx.datasets.builtin import BUILT_IN, find_set
+from spatialonnx.errors import SpatialOnnxError
+from spatialonnx.library import build_info, library_path
+from spatialonnx.ops import CODES, DOMAIN, VERSION
+from spatialonnx.session import available_threads, cuda_unavailable, open_session
+
+_PACKAGES = (
+    "numpy",
+    "scipy",
+    "onnx",
+    "onnx-graphsurgeon",
+    "onnxslim",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "typer",
+    "rich",
+    "pillow",
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        what: The thing.
+        found: What was found.
+        good: Whether it works.
+        optional: Whether spatialonnx does without it.
+    """
+
+    what: str
+    found: str
+    good: bool = True
+    optional: bool = False
+
+    @property
+    def state(self) -> str:
+        """For a reader: ok, - (missing, not needed) or BROKEN."""
+        return "ok" if self.good else "-" if self.optional else "BROKEN"
+
+
+def examine() -> list[Finding]:
+    """Looks at versions, providers, the op library and the data sets."""
+    system = f"{platform.python_version()}, {platform.system()} {platform.machine()}"
+    findings = [
+        Finding("spatialonnx", __version__),
+        Finding("python", f"{system}, {available_threads()} threads"),
+    ]
+    versions = {name: _version(name) for name in _PACKAGES}
+    runtimes = {"onnxruntime", "onnxruntime-gpu"}
+    for name, version in versions.items():
+        if version or name not in runtimes:
+            findings.append(Finding(name, version or "not installed", good=bool(version)))
+    findings.append(_runtimes(versions["onnxruntime"], versions["onnxruntime-gpu"]))
+    findings.append(_library())
+    findings.append(_op())
+    reason = cuda_unavailable()
+    findings.append(Finding("provider CPU", "loads"))
+    findings.append(Finding("provider CUDA", reason or "loads", not reason, optional=True))
+    findings += [_data_set(name) for name in BUILT_IN]
+    return findings
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _runtimes(cpu: str | None, gpu: str | None) -> Finding:
+    what = "one ONNX Runtime"
+    if cpu and gpu:
+        found = (
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: run pip "
+            "uninstall onnxruntime onnxruntime-gpu, then install one of them"
+        )
+        return Finding(what, found, good=False)
+    return Finding(what, "yes" if cpu or gpu else "none is installed", good=bool(cpu or gpu))
+
+
+def _library() -> Finding:
+    try:
+        info = build_info()
+        text = ", ".join(f"{key} {_short(value)}" for key, value in info.items())
+        return Finding("op library", f"{library_path()} ({text})")
+    except SpatialOnnxError as error:
+        return Finding("op library", str(error), good=False)
+
+
+def _op() -> Finding:
+    """Runs PatchCodes once, through ONNX Runtime."""
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node(CODES, ["x", "p"], ["y"], "probe", domain=DOMAIN)],
+        "doctor",
+        [value("x", TensorProto.FLOAT, [1, 1, 2, 2])],
+        [value("y", TensorProto.UINT16, [1, 1, 1, 1])],
+        [helper.make_tensor("p", TensorProto.INT64, [], [2])],
+    )
+    opsets = [helper.make_opsetid("", 13), helper.make_opsetid(DOMAIN, VERSION)]
+    try:
+        session = open_session(helper.make_model(graph, ir_version=8, opset_imports=opsets))
+        (codes,) = session.run({"x": np.array([[[[0, 1], [2, 0]]]], np.float32)})
+    except SpatialOnnxError as error:
+        return Finding("ops in ONNX Runtime", str(error), good=False)
+    good = int(codes.reshape(())) == 0b1001
+    return Finding("ops in ONNX Runtime", "run" if good else "run wrongly: rebuild", good=good)
+
+
+def _data_set(name: str) -> Finding:
+    what = f"data set {name}"
+    try:
+        return Finding(what, str(find_set(BUILT_IN[name], "")))
+    except SpatialOnnxError as error:
+        return Finding(what, str(error), good=False, optional=True)
+
+
+def _short(value: object) -> str:
+    return "/".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,64 @@
+"""Accuracy bounds, exact: eps as a fraction, never as a float."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from spatialonnx.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The largest allowed drop.
+
+    Attributes:
+        text: As the user wrote it; part of file names.
+        value: The number, a fraction of all samples or, if relative, of the baseline's score.
+        relative: Whether it is relative to the baseline's score.
+    """
+
+    text: str
+    value: Fraction
+    relative: bool = False
+
+    def eps(self, baseline: Fraction) -> Fraction:
+        """The largest allowed drop for a baseline score, absolute."""
+        return self.value * abs(baseline) if self.relative else self.value
+
+    def __str__(self) -> str:
+        """For messages: percentage points, or per cent of the baseline."""
+        percent = f"{float(self.value * 100):g}"
+        return f"{percent} % of the baseline" if self.relative else f"{percent} points"
+
+
+def parse_bounds(text: str) -> tuple[Bound, ...]:
+    """Reads ``0.01``, ``0.005,0.01`` or ``1%rel``.
+
+    Returns:
+        The bounds in increasing order.
+
+    Raises:
+        UsageError: One is no number, or lies outside 0 to 1.
+    """
+    bounds = []
+    for part in (item.strip() for item in text.split(",")):
+        number, relative = part, False
+        scale = Fraction(1)
+        if part.endswith("%rel"):
+            number, relative, scale = part.removesuffix("%rel"), True, Fraction(1, 100)
+        try:
+            value = Fraction(number) * scale
+        except (ValueError, ZeroDivisionError):
+            raise UsageError(
+                f"--eps {part!r}: give a fraction such as 0.01 (one percentage point), several "
+                "as 0.005,0.01, or a relative bound as 1%rel"
+            ) from None
+        if not 0 <= value < 1:
+            raise UsageError(
+                f"--eps {part}: a drop lies between 0 and 1 (0.01 is one percentage point)"
+            )
+        bounds.append(Bound(part.replace("%", "pct").replace("/", "-"), value, relative))
+    if len({bound.relative for bound in bounds}) > 1:
+        raise UsageError("--eps: give either relative or absolute bounds, not both")
+    return tuple(sorted(set(bounds), key=lambda bound: bound.value))

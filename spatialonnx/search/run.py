@@ -1,0 +1,392 @@
+"""A whole search: split, trials, choice, certification, the written model."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx
+
+from spatialonnx.certify import Certifier, Measured, resolution
+from spatialonnx.datasets.dataset import Dataset
+from spatialonnx.datasets.split import Split
+from spatialonnx.errors import InterruptedSearchError
+from spatialonnx.evaluate import Samples
+from spatialonnx.files import sha256_bytes
+from spatialonnx.macs import fraction
+from spatialonnx.masks import SiteMask
+from spatialonnx.metrics import Metric
+from spatialonnx.modelfile import (
+    ModelFile,
+    check_replaceable,
+    get_json,
+    save_model,
+    set_metadata,
+    stage_path,
+)
+from spatialonnx.ops import write_plan
+from spatialonnx.search.bounds import Bound
+from spatialonnx.search.coupling import find_groups
+from spatialonnx.search.exhaustive import EXHAUSTIVE, exhaustive_search
+from spatialonnx.search.greedy import LAYER, greedy_search
+from spatialonnx.search.modes import MODES, Groups
+from spatialonnx.search.settings import SearchReport, SearchResult, Settings
+from spatialonnx.search.targets import Layout
+from spatialonnx.search.trials import BudgetSpent, Status, Trial, Trials
+from spatialonnx.session import Runtime, runtime_version
+from spatialonnx.simulator import Simulator, WholeModelSimulator
+from spatialonnx.sites import find_sites
+from spatialonnx.study import Record, Study
+
+_FEW = 5
+"""Below this many samples, eps * n says little: a warning."""
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Everything a search works on.
+
+    Attributes:
+        model: A model of stage spatial (or masked: its plan is ignored).
+        dataset: The pool.
+        split: Its parts.
+        seed: What the split was made with, for the record.
+        bounds: In increasing order.
+        settings: What decides the trials.
+        metric: What scores outputs.
+        runtime: Provider and threads.
+        baseline: The original network, where the model was tuned with its masks on.
+        confidence: Of the upper limit that must meet the bound; None = the drop itself.
+        study: The journal's file.
+        output: Where the model goes; several bounds put ``.eps...`` into the name.
+        force: Replace files that are not ours.
+        time_budget: Seconds of trials.
+        max_trials: Trials run now.
+        memory: Bytes that stored activations may take; None = half of what is free.
+        literal: One full pass a trial: the oracle.
+    """
+
+    model: ModelFile
+    dataset: Dataset
+    split: Split
+    seed: int
+    bounds: tuple[Bound, ...]
+    settings: Settings
+    metric: Metric
+    runtime: Runtime
+    study: Path
+    output: Path
+    baseline: ModelFile | None = None
+    confidence: float | None = None
+    force: bool = False
+    time_budget: float | None = None
+    max_trials: int | None = None
+    memory: int | None = None
+    literal: bool = False
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who is told how far a search has got.
+
+    Attributes:
+        trial: After every trial.
+        stage: At the start of a stage, in words.
+        samples: While a plan is certified: samples done, samples in all.
+    """
+
+    trial: Callable[[Status], None] | None = None
+    stage: Callable[[str], None] | None = None
+    samples: Callable[[int, int], None] | None = None
+
+    def say(self, text: str) -> None:
+        """Announces a stage."""
+        if self.stage:
+            self.stage(text)
+
+
+def search_masks(job: Job, watch: Watch | None = None) -> SearchReport:
+    """Searches a plan for every bound, certifies it and writes the models.
+
+    Args:
+        job: What to do.
+        watch: Who is told how far it got.
+
+    Returns:
+        What was found. A plan that misses its bound on verify is kept as ``*.missed.onnx`` and
+        says so (``bound_met``).
+
+    Raises:
+        InterruptedSearchError: Ctrl-C; the best plan so far was certified and written first.
+        SpatialOnnxError: Anything else that a user can mend.
+    """
+    watch = watch or Watch()
+    start = time.monotonic()
+    for path in output_paths(job):
+        check_replaceable(path, job.model.sha256, force=job.force)
+    watch.say("running the dense network")
+    simulator = make_simulator(job)
+    groups = find_groups(job.settings.couple, job.model.proto, simulator.sites)
+    with Study(job.study) as study:
+        if study.bind(study_key(job, groups), study_about(job, groups)):
+            watch.say(f"continuing {job.study.name}: {study.count()} trials are done")
+        study.set_scale(simulator.baseline, simulator.conv_total)
+        largest = max(bound.eps(simulator.baseline) for bound in job.bounds)
+        trials = Trials(
+            simulator,
+            study,
+            eps=largest,
+            time_budget=job.time_budget,
+            max_trials=job.max_trials,
+            report=watch.trial,
+        )
+        complete, interrupted = True, False
+        try:
+            run_strategy(job, trials, groups)
+        except BudgetSpent:
+            complete = False
+        except KeyboardInterrupt:
+            complete, interrupted = False, True
+            watch.say("stopping: certifying the best plan so far (Ctrl-C again stops at once)")
+        results = tuple(certify_bounds(job, simulator, study, complete, watch))
+        count, forward, _ = study.totals()
+        report = SearchReport(
+            model=job.model.path,
+            settings=job.settings,
+            results=results,
+            complete=complete,
+            trials=count,
+            forward_samples=forward,
+            seconds=time.monotonic() - start,
+            verify_reads=int(study.meta().get("verify_reads", "0")),
+            notes=tuple(_notes(job)),
+        )
+    if interrupted:
+        written = ", ".join(str(result.path) for result in results)
+        raise InterruptedSearchError(
+            f"stopped by Ctrl-C; the best plan so far is {written}; the same command continues"
+        )
+    return report
+
+
+def make_simulator(job: Job) -> Simulator:
+    """The simulator of a job, the dense network run once."""
+    return WholeModelSimulator(
+        job.model.proto,
+        Samples(job.dataset, job.split.search),
+        metric=job.metric,
+        runtime=job.runtime,
+        baseline=None if job.baseline is None else job.baseline.proto,
+    )
+
+
+def run_strategy(job: Job, trials: Trials, groups: Groups) -> None:
+    """Runs all trials of a job's strategy; they are in the study afterwards."""
+    settings = job.settings
+    layout = Layout(trials.simulator.sites, settings.patch_size, settings.max_clusters)
+    if settings.strategy == "exhaustive":
+        for _ in exhaustive_search(trials, layout, settings.patterns, groups):
+            pass
+    else:
+        mode = MODES[settings.mode]
+        greedy_search(trials, mode, layout, settings.patterns, groups, settings.top)
+
+
+def study_about(job: Job, groups: Groups) -> dict[str, Any]:
+    """Everything that decides a trial's outcome, for the study's key and for a reader."""
+    settings = job.settings
+    return {
+        "model": job.model.sha256,
+        "baseline": None if job.baseline is None else job.baseline.sha256,
+        "data": job.dataset.name,
+        "data fingerprint": job.dataset.fingerprint(),
+        "samples": sha256_bytes(job.split.search.tobytes()),
+        "seed": job.seed,
+        "mode": settings.mode,
+        "strategy": settings.strategy,
+        "patch size": settings.patch_size,
+        "patterns": sha256_bytes(json.dumps(settings.patterns).encode()),
+        "clusters": settings.max_clusters,
+        "top": settings.top,
+        "coupling": [list(group) for group in groups if len(group) > 1],
+        "metric": job.metric.name,
+        "provider": job.runtime.provider,
+        "onnxruntime": runtime_version(),
+    }
+
+
+def planned_key(job: Job) -> str:
+    """The key of a job's study, before anything is run."""
+    sites = find_sites(job.model.proto).sites
+    return study_key(job, find_groups(job.settings.couple, job.model.proto, sites))
+
+
+def study_key(job: Job, groups: Groups) -> str:
+    """Hash of ``study_about``."""
+    return sha256_bytes(json.dumps(study_about(job, groups), sort_keys=True).encode())
+
+
+def certify_bounds(
+    job: Job, simulator: Simulator, study: Study, complete: bool, watch: Watch
+) -> Sequence[SearchResult]:
+    """Chooses, certifies and writes one plan a bound."""
+    final = {"greedy": LAYER, "exhaustive": EXHAUSTIVE}[job.settings.strategy]
+    records = list(study.records(final if complete else None))
+    certifier = Certifier(
+        job.model.proto,
+        metric=job.metric,
+        runtime=job.runtime,
+        baseline=None if job.baseline is None else job.baseline.proto,
+        confidence=job.confidence,
+    )
+    measured: dict[str, tuple[Measured, Measured | None]] = {}
+    results = []
+    for bound, path in zip(job.bounds, output_paths(job), strict=True):
+        result = _certify(job, bound, simulator, study, records, certifier, measured, watch)
+        results.append(_write(job, result, path, study))
+    return results
+
+
+def _certify(
+    job: Job,
+    bound: Bound,
+    simulator: Simulator,
+    study: Study,
+    records: Sequence[Record],
+    certifier: Certifier,
+    measured: dict[str, tuple[Measured, Measured | None]],
+    watch: Watch,
+) -> SearchResult:
+    """The best trial whose drop also holds on select, measured on verify."""
+    eps = bound.eps(simulator.baseline)
+    select = Samples(job.dataset, job.split.select)
+    verify = Samples(job.dataset, job.split.verify)
+    looked_at = 0
+    for saved, drop, key in [*best_trials(records, simulator, eps), (0, Fraction(0), "")]:
+        plan = study.plan(key) if key else {}
+        if key not in measured:
+            watch.say(f"select: plan {looked_at + 1}")
+            measured[key] = (certifier.measure(plan, select, watch.samples), None)
+        on_select, on_verify = measured[key]
+        looked_at += bool(key)
+        if key and not on_select.holds_drop(bound.eps(on_select.baseline)):
+            continue
+        if on_verify is None:
+            watch.say("verify")
+            study.count_verify_read()
+            on_verify = certifier.measure(plan, verify, watch.samples)
+            measured[key] = (on_select, on_verify)
+        return SearchResult(
+            bound=bound,
+            eps=float(bound.eps(on_verify.baseline)),
+            plan=plan,
+            search={
+                "drop": float(drop),
+                "saved_fraction": fraction(saved, simulator.conv_total),
+                "samples": simulator.samples,
+            },
+            select=on_select,
+            verify=on_verify,
+            bound_met=not plan or on_verify.holds(bound.eps(on_verify.baseline)),
+            looked_at=looked_at,
+        )
+    raise AssertionError("the plan that is off everywhere always holds")
+
+
+def best_trials(
+    records: Sequence[Record], simulator: Simulator, eps: Fraction
+) -> list[tuple[int, Fraction, str]]:
+    """Feasible trials, the largest saving first: saved, drop, plan key, each plan once."""
+    found: dict[str, tuple[int, Fraction, str]] = {}
+    for record in records:
+        score, saved = record.outcome.score, record.outcome.saved
+        if score is None or not saved:
+            continue
+        trial = Trial(record.plan_key, record.outcome, simulator.baseline - score)
+        if trial.feasible(eps) and trial.drop is not None:
+            found.setdefault(record.plan_key, (saved, trial.drop, record.plan_key))
+    return sorted(found.values(), key=lambda item: (-item[0], item[1]))
+
+
+def output_paths(job: Job) -> tuple[Path, ...]:
+    """Where the model of every bound goes, should the bound be met."""
+    if len(job.bounds) == 1:
+        return (job.output,)
+    name = job.output.name.removesuffix(".onnx").removesuffix(".masked")
+    return tuple(
+        job.output.with_name(f"{name}.eps{bound.text}.masked.onnx") for bound in job.bounds
+    )
+
+
+def missed_path(path: Path) -> Path:
+    """Where a model that misses its bound goes."""
+    return path.with_name(path.name.removesuffix(".onnx") + ".missed.onnx")
+
+
+def _write(job: Job, result: SearchResult, path: Path, study: Study) -> SearchResult:
+    plan = {site: mask for site, mask in result.plan.items() if not mask.is_full}
+    proto = masked_model(job, plan, result, study)
+    if not result.bound_met:
+        path = missed_path(path)
+        check_replaceable(path, job.model.sha256, force=job.force)
+    save_model(proto, path)
+    return SearchResult(**{**vars(result), "path": path})
+
+
+def masked_model(
+    job: Job, plan: dict[str, SiteMask], result: SearchResult, study: Study
+) -> onnx.ModelProto:
+    """The model that carries a plan, with where the plan comes from in its metadata."""
+    proto = write_plan(job.model.proto, plan)
+    set_metadata(
+        proto,
+        stage="masked",
+        source_sha256=job.model.sha256,
+        baseline={
+            **get_json(proto, "baseline"),
+            "verify": {"score": float(result.verify.baseline), "samples": result.verify.samples},
+        },
+        search={
+            "eps": result.eps,
+            "bound": str(result.bound),
+            "bound_met": result.bound_met,
+            "mode": job.settings.mode,
+            "strategy": job.settings.strategy,
+            "data": job.dataset.name,
+            "seed": job.seed,
+            "metric": job.metric.name,
+            "confidence": job.confidence,
+            "verify": result.verify.to_json(),
+            "study": study.meta().get("key", ""),
+            "onnxruntime": runtime_version(),
+        },
+    )
+    return proto
+
+
+def default_output(model: Path, stage: Literal["masked", "deploy"]) -> Path:
+    """Where a stage's result goes unless told."""
+    return stage_path(model, stage)
+
+
+def _notes(job: Job) -> list[str]:
+    notes = []
+    n = len(job.split.verify)
+    finest = resolution(n)
+    notes.append(
+        f"verify has {n} samples: with none lost, the drop is below {finest * 100:.2f} points "
+        "at 95 % confidence"
+    )
+    for part, size in (("search", len(job.split.search)), ("verify", n)):
+        for bound in job.bounds:
+            if float(bound.value) * size < _FEW:
+                notes.append(
+                    f"warning: a drop of {bound} is less than {_FEW} of the {size} {part} "
+                    f"samples: give more with --{part}-samples"
+                )
+    return notes
