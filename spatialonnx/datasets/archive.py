@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 
@@ -89,8 +89,8 @@ def check_inside(name: str, place: Path) -> None:
     Raises:
         DataError: the path is absolute or climbs.
     """
-    path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[:1] or "\0" in name:
+    path = PureWindowsPath(name)  # Knows both slashes, drives and the root.
+    if path.drive or path.root or ".." in path.parts or "\0" in name:
         raise DataError(f"{place}: its path {name!r} climbs out of it; do not use this file")
 
 

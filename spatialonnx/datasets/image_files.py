@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 import numpy as np
@@ -207,8 +207,8 @@ def decode(content: bytes, where: str) -> Image.Image:
 
 def is_picture(name: str) -> bool:
     """Whether a file is taken for a picture, by its ending."""
-    last = name.rpartition("/")[2]
-    return not is_hidden(last) and f".{last.rpartition('.')[2]}".lower() in SUFFIXES
+    path = PurePosixPath(name)
+    return not is_hidden(path.name) and path.suffix.lower() in SUFFIXES
 
 
 def is_hidden(name: str) -> bool:

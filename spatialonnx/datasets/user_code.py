@@ -45,9 +45,7 @@ def call_user_code(spec: str, target: str) -> Dataset:
         except SpatialOnnxError:
             raise
         except Exception as error:
-            raise UsageError(
-                f"--data {spec}: {module_name} cannot be imported ({error})"
-            ) from error
+            raise UsageError(f"--data {spec}: importing {module_name} fails: {error}") from error
         try:
             result = function()
         except SpatialOnnxError:

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from support.datafiles import random_pixels
@@ -131,6 +131,7 @@ def test_wrong_metadata_name_the_key(change: dict[str, object]) -> None:
         Preprocessing.from_json(text)
 
 
+@settings(max_examples=50)
 @given(st.recursive(st.none() | st.floats() | st.text(), lambda inner: st.lists(inner)) | st.text())
 def test_any_other_json_is_refused(value: object) -> None:
     text = value if isinstance(value, str) else json.dumps(value)
