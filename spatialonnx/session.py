@@ -97,6 +97,7 @@ def open_session(
     *,
     level: Level = "all",
     profile: Path | None = None,
+    taking_turns: bool = False,
 ) -> Session:
     """Opens a session with the op library registered.
 
@@ -105,6 +106,9 @@ def open_session(
         runtime: Provider and threads; default: CPU, all processors.
         level: Graph optimisation: ``all`` is ORT's default.
         profile: Prefix of the profile file, where one is wanted.
+        taking_turns: Whether it is one of many sessions that run one after another. The threads
+            of a session that has just run would otherwise spin, waiting for more, and take the
+            processors from the next one.
 
     Raises:
         ModelError: ORT cannot load the model.
@@ -112,6 +116,8 @@ def open_session(
     """
     runtime = runtime or Runtime()
     options = session_options(runtime, level=level)
+    if taking_turns:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
