@@ -95,9 +95,10 @@ class GraphIndex:
     def _origin(self, name: str) -> str:
         for _ in range(len(self.nodes)):
             position = self.producer.get(name)
-            if position is None or not is_op(self.nodes[position], "Identity"):
+            node = self.nodes[position] if position is not None else None
+            if node is None or not is_op(node, "Identity") or not node.input:
                 break
-            name = self.nodes[position].input[0]
+            name = node.input[0]
         return name
 
 

@@ -231,8 +231,10 @@ def _conv_macs(proto: onnx.ModelProto, index: GraphIndex, shapes: Shapes) -> int
         return None  # how often a subgraph runs is not in the file
     total = 0
     for node in index.nodes:
-        if not (is_op(node, "Conv") or _is_fused(node)) or len(node.input) < 2:
+        if not (is_op(node, "Conv") or _is_fused(node)):
             continue
+        if len(node.input) < 2 or not node.output:
+            return None
         weight = index.constant_shape(node.input[1]) or shapes.get(node.input[1])
         outputs = shapes.outputs_per_image(node.output[0])
         if weight is None or outputs is None or None in weight:
@@ -242,7 +244,7 @@ def _conv_macs(proto: onnx.ModelProto, index: GraphIndex, shapes: Shapes) -> int
 
 
 def _is_fused(node: NodeProto) -> bool:
-    return node.domain == DOMAIN and node.op_type == CONV and len(node.input) > 1
+    return node.domain == DOMAIN and node.op_type == CONV and len(node.input) > 1 and bool(node.output)
 
 
 def is_quantized(proto: onnx.ModelProto) -> bool:

@@ -116,13 +116,12 @@ class Net:
         graph = helper.make_graph(
             self.nodes, "tiny", self.inputs, self.outputs, initializer=self.weights
         )
-        proto = helper.make_model(
+        return helper.make_model(
             graph,
             producer_name="tests",
             ir_version=self.ir,
             opset_imports=[helper.make_opsetid("", self.opset)],
         )
-        return proto
 
 
 def plain(depth: int = 2, **options: Any) -> onnx.ModelProto:
