@@ -1,0 +1,51 @@
+"""``spatialonnx demo``: the whole job in two minutes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from spatialonnx.cli.app import app
+from spatialonnx.cli.options import Common, command
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@command(app, "demo")
+def demo(common: Common) -> None:
+    """Run insert, search and certification on the shipped network and images.
+
+    Writes into ./spatialonnx-demo/ and can be run again (a finished search is not repeated).
+    """
+    from pathlib import Path
+
+    from spatialonnx.cli.console import percent, points, show, table, warn
+    from spatialonnx.cli.searching import watching
+    from spatialonnx.demo import DATA, EPS, MODEL, SEARCH, SELECT, VERIFY, run_demo
+    from spatialonnx.errors import BoundMissedError
+
+    warn(
+        common,
+        f"{MODEL} on {DATA}, eps {EPS}; shortened: {SEARCH} search samples instead of 1000, "
+        f"{SELECT} to select instead of 2000, {VERIFY} to verify",
+    )
+    with watching(common) as watch:
+        result = run_demo(Path(), common.runtime(), watch)
+    report = result.report
+    (answer,) = report.results
+    rows: list[list[object]] = [
+        ["sites with a SpatialPredict op", len(result.insertion.report.sites)],
+        ["accuracy, dense", percent(float(answer.verify.baseline))],
+        ["MACs saved on verify", percent(answer.verify.saved_fraction)],
+        ["drop on verify", points(float(answer.verify.drop))],
+        ["bound", f"{answer.bound}: {'met' if answer.bound_met else 'MISSED'}"],
+        ["trials", report.trials],
+        ["time", f"{result.seconds:.0f} s"],
+    ]
+    lines: list[str | Table] = [
+        table(f"Certified on {answer.verify.samples} images that chose nothing", ["", ""], rows),
+        f"the model: {answer.path}",
+    ]
+    show(common, {**report.to_json(), "folder": str(result.folder)}, lines)
+    if not answer.bound_met:
+        raise BoundMissedError(f"the bound of {answer.bound} does not hold on verify")
