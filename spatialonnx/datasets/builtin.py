@@ -9,7 +9,7 @@ from pathlib import Path
 
 from spatialonnx.datasets.cifar import CIFAR10, CIFAR100
 from spatialonnx.datasets.dataset import Labels
-from spatialonnx.datasets.idx import has_mnist, read_mnist, read_sample
+from spatialonnx.datasets.idx import has_mnist, read_digits, read_fashion, read_sample
 from spatialonnx.datasets.image_files import Pictures
 from spatialonnx.datasets.imagenet import CLASSES, has_imagenet, read_imagenet
 from spatialonnx.datasets.preprocessing import Pixels, Preprocessing
@@ -92,7 +92,7 @@ BUILT_IN: dict[str, BuiltIn] = {
             folders=("fashion-mnist", "FashionMNIST", "FashionMNIST/raw"),
             preprocessing=_grey(28, 0.2860, 0.3530),
             holds=has_mnist,
-            read=read_mnist,
+            read=read_fashion,
             files=_IDX_FILES,
             package="dataset-fashion-mnist",
         ),
@@ -103,7 +103,7 @@ BUILT_IN: dict[str, BuiltIn] = {
             folders=("mnist", "MNIST", "MNIST/raw"),
             preprocessing=_grey(28, 0.1307, 0.3081),
             holds=has_mnist,
-            read=read_mnist,
+            read=read_digits,
             files=_IDX_FILES,
         ),
         BuiltIn(

@@ -23,6 +23,13 @@ from spatialonnx.errors import DataError, DataNotInstalledError
 _UNSIGNED_BYTE = 8
 _LARGEST = 1 << 31  # Ten times MNIST's training images; a damaged header may claim any size.
 _KINDS = ("images-idx3", "labels-idx1")
+# Both sets are published under the same file names; these labels tell them apart.
+_FIRST_LABELS = {
+    ("mnist", "test"): [7, 2, 1, 0, 4, 1, 4, 9],
+    ("mnist", "train"): [5, 0, 4, 1, 9, 2, 1, 3],
+    ("fashion-mnist", "test"): [9, 2, 1, 1, 6, 1, 4, 6],
+    ("fashion-mnist", "train"): [9, 0, 0, 3, 0, 2, 7, 2],
+}
 _PREFIX = {"test": "t10k", "train": "train"}
 
 
@@ -110,12 +117,29 @@ def read_mnist(folder: Path, split: str) -> tuple[Pixels, Labels]:
 
     Raises:
         DataNotInstalledError: a file is missing.
-        DataError: a file is damaged or the two do not belong together.
+        DataError: a file is damaged, or the two do not belong together.
     """
     images_path = _require(folder, _PREFIX[split], "images-idx3")
     labels_path = _require(folder, _PREFIX[split], "labels-idx1")
     pixels, labels = read_idx(images_path), read_idx(labels_path)
     return _check(pixels, labels, images_path, labels_path)
+
+
+def read_digits(folder: Path, split: str) -> tuple[Pixels, Labels]:
+    """Reads MNIST as `read_mnist` does, and refuses Fashion-MNIST, whose files bear its names."""
+    return _refuse_other("fashion-mnist", folder, split)
+
+
+def read_fashion(folder: Path, split: str) -> tuple[Pixels, Labels]:
+    """Reads Fashion-MNIST as `read_mnist` does, and refuses MNIST, whose files bear its names."""
+    return _refuse_other("mnist", folder, split)
+
+
+def _refuse_other(other: str, folder: Path, split: str) -> tuple[Pixels, Labels]:
+    pixels, labels = read_mnist(folder, split)
+    if labels[:8].tolist() == _FIRST_LABELS[other, split]:
+        raise DataError(f"{folder}: holds {other}: put each set into a folder of its name")
+    return pixels, labels
 
 
 def read_sample(path: Path, split: str) -> tuple[Pixels, Labels]:

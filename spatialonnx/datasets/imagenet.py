@@ -7,17 +7,16 @@ The flat folder holds `ILSVRC2012_val_00000001.JPEG` and so on; the devkit gives
 
 from __future__ import annotations
 
-import io
 import logging
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from spatialonnx.datasets.archive import read_members
 from spatialonnx.datasets.folder import read_classes
 from spatialonnx.datasets.image_files import Folder, Pictures
+from spatialonnx.datasets.matlab import Value, read_structs
 from spatialonnx.errors import DataError, DataNotInstalledError
 
 logger = logging.getLogger(__name__)
@@ -147,24 +146,27 @@ def _read_synsets(content: bytes, devkit: Path) -> dict[int, int]:
     """Label of each class number: the position of its WordNet id among the sorted leaves' ids.
 
     Args:
-        content: of `meta.mat`; scipy reads its numbers and texts and executes nothing.
+        content: of `meta.mat`.
         devkit: for messages.
     """
-    from scipy.io import loadmat  # Takes a tenth of a second, which only this set should pay.
-
     try:
-        stream: Any = io.BytesIO(content)  # scipy-stubs know of paths alone.
-        values = loadmat(stream, squeeze_me=True, variable_names=["synsets"])
-        synsets = np.atleast_1d(values["synsets"])
         leaves = {
-            int(row["ILSVRC2012_ID"]): str(row["WNID"])
-            for row in synsets
-            if int(row["num_children"]) == 0
+            _whole(row["ILSVRC2012_ID"]): str(row["WNID"])
+            for row in read_structs(content, "synsets")
+            if _whole(row["num_children"]) == 0
         }
-    except Exception as error:
-        # scipy names no list of what a damaged MATLAB file raises.
+    except KeyError as error:
+        raise DataError(f"{devkit}: {_META} has no field {error}; get it again") from None
+    except ValueError as error:
         raise DataError(f"{devkit}: {_META} is damaged ({error}); get it again") from None
     order = {wnid: label for label, wnid in enumerate(sorted(set(leaves.values())))}
     if not leaves or len(order) != len(leaves):
         raise DataError(f"{devkit}: {_META} names no classes, or one twice; get it again")
     return {identifier: order[wnid] for identifier, wnid in leaves.items()}
+
+
+def _whole(value: Value) -> int:
+    """A field that holds one whole number."""
+    if not isinstance(value, np.ndarray) or value.shape != (1,) or not value[0].is_integer():
+        raise ValueError("a number is missing")
+    return int(value[0])

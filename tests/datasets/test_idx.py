@@ -10,7 +10,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.datafiles import idx, random_pixels, write_mnist
 
-from spatialonnx.datasets.idx import has_mnist, read_idx, read_mnist, read_sample
+from spatialonnx.datasets.idx import (
+    has_mnist,
+    read_digits,
+    read_fashion,
+    read_idx,
+    read_mnist,
+    read_sample,
+)
 from spatialonnx.errors import DataError, DataNotInstalledError, SpatialOnnxError
 
 LABELS = np.array([3, 0, 9, 1], np.uint8)
@@ -34,6 +41,19 @@ def test_mnist_layout(tmp_path: Path, packed: bool) -> None:
     assert (read[..., 0] == pixels).all() and read.shape == (4, 28, 28, 1)
     assert labels.tolist() == [3, 0, 9, 1] and labels.dtype == np.int64
     assert (read_mnist(tmp_path, "train")[0][..., 0] == pixels[::-1]).all()
+
+
+def test_the_two_sets_of_the_same_file_names_are_told_apart(tmp_path: Path) -> None:
+    digits = np.array([7, 2, 1, 0, 4, 1, 4, 9, 5], np.uint8)
+    write_mnist(tmp_path, random_pixels(9, 28, 28), digits)
+    assert len(read_digits(tmp_path, "test")[1]) == 9
+    with pytest.raises(DataError, match="holds mnist: put each set"):
+        read_fashion(tmp_path, "test")
+    clothes = np.array([9, 0, 0, 3, 0, 2, 7, 2, 5], np.uint8)
+    write_mnist(tmp_path, random_pixels(9, 28, 28), clothes, split="train")
+    assert len(read_fashion(tmp_path, "train")[1]) == 9
+    with pytest.raises(DataError, match="holds fashion-mnist"):
+        read_digits(tmp_path, "train")
 
 
 def test_names_with_a_dot_are_found(tmp_path: Path) -> None:
