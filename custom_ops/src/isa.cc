@@ -36,7 +36,7 @@ bool isa_runs_here(Isa isa) {
     return bits && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
   }
-  if (isa == Isa::avx2) return bits && __builtin_cpu_supports("avx2");
+  if (isa == Isa::avx2 || isa == Isa::wide) return bits && __builtin_cpu_supports("avx2");
 #endif
   return isa == Isa::baseline || isa == Isa::reference;
 }

@@ -7,10 +7,12 @@ namespace spatialonnx {
 
 inline constexpr const char* kDomain = "spatialonnx";
 
+extern const OpDefinition kSpatialConv;
 extern const OpDefinition kSpatialPredict;
 extern const OpDefinition kPatchCodes;
 
 inline constexpr const OpDefinition* kOps[] = {
+    &kSpatialConv,
     &kSpatialPredict,
     &kPatchCodes,
 };

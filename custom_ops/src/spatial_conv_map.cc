@@ -1,0 +1,73 @@
+#include "spatial_conv_map.h"
+
+#include <algorithm>
+
+namespace spatialonnx {
+
+std::int64_t checked_product(std::int64_t a, std::int64_t b) {
+  std::int64_t result = 0;
+  if (__builtin_mul_overflow(a, b, &result)) {
+    throw OpError("the work takes more memory than there can be");
+  }
+  return result;
+}
+
+PaddedMap::PaddedMap(const ConvAttributes& attributes, const ConvShape& shape)
+    : inputs(attributes.inputs), groups(attributes.groups) {
+  Pair size;
+  for (std::size_t axis = 0; axis < 2; ++axis) {
+    size[axis] = (shape.output[axis] - 1) * attributes.stride[axis] +
+                 (attributes.kernel[axis] - 1) * attributes.dilation[axis] + 1;
+  }
+  height = size[0];
+  width = std::max(size[1], shape.pad[1] + shape.input[1]);
+  used_rows = std::clamp<std::int64_t>(height - shape.pad[0], 0, shape.input[0]);
+  map_floats = checked_product(checked_product(height, width), inputs);
+  image_floats = checked_product(map_floats, groups);
+}
+
+namespace {
+
+void zero_borders(const PaddedMap& map, const ConvShape& shape, float* to, std::int64_t first,
+                  std::int64_t last) {
+  const std::int64_t row_floats = map.width * map.inputs;
+  const std::int64_t left = shape.pad[1] * map.inputs;
+  const std::int64_t right = row_floats - left - shape.input[1] * map.inputs;
+  for (std::int64_t row = first; row < last; ++row) {
+    float* at = to + row * row_floats;
+    const bool inside = row >= shape.pad[0] && row < shape.pad[0] + map.used_rows;
+    std::fill_n(at, inside ? left : row_floats, 0.0f);
+    if (inside) std::fill_n(at + row_floats - right, right, 0.0f);
+  }
+}
+
+}  // namespace
+
+void convert_rows(const ConvKernels& kernels, const PaddedMap& map, const ConvShape& shape,
+                  const float* const* planes, float* to, std::int64_t first, std::int64_t last) {
+  zero_borders(map, shape, to, first, last);
+  // The rows of a plane follow each other, so a vector of positions may cross from row to row.
+  const std::int64_t width = shape.input[1];
+  const std::int64_t begin = std::max<std::int64_t>(first - shape.pad[0], 0) * width;
+  const std::int64_t end = std::min(last - shape.pad[0], map.used_rows) * width;
+  for (std::int64_t q = begin; q < end;) {
+    // Whole vectors of eight: the last one overlaps positions that are done, where there are any.
+    int count = end - q >= 16 ? 16 : 8;
+    q = std::max(begin, std::min(q, end - count));
+    count = static_cast<int>(std::min<std::int64_t>(count, end - q));
+    float* rows[16];
+    std::int64_t y = q / width;
+    std::int64_t x = q % width;
+    for (int i = 0; i < count; ++i) {
+      rows[i] = to + ((y + shape.pad[0]) * map.width + shape.pad[1] + x) * map.inputs;
+      if (++x == width) {
+        x = 0;
+        ++y;
+      }
+    }
+    kernels.gather(planes, map.inputs, q, count, rows);
+    q += count;
+  }
+}
+
+}  // namespace spatialonnx
