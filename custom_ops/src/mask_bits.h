@@ -1,5 +1,8 @@
-// A mask as bits: for every row of patches, which columns are probes and which patches are blind.
-// The vector kernel works on up to 64 columns of a row at once, one bit a column.
+// A mask as bits, one bit a position of the map, in the order of memory: what the vector kernel
+// needs to apply the rule to 64 positions at once.
+//
+// A map of one channel is cut into blocks of whole rows of patches. A block's positions lie one
+// after the other, and so do its bits, so narrow maps do not leave words or vectors half empty.
 #pragma once
 
 #include <cstddef>
@@ -9,33 +12,45 @@
 
 namespace spatialonnx {
 
-// Columns that one word holds: whole patches and whole vectors.
-constexpr std::int64_t columns_per_word(std::int64_t patch_size) {
-  return patch_size == 3 ? 48 : 64;
-}
+// Positions of a block: about so many, so that it stays in the first-level cache between being
+// read and being written; and never more than the second, which the kernel's buffers hold.
+inline constexpr std::int64_t kBlockTarget = 1024;
+inline constexpr std::int64_t kBlockLimit = 4096;
 
-// Where the bits of a mask lie. A row of patches is `words` groups of p + 1 words: the probes of
-// its p rows of the map (those inside the map), then the columns of its blind patches. Rows which
-// share their patterns are stored twice: as an inner row, and as the last one, which the border
-// may cut.
-struct MaskBits {
-  const std::uint64_t* bits;
-  const std::uint8_t* active;  // per stored row: whether any position of it may be predicted
-  std::int64_t patch_size;
-  std::int64_t words;
-  std::int64_t channels;  // stored: 1 or C
-  std::int64_t rows;      // stored per channel: 2 or nH
-  bool shared_rows;
-
-  std::int64_t row_words() const { return words * (patch_size + 1); }
+struct BlockGrid {
+  std::int64_t patch_rows;  // rows of patches of a block; the last block may have fewer
+  std::int64_t positions;   // patch_rows * p * W
+  std::int64_t words;       // ceil(positions / 64)
+  std::int64_t blocks;      // of one channel
 };
 
-// Sizes first (bits and active null), so that the caller can allocate channels * rows * row_words()
-// words and channels * rows bytes.
-MaskBits plan_mask_bits(const MaskView& mask, const PatchGrid& grid);
+// Whether a row of patches fits into a block.
+bool fits_blocks(const PatchGrid& grid);
 
-// Writes the bits of one stored channel.
-void fill_mask_bits(const MaskView& mask, const PatchGrid& grid, const MaskBits& plan,
-                    std::int64_t channel, std::uint64_t* bits, std::uint8_t* active);
+BlockGrid make_blocks(const PatchGrid& grid);
+
+// Where the bits lie: all arrays are [words] for one block.
+struct MaskBits {
+  BlockGrid blocks;
+  // Of the grid alone, the same for every block. columns: [p][words]; columns[c] has the positions
+  // in the first column of a patch whose patch has a column c inside the map.
+  const std::uint64_t* columns;
+  const std::uint64_t* corners;  // the first position of every patch
+  // Of the patterns: [stored channels][blocks][2][words], the probes, and what is kept whatever the
+  // probes say (the probes themselves and the blind patches).
+  const std::uint64_t* patterns;
+  const std::uint8_t* active;      // [stored channels]: whether any position may be predicted
+  std::int64_t stored_channels;    // 1 where all channels share their patterns
+
+  std::int64_t channel_words() const { return blocks.blocks * 2 * blocks.words; }
+};
+
+// Writes columns and corners: (p + 1) * words in all.
+void fill_grid_bits(const PatchGrid& grid, const BlockGrid& blocks, std::uint64_t* bits);
+
+// Writes the patterns of one stored channel, blocks * 2 * words. Returns whether any position of
+// it may be predicted.
+bool fill_pattern_bits(const MaskView& mask, const PatchGrid& grid, const BlockGrid& blocks,
+                       std::int64_t channel, std::uint64_t* bits);
 
 }  // namespace spatialonnx

@@ -1,7 +1,6 @@
 // PatchCodes on bits: the zeros of a row of patches as words, cut into patches.
 // Compiled once per instruction set (isa.h).
-#include "column_bits.h"
-#include "mask_bits.h"
+#include "position_bits.h"
 #include "patch_codes.h"
 
 namespace spatialonnx::SPATIALONNX_ISA {
@@ -9,7 +8,7 @@ namespace {
 
 template <int p>
 void code_plane(const PatchGrid& grid, const float* x, std::uint16_t* codes) {
-  constexpr std::int64_t per_word = columns_per_word(p);
+  constexpr std::int64_t per_word = p == 3 ? 48 : 64;  // whole patches, whole vectors
   constexpr unsigned patch_columns = (1u << p) - 1;
   for (std::int64_t top = 0; top < grid.height; top += p, x += p * grid.width) {
     const std::int64_t left = grid.height - top;

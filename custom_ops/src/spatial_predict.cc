@@ -44,22 +44,44 @@ class SpatialPredict : public Kernel {
  private:
   void predict(const RunContext& context, PredictTask& task) const {
     const PatchGrid& grid = task.grid;
-    const MaskBits plan = plan_mask_bits(task.mask, grid);
-    const auto stored_rows = static_cast<std::size_t>(plan.channels * plan.rows);
-    const auto bits = context.scratch<std::uint64_t>(
-        stored_rows * static_cast<std::size_t>(plan.row_words()));
-    const auto active = context.scratch<std::uint8_t>(stored_rows);
-    for (std::int64_t channel = 0; channel < plan.channels; ++channel) {
-      fill_mask_bits(task.mask, grid, plan, channel, bits.data(), active.data());
-    }
-    task.bits = plan;
-    task.bits.bits = bits.data();
-    task.bits.active = active.data();
+    // Maps this wide are no CNN's; the reference takes them.
+    if (!fits_blocks(grid)) return run_planes(context, task, reference::predict_planes);
 
-    const auto planes = static_cast<std::size_t>(grid.batch * grid.channels);
+    MaskBits& bits = task.bits;
+    bits.blocks = make_blocks(grid);
+    bits.stored_channels = task.mask.channel_stride == 0 ? 1 : grid.channels;
+    const auto words = static_cast<std::size_t>(bits.blocks.words);
+    const auto p = static_cast<std::size_t>(grid.patch_size);
+    const auto channel_words = static_cast<std::size_t>(bits.channel_words());
+    const auto channels = static_cast<std::size_t>(bits.stored_channels);
+
+    const auto grid_bits = context.scratch<std::uint64_t>((p + 1) * words);
+    fill_grid_bits(grid, bits.blocks, grid_bits.data());
+    bits.columns = grid_bits.data();
+    bits.corners = grid_bits.data() + p * words;
+
+    const auto patterns = context.scratch<std::uint64_t>(channels * channel_words);
+    const auto active = context.scratch<std::uint8_t>(channels);
     const std::size_t step = planes_per_task(grid);
+    context.parallel_for((channels + step - 1) / step, [&](std::size_t i) {
+      const std::size_t end = std::min(channels, (i + 1) * step);
+      for (std::size_t channel = i * step; channel < end; ++channel) {
+        active[channel] =
+            fill_pattern_bits(task.mask, grid, bits.blocks, static_cast<std::int64_t>(channel),
+                              patterns.data() + channel * channel_words);
+      }
+    });
+    bits.patterns = patterns.data();
+    bits.active = active.data();
+    run_planes(context, task, predict_);
+  }
+
+  static void run_planes(const RunContext& context, const PredictTask& task,
+                         PredictPlanes predict) {
+    const auto planes = static_cast<std::size_t>(task.grid.batch * task.grid.channels);
+    const std::size_t step = planes_per_task(task.grid);
     context.parallel_for((planes + step - 1) / step, [&](std::size_t i) {
-      predict_(task, i * step, std::min(planes, (i + 1) * step));
+      predict(task, i * step, std::min(planes, (i + 1) * step));
     });
   }
 

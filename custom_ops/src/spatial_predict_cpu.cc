@@ -1,9 +1,9 @@
-// SpatialPredict on bits: a row of patches is read once to find which columns are not zero; the
-// rule is a few operations on words; then it is copied with the predicted columns cleared.
+// SpatialPredict on bits, one bit a position (mask_bits.h): which positions of a block are not
+// zero; the rule, by shifts of whole words; a copy that clears what is predicted.
 // Compiled once per instruction set (isa.h).
 #include <string.h>
 
-#include "column_bits.h"
+#include "position_bits.h"
 #include "spatial_predict.h"
 
 namespace spatialonnx::SPATIALONNX_ISA {
@@ -14,70 +14,149 @@ struct Counts {
   std::int64_t false_zero = 0;
 };
 
-// One word of columns of one row of patches; `rows` of the map (fewer than p at the border).
-template <int p, bool count>
-inline void predict_word(const float* x, float* y, std::int64_t width, int rows, int columns,
-                         const std::uint64_t* mask, Counts& counts) {
-  std::uint64_t nonzero[p] = {};
-  std::uint64_t fired = 0;
-  for (int r = 0; r < rows; ++r) {
-    nonzero[r] = nonzero_bits(x + r * width, columns);
-    fired |= nonzero[r] & mask[r];
+// Bits of one block, with zeros on both sides for what shifts bring in: none is as long as a block.
+constexpr std::int64_t kLimitWords = kBlockLimit / 64;
+constexpr std::int64_t kMargin = kLimitWords + 1;
+
+struct BlockBits {
+  std::uint64_t words[kMargin + kLimitWords + kMargin];
+  std::uint64_t* data() { return words + kMargin; }
+  void clear(std::int64_t first, std::int64_t last) {
+    for (std::int64_t i = first; i < last; ++i) data()[i] = 0;
   }
-  const std::uint64_t computed = spread_over_patches<p>(fired) | mask[p];  // fired, or blind
-  for (int r = 0; r < rows; ++r) {
-    const std::uint64_t keep = computed | mask[r];
-    copy_kept(x + r * width, y + r * width, columns, keep);
-    if constexpr (count) {
-      const std::uint64_t predicted = ~keep & first_bits(columns);
+};
+
+struct Buffers {
+  BlockBits fired;
+  BlockBits rows;
+  BlockBits corners;
+  BlockBits spread;
+};
+
+// Word i of a bit array moved towards its start or its end by `distance` bits.
+inline std::uint64_t moved_down(const std::uint64_t* bits, std::int64_t i, std::int64_t distance) {
+  const std::uint64_t* word = bits + i + distance / 64;
+  const int shift = static_cast<int>(distance % 64);
+  // Two shifts: one by 64 would be undefined.
+  return word[0] >> shift | word[1] << 1 << (63 - shift);
+}
+
+inline std::uint64_t moved_up(const std::uint64_t* bits, std::int64_t i, std::int64_t distance) {
+  const std::uint64_t* word = bits + i - distance / 64;
+  const int shift = static_cast<int>(distance % 64);
+  return word[0] << shift | word[-1] >> 1 >> (63 - shift);
+}
+
+// From the probes that are not zero to the positions of all patches with such a probe: gather them
+// in the first column and then the first row of their patch, and spread from there. Positions
+// beyond the right border are left out by `columns`; beyond the bottom there are no bits.
+template <int p>
+inline void spread_over_patches(const MaskBits& mask, std::int64_t width, std::int64_t words,
+                                const std::uint64_t* fired, Buffers& buffers) {
+  std::uint64_t* rows = buffers.rows.data();
+  std::uint64_t* corners = buffers.corners.data();
+  std::uint64_t* spread = buffers.spread.data();
+  for (std::int64_t i = 0; i < words; ++i) {
+    std::uint64_t bits = fired[i];
+    for (int c = 1; c < p; ++c) {
+      bits |= moved_down(fired, i, c) & mask.columns[c * mask.blocks.words + i];
+    }
+    rows[i] = bits;
+  }
+  for (std::int64_t i = 0; i < words; ++i) {
+    std::uint64_t bits = rows[i];
+    for (int r = 1; r < p; ++r) bits |= moved_down(rows, i, r * width);
+    corners[i] = bits & mask.corners[i];
+  }
+  for (std::int64_t i = 0; i < words; ++i) {
+    std::uint64_t bits = corners[i];
+    for (int r = 1; r < p; ++r) bits |= moved_up(corners, i, r * width);
+    rows[i] = bits;
+  }
+  for (std::int64_t i = 0; i < words; ++i) {
+    std::uint64_t bits = rows[i];
+    for (int c = 1; c < p; ++c) {
+      const std::uint64_t* inside = mask.columns + c * mask.blocks.words + i;
+      const std::uint64_t carried = i == 0 ? 0 : (rows[i - 1] & inside[-1]) >> (64 - c);
+      bits |= (rows[i] & inside[0]) << c | carried;
+    }
+    spread[i] = bits;
+  }
+}
+
+// `size` positions of one block.
+template <int p, bool count>
+inline void predict_block(const MaskBits& mask, const std::uint64_t* patterns, const float* x,
+                          float* y, std::int64_t width, std::int64_t size, Buffers& buffers,
+                          Counts& counts) {
+  const std::int64_t words = (size + 63) / 64;
+  const std::uint64_t* probes = patterns;
+  const std::uint64_t* kept = patterns + mask.blocks.words;
+  std::uint64_t* fired = buffers.fired.data();
+  std::uint64_t nonzero[kLimitWords];
+  const std::int64_t whole = size / 64;
+  // The last block of a plane may be shorter: nothing of the one before it may be left.
+  buffers.fired.clear(words, mask.blocks.words);
+  buffers.rows.clear(words, mask.blocks.words);
+  buffers.corners.clear(words, mask.blocks.words);
+  for (std::int64_t i = 0; i < whole; ++i) nonzero[i] = nonzero_bits(x + i * 64, 64);
+  if (whole < words) {
+    nonzero[whole] = nonzero_bits(x + whole * 64, static_cast<int>(size - whole * 64));
+  }
+  for (std::int64_t i = 0; i < words; ++i) fired[i] = nonzero[i] & probes[i];
+  spread_over_patches<p>(mask, width, words, fired, buffers);
+  const std::uint64_t* spread = buffers.spread.data();
+  for (std::int64_t i = 0; i < whole; ++i) copy_kept(x + i * 64, y + i * 64, 64, spread[i] | kept[i]);
+  if (whole < words) {
+    copy_kept(x + whole * 64, y + whole * 64, static_cast<int>(size - whole * 64),
+              spread[whole] | kept[whole]);
+  }
+  if constexpr (count) {
+    for (std::int64_t i = 0; i < words; ++i) {
+      const std::uint64_t inside = first_bits(size - i * 64);
+      const std::uint64_t predicted = ~(spread[i] | kept[i]) & inside;
       counts.skipped += __builtin_popcountll(predicted);
-      counts.false_zero += __builtin_popcountll(predicted & nonzero[r]);
+      counts.false_zero += __builtin_popcountll(predicted & nonzero[i]);
     }
   }
 }
 
 template <int p, bool count>
-void predict_plane(const PredictTask& task, std::size_t plane) {
-  const PatchGrid& grid = task.grid;
-  const MaskBits& bits = task.bits;
-  constexpr std::int64_t per_word = columns_per_word(p);
-  const auto channel = static_cast<std::int64_t>(plane % static_cast<std::size_t>(grid.channels));
-  const std::int64_t stored_channel = bits.channels == 1 ? 0 : channel;
-  const std::int64_t offset = static_cast<std::int64_t>(plane) * grid.height * grid.width;
-  const float* x = task.x + offset;
-  float* y = task.y + offset;
-  const std::int64_t patch_rows = (grid.height + p - 1) / p;
-  Counts counts;
-  for (std::int64_t row = 0; row < patch_rows; ++row) {
-    const std::int64_t in_channel = bits.shared_rows ? (row == patch_rows - 1 ? 1 : 0) : row;
-    const std::int64_t stored = stored_channel * bits.rows + in_channel;
-    const std::int64_t left = grid.height - row * p;
-    const int rows = left < p ? static_cast<int>(left) : p;
-    const std::int64_t start = row * p * grid.width;
-    if (bits.active[stored] == 0) {
-      if (x != y) {
-        memcpy(y + start, x + start, static_cast<std::size_t>(rows * grid.width) * sizeof(float));
+void predict_planes_of(const PredictTask& task, std::size_t first, std::size_t last) {
+  const MaskBits& mask = task.bits;
+  const std::int64_t width = task.grid.width;
+  const std::int64_t size = task.grid.height * width;
+  Buffers buffers;
+  memset(&buffers, 0, sizeof buffers);
+  for (std::size_t plane = first; plane < last; ++plane) {
+    const auto at = static_cast<std::int64_t>(plane);
+    const std::int64_t channel = mask.stored_channels == 1 ? 0 : at % task.grid.channels;
+    const float* x = task.x + at * size;
+    float* y = task.y + at * size;
+    Counts counts;
+    if (mask.active[channel] == 0) {
+      if (x != y) memcpy(y, x, static_cast<std::size_t>(size) * sizeof(float));
+    } else {
+      const std::uint64_t* patterns =
+          mask.patterns + channel * mask.blocks.blocks * 2 * mask.blocks.words;
+      for (std::int64_t start = 0; start < size; start += mask.blocks.positions) {
+        const std::int64_t rest = size - start;
+        predict_block<p, count>(mask, patterns, x + start, y + start, width,
+                                rest < mask.blocks.positions ? rest : mask.blocks.positions,
+                                buffers, counts);
+        patterns += 2 * mask.blocks.words;
       }
-      continue;
     }
-    const std::uint64_t* mask = bits.bits + stored * bits.words * (p + 1);
-    for (std::int64_t column = 0; column < grid.width; column += per_word, mask += p + 1) {
-      const std::int64_t rest = grid.width - column;
-      const int columns = static_cast<int>(rest < per_word ? rest : per_word);
-      predict_word<p, count>(x + start + column, y + start + column, grid.width, rows, columns,
-                             mask, counts);
-    }
+    if (task.skipped != nullptr) task.skipped[plane] = counts.skipped;
+    if (task.false_zero != nullptr) task.false_zero[plane] = counts.false_zero;
   }
-  if (task.skipped != nullptr) task.skipped[plane] = counts.skipped;
-  if (task.false_zero != nullptr) task.false_zero[plane] = counts.false_zero;
 }
 
 template <int p>
 void predict_planes_of(const PredictTask& task, std::size_t first, std::size_t last) {
   const bool count = task.skipped != nullptr || task.false_zero != nullptr;
-  for (std::size_t plane = first; plane < last; ++plane) {
-    count ? predict_plane<p, true>(task, plane) : predict_plane<p, false>(task, plane);
-  }
+  count ? predict_planes_of<p, true>(task, first, last)
+        : predict_planes_of<p, false>(task, first, last);
 }
 
 }  // namespace

@@ -1,0 +1,74 @@
+// Positions of a map as bits: the few intrinsics of the vector kernels, behind names.
+// Everything is in the namespace of the instruction set that this source is compiled for (isa.h).
+#pragma once
+
+#include <cstdint>
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+namespace spatialonnx::SPATIALONNX_ISA {
+
+// The first `count` bits of a word; all where there are 64 or more.
+static inline std::uint64_t first_bits(std::int64_t count) {
+  return count >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << count) - 1;
+}
+
+// Bit i: whether x[i] is not zero (NaN is not), for i < count <= 64. Inlined, so that a constant
+// count leaves straight code.
+[[gnu::always_inline]] static inline std::uint64_t nonzero_bits(const float* x, int count) {
+  std::uint64_t bits = 0;
+  int i = 0;
+#if defined(__AVX512F__)
+  for (; i + 16 <= count; i += 16) {
+    const std::uint64_t lanes =
+        _mm512_cmp_ps_mask(_mm512_loadu_ps(x + i), _mm512_setzero_ps(), _CMP_NEQ_UQ);
+    bits |= lanes << i;
+  }
+#endif
+#if defined(__AVX2__)
+  for (; i + 8 <= count; i += 8) {
+    const __m256 lanes = _mm256_cmp_ps(_mm256_loadu_ps(x + i), _mm256_setzero_ps(), _CMP_NEQ_UQ);
+    bits |= static_cast<std::uint64_t>(static_cast<unsigned>(_mm256_movemask_ps(lanes))) << i;
+  }
+#endif
+#if defined(__SSE2__)
+  for (; i + 4 <= count; i += 4) {
+    const __m128 lanes = _mm_cmpneq_ps(_mm_loadu_ps(x + i), _mm_setzero_ps());
+    bits |= static_cast<std::uint64_t>(static_cast<unsigned>(_mm_movemask_ps(lanes))) << i;
+  }
+#endif
+  for (; i < count; ++i) bits |= static_cast<std::uint64_t>(!(x[i] == 0.0f)) << i;
+  return bits;
+}
+
+// y[i] = bit i of keep ? x[i] : 0, for i < count <= 64. y may be x.
+[[gnu::always_inline]] static inline void copy_kept(const float* x, float* y, int count,
+                                                    std::uint64_t keep) {
+  int i = 0;
+#if defined(__AVX512F__)
+  for (; i + 16 <= count; i += 16) {
+    _mm512_storeu_ps(y + i, _mm512_maskz_loadu_ps(static_cast<__mmask16>(keep >> i), x + i));
+  }
+#endif
+#if defined(__AVX2__)
+  const __m256i lane8 = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+  for (; i + 8 <= count; i += 8) {
+    const __m256i bits = _mm256_set1_epi32(static_cast<int>(static_cast<std::uint32_t>(keep >> i)));
+    const __m256i lanes = _mm256_cmpeq_epi32(_mm256_and_si256(bits, lane8), lane8);
+    _mm256_storeu_ps(y + i, _mm256_and_ps(_mm256_loadu_ps(x + i), _mm256_castsi256_ps(lanes)));
+  }
+#endif
+#if defined(__SSE2__)
+  const __m128i lane4 = _mm_setr_epi32(1, 2, 4, 8);
+  for (; i + 4 <= count; i += 4) {
+    const __m128i bits = _mm_set1_epi32(static_cast<int>(static_cast<std::uint32_t>(keep >> i)));
+    const __m128i lanes = _mm_cmpeq_epi32(_mm_and_si128(bits, lane4), lane4);
+    _mm_storeu_ps(y + i, _mm_and_ps(_mm_loadu_ps(x + i), _mm_castsi128_ps(lanes)));
+  }
+#endif
+  for (; i < count; ++i) y[i] = (keep >> i & 1) != 0 ? x[i] : 0.0f;
+}
+
+}  // namespace spatialonnx::SPATIALONNX_ISA
