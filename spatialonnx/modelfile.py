@@ -180,11 +180,11 @@ def get_json(proto: onnx.ModelProto, key: str) -> dict[str, Any]:
 
 def set_metadata(proto: onnx.ModelProto, **values: str | dict[str, Any]) -> None:
     """Sets entries of spatialonnx's metadata in place; objects are written as JSON."""
-    kept = [e for e in proto.metadata_props if e.key.removeprefix(_PREFIX) not in values]
-    entries = [(e.key, e.value) for e in kept]
-    for key, value in values.items():
+    ours = {_PREFIX + key: value for key, value in values.items()}
+    entries = [(e.key, e.value) for e in proto.metadata_props if e.key not in ours]
+    for key, value in ours.items():
         text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-        entries.append((_PREFIX + key, text))
+        entries.append((key, text))
     del proto.metadata_props[:]
     for key, text in entries:
         proto.metadata_props.add(key=key, value=text)
