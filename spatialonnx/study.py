@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import sqlite3
 import zlib
 from base64 import b64decode, b64encode
@@ -100,11 +101,15 @@ class Study:
             db = sqlite3.connect(f"file:{_quote(self.path)}?mode=ro", uri=True)
         else:
             db = sqlite3.connect(self.path, isolation_level=None)
+        # Looked at before anything is written: setting the journal mode writes already.
+        known = dict(db.execute("SELECT name, type FROM sqlite_master"))
+        if known and known.get("trials") != "table":
+            raise StudyError(f"{self.path} is another database, not a study file")
+        if {"view", "trigger"} & set(known.values()):
+            raise StudyError(f"{self.path} holds views or triggers, which no study does")
+        if not readonly:
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=NORMAL")
-            known = {row[0] for row in db.execute("SELECT name FROM sqlite_master")}
-            if known and "trials" not in known:
-                raise StudyError(f"{self.path} is another database, not a study file")
             db.executescript(_SCHEMA)
         db.execute("SELECT key, value FROM meta")
         db.execute("SELECT plan_key, score FROM trials LIMIT 1")
@@ -194,7 +199,7 @@ class Study:
         """The dense network's score, and the MACs of all Conv nodes on the search samples."""
         known = self.meta()
         try:
-            return Fraction(known["baseline"]), int(known["conv_total"])
+            return _fraction(known["baseline"]), int(known["conv_total"])
         except (KeyError, ValueError, ZeroDivisionError):
             raise StudyError(f"{self.path} is empty or damaged: run the search first") from None
 
@@ -293,9 +298,12 @@ class Study:
         if not rows:
             raise StudyError(f"{self.path} holds no trial {key}")
         try:
-            return plan_from_text(str(rows[0][0]))
-        except (ValueError, KeyError, TypeError, zlib.error, RecursionError):
-            raise StudyError(f"{self.path} is damaged: start another study with --study") from None
+            plan = plan_from_text(str(rows[0][0]))
+        except (ValueError, KeyError, TypeError, AttributeError, zlib.error, RecursionError):
+            plan = {}
+        if plan_key(plan) != key:
+            raise StudyError(f"{self.path} is damaged: start another study with --study")
+        return plan
 
     def totals(self) -> tuple[int, float, float]:
         """Trials, forward samples and seconds of all trials."""
@@ -326,14 +334,14 @@ class Study:
         score, saved, kl, forward, seconds, rejected = row
         try:
             return Outcome(
-                score=None if score is None else Fraction(str(score)),
+                score=None if score is None else _fraction(score),
                 saved=None if saved is None else int(saved),
                 kl=None if kl is None else float(kl),
                 forward_samples=float(forward),
                 seconds=float(seconds),
-                rejected_at=None if rejected is None else Fraction(str(rejected)),
+                rejected_at=None if rejected is None else _fraction(rejected),
             )
-        except (ValueError, TypeError, ZeroDivisionError):
+        except (ValueError, TypeError, ZeroDivisionError, OverflowError):
             raise StudyError(f"{self.path} is damaged: start another study") from None
 
 
@@ -380,6 +388,14 @@ def plan_from_text(text: str) -> dict[str, SiteMask]:
         except Exception as error:
             raise ValueError(str(error)) from None
     return plan
+
+
+def _fraction(value: object) -> Fraction:
+    """Reads what ``str(Fraction)`` wrote; 1e999999999, which Fraction takes, is damage."""
+    text = str(value)
+    if not re.fullmatch(r"-?[0-9]+(/[0-9]+)?", text):
+        raise ValueError(f"{text[:40]!r} is no fraction")
+    return Fraction(text)
 
 
 def _differences(known: str, about: Mapping[str, Any]) -> str:
