@@ -94,10 +94,12 @@ def check_writable(path: Path) -> None:
     """Finds out early, before long work, whether ``path`` could be written.
 
     Raises:
-        OutputError: Its folder is missing or read-only, or it is a folder itself.
+        OutputError: Its folder is missing or read-only, or it is a folder or a device itself.
     """
     if path.is_dir():
         raise OutputError(f"cannot write {path}: it is a folder; name a file with -o")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"cannot write {path}: it is no regular file; name another with -o")
     if not path.parent.is_dir():
         raise OutputError(f"cannot write {path}: there is no folder {path.parent}; create it first")
     try:
