@@ -47,8 +47,9 @@ class SpatialOnnxError(Exception):
     exit_code = 1
 
     def __init__(self, message: str) -> None:
-        """Keeps the message on one line, whatever it quotes."""
-        super().__init__(" ".join(message.split()))
+        """Keeps the message on one line and free of control characters, whatever it quotes."""
+        line = " ".join(message.split())
+        super().__init__("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line))
 
 
 class InputError(SpatialOnnxError):
