@@ -125,8 +125,10 @@ def find_fused(proto: onnx.ModelProto) -> tuple[FusedConv, ...]:
             if len(node.input) < 3 or not {node.input[1], node.input[2]} <= constants.keys():
                 raise ModelError(f"SpatialConv node {node.name!r}: W and mask must be constant")
             size = next((a.i for a in node.attribute if a.name == "patch_size"), 0)
-            mask = _read_mask(node.name, size, numpy_helper.to_array(constants[node.input[2]]))
+            mask = _read_mask(node.name, size, _array(node.name, constants[node.input[2]]))
             weight = tuple(constants[node.input[1]].dims)
+            if not node.name or not node.output or not node.output[0]:
+                raise ModelError(f"SpatialConv node {node.name!r} lacks its name or its output")
             found.append(FusedConv(node.name, weight, node.output[0], mask))
     return tuple(found)
 
@@ -142,8 +144,8 @@ def read_plan(proto: onnx.ModelProto) -> dict[str, SiteMask]:
     plan = {}
     for predictor in find_predictors(proto):
         try:
-            mask = numpy_helper.to_array(constants[predictor.mask])
-            size = numpy_helper.to_array(constants[predictor.patch_size])
+            mask = _array(predictor.site, constants[predictor.mask])
+            size = _array(predictor.site, constants[predictor.patch_size])
         except KeyError:
             raise ModelError(
                 f"site {predictor.site}: its mask or patch size is not a constant of the model"
@@ -154,6 +156,14 @@ def read_plan(proto: onnx.ModelProto) -> dict[str, SiteMask]:
     for fused in find_fused(proto):
         plan[fused.site] = fused.mask
     return plan
+
+
+def _array(site: str, tensor: TensorProto) -> NDArray[np.generic]:
+    try:
+        array: NDArray[np.generic] = np.asarray(numpy_helper.to_array(tensor))
+    except Exception as error:  # bytes that do not fit the shape, unknown types, outside data
+        raise PlanError(f"site {site}: constant {tensor.name!r} cannot be read: {error}") from None
+    return array
 
 
 def _read_mask(site: str, patch_size: int, mask: NDArray[np.generic]) -> SiteMask:
