@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 
 from spatialonnx.errors import UsageError
+
+_FAR = re.compile(r"[eE][-+]?\d{4}")
 
 
 @dataclass(frozen=True)
@@ -48,13 +51,14 @@ def parse_bounds(text: str) -> tuple[Bound, ...]:
         if part.endswith("%rel"):
             number, relative, scale = part.removesuffix("%rel"), True, Fraction(1, 100)
         try:
-            value = Fraction(number) * scale
+            # Fraction would write 1e999999999 out, digit by digit.
+            value = Fraction("" if _FAR.search(number) else number) * scale
         except (ValueError, ZeroDivisionError):
             raise UsageError(
                 f"--eps {part!r}: give a fraction such as 0.01 (one percentage point), several "
                 "as 0.005,0.01, or a relative bound as 1%rel"
             ) from None
-        if not 0 <= value < 1:
+        if not 0 <= value <= 1:
             raise UsageError(
                 f"--eps {part}: a drop lies between 0 and 1 (0.01 is one percentage point)"
             )
