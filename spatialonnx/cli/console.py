@@ -48,7 +48,9 @@ def points(part: float) -> str:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
     """A table whose columns after the first are right-aligned; cells are never markup."""
-    result = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    result = Table(
+        title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False
+    )
     for index, column in enumerate(columns):
         number = index > 0 and bool(rows) and _NUMBER.match(str(rows[0][index])) is not None
         result.add_column(column, justify="right" if number else "left", overflow="fold")
@@ -82,10 +84,10 @@ def progress_bar(common: Common, text: str) -> Iterator[tuple[Progress, Any]]:
         The bar and its task.
     """
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[best]}"),
+        TextColumn("{task.fields[best]}", markup=False),
         TimeRemainingColumn(),
         console=err,
         transient=True,
