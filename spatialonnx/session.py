@@ -98,6 +98,7 @@ def open_session(
     level: Level = "all",
     profile: Path | None = None,
     taking_turns: bool = False,
+    timed: bool = False,
 ) -> Session:
     """Opens a session with the op library registered.
 
@@ -109,6 +110,8 @@ def open_session(
         taking_turns: Whether it is one of many sessions that run one after another. The threads
             of a session that has just run would otherwise spin, waiting for more, and take the
             processors from the next one.
+        timed: Whether it is timed in turns with others: its threads spin while it runs, as by
+            default, but not beyond.
 
     Raises:
         ModelError: ORT cannot load the model.
@@ -118,6 +121,8 @@ def open_session(
     options = session_options(runtime, level=level)
     if taking_turns:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if timed:
+        options.add_session_config_entry("session.force_spinning_stop", "1")
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)

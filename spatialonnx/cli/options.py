@@ -82,6 +82,8 @@ Confidence = Annotated[
     ),
 ]
 PatchSize = Annotated[int, typer.Option("--patch-size", help="Side of a patch: 2, 3 or 4.")]
+Batch = Annotated[int, typer.Option("--batch", help="Images in a timed run.", min=1)]
+Runs = Annotated[int, typer.Option("--runs", help="Timed runs of each model.", min=1)]
 Mean = Annotated[
     str | None,
     typer.Option("--mean", help="Means subtracted, one a channel, as 0.485,0.456,0.406."),

@@ -1,0 +1,136 @@
+"""``spatialonnx bench``: latencies of models, alternated run by run on real images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spatialonnx.cli.app import app
+from spatialonnx.cli.options import (
+    Batch,
+    Common,
+    Data,
+    ImageSize,
+    Mean,
+    Resize,
+    Runs,
+    Std,
+    command,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from spatialonnx.bench import Benchmark, Contestant
+
+_TOP_NODES = 15
+
+
+@command(app, "bench")
+def bench(
+    common: Common,
+    models: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[MODEL]...",
+            help="ONNX files of any stage. None: the folder's original and deployed model.",
+            show_default=False,
+        ),
+    ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            "--baseline", help="The model that ratios are to.", show_default="the first one"
+        ),
+    ] = None,
+    data: Data = None,
+    batch: Batch = 1,
+    runs: Runs = 50,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Also print the time per node (ORT's profiler).")
+    ] = False,
+    mean: Mean = None,
+    std: Std = None,
+    image_size: ImageSize = None,
+    resize: Resize = None,
+) -> None:
+    """Time models in turns on the same images: median, spread, peak memory and their ratio.
+
+    What a masked model skips depends on the data: give real images with --data. A model that
+    names a built-in set needs none; otherwise noise is used, and named so.
+    """
+    from spatialonnx.bench import bench_models
+    from spatialonnx.cli.console import progress_bar, show
+    from spatialonnx.cli.inputs import Pixels, read_data
+    from spatialonnx.modelfile import find_model, get_metadata, load_model
+
+    paths = models or [find_model(Path(), ("original",)), find_model(Path(), ("deploy",))]
+    sources = [load_model(path) for path in paths]
+    source = next((m for m in sources if "input" in get_metadata(m.proto)), sources[0])
+    named = next((m for m in sources if "data" in get_metadata(m.proto)), None)
+    dataset = None
+    if data or named:
+        pixels = Pixels(mean, std, image_size, resize)
+        dataset = read_data(source if data or named is None else named, data, pixels)
+    with progress_bar(common, "timing in turns") as (bar, task):
+        result = bench_models(
+            paths,
+            dataset,
+            runtime=common.runtime(),
+            baseline=baseline,
+            batch=batch,
+            runs=runs,
+            profile=profile,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    show(common, result.to_json(), result_lines(result))
+
+
+def result_lines(result: Benchmark) -> list[str | Table]:
+    """A benchmark's result for a person."""
+    from spatialonnx.cli.console import table
+    from spatialonnx.machine import describe_machine, instruction_set, versions
+
+    rows = [_row(contestant) for contestant in result.contestants]
+    columns = ["model", "median ms", "p10", "p90", "ratio", "95 %", "peak MB"]
+    title = f"Batch {result.batch}, {result.runtime.threads} threads, {result.runs} runs in turns"
+    lines: list[str | Table] = [
+        table(title, columns, rows),
+        f"ratios are to {result.baseline.name}; data: {result.data}",
+    ]
+    for contestant in result.contestants:
+        if contestant.nodes is not None:
+            lines.append(_node_table(contestant))
+    known = versions()
+    lines.append(
+        f"{describe_machine()['processor']}, {instruction_set()}, onnxruntime "
+        f"{known['onnxruntime']}, spatialonnx {known['spatialonnx']}"
+    )
+    return lines
+
+
+def _row(contestant: Contestant) -> list[object]:
+    timing, ratio = contestant.timing, contestant.ratio
+    return [
+        contestant.path.name,
+        f"{1e3 * timing.median:.3f}",
+        f"{1e3 * timing.p10:.3f}",
+        f"{1e3 * timing.p90:.3f}",
+        f"{ratio.value:.3f}",
+        f"{ratio.low:.3f}-{ratio.high:.3f}",
+        "-" if contestant.peak is None else f"{contestant.peak / 1e6:.0f}",
+    ]
+
+
+def _node_table(contestant: Contestant) -> Table:
+    from spatialonnx.bench import node_rows
+    from spatialonnx.cli.console import percent, table
+
+    assert contestant.nodes is not None
+    rows = sorted(node_rows(contestant.nodes), key=lambda row: -row["ms"])
+    cells = [[r["node"], r["op"], f"{r['ms']:.3f}", percent(r["share"])] for r in rows[:_TOP_NODES]]
+    left = len(rows) - len(cells)
+    rest = f" ({left} smaller ones left out; all in --json)" if left else ""
+    return table(f"{contestant.path.name}{rest}", ["node", "op", "ms", "share"], cells)
