@@ -2,6 +2,7 @@
 
 from spatialonnx.simulator.outcome import Outcome, Simulator
 from spatialonnx.simulator.reference import Reference
+from spatialonnx.simulator.segmented import SegmentSimulator
 from spatialonnx.simulator.whole import WholeModelSimulator
 
-__all__ = ["Outcome", "Reference", "Simulator", "WholeModelSimulator"]
+__all__ = ["Outcome", "Reference", "SegmentSimulator", "Simulator", "WholeModelSimulator"]

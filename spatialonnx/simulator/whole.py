@@ -49,7 +49,7 @@ class WholeModelSimulator:
         check_images(samples, self._network.image_shape)
         self._samples = samples
         dense_network = Network(baseline, runtime) if baseline is not None else self._network
-        dense, _ = _run(dense_network, samples, self._batch, dense_network.dense_plan)
+        dense, _ = run_samples(dense_network, samples, self._batch, dense_network.dense_plan)
         self._reference = Reference(metric, dense, samples.labels)
         first = samples.dataset.images(samples.indices[:1]).shape
         report = find_sites(proto, {self._network.image_input: first})
@@ -69,7 +69,7 @@ class WholeModelSimulator:
         off = {s.name: full_mask(2) for s in self.sites}
         for plan in plans:
             start = time.perf_counter()
-            outputs, skipped = _run(
+            outputs, skipped = run_samples(
                 self._network, self._samples, self._batch, {**off, **dict(plan)}
             )
             saved = sum(skipped[s.name] * s.macs_per_output for s in self.sites)
@@ -82,10 +82,20 @@ class WholeModelSimulator:
             )
 
 
-def _run(
+def run_samples(
     network: Network, samples: Samples, batch: int, plan: Plan
 ) -> tuple[list[NDArray[Any]], dict[str, int]]:
-    """Runs all samples; returns the model's outputs and the predicted outputs of every site."""
+    """Runs all samples through a whole network.
+
+    Args:
+        network: The network.
+        samples: The samples.
+        batch: Samples a run.
+        plan: Masks of all sites.
+
+    Returns:
+        The model's outputs, and the predicted outputs of every site.
+    """
     parts: list[list[NDArray[Any]]] = []
     skipped = {p.site: 0 for p in network.predictors}
     for images in samples.batches(batch):
