@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -32,8 +32,8 @@ from spatialonnx.modelfile import (
 from spatialonnx.ops import write_plan
 from spatialonnx.search.bounds import Bound
 from spatialonnx.search.coupling import find_groups
-from spatialonnx.search.exhaustive import EXHAUSTIVE, exhaustive_search
-from spatialonnx.search.greedy import LAYER, greedy_search
+from spatialonnx.search.exhaustive import exhaustive_search
+from spatialonnx.search.greedy import greedy_search
 from spatialonnx.search.modes import MODES, Groups
 from spatialonnx.search.settings import SearchReport, SearchResult, Settings
 from spatialonnx.search.targets import Layout
@@ -145,21 +145,22 @@ def search_masks(job: Job, watch: Watch | None = None) -> SearchReport:
             max_trials=job.max_trials,
             report=watch.trial,
         )
-        complete, interrupted = True, False
+        walked: frozenset[str] | None = None
+        interrupted = False
         try:
-            run_strategy(job, trials, groups)
+            walked = run_strategy(job, trials, groups)
         except BudgetSpent:
-            complete = False
+            pass
         except KeyboardInterrupt:
-            complete, interrupted = False, True
+            interrupted = True
             watch.say("stopping: certifying the best plan so far (Ctrl-C again stops at once)")
-        results = tuple(certify_bounds(job, simulator, study, complete, watch))
+        results = tuple(certify_bounds(job, simulator, study, walked, watch))
         count, forward, _ = study.totals()
         report = SearchReport(
             model=job.model.path,
             settings=job.settings,
             results=results,
-            complete=complete,
+            complete=walked is not None,
             trials=count,
             forward_samples=forward,
             seconds=time.monotonic() - start,
@@ -185,16 +186,21 @@ def make_simulator(job: Job) -> Simulator:
     )
 
 
-def run_strategy(job: Job, trials: Trials, groups: Groups) -> None:
-    """Runs all trials of a job's strategy; they are in the study afterwards."""
+def run_strategy(job: Job, trials: Trials, groups: Groups) -> frozenset[str]:
+    """Runs all trials of a job's strategy; they are in the study afterwards.
+
+    Returns:
+        The keys of the plans that the final mask is chosen from.
+    """
     settings = job.settings
     layout = Layout(trials.simulator.sites, settings.patch_size, settings.max_clusters)
+    final: Iterable[Trial]
     if settings.strategy == "exhaustive":
-        for _ in exhaustive_search(trials, layout, settings.patterns, groups):
-            pass
+        final = exhaustive_search(trials, layout, settings.patterns, groups)
     else:
         mode = MODES[settings.mode]
-        greedy_search(trials, mode, layout, settings.patterns, groups, settings.top)
+        final = greedy_search(trials, mode, layout, settings.patterns, groups, settings.top)
+    return frozenset(trial.key for trial in final)
 
 
 def study_about(job: Job, groups: Groups) -> dict[str, Any]:
@@ -232,11 +238,19 @@ def study_key(job: Job, groups: Groups) -> str:
 
 
 def certify_bounds(
-    job: Job, simulator: Simulator, study: Study, complete: bool, watch: Watch
+    job: Job, simulator: Simulator, study: Study, walked: frozenset[str] | None, watch: Watch
 ) -> Sequence[SearchResult]:
-    """Chooses, certifies and writes one plan a bound."""
-    final = {"greedy": LAYER, "exhaustive": EXHAUSTIVE}[job.settings.strategy]
-    records = list(study.records(final if complete else None))
+    """Chooses, certifies and writes one plan a bound.
+
+    Args:
+        job: The search.
+        simulator: Knows the baseline.
+        study: Holds the trials.
+        walked: The plans to choose from: those of this walk alone, so that the answer does not
+            depend on what else the study saw; None = a walk that was cut short: any plan.
+        watch: Who is told how far it got.
+    """
+    records = [r for r in study.records() if walked is None or r.plan_key in walked]
     certifier = Certifier(
         job.model.proto,
         metric=job.metric,
