@@ -18,6 +18,7 @@ import onnx
 from numpy.typing import NDArray
 from scipy.stats import binomtest, norm
 
+from spatialonnx.errors import UsageError
 from spatialonnx.evaluate import BATCH, Network, Progress, Samples, check_images
 from spatialonnx.macs import fraction
 from spatialonnx.masks import Plan, full_mask
@@ -271,6 +272,16 @@ def mcnemar_p(discordant: Discordant) -> float:
     """Exact two-sided McNemar test: is a change equally likely in both directions?"""
     n = discordant.lost + discordant.gained
     return float(binomtest(discordant.lost, n).pvalue) if n else 1.0
+
+
+def check_confidence(confidence: float | None) -> None:
+    """Makes sure that a confidence is one.
+
+    Raises:
+        UsageError: It is not between 0.5 and 1.
+    """
+    if confidence is not None and not 0.5 < confidence < 1:
+        raise UsageError(f"--confidence {confidence}: give one between 0.5 and 1, such as 0.95")
 
 
 def resolution(samples: int, confidence: float = 0.95) -> float:

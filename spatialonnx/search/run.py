@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 import onnx
 
-from spatialonnx.certify import Certifier, Measured, resolution
+from spatialonnx.certify import Certifier, Measured, check_confidence, resolution
 from spatialonnx.datasets.dataset import Dataset
 from spatialonnx.datasets.split import Split
-from spatialonnx.errors import InterruptedSearchError
+from spatialonnx.errors import InterruptedSearchError, ModelError
 from spatialonnx.evaluate import Samples
 from spatialonnx.files import sha256_bytes
 from spatialonnx.macs import fraction
@@ -29,7 +29,7 @@ from spatialonnx.modelfile import (
     set_metadata,
     stage_path,
 )
-from spatialonnx.ops import write_plan
+from spatialonnx.ops import find_predictors, write_plan
 from spatialonnx.search.bounds import Bound
 from spatialonnx.search.coupling import find_groups
 from spatialonnx.search.exhaustive import exhaustive_search
@@ -127,8 +127,7 @@ def search_masks(job: Job, watch: Watch | None = None) -> SearchReport:
     """
     watch = watch or Watch()
     start = time.monotonic()
-    for path in output_paths(job):
-        check_replaceable(path, job.model.sha256, force=job.force)
+    check_job(job)
     watch.say("running the dense network")
     simulator = make_simulator(job)
     groups = find_groups(job.settings.couple, job.model.proto, simulator.sites)
@@ -173,6 +172,30 @@ def search_masks(job: Job, watch: Watch | None = None) -> SearchReport:
             f"stopped by Ctrl-C; the best plan so far is {written}; the same command continues"
         )
     return report
+
+
+def check_job(job: Job) -> None:
+    """Finds what cannot work before anything is run.
+
+    Raises:
+        ModelError: The model holds no SpatialPredict op, or its metadata are damaged.
+        OutputError: An output cannot, or must not, be written.
+        UsageError: The confidence is none, or the mode does not fit maps of dynamic size.
+    """
+    get_json(job.model.proto, "baseline")
+    if not find_predictors(job.model.proto) or job.model.stage == "deploy":
+        raise ModelError(
+            f"{job.model.path} holds no SpatialPredict op: run spatialonnx insert on the original "
+            "model, then search model.spatial.onnx"
+        )
+    check_confidence(job.confidence)
+    if MODES[job.settings.mode].by_patch:
+        layout = Layout(find_sites(job.model.proto).sites, job.settings.patch_size)
+        for site in layout.sites:
+            layout.grid(site)
+    for path in output_paths(job):
+        check_replaceable(path, job.model.sha256, force=job.force)
+        check_replaceable(missed_path(path), job.model.sha256, force=job.force)
 
 
 def make_simulator(job: Job) -> Simulator:
