@@ -14,6 +14,7 @@ import onnx
 
 from spatialonnx.certify import Certifier, Measured, check_confidence, resolution
 from spatialonnx.datasets.dataset import Dataset
+from spatialonnx.datasets.opening import public_name
 from spatialonnx.datasets.split import Split
 from spatialonnx.errors import InterruptedSearchError, ModelError
 from spatialonnx.evaluate import Samples
@@ -232,7 +233,7 @@ def study_about(job: Job, groups: Groups) -> dict[str, Any]:
     return {
         "model": job.model.sha256,
         "baseline": None if job.baseline is None else job.baseline.sha256,
-        "data": job.dataset.name,
+        "data": _data_name(job),
         "data fingerprint": job.dataset.fingerprint(),
         "samples": sha256_bytes(job.split.search.tobytes()),
         "seed": job.seed,
@@ -243,10 +244,20 @@ def study_about(job: Job, groups: Groups) -> dict[str, Any]:
         "clusters": settings.max_clusters,
         "top": settings.top,
         "coupling": [list(group) for group in groups if len(group) > 1],
-        "metric": job.metric.name,
+        "metric": _metric_name(job),
+        "metric fingerprint": sha256_bytes(job.metric.name.encode()),
         "provider": job.runtime.provider,
         "onnxruntime": runtime_version(),
     }
+
+
+def _data_name(job: Job) -> str:
+    """What files may say of the data: a built-in set's name, never a path or code."""
+    return public_name(job.dataset.name) or "own data"
+
+
+def _metric_name(job: Job) -> str:
+    return job.metric.name if job.metric.counts else "own function"
 
 
 def planned_key(job: Job) -> str:
@@ -396,9 +407,9 @@ def masked_model(
             "bound_met": result.bound_met,
             "mode": job.settings.mode,
             "strategy": job.settings.strategy,
-            "data": job.dataset.name,
+            "data": _data_name(job),
             "seed": job.seed,
-            "metric": job.metric.name,
+            "metric": _metric_name(job),
             "confidence": job.confidence,
             "verify": result.verify.to_json(),
             "study": study.meta().get("key", ""),
