@@ -227,8 +227,9 @@ class Study:
     # -- trials ------------------------------------------------------------------------------
 
     def count(self) -> int:
-        """Number of trials."""
-        return int(next(self._query("SELECT COUNT(*) FROM trials"))[0])
+        """Number of trials; the plan that is off everywhere is recorded, but never run."""
+        sql = "SELECT COUNT(*) FROM trials WHERE plan_key != ?"
+        return int(next(self._query(sql, (plan_key({}),)))[0])
 
     def find(self, key: str, reject_above: Fraction | None = None) -> Outcome | None:
         """The outcome of a finished trial.
@@ -307,10 +308,8 @@ class Study:
 
     def totals(self) -> tuple[int, float, float]:
         """Trials, forward samples and seconds of all trials."""
-        row = next(
-            self._query("SELECT COUNT(*), TOTAL(forward_samples), TOTAL(seconds) FROM trials")
-        )
-        return int(row[0]), float(row[1]), float(row[2])
+        row = next(self._query("SELECT TOTAL(forward_samples), TOTAL(seconds) FROM trials"))
+        return self.count(), float(row[0]), float(row[1])
 
     # -- SQLite ------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ def count_plans(patterns: Sequence[int], groups: Groups) -> int:
 def exhaustive_search(
     trials: Trials, layout: Layout, patterns: Sequence[int], groups: Groups
 ) -> Iterator[Trial]:
-    """Tries all products of all patterns and off; the all-off plan is not run.
+    """Tries all products of all patterns and off; the all-off plan is recorded, not run.
 
     Args:
         trials: Runs and journals candidates.
@@ -40,10 +40,11 @@ def exhaustive_search(
         for target, pattern in zip(targets, choice, strict=True):
             if pattern is not None:
                 pieces += pattern_pieces(target, pattern)
-        if not pieces:
-            continue
         size = layout.patch_size
         label = ",".join("off" if p is None else pattern_text(p, size) for p in choice)
+        if not pieces:
+            trials.record_off(EXHAUSTIVE, "network", label)
+            continue
         candidate = Candidate("network", label, layout.plan(pieces))
         yield from trials.run(EXHAUSTIVE, [candidate], expected, done)
         done += 1

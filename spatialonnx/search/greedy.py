@@ -150,6 +150,7 @@ def layer_pass(
             # Only "off" is left everywhere: the last layer that is on goes first.
             layer = max(k for k, i in enumerate(indices) if not layers[k][i].is_off)
         indices[layer] += 1
+    trials.record_off(LAYER, "network", ",".join(options[-1].label for options in layers))
 
 
 def next_layer(layers: Sequence[Sequence[Option]], indices: Sequence[int]) -> int | None:

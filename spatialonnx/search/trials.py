@@ -154,6 +154,13 @@ class Trials:
             self._tell(pass_name, done + index + 1, expected or len(candidates))
             yield trial
 
+    def record_off(self, pass_name: str, target: str, option: str) -> None:
+        """Records the plan that is off everywhere; it is the dense network and needs no run."""
+        key = plan_key({})
+        if self.study.find(key) is None:
+            self.study.add(key, {}, Outcome(self.simulator.baseline, 0, 0.0, 0.0, 0.0))
+        self.study.add_record(pass_name, target, option, key)
+
     def _simulate(self, plans: dict[str, Plan]) -> Iterator[tuple[str, Outcome]]:
         """Runs plans that are new, each journalled as it ends; stops where a budget is spent."""
 
