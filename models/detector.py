@@ -42,7 +42,7 @@ class _Head(nn.Sequential):
         """Returns predictions [N, anchors of the map, values]."""
         for layer in self:
             x = layer(x)
-        return x.permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, self.values))
+        return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, self.values)
 
 
 class Detector(nn.Module):

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
+from spatialonnx.errors import ModelError
+
 ONNX_DOMAINS = ("", "ai.onnx")
 _SMALL = 1 << 16
 """Elements up to which a constant's values are read; no bound or scale of ours is larger."""
@@ -41,7 +43,11 @@ class GraphIndex:
     """
 
     def __init__(self, proto: onnx.ModelProto) -> None:
-        """Indexes the main graph; subgraphs count as readers of what they capture."""
+        """Indexes the main graph; subgraphs count as readers of what they capture.
+
+        Raises:
+            ModelError: A name is not text: protobuf hands out undecodable bytes as they are.
+        """
         graph = proto.graph
         self.nodes: list[NodeProto] = list(graph.node)
         self.producer: dict[str, int] = {}
@@ -50,6 +56,8 @@ class GraphIndex:
         self._constants: dict[str, TensorProto] = {t.name: t for t in graph.initializer}
         self._sparse = {t.values.name: tuple(t.dims) for t in graph.sparse_initializer}
         for position, node in enumerate(self.nodes):
+            if not all(isinstance(text, str) for text in _texts(node)):
+                raise ModelError(f"the names of node {position} are not text: export again")
             for slot, name in enumerate(node.input):
                 if name:
                     self.uses.setdefault(name, []).append(Use(position, slot))
@@ -75,12 +83,12 @@ class GraphIndex:
         tensor = self._constants.get(self._origin(name))
         return None if tensor is None else tensor.data_type
 
-    def constant_array(self, name: str) -> NDArray[np.generic] | None:
-        """Values of a small constant tensor; None if it is large, damaged or not constant."""
+    def constant_array(self, name: str, most: int = _SMALL) -> NDArray[np.generic] | None:
+        """Values of a constant of at most so many elements; None if larger, damaged or none."""
         tensor = self._constants.get(self._origin(name))
         if tensor is None or uses_external_data(tensor):
             return None
-        if any(d < 0 for d in tensor.dims) or prod(tensor.dims) > _SMALL:
+        if any(d < 0 for d in tensor.dims) or prod(tensor.dims) > most:
             return None
         try:
             return numpy_helper.to_array(tensor)
@@ -140,6 +148,10 @@ def inner_nodes(node: NodeProto) -> Iterator[NodeProto]:
         for inner in pending.pop().node:
             yield inner
             pending += subgraphs(inner)
+
+
+def _texts(node: NodeProto) -> list[object]:
+    return [node.name, node.op_type, node.domain, *node.input, *node.output]
 
 
 def _captured(node: NodeProto) -> set[str]:

@@ -14,7 +14,7 @@ import onnx_graphsurgeon as gs
 from onnx import TensorProto, helper
 
 from spatialonnx.errors import ModelError, UsageError
-from spatialonnx.graphindex import inner_nodes
+from spatialonnx.graphindex import GraphIndex, inner_nodes
 from spatialonnx.masks import SiteMask, full_mask, uniform_mask
 from spatialonnx.modelfile import ORIGINAL, ModelFile, model_stage, save_model, set_metadata
 from spatialonnx.ops import DOMAIN, PREDICT, add_opset, mask_name, patch_size_name, write_plan
@@ -113,6 +113,7 @@ def check_model(proto: onnx.ModelProto, what: str) -> None:
 
 
 def _check_original(model: ModelFile) -> None:
+    GraphIndex(model.proto)  # refuses names that are no text
     nodes = (n for node in model.proto.graph.node for n in (node, *inner_nodes(node)))
     if model_stage(model.proto) != ORIGINAL or any(node.domain == DOMAIN for node in nodes):
         raise ModelError(

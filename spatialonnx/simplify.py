@@ -13,10 +13,11 @@ import logging
 
 import onnx
 import onnx.inliner
-from onnx import NodeProto
+from onnx import NodeProto, TensorProto
 
+from spatialonnx.chains import QUANTIZED
 from spatialonnx.errors import ModelError
-from spatialonnx.graphindex import inner_nodes
+from spatialonnx.graphindex import attribute, inner_nodes, is_op
 from spatialonnx.session import optimize_model
 
 _LOG = logging.getLogger(__name__)
@@ -75,13 +76,17 @@ def name_nodes(proto: onnx.ModelProto, reserved: frozenset[str] = frozenset()) -
 def simplify_model(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Simplifies a prepared model; its inputs, outputs, metadata and node order stay.
 
-    A model too large to be handed over in memory is returned as it is.
+    Returned as they are: a model too large to be handed over in memory, and one with quantised or
+    half-precision parts, which ONNX Runtime would rewrite for the processor at hand.
 
     Raises:
         ModelError: ONNX Runtime cannot load the model.
     """
     if proto.ByteSize() > _SIZE_LIMIT:
         _LOG.warning("the model is too large to be simplified: its graph is taken as it is")
+        return proto
+    if _is_low_precision(proto):
+        _LOG.info("the model has quantised or half-precision parts: its graph is taken as it is")
         return proto
     optimized = optimize_model(proto)
     result = onnx.ModelProto()
@@ -100,6 +105,18 @@ def simplify_model(proto: onnx.ModelProto) -> onnx.ModelProto:
             result.opset_import.append(entry)
     name_nodes(result)
     return result
+
+
+def _is_low_precision(proto: onnx.ModelProto) -> bool:
+    graph = proto.graph
+    kinds = {tensor.data_type for tensor in graph.initializer}
+    kinds |= {value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info)}
+    for node in graph.node:
+        if is_op(node, *QUANTIZED):
+            return True
+        if is_op(node, "Cast") and (to := attribute(node, "to")) is not None:
+            kinds.add(to.i)
+    return bool(kinds & {TensorProto.FLOAT16, TensorProto.BFLOAT16})
 
 
 def _in_order(optimized: onnx.ModelProto, original: onnx.ModelProto) -> list[NodeProto]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import onnx
 from onnx import NodeProto
 
-from spatialonnx.chains import QUANTIZED, Chain, Mismatch, follow_conv
+from spatialonnx.chains import Chain, Mismatch, follow_conv
 from spatialonnx.errors import ModelError
 from spatialonnx.graphindex import GraphIndex, inner_nodes, is_op, node_label, op_label
 from spatialonnx.macs import macs_per_output
@@ -244,9 +244,6 @@ def _conv_macs(proto: onnx.ModelProto, index: GraphIndex, shapes: Shapes) -> int
 
 
 def _is_fused(node: NodeProto) -> bool:
-    return node.domain == DOMAIN and node.op_type == CONV and len(node.input) > 1 and bool(node.output)
-
-
-def is_quantized(proto: onnx.ModelProto) -> bool:
-    """Whether a model holds quantised parts."""
-    return any(is_op(node, *QUANTIZED) for node in proto.graph.node)
+    return (
+        node.domain == DOMAIN and node.op_type == CONV and len(node.input) > 1 and bool(node.output)
+    )

@@ -29,17 +29,23 @@ ZOO = (
 )
 
 
-def light_model(name: str, seed: int = 0) -> onnx.ModelProto:
-    """One architecture of ``ZOO``, weights random and, as in the package, graph inputs too."""
-    proto = onnx.load(str(_FOLDER / f"light_{name}.onnx"))
+def light_model(architecture: str, seed: int = 0, *, shapes_only: bool = False) -> onnx.ModelProto:
+    """One architecture of ``ZOO``, weights random and, as in the package, graph inputs too.
+
+    With ``shapes_only`` the weights have shapes but no values: enough for finding sites.
+    """
+    proto = onnx.load(str(_FOLDER / f"light_{architecture}.onnx"))
     rng = np.random.default_rng(seed)
     shapes = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
     roles = _roles(proto)
     nodes, weights, dropped = [], [], set()
     for node in proto.graph.node:
         if node.op_type == "ConstantOfShape":
-            shape = tuple(int(d) for d in shapes[node.input[0]])
-            weights.append((node.output[0], _draw(rng, shape, *roles[node.output[0]])))
+            name, shape = node.output[0], [int(d) for d in shapes[node.input[0]]]
+            tensor = onnx.TensorProto(name=name, data_type=onnx.TensorProto.FLOAT, dims=shape)
+            if not shapes_only:
+                tensor.raw_data = _draw(rng, tuple(shape), *roles[name]).tobytes()
+            weights.append(tensor)
             dropped.add(node.input[0])
         else:
             nodes.append(node)
@@ -52,11 +58,10 @@ def light_model(name: str, seed: int = 0) -> onnx.ModelProto:
     proto.graph.node.extend(nodes)
     proto.graph.initializer.extend(kept)
     proto.graph.input.extend(inputs)
-    for weight, values in weights:
-        proto.graph.initializer.append(numpy_helper.from_array(values, weight))
-        proto.graph.input.append(
-            onnx.helper.make_tensor_value_info(weight, onnx.TensorProto.FLOAT, values.shape)
-        )
+    proto.graph.initializer.extend(weights)
+    proto.graph.input.extend(
+        onnx.helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in weights
+    )
     return proto
 
 
