@@ -40,7 +40,7 @@ from spatialonnx.search.settings import SearchReport, SearchResult, Settings
 from spatialonnx.search.targets import Layout
 from spatialonnx.search.trials import BudgetSpent, Status, Trial, Trials
 from spatialonnx.session import Runtime, runtime_version
-from spatialonnx.simulator import Simulator, WholeModelSimulator
+from spatialonnx.simulator import SegmentSimulator, Simulator
 from spatialonnx.sites import find_sites
 from spatialonnx.study import Record, Study
 
@@ -201,12 +201,14 @@ def check_job(job: Job) -> None:
 
 def make_simulator(job: Job) -> Simulator:
     """The simulator of a job, the dense network run once."""
-    return WholeModelSimulator(
+    return SegmentSimulator(
         job.model.proto,
         Samples(job.dataset, job.split.search),
         metric=job.metric,
         runtime=job.runtime,
         baseline=None if job.baseline is None else job.baseline.proto,
+        literal=job.literal,
+        memory=job.memory,
     )
 
 
