@@ -49,7 +49,7 @@ class SpatialOnnxError(Exception):
     def __init__(self, message: str) -> None:
         """Keeps the message on one line and free of control characters, whatever it quotes."""
         line = " ".join(message.split())
-        super().__init__("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line))
+        super().__init__("".join(c if c.isprintable() else "\ufffd" for c in line))
 
 
 class InputError(SpatialOnnxError):
