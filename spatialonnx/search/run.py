@@ -144,6 +144,7 @@ def search_masks(job: Job, watch: Watch | None = None) -> SearchReport:
             time_budget=job.time_budget,
             max_trials=job.max_trials,
             report=watch.trial,
+            off_is_dense=job.baseline is None,
         )
         walked: frozenset[str] | None = None
         interrupted = False

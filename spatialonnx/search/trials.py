@@ -81,6 +81,7 @@ class Trials:
         time_budget: float | None = None,
         max_trials: int | None = None,
         report: Callable[[Status], None] | None = None,
+        off_is_dense: bool = True,
     ) -> None:
         """Prepares; nothing is run.
 
@@ -91,6 +92,8 @@ class Trials:
             time_budget: Seconds after which no further trial is begun.
             max_trials: Trials run now, after which no further one is begun.
             report: Told how far the search has got.
+            off_is_dense: Whether the plan that is off everywhere is the baseline; it is not
+                where a tuned network is compared with its original.
         """
         self.simulator = simulator
         self.study = study
@@ -101,6 +104,7 @@ class Trials:
         self._deadline = None if time_budget is None else time.monotonic() + time_budget
         self._max_trials = max_trials
         self._report = report
+        self._off_is_dense = off_is_dense
         self._start = time.monotonic()
         self._begun = 0
 
@@ -155,7 +159,9 @@ class Trials:
             yield trial
 
     def record_off(self, pass_name: str, target: str, option: str) -> None:
-        """Records the plan that is off everywhere; it is the dense network and needs no run."""
+        """Records the plan that is off everywhere; as the dense network it needs no run."""
+        if not self._off_is_dense:
+            return
         key = plan_key({})
         if self.study.find(key) is None:
             self.study.add(key, {}, Outcome(self.simulator.baseline, 0, 0.0, 0.0, 0.0))
