@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from spatialonnx.errors import LibraryError, ModelError, ProviderError
@@ -21,10 +20,19 @@ from spatialonnx.library import library_path
 from spatialonnx.modelfile import save_model
 
 Level = Literal["extended", "all"]
-_LEVELS = {
-    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
-    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
-}
+try:
+    import onnxruntime as ort
+
+    _LEVELS = {
+        "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+        "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    }
+except (ImportError, AttributeError) as _error:
+    # What is left of the package where onnxruntime and onnxruntime-gpu overwrote each other.
+    raise LibraryError(
+        f"onnxruntime does not load ({_error}): run pip uninstall onnxruntime onnxruntime-gpu, "
+        "then install one of them"
+    ) from None
 _PROTOBUF_LIMIT = 2_000_000_000
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
