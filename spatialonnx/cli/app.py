@@ -13,6 +13,9 @@ from spatialonnx.errors import SpatialOnnxError
 
 _COMMANDS = ("insert", "evaluate", "search", "deploy", "bench", "baseline", "report", "demo")
 _INTERRUPTED = 130
+_USAGE = 2
+_USAGE_ERROR = typer.BadParameter.__mro__[1]
+"""Typer's own error for options that it cannot read; Typer does not export it."""
 
 
 class ErrorGroup(TyperGroup):
@@ -25,6 +28,11 @@ class ErrorGroup(TyperGroup):
         except SpatialOnnxError as error:
             print(f"error: {error}", file=sys.stderr)  # noqa: T201
             raise typer.Exit(error.exit_code) from None
+        except _USAGE_ERROR as error:
+            command = getattr(getattr(error, "ctx", None), "command_path", "spatialonnx")
+            text = " ".join(error.format_message().split())  # type: ignore[attr-defined]
+            print(f"error: {text} See {command} --help", file=sys.stderr)  # noqa: T201
+            raise typer.Exit(_USAGE) from None
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)  # noqa: T201
             raise typer.Exit(_INTERRUPTED) from None
