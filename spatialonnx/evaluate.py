@@ -93,7 +93,7 @@ class Evaluation:
 
     Attributes:
         score: The metric's value, exact.
-        top1: Right samples; None without logits or labels.
+        top1: Right samples, whatever the metric; None without logits or labels.
         top5: Samples whose label is among the five largest logits; None likewise.
         samples: Number of samples.
         conv_total: MACs of all Conv nodes on these samples.
@@ -278,11 +278,9 @@ def _score(
     right = top1 = top5 = None
     if metric.counts and reference is not None:
         right = metric.right(outputs, reference)
-    if has_logits(outputs) and reference is not None and reference.ndim == 1:
-        logits = first_logits(outputs)
-        top1 = int((np.argmax(logits, axis=1) == reference).sum()) if right is None else None
-        top1 = int(right.sum()) if right is not None else top1
-        top5 = top_k(logits, reference, 5)
+    if labels is not None and labels.ndim == 1 and has_logits(outputs):
+        top1 = int(TOP1.right(outputs, labels).sum())
+        top5 = top_k(first_logits(outputs), labels, 5)
     return {
         "score": metric.score(outputs, reference),
         "right": right,
