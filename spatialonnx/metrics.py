@@ -100,7 +100,7 @@ def find_metric(name: str) -> Metric:
             code, so the name may come from the command line alone.
 
     Raises:
-        UsageError: There is no such metric, module or function.
+        UsageError: There is no such metric, module or function, or the module fails.
     """
     for metric in (TOP1, AGREEMENT):
         if name == metric.name:
@@ -115,8 +115,10 @@ def find_metric(name: str) -> Metric:
         sys.path.insert(0, str(Path.cwd()))
     try:
         found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"--metric {name}: {error}") from None
+    except Exception as error:  # the user's module may fail in any way
+        raise UsageError(f"--metric {name}: {error!r}") from None
+    if not callable(found):
+        raise UsageError(f"--metric {name}: {function} is no function")
     return Metric(name, found)
 
 
