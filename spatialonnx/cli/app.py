@@ -14,7 +14,7 @@ from spatialonnx.errors import SpatialOnnxError
 _COMMANDS = ("insert", "evaluate", "search", "deploy", "bench", "baseline", "report", "demo")
 _INTERRUPTED = 130
 _USAGE = 2
-_USAGE_ERROR = typer.BadParameter.__mro__[1]
+_USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 """Typer's own error for options that it cannot read; Typer does not export it."""
 
 
@@ -30,8 +30,8 @@ class ErrorGroup(TyperGroup):
             raise typer.Exit(error.exit_code) from None
         except _USAGE_ERROR as error:
             command = getattr(getattr(error, "ctx", None), "command_path", "spatialonnx")
-            text = " ".join(error.format_message().split())  # type: ignore[attr-defined]
-            print(f"error: {text} See {command} --help", file=sys.stderr)  # noqa: T201
+            text = " ".join(error.format_message().split()).rstrip(".")
+            print(f"error: {text}; see {command} --help", file=sys.stderr)  # noqa: T201
             raise typer.Exit(_USAGE) from None
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)  # noqa: T201
