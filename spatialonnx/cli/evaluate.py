@@ -48,7 +48,10 @@ def evaluate(
     image_size: ImageSize = None,
     resize: Resize = None,
 ) -> None:
-    """Measure a model: top-1, top-5, MACs saved, and what happens at every site."""
+    """Measure a model: top-1, top-5, MACs saved, and what happens at every site.
+
+    Example: spatialonnx evaluate model.masked.onnx --data fashion-mnist --split verify
+    """
     import numpy as np
 
     from spatialonnx.cli.console import percent, progress_bar, show, site_table

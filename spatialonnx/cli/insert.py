@@ -41,6 +41,8 @@ def insert(
 
     The result computes what the original computes; [bold]search[/bold] then chooses masks.
     Prints each site, and each Conv that is none with the reason.
+
+    Example: spatialonnx insert model.onnx
     """
     from spatialonnx.cli.console import show, table
     from spatialonnx.cli.inputs import read_model

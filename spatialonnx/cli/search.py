@@ -143,6 +143,8 @@ def search(
     Trials run on one part of the data, the choice among the best is made on a second, and the
     bound is checked on a third that chose nothing. Every trial is journalled: the same command
     continues after Ctrl-C or a crash. Exit code 3: the bound does not hold (*.missed.onnx).
+
+    Example: spatialonnx search model.spatial.onnx --eps 0.01 --data folder:images/val
     """
     from spatialonnx.cli.console import show
     from spatialonnx.cli.inputs import Pixels, SplitSizes, cut, read_data, read_model
