@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ModelArgument = Annotated[
     Path | None,
     typer.Argument(
-        metavar="[MODEL]",
+        metavar="MODEL",
         help="ONNX file. May be left out where the folder holds exactly one fitting file.",
         show_default=False,
     ),
