@@ -156,7 +156,7 @@ def search_masks(job: Job, watch: Watch | None = None) -> SearchReport:
             interrupted = True
             watch.say("stopping: certifying the best plan so far (Ctrl-C again stops at once)")
         results = tuple(certify_bounds(job, simulator, study, walked, watch))
-        count, forward, _ = study.totals()
+        count, forward, trial_seconds = study.totals()
         report = SearchReport(
             model=job.model.path,
             settings=job.settings,
@@ -164,6 +164,7 @@ def search_masks(job: Job, watch: Watch | None = None) -> SearchReport:
             complete=walked is not None,
             trials=count,
             forward_samples=forward,
+            trial_seconds=trial_seconds,
             seconds=time.monotonic() - start,
             verify_reads=int(study.meta().get("verify_reads", "0")),
             notes=tuple(_notes(job)),

@@ -114,6 +114,7 @@ class SearchReport:
         complete: Whether it ran to its end (no budget ended it).
         trials: Trials in the study, those of earlier runs included.
         forward_samples: Their work, in samples through the whole network.
+        trial_seconds: Time of all these trials.
         seconds: Time of this run.
         verify_reads: How often verify was read in this study.
         notes: Warnings for the user, one line each.
@@ -125,6 +126,7 @@ class SearchReport:
     complete: bool
     trials: int
     forward_samples: float
+    trial_seconds: float
     seconds: float
     verify_reads: int
     notes: tuple[str, ...] = field(default=())
@@ -138,6 +140,7 @@ class SearchReport:
             "complete": self.complete,
             "trials": self.trials,
             "forward_samples": self.forward_samples,
+            "trial_seconds": self.trial_seconds,
             "seconds": self.seconds,
             "verify_reads": self.verify_reads,
             "notes": list(self.notes),

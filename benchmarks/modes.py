@@ -1,0 +1,91 @@
+"""The four modes side by side: MACs saved and drop on verify, over split seeds.
+
+    python benchmarks/modes.py models/pretrained/resnet18-w16-fashion-mnist.onnx --folder build/modes
+
+Every search is journalled in the folder, so the same command continues where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+MODES: dict[str, list[str]] = {
+    "uniform-layer": [],
+    "uniform-filter": [],
+    "uniform-patch": [],
+    "max-granularity": ["--max-clusters", "10"],
+}
+
+
+def spatialonnx(*arguments: str) -> dict[str, Any]:
+    """Runs a command of this interpreter's spatialonnx; returns the object it prints."""
+    command = [sys.executable, "-m", "spatialonnx", *arguments, "--json"]
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if result.returncode not in (0, 3):  # 3: a bound is missed, which is a result
+        raise SystemExit(f"{' '.join(command)} failed with {result.returncode}")
+    value: dict[str, Any] = json.loads(result.stdout)
+    return value
+
+
+def spread(values: Sequence[float], scale: float = 100.0) -> str:
+    """Mean and range, in per cent."""
+    low, high = scale * min(values), scale * max(values)
+    return f"{scale * mean(values):.1f} ({low:.1f} to {high:.1f})"
+
+
+def main() -> None:
+    """Searches every mode with every seed and prints one table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--folder", type=Path, default=Path("build/modes"))
+    parser.add_argument("--data", default="fashion-mnist")
+    parser.add_argument("--samples", default="500", help="search samples")
+    parser.add_argument("--eps", default="0.01,0.02")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
+    parser.add_argument("--options", default="", help="further options of search, one string")
+    arguments = parser.parse_args()
+    folder: Path = arguments.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    spatial = folder / "model.spatial.onnx"
+    if not spatial.exists():
+        spatialonnx("insert", str(arguments.model), "-o", str(spatial))
+    rows = []
+    for mode in arguments.modes:
+        found: dict[float, list[dict[str, Any]]] = {}
+        runs = []
+        for seed in arguments.seeds:
+            answer = spatialonnx(
+                "search", str(spatial), "--mode", mode, *MODES[mode], "--eps", arguments.eps,
+                "--data", arguments.data, "--search-samples", arguments.samples,
+                "--seed", str(seed), "--study", str(folder / f"{mode}.{seed}.study.db"),
+                "-o", str(folder / f"{mode}.{seed}.masked.onnx"), *arguments.options.split(),
+            )  # fmt: skip
+            runs.append(answer)
+            for result in answer.get("results", [answer]):
+                found.setdefault(result["eps"], []).append(result)
+            print(f"{mode}, seed {seed}: {answer['trials']} trials", file=sys.stderr)
+        for eps, results in sorted(found.items()):
+            rows.append([mode, eps, results, runs])
+    print("| mode | eps | MACs saved, % | drop, points | bound met | trials | minutes |")
+    print("|---|---|---|---|---|---|---|")
+    for mode, eps, results, runs in rows:
+        verify = [result["verify"] for result in results]
+        met = sum(result["bound_met"] for result in results)
+        print(
+            f"| {mode} | {eps:g} | {spread([v['saved_fraction'] for v in verify])} "
+            f"| {spread([v['drop'] for v in verify])} | {met} of {len(results)} "
+            f"| {mean([r['trials'] for r in runs]):.0f} "
+            f"| {mean([r['trial_seconds'] for r in runs]) / 60:.1f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""``python -m spatialonnx``."""
+
+from spatialonnx.cli import main
+
+main()
