@@ -1,6 +1,6 @@
 """The four modes side by side: MACs saved and drop on verify, over split seeds.
 
-    python benchmarks/modes.py models/pretrained/resnet18-w16-fashion-mnist.onnx --folder build/modes
+    python benchmarks/modes.py models/pretrained/resnet18-w16-fashion-mnist.onnx
 
 Every search is journalled in the folder, so the same command continues where it stopped.
 """
