@@ -21,7 +21,6 @@ _PACKAGES = (
     "scipy",
     "onnx",
     "onnx-graphsurgeon",
-    "onnxslim",
     "onnxruntime",
     "onnxruntime-gpu",
     "typer",

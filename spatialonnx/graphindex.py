@@ -49,6 +49,9 @@ class GraphIndex:
             ModelError: A name is not text: protobuf hands out undecodable bytes as they are.
         """
         graph = proto.graph
+        values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
+        if not all(isinstance(value.name, str) for value in values):
+            raise ModelError("the names of the model's tensors are not text: export it again")
         self.nodes: list[NodeProto] = list(graph.node)
         self.producer: dict[str, int] = {}
         self.uses: dict[str, list[Use]] = {}
@@ -57,7 +60,7 @@ class GraphIndex:
         self._sparse = {t.values.name: tuple(t.dims) for t in graph.sparse_initializer}
         for position, node in enumerate(self.nodes):
             if not all(isinstance(text, str) for text in _texts(node)):
-                raise ModelError(f"the names of node {position} are not text: export again")
+                raise ModelError(f"the names of node {position} are not text: export it again")
             for slot, name in enumerate(node.input):
                 if name:
                     self.uses.setdefault(name, []).append(Use(position, slot))

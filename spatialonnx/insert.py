@@ -155,6 +155,10 @@ def _insert(network: onnx.ModelProto, sites: tuple[Site, ...], mask: SiteMask) -
     """A copy of a model with a SpatialPredict node behind each site's ReLU."""
     named = onnx.ModelProto()
     named.CopyFrom(network)
+    for field in ("producer_name", "producer_version", "domain", "doc_string"):
+        named.ClearField(field)
+    named.graph.name = "graph"
+    named.graph.ClearField("doc_string")
     name_nodes(named, frozenset(site.name for site in sites))
     graph = gs.import_onnx(named)
     tensors = graph.tensors()

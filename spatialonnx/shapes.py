@@ -31,10 +31,12 @@ class Shapes:
     Attributes:
         by_name: None where a dimension is dynamic. A tensor whose rank is unknown is missing.
         batch: Images that the shapes are for.
+        dynamic_batch: Whether the file leaves that number open.
     """
 
     by_name: Mapping[str, tuple[Dim, ...]]
     batch: int
+    dynamic_batch: bool
 
     def get(self, name: str) -> tuple[Dim, ...] | None:
         """A tensor's shape; None where not even its rank is known."""
@@ -72,6 +74,7 @@ def infer_shapes(
         del copy.graph.value_info[:]
         for value in copy.graph.output:
             value.type.tensor_type.ClearField("shape")
+    dynamic_batch = any(_is_dynamic(value.type) for value in inputs)
     for value in inputs:
         _fix_input(value.type, (input_shapes or {}).get(value.name))
     first = next((_dims(v.type) for v in inputs if len(_dims(v.type) or ()) >= 3), None)
@@ -83,7 +86,7 @@ def infer_shapes(
     values = [*copy.graph.input, *copy.graph.value_info, *copy.graph.output]
     shapes = {v.name: dims for v in values if (dims := _dims(v.type)) is not None}
     shapes |= {t.name: tuple(t.dims) for t in proto.graph.initializer}
-    return Shapes(shapes, batch)
+    return Shapes(shapes, batch, dynamic_batch)
 
 
 def _light_copy(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -92,7 +95,7 @@ def _light_copy(proto: onnx.ModelProto) -> onnx.ModelProto:
     copy.opset_import.extend(o for o in proto.opset_import if o.domain != DOMAIN)
     copy.functions.extend(proto.functions)
     graph = copy.graph
-    graph.name = proto.graph.name or "shapes"
+    graph.name = "shapes"
     graph.output.extend(proto.graph.output)
     graph.value_info.extend(proto.graph.value_info)
     for tensor in proto.graph.initializer:
@@ -130,11 +133,15 @@ def _fix_input(value: TypeProto, wanted: tuple[int, ...] | None) -> None:
         tensor.ClearField("shape")
         for size in wanted:
             tensor.shape.dim.add().dim_value = size
-    elif tensor.HasField("shape") and len(tensor.shape.dim) >= 3:
-        first = tensor.shape.dim[0]
-        if not first.HasField("dim_value") or first.dim_value <= 0:
-            first.Clear()
-            first.dim_value = 1
+    elif _is_dynamic(value):
+        tensor.shape.dim[0].Clear()
+        tensor.shape.dim[0].dim_value = 1
+
+
+def _is_dynamic(value: TypeProto) -> bool:
+    """Whether an input of images leaves its first dimension open."""
+    dims = _dims(value)
+    return dims is not None and len(dims) >= 3 and not dims[0]
 
 
 def _dims(value: TypeProto) -> tuple[Dim, ...] | None:
