@@ -32,7 +32,13 @@ class TrainingData:
 
 
 def open_training_data(
-    data: str, test: str | None, *, size: int | None, channels: int | None
+    data: str,
+    test: str | None = None,
+    *,
+    size: int | None = None,
+    channels: int | None = None,
+    preprocessing: Preprocessing | None = None,
+    untrusted: bool = False,
 ) -> TrainingData:
     """Opens both splits.
 
@@ -41,22 +47,26 @@ def open_training_data(
         test: The test split; None takes the built-in set's own.
         size: Side of the images in pixels; None leaves it to the set.
         channels: 1 or 3; None leaves it to the set.
+        preprocessing: What a model's metadata say; None takes the set's customary values.
+        untrusted: Whether `data` came out of a model, which may only name a built-in set.
 
     Raises:
         UsageError: If `data` is not built in and `test` is missing.
         DataError: If there are no labels.
-        SpatialOnnxError: If a set is unknown, missing or damaged.
+        SpatialOnnxError: If a set is unknown, missing, damaged or not to be trusted.
     """
     parsed = parse_spec(data)
     if parsed.kind in BUILT_IN:
         place = f"@{parsed.path}" if parsed.path else ""
         train, test = f"{parsed.kind}:train{place}", test or f"{parsed.kind}{place}"
-    elif test is None:
+    elif test is None and not untrusted:
         raise UsageError(f"--data {data} has no test split of its own: name one with --test")
     else:
-        train = data
-    preprocessing = choose_preprocessing(test, size=size, channels=channels)
-    train_set, test_set = open_dataset(train, preprocessing), open_dataset(test, preprocessing)
+        train, test = data, test or data
+    if preprocessing is None:
+        preprocessing = choose_preprocessing(test, size=size, channels=channels)
+    train_set = open_dataset(train, preprocessing, untrusted=untrusted)
+    test_set = open_dataset(test, preprocessing, untrusted=untrusted)
     if train_set.labels is None or test_set.labels is None:
         raise DataError(f"{train if train_set.labels is None else test} has no labels")
     classes = train_set.classes or int(train_set.labels.max()) + 1

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from models.checkpoint import load_weights, read_checkpoint
 from models.data import choose_preprocessing
 from models.images import count_correct
-from models.networks import NETWORKS, NetworkSpec, build_network
+from models.networks import NETWORKS, NetworkSpec
+from models.restore import add_shape_options, restore_network
 from spatialonnx.datasets import Preprocessing, open_dataset, public_name
 from spatialonnx.datasets.preprocessing import METADATA_KEY
 from spatialonnx.errors import SpatialOnnxError, UsageError
@@ -219,14 +219,8 @@ def _parser() -> argparse.ArgumentParser:
     add("-o", "--output", type=Path, required=True, help="the ONNX file to write")
     add("--exporter", choices=get_args(Exporter), default="dynamo")
     add("--force", action="store_true", help="replace an existing output")
-    group = parser.add_argument_group(
-        "for a checkpoint that models.train did not write (defaults: torchvision's)"
-    )
-    group.add_argument("--width", type=int)
-    group.add_argument("--classes", type=int, default=1000)
-    group.add_argument("--channels", type=int, choices=(1, 3), default=3)
-    group.add_argument("--size", type=int, default=224, help="side of the images in pixels")
-    group.add_argument("--data", help="measure this set and record it; images are of --size")
+    add("--data", help="measure this set and record it; images are of the network's size")
+    add_shape_options(parser)
     return parser
 
 
@@ -245,21 +239,13 @@ def _run(options: argparse.Namespace) -> None:
     check_writable(options.output)
     if options.output.exists() and not options.force:
         raise UsageError(f"{options.output} exists: name another file with -o or add --force")
-    checkpoint = read_checkpoint(options.weights)
-    spec = NetworkSpec(
-        options.network, options.classes, options.channels, options.width, options.size
-    )
-    if "network" in checkpoint.note:
-        spec = NetworkSpec(**checkpoint.note["network"])
-        if spec.name != options.network:
-            raise UsageError(f"{options.weights} holds {spec.name}, not {options.network}")
-    model = build_network(spec)
-    load_weights(model, checkpoint.tensors, new_head=False)
-    facts = dict(checkpoint.note.get("facts", {}))
+    network = restore_network(options.weights, options.network, options)
+    spec, facts = network.spec, dict(network.facts)
     if options.data is not None:
-        facts = _measure(model, spec, options.data)
+        facts = _measure(network.model, spec, options.data)
     shape = (spec.in_channels, spec.image_size, spec.image_size)
-    save_model(export_onnx(model, shape, facts, exporter=options.exporter), options.output)
+    proto = export_onnx(network.model, shape, facts, exporter=options.exporter)
+    save_model(proto, options.output)
     print(f"wrote {options.output}", file=sys.stderr)
 
 

@@ -1,0 +1,35 @@
+"""Learning from the dense network's answers (Hinton et al., arXiv 1503.02531)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["Distillation"]
+
+
+class Distillation:
+    """A loss that draws a network's answers to those of its teacher.
+
+    Args:
+        teacher: The dense network; it is used in eval mode and left as it is otherwise.
+        temperature: Divides the logits of both before their softmax.
+        share: Weight of the teacher's answers; the rest is the cross-entropy with the labels.
+    """
+
+    def __init__(self, teacher: nn.Module, *, temperature: float = 4.0, share: float = 0.9) -> None:
+        self.teacher = teacher.eval()
+        self.temperature = temperature
+        self.share = share
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """Returns the loss on images [N, C, H, W] with labels [N]."""
+        with torch.no_grad():
+            soft = functional.log_softmax(self.teacher(images) / self.temperature, 1)
+        logits = model(images)
+        own = functional.log_softmax(logits / self.temperature, 1)
+        # The square keeps the gradient's size, whatever the temperature.
+        teaching = functional.kl_div(own, soft, reduction="batchmean", log_target=True)
+        teaching = teaching * self.temperature**2
+        answering = functional.cross_entropy(logits, labels)
+        loss: Tensor = self.share * teaching + (1 - self.share) * answering
+        return loss
