@@ -49,7 +49,7 @@ def read_members(place: Path, names: Sequence[str]) -> dict[str, Bytes]:
         raise DataError(f"{place}: damaged or cut-off archive ({error}); get it again") from None
     for name in names:
         if name not in found:
-            raise DataError(f"{place}: holds no {name}: is it the archive of another set?")
+            raise DataError(f"{place}: holds no {name}: cut off, or the archive of another set")
     return found
 
 

@@ -15,7 +15,7 @@ from spatialonnx.datasets.imagenet import CLASSES, has_imagenet, read_imagenet
 from spatialonnx.datasets.preprocessing import Pixels, Preprocessing
 from spatialonnx.datasets.stl10 import has_stl10, read_stl10
 from spatialonnx.datasets.tiny_imagenet import has_tiny_imagenet, read_tiny_imagenet
-from spatialonnx.errors import DataNotInstalledError
+from spatialonnx.errors import DataError, DataNotInstalledError
 
 DATA_VARIABLE = "SPATIALONNX_DATA"
 SYSTEM_FOLDER = Path("/usr/share/datasets")
@@ -201,13 +201,13 @@ def find_set(row: BuiltIn, path: str = "") -> Path:
         DataNotInstalledError: with the way to get the set.
     """
     if path:
-        roots = [Path(path).expanduser()]
+        roots = [user_path(path)]
     else:
         roots = [Path(part) for part in os.environ.get(DATA_VARIABLE, "").split(os.pathsep) if part]
         roots.append(SYSTEM_FOLDER)
     for root in roots:
         for place in (*(root / folder for folder in row.folders), root):
-            if row.holds(place):
+            if _holds(row, place):
                 return place
     if row.shipped is not None and not path and row.holds(row.shipped):
         return row.shipped
@@ -219,6 +219,30 @@ def find_set(row: BuiltIn, path: str = "") -> Path:
         f"{row.name} is not installed (looked in {looked}): {package}put {row.files} into "
         f"{SYSTEM_FOLDER / row.folders[0]} or ${DATA_VARIABLE}/{row.folders[0]}"
     )
+
+
+def _holds(row: BuiltIn, place: Path) -> bool:
+    """Whether a set lies at a path; one that may not be looked at holds nothing."""
+    try:
+        return row.holds(place)
+    except OSError:
+        return False
+
+
+def user_path(text: str) -> Path:
+    """A path as the user wrote it, `~` replaced.
+
+    Raises:
+        DataError: there is no such user, or the text cannot be a path.
+    """
+    try:
+        if b"\0" in os.fsencode(text):
+            raise DataError(f"{text!r} is no path")
+        return Path(text).expanduser()
+    except UnicodeEncodeError:
+        raise DataError(f"{text!r} is no path") from None
+    except RuntimeError:
+        raise DataError(f"{text}: no such user: write the whole path") from None
 
 
 def installed_sets() -> dict[str, Path]:

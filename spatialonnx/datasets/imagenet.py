@@ -85,10 +85,11 @@ def _is_split(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     try:
-        names = [path.name for path in folder.iterdir()]
+        return any(
+            _WNID.fullmatch(path.name) or _FLAT.fullmatch(path.name) for path in folder.iterdir()
+        )
     except OSError:
         return False
-    return any(_WNID.fullmatch(name) or _FLAT.fullmatch(name) for name in names)
 
 
 def _read_flat(root: Path, place: Path) -> Pictures:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
-from spatialonnx.datasets.builtin import BUILT_IN, IMAGENET, find_set
+from spatialonnx.datasets.builtin import BUILT_IN, IMAGENET, find_set, user_path
 from spatialonnx.datasets.dataset import Dataset, PixelDataset
 from spatialonnx.datasets.folder import read_folder
 from spatialonnx.datasets.image_files import FileDataset, Pictures
@@ -54,15 +53,14 @@ def open_dataset(
             f"the file names the data set {spec!r}, but a file may only name a built-in one: "
             "give it yourself with --data"
         )
-    path = Path(parsed.path).expanduser()
     if parsed.kind == "npz":
-        return _checked(read_npz(spec, path), input_shape)
+        return _checked(read_npz(spec, user_path(parsed.path)), input_shape)
     if parsed.kind == "python":
         return _checked(call_user_code(spec, parsed.path), input_shape)
     if parsed.kind == "folder":
         fitting = preprocessing or _customary(IMAGENET, input_shape, any_size=True)
         check_shape(spec, fitting.shape, input_shape)
-        return FileDataset(spec, read_folder(path), fitting)
+        return FileDataset(spec, read_folder(user_path(parsed.path)), fitting)
     if parsed.kind not in BUILT_IN:
         raise UsageError(_unknown(parsed))
     return _open_built_in(parsed, preprocessing, input_shape)

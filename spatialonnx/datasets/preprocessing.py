@@ -17,7 +17,7 @@ from spatialonnx.errors import DataError, ModelError
 METADATA_KEY = "spatialonnx.input"
 """Key of an ONNX file's `metadata_props` under which a model carries its preprocessing."""
 
-_LARGEST_SIDE = 16384  # Beyond any CNN's input; a model file must not make us allocate more.
+_LARGEST_SIDE = 4096  # Beyond any CNN's input; a model file must not make us allocate more.
 
 Pixels = NDArray[np.uint8]
 
@@ -160,9 +160,12 @@ class Preprocessing:
         box = (0.0, 0.0, float(image.width), float(image.height))
         if self.resize is not None:
             box = _crop_box(image.size, self.resize, self.size)
-        if box != (0.0, 0.0, float(width), float(height)) or image.size != (width, height):
+        if (box[2] - box[0], box[3] - box[1]) != (width, height):
             # The box makes Pillow compute the crop alone, not all of the resized picture.
             image = image.resize((width, height), Image.Resampling.BILINEAR, box=box)
+        elif image.size != (width, height):
+            left, top, right, bottom = (round(edge) for edge in box)
+            image = image.crop((left, top, right, bottom))
         return np.asarray(image, np.uint8).reshape(height, width, self.channels)
 
     def apply(self, pixels: Pixels) -> NDArray[np.float32]:

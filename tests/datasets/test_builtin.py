@@ -61,9 +61,7 @@ def test_the_variable_may_name_several_folders(
 
 def test_a_path_is_the_only_place_looked_at(tmp_path: Path) -> None:
     put_mnist(tmp_path / "system" / "mnist")
-    with pytest.raises(
-        DataNotInstalledError, match=r"mnist is not at .*where: put t10k-images"
-    ):
+    with pytest.raises(DataNotInstalledError, match=r"mnist is not at .*where: put t10k-images"):
         find_set(BUILT_IN["mnist"], str(tmp_path / "elsewhere"))
 
 

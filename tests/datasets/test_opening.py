@@ -14,7 +14,13 @@ from support.datafiles import (
 )
 
 from spatialonnx.datasets import Preprocessing, builtin, open_dataset, public_name
-from spatialonnx.errors import DataError, DataNotInstalledError, InputError, UsageError
+from spatialonnx.errors import (
+    DataError,
+    DataNotInstalledError,
+    InputError,
+    SpatialOnnxError,
+    UsageError,
+)
 
 PIXELS = random_pixels(6, 28, 28)
 LABELS = np.array([3, 0, 9, 1, 5, 5], np.uint8)
@@ -167,6 +173,13 @@ def test_a_set_of_pictures_opens_by_name(data: Path) -> None:
     assert dataset.images(np.arange(4)).shape == (4, 3, 64, 64) and dataset.classes == 2
     with pytest.raises(DataError, match="images are 3 x 64 x 64"):
         open_dataset("tiny-imagenet", input_shape=(3, 224, 224))
+
+
+@pytest.mark.parametrize("kind", ["folder:", "npz:", "fashion-mnist@"])
+@pytest.mark.parametrize("path", ["~no_such_user_here/x", "a" * 5000, "a\0b", "\ud800"])
+def test_paths_that_cannot_be_are_known_errors(kind: str, path: str) -> None:
+    with pytest.raises(SpatialOnnxError):
+        open_dataset(kind + path)
 
 
 def test_damage_reaches_the_user_as_one_line(data: Path) -> None:
