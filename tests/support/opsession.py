@@ -118,6 +118,10 @@ def open_op(
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = _FATAL
+    if build_info()["sanitizers"]:
+        # Otherwise tensors and scratch are pieces of one allocation, with no guards in between.
+        options.enable_cpu_mem_arena = False
+        options.enable_mem_pattern = False
     options.register_custom_ops_library(str(library_path()))
     with instruction_set(isa):
         inner = ort.InferenceSession(
