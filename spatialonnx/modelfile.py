@@ -57,7 +57,7 @@ def load_model(path: Path) -> ModelFile:
     if not path.is_file():
         raise ModelError(f"there is no model file {path}")
     try:
-        proto = onnx.load(str(path), load_external_data=False)
+        proto = _read(path)
     except (DecodeError, ValueError, TypeError) as error:
         raise ModelError(
             f"{path} is not a complete ONNX model ({_first_line(error)}); export it again"
@@ -75,6 +75,11 @@ def load_model(path: Path) -> ModelFile:
             f"{path}: its external data cannot be loaded ({_first_line(error)})"
         ) from None
     return ModelFile(path, proto, sha256_files(path, *external))
+
+
+def _read(path: Path) -> onnx.ModelProto:
+    """Parses a file as protobuf; onnx would choose the format by the name's ending."""
+    return onnx.load(str(path), format="protobuf", load_external_data=False)
 
 
 def _external_files(proto: onnx.ModelProto, path: Path) -> list[Path]:
@@ -140,8 +145,7 @@ def check_replaceable(path: Path, source_sha256: str, *, force: bool) -> None:
     if force or not path.exists():
         return
     try:
-        proto = onnx.load(str(path), load_external_data=False)
-        ours = get_metadata(proto)
+        ours = get_metadata(_read(path))
     except (DecodeError, ValueError, TypeError, OSError):
         ours = {}
     if "stage" not in ours or ours.get("source_sha256") != source_sha256:
@@ -206,7 +210,7 @@ def find_model(folder: Path, stages: tuple[str, ...]) -> Path:
         if path.name.endswith(".missed.onnx"):
             continue
         try:
-            stage = model_stage(onnx.load(str(path), load_external_data=False))
+            stage = model_stage(_read(path))
         except (DecodeError, ValueError, TypeError, OSError):
             continue
         found.setdefault(stage, []).append(path)
