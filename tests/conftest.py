@@ -1,8 +1,15 @@
-"""Rules for the whole suite."""
+"""Rules and files for the whole suite."""
 
 import os
+import shutil
 
 import pytest
+from hypothesis import settings
+from support.trained import TinyFiles, write_tiny
+
+# No test is timed: a busy machine is no error.
+settings.register_profile("spatialonnx", deadline=None)
+settings.load_profile("spatialonnx")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -13,3 +20,19 @@ def pytest_runtest_makereport(item, call):
         report.outcome = "failed"
         report.longrepr = f"skipped in CI: {report.longrepr}"
     return report
+
+
+@pytest.fixture(scope="session")
+def tiny_files(tmp_path_factory) -> TinyFiles:
+    """The tiny trained network and its images; not to be written to."""
+    return write_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def tiny(tiny_files, tmp_path, monkeypatch) -> TinyFiles:
+    """A copy of them in the test's own folder, which is the working directory."""
+    for path in (tiny_files.model, tiny_files.spatial, tiny_files.data):
+        shutil.copyfile(path, tmp_path / path.name)
+    monkeypatch.chdir(tmp_path)
+    names = (tiny_files.model.name, tiny_files.spatial.name, tiny_files.data.name)
+    return TinyFiles(*(tmp_path / name for name in names))
