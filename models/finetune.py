@@ -208,6 +208,9 @@ def _run(options: argparse.Namespace) -> None:
         journal=output.with_suffix(".journal.safetensors"),
         objective=objective,
     )
+    weights_path = output.with_suffix(".safetensors")
+    note = {"network": restored.spec.to_json(), "facts": dict(restored.facts)}
+    write_checkpoint(weights_path, Checkpoint(tuned.state_dict(), note))
     proto = export_masked(tuned, restored.spec, masks, images, exporter=options.exporter)
     before, after = certify_tuned(
         masked.proto, proto, baseline, data, options.seed, options.confidence
@@ -216,9 +219,8 @@ def _run(options: argparse.Namespace) -> None:
     met = after.holds(Fraction(str(options.eps)))
     path = output if met else missed_path(output)
     save_model(proto, path)
-    note = {"network": restored.spec.to_json(), "facts": dict(restored.facts)}
-    write_checkpoint(path.with_suffix(".safetensors"), Checkpoint(tuned.state_dict(), note))
-    _report(before, after, path)
+    _report(before, after)
+    say(f"wrote {path} and {weights_path}")
     if not met:
         raise BoundMissedError(
             f"the bound of {options.eps} does not hold on verify (drop "
@@ -307,14 +309,13 @@ def _describe(
         set_metadata(proto, baseline={**get_json(masked.proto, "baseline"), "verify": verify})
 
 
-def _report(before: Measured, after: Measured, path: Path) -> None:
+def _report(before: Measured, after: Measured) -> None:
     for word, part in (("before", before), ("after", after)):
         low, high = part.interval
         say(
             f"{word}: drop {100 * float(part.drop):.2f} points on verify, "
             f"{100 * low:.2f} to {100 * high:.2f}, MACs saved {100 * part.saved_fraction:.2f} %"
         )
-    say(f"wrote {path}")
 
 
 if __name__ == "__main__":
