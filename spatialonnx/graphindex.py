@@ -49,8 +49,9 @@ class GraphIndex:
             ModelError: A name is not text: protobuf hands out undecodable bytes as they are.
         """
         graph = proto.graph
-        values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
-        if not all(isinstance(value.name, str) for value in values):
+        names = [value.name for value in (*graph.input, *graph.output, *graph.value_info)]
+        names += [tensor.name for tensor in graph.initializer]
+        if not all(isinstance(name, str) for name in names):
             raise ModelError("the names of the model's tensors are not text: export it again")
         self.nodes: list[NodeProto] = list(graph.node)
         self.producer: dict[str, int] = {}

@@ -76,8 +76,9 @@ def name_nodes(proto: onnx.ModelProto, reserved: frozenset[str] = frozenset()) -
 def simplify_model(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Simplifies a prepared model; its inputs, outputs, metadata and node order stay.
 
-    Returned as they are: a model too large to be handed over in memory, and one with quantised or
-    half-precision parts, which ONNX Runtime would rewrite for the processor at hand.
+    Returned as they are: a model too large to be handed over in memory, one with sparse weights,
+    which ONNX Runtime does not write back as they were, and one with quantised or half-precision
+    parts, which it would rewrite for the processor at hand.
 
     Raises:
         ModelError: ONNX Runtime cannot load the model.
@@ -85,18 +86,17 @@ def simplify_model(proto: onnx.ModelProto) -> onnx.ModelProto:
     if proto.ByteSize() > _SIZE_LIMIT:
         _LOG.warning("the model is too large to be simplified: its graph is taken as it is")
         return proto
-    if _is_low_precision(proto):
-        _LOG.info("the model has quantised or half-precision parts: its graph is taken as it is")
+    if proto.graph.sparse_initializer or _is_low_precision(proto):
+        _LOG.info("the model has sparse, quantised or half-precision parts: it is not simplified")
         return proto
     optimized = optimize_model(proto)
     result = onnx.ModelProto()
     result.CopyFrom(proto)
     graph = result.graph
-    for field in ("node", "initializer", "sparse_initializer", "value_info"):
+    for field in ("node", "initializer", "value_info"):
         graph.ClearField(field)
     graph.node.extend(_in_order(optimized, proto))
     graph.initializer.extend(optimized.graph.initializer)
-    graph.sparse_initializer.extend(optimized.graph.sparse_initializer)
     graph.value_info.extend(optimized.graph.value_info)
     present = {entry.domain for entry in result.opset_import}
     used = {n.domain for node in graph.node for n in (node, *inner_nodes(node))}

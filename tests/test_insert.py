@@ -485,3 +485,26 @@ def test_weights_from_constant_nodes() -> None:
     values = np.random.default_rng(0).normal(0, 1, (4, 3, 3, 3)).astype(np.float32)
     weight = net.node("Constant", value=numpy_helper.from_array(values))
     check(net.model(net.head(net.relu(net.conv("x", 4, weight=weight)))), 1)
+
+
+@pytest.mark.parametrize("simplify", [True, False])
+def test_sparse_weights(simplify: bool) -> None:
+    net = Net()
+    proto = net.model(net.relu(net.conv("x", 4)), rank=4)
+    dense = proto.graph.initializer.pop(0)
+    values = numpy_helper.to_array(dense).reshape(-1)
+    kept = np.arange(0, values.size, 2)
+    proto.graph.sparse_initializer.append(
+        onnx.SparseTensorProto(
+            values=numpy_helper.from_array(values[kept], dense.name),
+            indices=numpy_helper.from_array(kept.astype(np.int64), "indices"),
+            dims=dense.dims,
+        )
+    )
+    check(proto, 1, simplify=simplify)
+
+
+def test_the_onnx_domain_spelled_out() -> None:
+    proto = residual()
+    proto.opset_import[0].domain = "ai.onnx"
+    check(proto, 3)
