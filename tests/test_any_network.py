@@ -55,7 +55,7 @@ def test_sites_of_large_classifiers(name: str) -> None:
     assert report.conv_macs > 5e8
 
 
-@pytest.mark.parametrize("name", ["densenet121", "inception_v1", "resnet50", "squeezenet"])
+@pytest.mark.parametrize("name", ["densenet121", "inception_v1", "squeezenet"])
 def test_networks_of_the_onnx_package(name: str) -> None:
     report = insert(light_model(name)).report
     assert len(report.sites) == SITES[name]
@@ -148,7 +148,7 @@ def test_thousands_of_nodes() -> None:
     assert report.conv_macs == 800 * 4 * 16 * 36
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(30))
 def test_damaged_files_end_in_one_line(seed: int) -> None:
     """Bytes of a model are changed at random: what still parses is taken or refused, no more."""
     rng = np.random.default_rng(seed)
@@ -167,7 +167,7 @@ def test_damaged_files_end_in_one_line(seed: int) -> None:
         assert "\n" not in str(error)
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(20))
 def test_graphs_wired_at_random_end(seed: int) -> None:
     """Inputs and outputs are renamed at random, into cycles too; attributes get odd values."""
     rng = np.random.default_rng(seed)
