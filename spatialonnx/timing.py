@@ -184,10 +184,12 @@ class NodeTimes:
 class ProfiledSession:
     """A session with ORT's profiler on; its file is read and removed."""
 
-    def __init__(self, model: onnx.ModelProto | Path, runtime: Runtime) -> None:
-        """Opens the session."""
-        self._folder = tempfile.TemporaryDirectory(prefix="spatialonnx-")
-        prefix = Path(self._folder.name) / "profile"
+    def __init__(
+        self, model: onnx.ModelProto | Path, runtime: Runtime, *, profile: bool = True
+    ) -> None:
+        """Opens the session; without ``profile`` it is one like any other."""
+        self._folder = tempfile.TemporaryDirectory(prefix="spatialonnx-") if profile else None
+        prefix = None if self._folder is None else Path(self._folder.name) / "profile"
         self.session = open_session(model, runtime, timed=True, profile=prefix)
 
     def node_times(self, runs: int) -> NodeTimes:
@@ -196,6 +198,7 @@ class ProfiledSession:
         Args:
             runs: How often the session was run.
         """
+        assert self._folder is not None
         try:
             return read_profile(self.session.end_profiling(), runs)
         finally:
