@@ -66,6 +66,10 @@ class AlexNet(nn.Module):
             nn.ReLU(inplace=True),
             nn.Linear(64 * width, num_classes),
         )
+        for module in self.modules():
+            # He's: with torch's default weights, signals fade too much for a short training.
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps images [N, in_channels, H, W] to logits [N, num_classes]."""

@@ -60,9 +60,10 @@ class VGG(nn.Module):
             nn.Dropout(),
             nn.Linear(64 * width, num_classes),
         )
-        for module in self.features:
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        for module in self.modules():
+            # He's: with torch's default weights, signals fade too much for a short training.
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps images [N, in_channels, H, W] to logits [N, num_classes]."""
