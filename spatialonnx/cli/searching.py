@@ -6,13 +6,23 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from spatialonnx.cli.console import percent, points, progress_bar, show, table, warn
 from spatialonnx.cli.options import Common
-from spatialonnx.errors import SpatialOnnxError, UsageError
-from spatialonnx.search.run import Job, Watch, planned_key
+from spatialonnx.errors import UsageError
+from spatialonnx.search.run import Job, Watch, forecast, planned_key
 from spatialonnx.search.trials import Status
 from spatialonnx.study import Study
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_LOOK_AHEAD = 300
+"""Images that a dry run looks at."""
+
+_LITTLE = 0.02
+"""Share of MACs below which a network is said to gain hardly."""
 
 
 @contextlib.contextmanager
@@ -104,5 +114,37 @@ def memory_bytes(text: str | None) -> int | None:
 
 
 def show_plan_ahead(common: Common, job: Job) -> None:
-    """Prints what a search would cost, and the most it could save."""
-    raise SpatialOnnxError("--dry-run is not there yet")
+    """Prints what every mode would cost, and the most it could save."""
+    few = replace(job.split, search=job.split.search[:_LOOK_AHEAD])
+    with progress_bar(common, f"looking at {len(few.search)} images"):
+        ahead = forecast(replace(job, split=few), len(job.split.search))
+    modes = [
+        [
+            mode.mode,
+            f"{mode.targets:,}",
+            f"{mode.patterns:,}",
+            f"{mode.trials:,}",
+            f"{mode.passes:,.0f}",
+            f"{mode.literal_hours:.2f}",
+            f"{mode.hours:.2f}",
+            mode.space,
+            percent(mode.most_saved),
+        ]
+        for mode in ahead.modes
+    ]
+    names = [mode.mode for mode in ahead.modes]
+    sites = [
+        [site.site, percent(site.share), percent(site.zeros)]
+        + [percent(site.most_saved[name]) for name in names]
+        for site in ahead.sites
+    ]
+    columns = ["mode", "targets", "patterns", "trials", "passes", "literal h", "expected h"]
+    lines: list[str | Table] = [
+        table("What a search would cost", [*columns, "masks", "most saved"], modes),
+        table("The most that each site could save", ["site", "share", "zeros", *names], sites),
+        f"from {ahead.samples} images, with the dense network's activations; trials and passes "
+        "are upper limits: options that miss the bound are dropped on the way",
+    ]
+    if max((mode.most_saved for mode in ahead.modes), default=0.0) < _LITTLE:
+        lines.append("this network has too few zeros in patches: it will hardly gain")
+    show(common, ahead.to_json(), lines)

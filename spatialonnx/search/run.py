@@ -31,6 +31,7 @@ from spatialonnx.modelfile import (
     stage_path,
 )
 from spatialonnx.ops import find_predictors, write_plan
+from spatialonnx.search.ahead import LookAhead, look_ahead
 from spatialonnx.search.bounds import Bound
 from spatialonnx.search.coupling import find_groups
 from spatialonnx.search.exhaustive import exhaustive_search
@@ -201,7 +202,7 @@ def check_job(job: Job) -> None:
         check_replaceable(missed_path(path), job.model.sha256, force=job.force)
 
 
-def make_simulator(job: Job) -> Simulator:
+def make_simulator(job: Job) -> SegmentSimulator:
     """The simulator of a job, the dense network run once."""
     return SegmentSimulator(
         job.model.proto,
@@ -211,6 +212,25 @@ def make_simulator(job: Job) -> Simulator:
         baseline=None if job.baseline is None else job.baseline.proto,
         literal=job.literal,
         memory=job.memory,
+    )
+
+
+def forecast(job: Job, search_samples: int) -> LookAhead:
+    """What a search of every mode would cost and could save; no trial is run.
+
+    Args:
+        job: What would be searched, its search part cut down to some hundred images.
+        search_samples: Images that the search would use.
+    """
+    check_job(job)
+    simulator = make_simulator(job)
+    return look_ahead(
+        simulator,
+        patch_size=job.settings.patch_size,
+        patterns=job.settings.patterns,
+        max_clusters=job.settings.max_clusters,
+        groups=find_groups(job.settings.couple, job.model.proto, simulator.sites),
+        search_samples=search_samples,
     )
 
 
@@ -413,6 +433,7 @@ def masked_model(
             "strategy": job.settings.strategy,
             "data": _data_name(job),
             "seed": job.seed,
+            "samples": [len(p) for p in (job.split.search, job.split.select, job.split.verify)],
             "metric": _metric_name(job),
             "confidence": job.confidence,
             "verify": result.verify.to_json(),

@@ -114,6 +114,11 @@ class SegmentSimulator:
         self._isolated: IsolatedTrials | None = None
         self._trials_at_once = _FEWEST
 
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of activations that are kept now."""
+        return self._front.nbytes + self._walk.nbytes
+
     def simulate(
         self, plans: Iterable[Plan], reject_above: Fraction | None = None
     ) -> Iterator[Outcome]:
@@ -159,6 +164,10 @@ class SegmentSimulator:
         self._walk.clear()
         for block in range(len(self._front.blocks)):
             yield self._network.ofmap(number, self._front.activations(block, number))
+
+    def share_behind(self, site: str) -> float:
+        """Share of the network's MACs that a trial of this site alone has to run again."""
+        return float(sum(self._shares[self._number(site) :]))
 
     # -- the four ways -----------------------------------------------------------------------
 
