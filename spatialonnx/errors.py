@@ -11,6 +11,7 @@
         OutputError                an output that cannot, or must not, be written
         UsageError                 options that do not fit together
       BoundMissedError          3  the accuracy bound does not hold on verify
+      NotFasterError            3  a deployed model would not be faster than the original
       SetupError                4  the environment
         LibraryError               the op library is missing or does not load
         ProviderError              an execution provider does not load
@@ -31,6 +32,7 @@ __all__ = [
     "InterruptedSearchError",
     "LibraryError",
     "ModelError",
+    "NotFasterError",
     "OutputError",
     "PlanError",
     "ProviderError",
@@ -84,6 +86,12 @@ class UsageError(InputError):
 
 class BoundMissedError(SpatialOnnxError):
     """The accuracy bound does not hold on verify."""
+
+    exit_code = 3
+
+
+class NotFasterError(SpatialOnnxError):
+    """A deployed model would not be faster than the original."""
 
     exit_code = 3
 

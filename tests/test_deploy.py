@@ -1,0 +1,250 @@
+"""deploy: what is fused, what is certified, what is written, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from support.trained import RUNTIME, TinyFiles, write_tiny
+from typer.testing import CliRunner
+
+from spatialonnx.cli import app
+from spatialonnx.datasets.opening import open_dataset
+from spatialonnx.datasets.split import split_pool
+from spatialonnx.deploy.deployment import DeployJob
+from spatialonnx.deploy.provenance import Provenance, read_provenance
+from spatialonnx.deploy.run import deploy_model
+from spatialonnx.errors import ModelError, UsageError
+from spatialonnx.fuse import dense_form, fuse_sites
+from spatialonnx.masks import full_mask, uniform_mask
+from spatialonnx.metrics import AGREEMENT, TOP1
+from spatialonnx.modelfile import get_json, load_model, save_model, set_metadata
+from spatialonnx.ops import find_fused, find_predictors, write_plan
+
+IMPOSSIBLE = 1e9
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyFiles:
+    return write_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def masked(tiny: TinyFiles, tmp_path: Path) -> Path:
+    """A plan by hand: one probe a patch everywhere."""
+    spatial = load_model(tiny.spatial).proto
+    proto = write_plan(spatial, {p.site: uniform_mask(2, 0b0001) for p in find_predictors(spatial)})
+    set_metadata(proto, stage="masked")
+    save_model(proto, tmp_path / "model.masked.onnx")
+    return tmp_path / "model.masked.onnx"
+
+
+def record_search(path: Path, **values: Any) -> None:
+    proto = load_model(path).proto
+    set_metadata(proto, search={"eps": 0.5, "mode": "uniform-layer", **values})
+    save_model(proto, path)
+
+
+def make_job(path: Path, tiny: TinyFiles, **options: Any) -> DeployJob:
+    dataset = open_dataset(tiny.spec)
+    job = DeployJob(
+        model=load_model(path),
+        dataset=dataset,
+        split=split_pool(len(dataset), 0),
+        metric=TOP1,
+        runtime=RUNTIME,
+        output=path.with_name("model.deploy.onnx"),
+        runs=3,
+    )
+    return replace(job, **options)
+
+
+def run(*arguments: object) -> Any:
+    return CliRunner().invoke(app, [str(a) for a in ("deploy", "--threads", 1, *arguments)])
+
+
+def test_all_sites_are_fused_and_the_file_is_certified(masked: Path, tiny: TinyFiles) -> None:
+    result = run(masked, "--data", tiny.spec, "--fuse", "all", "--runs", 3, "--json")
+    assert result.exit_code == 0, result.stderr
+    value = json.loads(result.stdout)
+    sites = [p.site for p in find_predictors(load_model(masked).proto)]
+    assert value["fused"] == sites and value["dense"] == value["simulated"] == []
+    assert value["eps"] is None and value["bound_met"] is None
+    assert value["verify"]["samples"] == 96
+    assert [site["name"] for site in value["sites"]] == sites
+    assert all(site["dense_ms"] > 0 and site["fused_ms"] > 0 for site in value["sites"])
+    assert all(check["counts_differ"] == 0 for check in value["checked"])
+    assert {"ratio", "ratio_ci95", "machine", "versions", "isa", "threads"} <= value.keys()
+    written = load_model(Path(value["output"]))
+    assert written.stage == "deploy"
+    assert len(find_fused(written.proto)) == len(sites)
+    assert get_json(written.proto, "deploy")["fused"] == sites
+
+
+def test_what_is_certified_is_what_the_masked_model_does(masked: Path, tiny: TinyFiles) -> None:
+    job = make_job(masked, tiny, fuse="all")
+    result = deploy_model(job)
+    assert result.path is not None
+
+    def evaluate(path: Path) -> Any:
+        arguments = ["evaluate", path, "--data", tiny.spec, "--split", "verify", "--json"]
+        done = CliRunner().invoke(app, [str(a) for a in arguments])
+        assert done.exit_code == 0, done.stderr
+        return json.loads(done.stdout)
+
+    simulated, deployed = evaluate(masked), evaluate(result.path)
+    assert deployed["macs"] == simulated["macs"]
+    assert deployed["macs"]["saved_fraction"] == result.verify.saved_fraction > 0
+    assert deployed["accuracy"]["top1"] == simulated["accuracy"]["top1"]
+    assert float(result.verify.baseline - result.verify.drop) == deployed["accuracy"]["top1"]
+
+
+def test_sites_that_gain_too_little_stay_dense_and_nothing_slower_is_written(
+    masked: Path, tiny: TinyFiles
+) -> None:
+    result = run(masked, "--data", tiny.spec, "--guard", IMPOSSIBLE, "--runs", 3, "--json")
+    assert result.exit_code == 3
+    value = json.loads(result.stdout)
+    assert value["fused"] == [] and value["output"] is None
+    assert value["verify"]["drop"] == 0
+    assert all("below the guard" in site["reason"] for site in value["sites"])
+    assert not masked.with_name("model.deploy.onnx").exists()
+    assert "nothing is written" in result.stderr and "% of the MACs" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("error: not faster")
+
+
+def test_none_fused_is_the_dense_network(masked: Path, tiny: TinyFiles) -> None:
+    result = deploy_model(make_job(masked, tiny, fuse="none"))
+    assert result.path is not None and result.verify.drop == 0 and result.verify.saved == 0
+    proto = load_model(result.path).proto
+    assert proto.graph.node == dense_form(load_model(masked).proto).graph.node
+    assert {site.reason for site in result.sites} == {"--fuse none"}
+
+
+def test_a_site_whose_mask_is_full_is_not_timed(masked: Path, tiny: TinyFiles) -> None:
+    proto = load_model(masked).proto
+    first, *others = [p.site for p in find_predictors(proto)]
+    save_model(write_plan(proto, {first: full_mask(2)}), masked)
+    result = deploy_model(make_job(masked, tiny, fuse="all"))
+    assert result.sites[0].reason == "its mask is full" and result.sites[0].time is None
+    assert result.names("fused") == others
+
+
+def test_a_bound_that_does_not_hold_leaves_the_model_under_another_name(
+    masked: Path, tiny: TinyFiles
+) -> None:
+    record_search(masked, eps=0.0)
+    result = run(masked, "--data", tiny.spec, "--fuse", "all", "--runs", 3, "--json")
+    value = json.loads(result.stdout)
+    assert value["verify"]["drop"] > 0 and value["bound_met"] is False
+    assert result.exit_code == 3
+    assert value["output"].endswith("model.deploy.missed.onnx")
+    assert Path(value["output"]).exists()
+    assert not masked.with_name("model.deploy.onnx").exists()
+    assert "does not hold on verify" in result.stderr
+
+
+def test_a_bound_that_holds_is_said_to(masked: Path, tiny: TinyFiles) -> None:
+    record_search(masked)
+    result = run(masked, "--data", tiny.spec, "--fuse", "all", "--runs", 3)
+    assert result.exit_code == 0, result.stderr
+    assert "bound 50 points: met" in result.stdout
+
+
+def test_where_dense_sites_miss_the_bound_they_predict_again(masked: Path, tiny: TinyFiles) -> None:
+    """As of a network tuned with its masks on: without them it is another one."""
+    model = load_model(masked)
+    sites = [p.site for p in find_predictors(model.proto)]
+    original = replace(model, proto=fuse_sites(model.proto, sites, []))
+    options = {"baseline": original, "metric": AGREEMENT, "guard": IMPOSSIBLE}
+    dense = deploy_model(make_job(masked, tiny, **options))
+    assert dense.verify.drop > 0 and dense.names("dense") == sites
+    result = deploy_model(make_job(masked, tiny, eps=Fraction(0), **options))
+    assert result.bound_met and result.verify.drop == 0
+    assert result.names("simulated") == sites
+    assert "without its predictions the bound is missed" in result.sites[0].reason
+
+
+def test_verify_is_the_part_that_the_search_did_not_choose_by(
+    masked: Path, tiny: TinyFiles
+) -> None:
+    record_search(masked, seed=3, samples=[40, 50, 60])
+    result = run(masked, "--data", tiny.spec, "--fuse", "none", "--runs", 1, "--json")
+    assert json.loads(result.stdout)["verify"]["samples"] == 60
+
+
+def test_provenance_is_read_back(masked: Path) -> None:
+    record_search(masked, eps=0.02, confidence=0.95, metric="agreement", seed=7, samples=[1, 2, 3])
+    expected = Provenance(Fraction(1, 50), 0.95, "agreement", 7, (1, 2, 3))
+    assert read_provenance(load_model(masked).proto) == expected
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"eps": "0.1"},
+        {"eps": 2},
+        {"eps": True},
+        {"confidence": "high"},
+        {"seed": -1},
+        {"samples": [1, 2]},
+        {"samples": [1, 2, "3"]},
+    ],
+)
+def test_damaged_provenance_is_refused(masked: Path, damage: dict[str, Any]) -> None:
+    record_search(masked, **damage)
+    with pytest.raises(ModelError, match="search is damaged"):
+        read_provenance(load_model(masked).proto)
+
+
+def test_a_metric_of_the_users_own_must_be_named_again(masked: Path, tiny: TinyFiles) -> None:
+    record_search(masked, metric="own function")
+    result = run(masked, "--data", tiny.spec)
+    assert result.exit_code == 2
+    assert "--metric" in result.stderr
+
+
+def test_other_data_than_the_searchs_is_a_warning(masked: Path, tiny: TinyFiles) -> None:
+    record_search(masked, data="fashion-mnist")
+    result = deploy_model(make_job(masked, tiny, fuse="none"))
+    assert any("searched on fashion-mnist" in note for note in result.notes)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"fuse": "some"}, "auto, all, none"), ({"guard": 0.0}, "--guard"), ({"runs": 0}, "--runs")],
+)
+def test_options_out_of_range_are_refused(
+    masked: Path, tiny: TinyFiles, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        make_job(masked, tiny, **options)
+
+
+def test_a_model_that_is_not_masked_is_refused(tiny: TinyFiles) -> None:
+    with pytest.raises(ModelError, match="no masked model: run spatialonnx search"):
+        make_job(tiny.spatial, tiny)
+
+
+def test_a_file_of_another_model_is_not_replaced(masked: Path, tiny: TinyFiles) -> None:
+    output = masked.with_name("model.deploy.onnx")
+    output.write_bytes(b"mine")
+    result = run(masked, "--data", tiny.spec, "--fuse", "none", "--runs", 1)
+    assert result.exit_code == 2 and output.read_bytes() == b"mine"
+
+
+def test_a_model_fixed_to_a_batch_is_timed_in_that_batch(masked: Path, tiny: TinyFiles) -> None:
+    proto = load_model(masked).proto
+    for value in (*proto.graph.input, *proto.graph.value_info, *proto.graph.output):
+        if value.type.tensor_type.shape.dim:
+            value.type.tensor_type.shape.dim[0].dim_value = 5
+    save_model(onnx.shape_inference.infer_shapes(proto), masked)
+    result = deploy_model(make_job(masked, tiny, fuse="all"))
+    assert result.job.batch == 5 and result.path is not None
+    assert np.isfinite(result.ratio.value)
