@@ -33,6 +33,9 @@ _FORMAT = 1
 _LARGEST_MASK = 1 << 26
 """Bytes of a mask beyond which a study file is taken for damaged."""
 
+_BROKEN = (sqlite3.Error, UnicodeError)
+"""SQLite's complaint about a damaged file may quote bytes that are no text."""
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS trials (
@@ -88,7 +91,7 @@ class Study:
             self._lock = _take_lock(path)
         try:
             self._db = self._connect(readonly)
-        except (sqlite3.Error, StudyError) as error:
+        except (*_BROKEN, StudyError) as error:
             self._release()
             if isinstance(error, StudyError):
                 raise
@@ -316,14 +319,14 @@ class Study:
     def _query(self, sql: str, values: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         try:
             yield from self._db.execute(sql, values)
-        except sqlite3.Error as error:
+        except _BROKEN as error:
             raise StudyError(f"{self.path} is damaged ({error}): name another study") from None
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         try:
             yield self._db
-        except sqlite3.Error as error:
+        except _BROKEN as error:
             raise OutputError(
                 f"cannot write {self.path}: {error}; free some space, then run the same command "
                 "again: it continues"
