@@ -44,6 +44,9 @@ def read_members(place: Path, names: Sequence[str]) -> dict[str, Bytes]:
         raise
     except FileNotFoundError:
         raise DataNotInstalledError(f"{place} is missing: put it there") from None
+    except tarfile.ReadError:
+        # Its own text lists what each kind of compression says, over several lines.
+        raise DataError(f"{place}: not a tar archive, or damaged; get it again") from None
     except Exception as error:
         # tarfile, gzip, zlib, bz2 and lzma each raise their own kinds.
         raise DataError(f"{place}: damaged or cut-off archive ({error}); get it again") from None

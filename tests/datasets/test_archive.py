@@ -70,6 +70,14 @@ def test_a_cut_off_archive_is_named(tmp_path: Path, keep: int) -> None:
         read_members(place, ["b.bin", "c.txt", "z"])
 
 
+def test_what_is_no_archive_is_named_in_few_words(tmp_path: Path) -> None:
+    (tmp_path / "set.tar.gz").write_text("hello")
+    with pytest.raises(
+        DataError, match=r"set\.tar\.gz: not a tar archive, or damaged; get it again$"
+    ):
+        read_members(tmp_path / "set.tar.gz", ["a.bin"])
+
+
 def test_a_member_of_absurd_size_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
