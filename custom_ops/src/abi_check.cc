@@ -16,15 +16,21 @@ SPATIALONNX_ORT_SLOTS(X)
 
 static_assert(offsetof(OrtApiBase, GetApi) == offsetof(abi::ApiBase, GetApi));
 
-static_assert(abi::kFail == ORT_FAIL && abi::kInvalidArgument == ORT_INVALID_ARGUMENT &&
-              abi::kRuntimeException == ORT_RUNTIME_EXCEPTION);
-static_assert(abi::kFloat == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT &&
-              abi::kUint16 == ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT16 &&
-              abi::kInt64 == ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64);
-static_assert(abi::kRequired == INPUT_OUTPUT_REQUIRED && abi::kOptional == INPUT_OUTPUT_OPTIONAL);
-static_assert(abi::kCpuInput == OrtMemTypeCPUInput && abi::kCpuOutput == OrtMemTypeCPUOutput &&
-              abi::kDefault == OrtMemTypeDefault);
-static_assert(abi::kArenaAllocator == OrtArenaAllocator);
+// Values of two different enums, ours and ORT's.
+#define EQUAL(ours, theirs) static_assert(static_cast<int>(abi::ours) == static_cast<int>(theirs))
+EQUAL(kFail, ORT_FAIL);
+EQUAL(kInvalidArgument, ORT_INVALID_ARGUMENT);
+EQUAL(kRuntimeException, ORT_RUNTIME_EXCEPTION);
+EQUAL(kFloat, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT);
+EQUAL(kUint16, ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT16);
+EQUAL(kInt64, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64);
+EQUAL(kRequired, INPUT_OUTPUT_REQUIRED);
+EQUAL(kOptional, INPUT_OUTPUT_OPTIONAL);
+EQUAL(kCpuInput, OrtMemTypeCPUInput);
+EQUAL(kCpuOutput, OrtMemTypeCPUOutput);
+EQUAL(kDefault, OrtMemTypeDefault);
+EQUAL(kArenaAllocator, OrtArenaAllocator);
+#undef EQUAL
 
 // A newer ORT may append slots to OrtCustomOp; it reads only those of the version we state.
 static_assert(sizeof(OrtCustomOp) >= sizeof(abi::CustomOp));
