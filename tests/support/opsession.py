@@ -14,14 +14,15 @@ import pytest
 from numpy.typing import NDArray
 from onnx import NodeProto, helper, numpy_helper
 
-from spatialonnx.library import build_info, library_path
+from spatialonnx import session
+from spatialonnx.library import build_info
+from spatialonnx.session import Runtime
 
 ISAS: tuple[str, ...] = tuple(build_info()["supported"])
 """The instruction sets that the library has kernels for and this machine runs."""
 
 DOMAIN = "spatialonnx"
 NODE = "the node"
-_FATAL = 4
 
 
 class OpSession:
@@ -115,14 +116,7 @@ def open_op(
         ir_version=8,
         opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid(DOMAIN, 1)],
     )
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = _FATAL
-    if build_info()["sanitizers"]:
-        # Otherwise tensors and scratch are pieces of one allocation, with no guards in between.
-        options.enable_cpu_mem_arena = False
-        options.enable_mem_pattern = False
-    options.register_custom_ops_library(str(library_path()))
+    options = session.session_options(Runtime("cpu", threads))
     with instruction_set(isa):
         inner = ort.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
@@ -161,10 +155,10 @@ def frozen(**arrays: NDArray[Any]) -> tuple[tuple[str, bytes, str, tuple[int, ..
     return tuple((name, a.tobytes(), a.dtype.str, a.shape) for name, a in arrays.items())
 
 
-def expect_error(session: OpSession, feeds: Mapping[str, Any], *parts: str) -> None:
+def expect_error(op: OpSession, feeds: Mapping[str, Any], *parts: str) -> None:
     """Asserts that a run ends in an ORT error whose message holds all the parts."""
     with pytest.raises(Exception) as error:
-        session.run(**feeds)
+        op.run(**feeds)
     # ORT's exception types are made by its binding: they share no base but Exception.
     assert type(error.value).__module__.startswith("onnxruntime"), error.value
     for part in parts:
