@@ -57,9 +57,8 @@ def test_a_search_that_is_stopped_goes_on(tmp_path, stops, rejecting):
     runs: dict = {}
     for stop in stops:
         simulator = FakeSimulator(WORLD, rejecting, stop_after=stop)
-        with Study(tmp_path / "s.db") as study:
-            with contextlib.suppress(KeyboardInterrupt):
-                search(study, simulator)
+        with Study(tmp_path / "s.db") as study, contextlib.suppress(KeyboardInterrupt):
+            search(study, simulator)
         for spread, times in simulator.runs.items():
             runs[spread] = runs.get(spread, 0) + times
     simulator = FakeSimulator(WORLD, rejecting)

@@ -1,0 +1,76 @@
+"""Doctor: what it finds, and what it calls broken."""
+
+import pytest
+
+from spatialonnx import doctor
+from spatialonnx.doctor import Finding, examine
+from spatialonnx.errors import LibraryError
+
+
+def found(findings, what):
+    (finding,) = [f for f in findings if f.what == what]
+    return finding
+
+
+@pytest.fixture
+def versions(monkeypatch):
+    """Lets a test say which of the two runtimes are installed."""
+    real = doctor._version
+
+    def install(cpu, gpu):
+        pretended = {"onnxruntime": cpu, "onnxruntime-gpu": gpu}
+        monkeypatch.setattr(
+            doctor, "_version", lambda name: pretended[name] if name in pretended else real(name)
+        )
+
+    return install
+
+
+def test_this_machine_is_in_order():
+    findings = examine()
+    assert all(f.good for f in findings if not f.optional)
+    assert found(findings, "ops in ONNX Runtime").found == "run"
+    assert "libspatialonnx_ops" in found(findings, "op library").found
+    assert found(findings, "provider CPU").found == "loads"
+    assert any(f.what.startswith("data set fashion-mnist") and f.good for f in findings)
+
+
+def test_two_runtimes_side_by_side_are_broken(versions):
+    versions("1.23.0", "1.31.0")
+    finding = found(examine(), "one ONNX Runtime")
+    assert not finding.good and finding.state == "BROKEN"
+    assert "pip uninstall onnxruntime onnxruntime-gpu" in finding.found
+
+
+@pytest.mark.parametrize(("cpu", "gpu"), [("1.23.0", None), (None, "1.31.0")])
+def test_either_runtime_is_in_order(versions, cpu, gpu):
+    versions(cpu, gpu)
+    findings = examine()
+    assert found(findings, "one ONNX Runtime").good
+    # The one that is not installed is not missed.
+    assert all(f.good for f in findings if f.what in ("onnxruntime", "onnxruntime-gpu"))
+
+
+def test_a_missing_library_is_broken(monkeypatch):
+    def missing(*args, **options):
+        raise LibraryError("the op library is not built: run pip install .")
+
+    monkeypatch.setattr(doctor, "build_info", missing)
+    monkeypatch.setattr(doctor, "open_session", missing)
+    findings = examine()
+    for what in ("op library", "ops in ONNX Runtime"):
+        assert found(findings, what).state == "BROKEN"
+        assert "pip install" in found(findings, what).found
+
+
+def test_states_of_findings():
+    assert Finding("a", "b").state == "ok"
+    assert Finding("a", "b", good=False, optional=True).state == "-"
+    assert Finding("a", "b", good=False).state == "BROKEN"
+
+
+def test_a_missing_data_set_is_optional(monkeypatch, tmp_path):
+    monkeypatch.setenv("SPATIALONNX_DATA", str(tmp_path))
+    finding = found(examine(), "data set imagenet")
+    assert finding.state == "-"
+    assert "imagenet" in finding.found.lower()
