@@ -77,10 +77,6 @@ class Measured:
         """Whether the bound is met."""
         return self.drop <= eps if self.upper is None else self.upper <= float(eps)
 
-    def holds_drop(self, eps: Fraction) -> bool:
-        """Whether the drop itself is within ``eps``, whatever its uncertainty."""
-        return self.drop <= eps
-
     def to_json(self) -> dict[str, Any]:
         """The object that ``search --json`` prints for a part."""
         result: dict[str, Any] = {

@@ -38,6 +38,7 @@ def demo(common: Common) -> None:
         ["accuracy, dense", percent(float(answer.verify.baseline))],
         ["MACs saved on verify", percent(answer.verify.saved_fraction)],
         ["drop on verify", points(float(answer.verify.drop))],
+        ["upper limit of the drop (95 %)", points(answer.verify.upper or 0.0)],
         ["bound", f"{answer.bound}: {'met' if answer.bound_met else 'MISSED'}"],
         ["trials", report.trials],
         ["time", f"{result.seconds:.0f} s"],

@@ -346,7 +346,7 @@ def _certify(
             measured[key] = (certifier.measure(plan, select, watch.samples), None)
         on_select, on_verify = measured[key]
         looked_at += bool(key)
-        if key and not on_select.holds_drop(bound.eps(on_select.baseline)):
+        if key and not on_select.holds(bound.eps(on_select.baseline)):
             continue
         if on_verify is None:
             watch.say("verify")
