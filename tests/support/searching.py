@@ -1,0 +1,126 @@
+"""Searches of the tiny network: jobs, and a search that is killed again and again."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from support.trained import RUNTIME, TinyFiles
+
+from spatialonnx.datasets.opening import open_dataset
+from spatialonnx.datasets.split import split_pool
+from spatialonnx.metrics import TOP1
+from spatialonnx.modelfile import load_model
+from spatialonnx.ops import read_plan
+from spatialonnx.search.bounds import parse_bounds
+from spatialonnx.search.run import Job, Watch, search_masks
+from spatialonnx.search.settings import Settings
+from spatialonnx.study import Study
+
+
+def make_job(files: TinyFiles, folder: Path, eps: str = "0.05", **changes: Any) -> Job:
+    """A search of the tiny network that writes into a folder."""
+    dataset = changes.pop("dataset", None) or open_dataset(files.spec)
+    job = Job(
+        model=load_model(files.spatial),
+        dataset=dataset,
+        split=split_pool(len(dataset), 0),
+        seed=0,
+        bounds=parse_bounds(eps),
+        settings=Settings(patterns=(1, 6, 8, 9, 14)),
+        metric=TOP1,
+        runtime=RUNTIME,
+        study=folder / "study.db",
+        output=folder / "out.masked.onnx",
+    )
+    return replace(job, **changes)
+
+
+def read_journal(path: Path) -> list[list[Any]]:
+    """Every record of a study, times left out."""
+    with Study(path, readonly=True) as study:
+        return [
+            [
+                record.pass_name,
+                record.target,
+                record.option,
+                record.plan_key,
+                str(record.outcome.score),
+                record.outcome.saved,
+                record.outcome.kl,
+                str(record.outcome.rejected_at),
+            ]
+            for record in study.records()
+        ]
+
+
+def read_masks(path: Path) -> dict[str, Any]:
+    """The plan that a model carries, as lists."""
+    plan = read_plan(load_model(path).proto)
+    return {site: [mask.patch_size, mask.mask.tolist()] for site, mask in plan.items()}
+
+
+def log_runs(log: Path) -> None:
+    """Notes every trial that is run and journalled, in a file of its own."""
+    add = Study.add
+
+    def noted(self: Study, key: str, *args: Any) -> None:
+        add(self, key, *args)
+        with log.open("a") as stream:
+            stream.write(f"{key}\n")
+
+    Study.add = noted  # type: ignore[method-assign]
+
+
+def die_at(seed: int) -> Watch:
+    """Kills this process some trials from now, at a random moment."""
+    draw = random.Random(seed)
+    left = [draw.randint(1, 9)]
+
+    def trial(_: object) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            delay = draw.random() * 0.01
+            threading.Thread(target=kill_after, args=(delay,), daemon=True).start()
+
+    return Watch(trial=trial)
+
+
+def kill_after(seconds: float) -> None:
+    """``kill -9`` on this very process."""
+    time.sleep(seconds)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main() -> None:
+    """Arguments: spatial model, data, folder, number of kills. Writes what came of it as JSON.
+
+    Every search is a forked process, so that everything is imported once.
+    """
+    spatial, data, folder = map(Path, sys.argv[1:4])
+    kills = int(sys.argv[4])
+    files = TinyFiles(spatial, spatial, data)
+    endings = []
+    for attempt in range(kills + 1):
+        child = os.fork()
+        if child == 0:
+            log_runs(folder / "runs.txt")
+            watch = die_at(attempt) if attempt < kills else Watch()
+            search_masks(make_job(files, folder), watch)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        endings.append(os.waitstatus_to_exitcode(status))
+    runs = (folder / "runs.txt").read_text().split()
+    sys.stdout.write(json.dumps({"endings": endings, "runs": runs}))
+
+
+if __name__ == "__main__":
+    main()
