@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spatialonnx.cli.options import Common
+from spatialonnx.errors import OutputError
 from spatialonnx.evaluate import SiteCounts
 
 out = Console(highlight=False, soft_wrap=True)
@@ -22,12 +25,24 @@ _NUMBER = re.compile(r"[-+]?\d+(,\d{3})*(\.\d+)?( %| points)?$")
 
 
 def show(common: Common, value: dict[str, Any], lines: Sequence[str | Table]) -> None:
-    """Prints a command's result: one JSON object, or lines and tables."""
-    if common.json:
-        print(json.dumps(value, allow_nan=False, default=str))  # noqa: T201
-    elif not common.quiet:
-        for line in lines:
-            out.print(Text(line) if isinstance(line, str) else line)
+    """Prints a command's result: one JSON object, or lines and tables.
+
+    Raises:
+        OutputError: Standard output cannot be written, as on a full disk.
+    """
+    try:
+        if common.json:
+            print(json.dumps(value, allow_nan=False, default=str))  # noqa: T201
+        elif not common.quiet:
+            for line in lines:
+                out.print(Text(line) if isinstance(line, str) else line)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # What is left in the buffer would fail once more when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OutputError(f"cannot write standard output: {error.strerror}") from None
 
 
 def warn(common: Common, text: str) -> None:
