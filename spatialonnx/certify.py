@@ -140,7 +140,12 @@ class Certifier:
         self._runs: dict[bytes, DenseRun] = {}
 
     def measure(
-        self, plan: Plan | None, samples: Samples, progress: Progress | None = None
+        self,
+        plan: Plan | None,
+        samples: Samples,
+        progress: Progress | None = None,
+        *,
+        confidence: float | None = None,
     ) -> Measured:
         """Measures a plan on samples.
 
@@ -149,6 +154,7 @@ class Certifier:
                 the model carries.
             samples: Where to measure.
             progress: Told how many samples are done.
+            confidence: Of the upper limit, in place of the certifier's own.
         """
         check_images(samples, self._network.image_shape)
         dense = self._run_dense(samples)
@@ -163,7 +169,7 @@ class Certifier:
             outputs,
             saved=sum(count * per_output[site] for site, count in skipped.items()),
             conv_total=(report.conv_macs or 0) * len(samples),
-            confidence=self._confidence,
+            confidence=confidence or self._confidence,
         )
 
     def _run_dense(self, samples: Samples) -> DenseRun:

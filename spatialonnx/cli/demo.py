@@ -33,12 +33,13 @@ def demo(common: Common) -> None:
         result = run_demo(Path(), common.runtime(), watch)
     report = result.report
     (answer,) = report.results
+    low, high = answer.verify.interval
     rows: list[list[object]] = [
         ["sites with a SpatialPredict op", len(result.insertion.report.sites)],
         ["accuracy, dense", percent(float(answer.verify.baseline))],
         ["MACs saved on verify", percent(answer.verify.saved_fraction)],
         ["drop on verify", points(float(answer.verify.drop))],
-        ["upper limit of the drop (95 %)", points(answer.verify.upper or 0.0)],
+        ["95 % interval of the drop", f"{100 * low:+.2f} to {100 * high:+.2f} points"],
         ["bound", f"{answer.bound}: {'met' if answer.bound_met else 'MISSED'}"],
         ["trials", report.trials],
         ["time", f"{result.seconds:.0f} s"],

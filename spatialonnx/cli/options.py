@@ -81,6 +81,15 @@ Confidence = Annotated[
         show_default="the drop itself decides",
     ),
 ]
+SelectConfidence = Annotated[
+    float | None,
+    typer.Option(
+        "--select-confidence",
+        help="The same where plans are chosen, on select: a margin against plans that hold there "
+        "by chance, as 0.95.",
+        show_default="as --confidence",
+    ),
+]
 PatchSize = Annotated[int, typer.Option("--patch-size", help="Side of a patch: 2, 3 or 4.")]
 Batch = Annotated[int, typer.Option("--batch", help="Images in a timed run.", min=1)]
 Runs = Annotated[int, typer.Option("--runs", help="Timed runs of each model.", min=1)]

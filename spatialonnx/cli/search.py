@@ -22,6 +22,7 @@ from spatialonnx.cli.options import (
     Resize,
     SearchSamples,
     Seed,
+    SelectConfidence,
     SelectSamples,
     Std,
     VerifySamples,
@@ -48,6 +49,7 @@ def search(
         ),
     ] = "0.01",
     confidence: Confidence = None,
+    select_confidence: SelectConfidence = None,
     data: Data = None,
     mode: Annotated[
         str,
@@ -90,6 +92,14 @@ def search(
             help="Sites optimised jointly: none, block, stage or a JSON file of lists of names.",
         ),
     ] = "none",
+    goal: Annotated[
+        str,
+        typer.Option(
+            "--goal",
+            help="What accuracy is weighed against: macs, or latency (time saved by SpatialConv, "
+            "measured on this machine with these --threads).",
+        ),
+    ] = "macs",
     metric: Metric = "top1",
     baseline: Baseline = None,
     search_samples: SearchSamples = None,
@@ -178,6 +188,7 @@ def search(
         max_clusters=max_clusters,
         top=top,
         couple=couple,
+        goal=goal,
     )
     job = Job(
         model=source,
@@ -192,6 +203,7 @@ def search(
         output=output or stage_path(source.path, "masked"),
         baseline=None if baseline is None else load_model(baseline),
         confidence=confidence,
+        select_confidence=select_confidence,
         force=common.force,
         time_budget=None if time_budget is None else 60 * time_budget,
         max_trials=max_trials,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -35,7 +36,13 @@ from spatialonnx.search.ahead import LookAhead, look_ahead
 from spatialonnx.search.bounds import Bound
 from spatialonnx.search.coupling import find_groups
 from spatialonnx.search.exhaustive import exhaustive_search
-from spatialonnx.search.greedy import greedy_search
+from spatialonnx.search.greedy import Weigh, greedy_search
+from spatialonnx.search.latency import (
+    MOST_PLANS,
+    Latency,
+    measure_latency,
+    rank_plans,
+)
 from spatialonnx.search.modes import MODES, Groups
 from spatialonnx.search.settings import SearchReport, SearchResult, Settings
 from spatialonnx.search.targets import Layout
@@ -64,6 +71,8 @@ class Job:
         runtime: Provider and threads.
         baseline: The original network, where the model was tuned with its masks on.
         confidence: Of the upper limit that must meet the bound; None = the drop itself.
+        select_confidence: The same on select, where plans are chosen: a margin against choosing
+            a plan that only looks good there; None = as ``confidence``.
         study: The journal's file.
         output: Where the model goes; several bounds put ``.eps...`` into the name.
         force: Replace files that are not ours.
@@ -85,11 +94,17 @@ class Job:
     output: Path
     baseline: ModelFile | None = None
     confidence: float | None = None
+    select_confidence: float | None = None
     force: bool = False
     time_budget: float | None = None
     max_trials: int | None = None
     memory: int | None = None
     literal: bool = False
+
+    @property
+    def search_samples(self) -> Samples:
+        """The images that trials run on."""
+        return Samples(self.dataset, self.split.search)
 
 
 @dataclass(frozen=True)
@@ -147,16 +162,17 @@ def search_masks(job: Job, watch: Watch | None = None) -> SearchReport:
             report=watch.trial,
             off_is_dense=job.baseline is None,
         )
+        latency = keep_latency(job, study, watch)
         walked: frozenset[str] | None = None
         interrupted = False
         try:
-            walked = run_strategy(job, trials, groups)
+            walked = run_strategy(job, trials, groups, latency)
         except BudgetSpent:
             pass
         except KeyboardInterrupt:
             interrupted = True
             watch.say("stopping: certifying the best plan so far (Ctrl-C again stops at once)")
-        results = tuple(certify_bounds(job, simulator, study, walked, watch))
+        results = tuple(certify_bounds(job, simulator, study, walked, watch, latency))
         count, forward, trial_seconds = study.totals()
         report = SearchReport(
             model=job.model.path,
@@ -193,6 +209,7 @@ def check_job(job: Job) -> None:
             "model, then search model.spatial.onnx"
         )
     check_confidence(job.confidence)
+    check_confidence(job.select_confidence)
     if MODES[job.settings.mode].by_patch:
         layout = Layout(find_sites(job.model.proto).sites, job.settings.patch_size)
         for site in layout.sites:
@@ -206,7 +223,7 @@ def make_simulator(job: Job) -> SegmentSimulator:
     """The simulator of a job, the dense network run once."""
     return SegmentSimulator(
         job.model.proto,
-        Samples(job.dataset, job.split.search),
+        job.search_samples,
         metric=job.metric,
         runtime=job.runtime,
         baseline=None if job.baseline is None else job.baseline.proto,
@@ -234,7 +251,27 @@ def forecast(job: Job, search_samples: int) -> LookAhead:
     )
 
 
-def run_strategy(job: Job, trials: Trials, groups: Groups) -> frozenset[str]:
+def keep_latency(job: Job, study: Study, watch: Watch) -> Latency | None:
+    """What predictions save in time, measured once a study; None where MACs are the goal."""
+    if not _by_time(job):
+        return None
+
+    def measure() -> str:
+        return measure_latency(
+            job.model.proto,
+            job.search_samples,
+            job.runtime,
+            patch_size=job.settings.patch_size,
+            patterns=job.settings.patterns,
+            progress=lambda site: watch.say(f"timing site {site}"),
+        ).to_text()
+
+    return Latency.from_text(study.keep("latency", measure))
+
+
+def run_strategy(
+    job: Job, trials: Trials, groups: Groups, latency: Latency | None = None
+) -> frozenset[str]:
     """Runs all trials of a job's strategy; they are in the study afterwards.
 
     Returns:
@@ -247,7 +284,10 @@ def run_strategy(job: Job, trials: Trials, groups: Groups) -> frozenset[str]:
         final = exhaustive_search(trials, layout, settings.patterns, groups)
     else:
         mode = MODES[settings.mode]
-        final = greedy_search(trials, mode, layout, settings.patterns, groups, settings.top)
+        weigh: Weigh | None = None
+        if latency is not None:
+            weigh = functools.partial(latency.weigh, samples=trials.simulator.samples)
+        final = greedy_search(trials, mode, layout, settings.patterns, groups, settings.top, weigh)
     return frozenset(trial.key for trial in final)
 
 
@@ -272,7 +312,12 @@ def study_about(job: Job, groups: Groups) -> dict[str, Any]:
         "metric fingerprint": sha256_bytes(job.metric.name.encode()),
         "provider": job.runtime.provider,
         "onnxruntime": runtime_version(),
+        **({"goal": "latency", "threads": job.runtime.threads} if _by_time(job) else {}),
     }
+
+
+def _by_time(job: Job) -> bool:
+    return job.settings.goal == "latency"
 
 
 def _data_name(job: Job) -> str:
@@ -296,7 +341,12 @@ def study_key(job: Job, groups: Groups) -> str:
 
 
 def certify_bounds(
-    job: Job, simulator: Simulator, study: Study, walked: frozenset[str] | None, watch: Watch
+    job: Job,
+    simulator: Simulator,
+    study: Study,
+    walked: frozenset[str] | None,
+    watch: Watch,
+    latency: Latency | None = None,
 ) -> Sequence[SearchResult]:
     """Chooses, certifies and writes one plan a bound.
 
@@ -307,6 +357,7 @@ def certify_bounds(
         walked: The plans to choose from: those of this walk alone, so that the answer does not
             depend on what else the study saw; None = a walk that was cut short: any plan.
         watch: Who is told how far it got.
+        latency: What predictions save in time, where that is the goal.
     """
     records = [r for r in study.records() if walked is None or r.plan_key in walked]
     certifier = Certifier(
@@ -319,7 +370,11 @@ def certify_bounds(
     measured: dict[str, tuple[Measured, Measured | None]] = {}
     results = []
     for bound, path in zip(job.bounds, output_paths(job), strict=True):
-        result = _certify(job, bound, simulator, study, records, certifier, measured, watch)
+        candidates = best_trials(records, simulator, bound.eps(simulator.baseline))
+        if latency is not None:
+            watch.say("comparing the time that plans save")
+            candidates = fastest_trials(job, study, candidates, latency)
+        result = _certify(job, bound, simulator, study, candidates, certifier, measured, watch)
         results.append(_write(job, result, path, study))
     return results
 
@@ -329,21 +384,23 @@ def _certify(
     bound: Bound,
     simulator: Simulator,
     study: Study,
-    records: Sequence[Record],
+    candidates: Sequence[tuple[int, Fraction, str]],
     certifier: Certifier,
     measured: dict[str, tuple[Measured, Measured | None]],
     watch: Watch,
 ) -> SearchResult:
     """The best trial whose drop also holds on select, measured on verify."""
-    eps = bound.eps(simulator.baseline)
     select = Samples(job.dataset, job.split.select)
     verify = Samples(job.dataset, job.split.verify)
     looked_at = 0
-    for saved, drop, key in [*best_trials(records, simulator, eps), (0, Fraction(0), "")]:
+    for saved, drop, key in [*candidates, (0, Fraction(0), "")]:
         plan = study.plan(key) if key else {}
         if key not in measured:
             watch.say(f"select: plan {looked_at + 1}")
-            measured[key] = (certifier.measure(plan, select, watch.samples), None)
+            measured[key] = (
+                certifier.measure(plan, select, watch.samples, confidence=job.select_confidence),
+                None,
+            )
         on_select, on_verify = measured[key]
         looked_at += bool(key)
         if key and not on_select.holds(bound.eps(on_select.baseline)):
@@ -385,6 +442,16 @@ def best_trials(
         if trial.feasible(eps) and trial.drop is not None:
             found.setdefault(record.plan_key, (saved, trial.drop, record.plan_key))
     return sorted(found.values(), key=lambda item: (-item[0], item[1]))
+
+
+def fastest_trials(
+    job: Job, study: Study, candidates: Sequence[tuple[int, Fraction, str]], latency: Latency
+) -> list[tuple[int, Fraction, str]]:
+    """Trials, the one that saves the most time first; only those that save the most MACs."""
+    by_key = {key: (saved, drop, key) for saved, drop, key in candidates[:MOST_PLANS]}
+    plans = {key: study.plan(key) for key in by_key}
+    ranked = rank_plans(latency, job.model.proto, job.search_samples, job.runtime, plans)
+    return [by_key[key] for key in ranked]
 
 
 def output_paths(job: Job) -> tuple[Path, ...]:
@@ -431,6 +498,7 @@ def masked_model(
             "bound_met": result.bound_met,
             "mode": job.settings.mode,
             "strategy": job.settings.strategy,
+            "goal": job.settings.goal,
             "data": _data_name(job),
             "seed": job.seed,
             "samples": [len(p) for p in (job.split.search, job.split.select, job.split.verify)],
