@@ -15,7 +15,7 @@ import re
 import sqlite3
 import zlib
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -187,6 +187,13 @@ class Study:
     def _set_meta(self, **values: str) -> None:
         with self._writing() as db:
             db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(values.items()))
+
+    def keep(self, key: str, make: Callable[[], str]) -> str:
+        """A text that was made once, so that a search which is continued goes by the same."""
+        known = self.meta()
+        if key not in known:
+            self._set_meta(**{key: make()})
+        return self.meta()[key]
 
     def count_verify_read(self) -> int:
         """Counts that verify was read; returns how often so far."""

@@ -8,7 +8,7 @@ least saving for the accuracy it brings back.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import TypeVar
 
@@ -27,6 +27,7 @@ from spatialonnx.search.trials import Candidate, Trial, Trials
 FIRST, LAYER = "first", "layer"
 CHUNK = 1024
 Pair = TypeVar("Pair")
+Weigh = Callable[[Target, Sequence[Option]], list[Option]]
 
 
 def greedy_search(
@@ -36,6 +37,7 @@ def greedy_search(
     patterns: Sequence[int],
     groups: Groups,
     top: int | None = None,
+    weigh: Weigh | None = None,
 ) -> list[Trial]:
     """Runs all passes of a mode.
 
@@ -46,6 +48,7 @@ def greedy_search(
         patterns: What the first level tries.
         groups: Coupled sites.
         top: Keep only the best options of every target; None = all.
+        weigh: Puts something else in the place of the MACs that options of a layer save.
 
     Returns:
         The trials of the layer pass, in order.
@@ -58,6 +61,8 @@ def greedy_search(
             children.setdefault(merge.parent(target), []).append(options)
         choices = _merge_pass(trials, merge.name, children, layout)
     ranked = {t: rank_options(o, trials, top) for t, o in choices.items()}
+    if weigh:
+        ranked = {t: weigh(t, options) for t, options in ranked.items()}
     return [trial for trial, _ in layer_pass(trials, list(ranked.values()), layout)]
 
 

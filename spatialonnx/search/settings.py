@@ -14,6 +14,7 @@ from spatialonnx.search.bounds import Bound
 from spatialonnx.search.modes import MODES
 
 STRATEGIES = ("greedy", "exhaustive")
+GOALS = ("macs", "latency")
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Settings:
         max_clusters: Largest number of clusters of a channel's map; 0 = one patch each.
         top: Options kept per target; None = all.
         couple: ``none``, ``block``, ``stage`` or a file.
+        goal: ``macs`` or ``latency``: what the walk and the final choice weigh accuracy against.
     """
 
     mode: str = "uniform-layer"
@@ -37,6 +39,7 @@ class Settings:
     max_clusters: int = 0
     top: int | None = None
     couple: str = "none"
+    goal: str = "macs"
 
     def __post_init__(self) -> None:
         """Fills in all patterns; refuses what does not fit together.
@@ -48,6 +51,8 @@ class Settings:
             raise UsageError(f"--mode {self.mode}: use {', '.join(MODES)}")
         if self.strategy not in STRATEGIES:
             raise UsageError(f"--strategy {self.strategy}: use {', '.join(STRATEGIES)}")
+        if self.goal not in GOALS:
+            raise UsageError(f"--goal {self.goal}: use {' or '.join(GOALS)}")
         if self.strategy == "exhaustive" and self.mode != "uniform-layer":
             raise UsageError("--strategy exhaustive goes with --mode uniform-layer alone")
         check_patch_size(self.patch_size)
@@ -137,6 +142,7 @@ class SearchReport:
             "model": str(self.model),
             "mode": self.settings.mode,
             "strategy": self.settings.strategy,
+            "goal": self.settings.goal,
             "complete": self.complete,
             "trials": self.trials,
             "forward_samples": self.forward_samples,
