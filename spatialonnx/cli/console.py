@@ -106,7 +106,8 @@ def progress_bar(common: Common, text: str) -> Iterator[tuple[Progress, Any]]:
         TimeRemainingColumn(),
         console=err,
         transient=True,
-        disable=common.quiet,
+        # Where nobody looks, the bar would leave an empty line among the messages.
+        disable=common.quiet or not err.is_terminal,
     )
     with bar:
         yield bar, bar.add_task(text, total=None, best="")
