@@ -20,7 +20,7 @@ from spatialonnx.errors import OutputError
 from spatialonnx.evaluate import SiteCounts
 
 out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
 _NUMBER = re.compile(r"[-+]?\d+(,\d{3})*(\.\d+)?( %| points)?$")
 
 
