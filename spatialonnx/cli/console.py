@@ -35,7 +35,7 @@ def show(common: Common, value: dict[str, Any], lines: Sequence[str | Table]) ->
             print(json.dumps(value, allow_nan=False, default=str))  # noqa: T201
         elif not common.quiet:
             for line in lines:
-                out.print(Text(line) if isinstance(line, str) else line)
+                out.print(printable(line) if isinstance(line, str) else line)
         sys.stdout.flush()
     except BrokenPipeError:
         raise
@@ -48,7 +48,12 @@ def show(common: Common, value: dict[str, Any], lines: Sequence[str | Table]) ->
 def warn(common: Common, text: str) -> None:
     """A line on standard error."""
     if not common.quiet:
-        err.print(Text(text))
+        err.print(printable(text))
+
+
+def printable(value: object) -> Text:
+    """Text that is never markup and holds no terminal sequences: names come out of files."""
+    return Text("".join(c if c.isprintable() else "\ufffd" for c in str(value)))
 
 
 def percent(part: float) -> str:
@@ -64,13 +69,13 @@ def points(part: float) -> str:
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
     """A table whose columns after the first are right-aligned; cells are never markup."""
     result = Table(
-        title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False
+        title=printable(title), title_justify="left", title_style="bold", box=None, pad_edge=False
     )
     for index, column in enumerate(columns):
         number = index > 0 and bool(rows) and _NUMBER.match(str(rows[0][index])) is not None
         result.add_column(column, justify="right" if number else "left", overflow="fold")
     for row in rows:
-        result.add_row(*(Text(str(cell)) for cell in row))
+        result.add_row(*(printable(cell) for cell in row))
     return result
 
 
