@@ -36,6 +36,13 @@ _LARGEST_MASK = 1 << 26
 _BROKEN = (sqlite3.Error, UnicodeError)
 """SQLite's complaint about a damaged file may quote bytes that are no text."""
 
+_NOT_WRITTEN = (
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+)
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS trials (
@@ -95,6 +102,10 @@ class Study:
             self._release()
             if isinstance(error, StudyError):
                 raise
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NOT_WRITTEN:
+                raise OutputError(
+                    f"cannot write {path}: {error}; free some space or name another with --study"
+                ) from None
             raise StudyError(
                 f"{path} is not a study file ({error}); name another with --study"
             ) from None
