@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from support.models import Net
 
+from spatialonnx.datasets.opening import open_dataset
+from spatialonnx.datasets.preprocessing import Preprocessing
 from spatialonnx.insert import insert_predictors
-from spatialonnx.modelfile import load_model, save_model
+from spatialonnx.modelfile import load_model, save_model, set_metadata
 from spatialonnx.session import Runtime, open_session
 
 CLASSES = 4
@@ -63,15 +65,41 @@ def trained_model() -> onnx.ModelProto:
     weight = net.constant(np.zeros((4 * 49, CLASSES)))
     logits = net.node("MatMul", features, weight)
     proto = net.model(logits, features)
-    x, y = draw_images(400, seed=2)
+    _fit_head(proto, weight, *draw_images(400, seed=2), CLASSES)
+    return proto
+
+
+def fashion_model() -> onnx.ModelProto:
+    """Two sites for 28 x 28 images, fitted to some of the shipped sample, which it names."""
+    values = Preprocessing((28, 28), 1, (0.2860,), (0.3530,))
+    net = Net(("n", 1, 28, 28), seed=5)
+    x = net.relu(net.conv("x", 4, strides=[2, 2]))
+    features = net.node("Flatten", net.relu(net.conv(x, 6, strides=[2, 2])))
+    weight = net.constant(np.zeros((6 * 49, 10)))
+    proto = net.model(net.node("MatMul", features, weight), features)
+    dataset = open_dataset("fashion-mnist-sample", values)
+    assert dataset.labels is not None
+    chosen = np.arange(600)
+    _fit_head(proto, weight, dataset.images(chosen), dataset.labels[chosen], 10)
+    set_metadata(proto, input=values.to_json(), data="fashion-mnist-sample")
+    return proto
+
+
+def _fit_head(
+    proto: onnx.ModelProto,
+    weight: str,
+    x: NDArray[np.float32],
+    y: NDArray[np.int64],
+    classes: int,
+) -> None:
+    """Ridge regression from the second output, the features, which is removed."""
     _, values = open_session(proto, RUNTIME).run({"x": x})
     gram = values.T @ values + 40 * np.eye(values.shape[1], dtype=np.float32)
-    fitted = np.linalg.solve(gram, values.T @ np.eye(CLASSES, dtype=np.float32)[y])
+    fitted = np.linalg.solve(gram, values.T @ np.eye(classes, dtype=np.float32)[y])
     for tensor in proto.graph.initializer:
         if tensor.name == weight:
             tensor.CopyFrom(numpy_helper.from_array(fitted.astype(np.float32), weight))
     del proto.graph.output[1:]
-    return proto
 
 
 def write_tiny(folder: Path, count: int = 240) -> TinyFiles:

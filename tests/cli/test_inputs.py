@@ -1,0 +1,67 @@
+"""From arguments to preprocessing."""
+
+import pytest
+from support.models import plain
+
+from spatialonnx.cli.inputs import Pixels, input_shape, preprocessing_of, read_data
+from spatialonnx.datasets.preprocessing import Preprocessing
+from spatialonnx.errors import UsageError
+from spatialonnx.modelfile import ModelFile, set_metadata
+
+RECORDED = Preprocessing((8, 8), 3, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+
+
+def model_file(tmp_path, recorded=None, **options):
+    proto = plain(**options)
+    if recorded is not None:
+        set_metadata(proto, input=recorded.to_json())
+    return ModelFile(tmp_path / "m.onnx", proto, "0" * 64)
+
+
+def test_the_models_own_preprocessing_is_taken(tmp_path):
+    assert preprocessing_of(model_file(tmp_path, RECORDED), None, Pixels()) == RECORDED
+    assert preprocessing_of(model_file(tmp_path), None, Pixels()) is None
+
+
+def test_flags_override(tmp_path):
+    model = model_file(tmp_path, RECORDED)
+    pixels = Pixels(mean="0.5,0.5,0.5", image_size="16x12", resize=20)
+    found = preprocessing_of(model, None, pixels)
+    assert found.mean == (0.5, 0.5, 0.5) and found.std == RECORDED.std
+    assert found.size == (16, 12) and found.resize == 20
+    without = preprocessing_of(model_file(tmp_path), None, Pixels(mean="0,0,0", std="1,1,1"))
+    assert without == Preprocessing((8, 8), 3, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        Pixels(mean="a,b,c"),
+        Pixels(std="1,nan,1"),
+        Pixels(mean="inf,0,0"),
+        Pixels(image_size="big"),
+        Pixels(image_size="8x"),
+    ],
+)
+def test_flags_that_are_no_numbers(tmp_path, pixels):
+    if pixels == Pixels(image_size="8x"):
+        assert preprocessing_of(model_file(tmp_path, RECORDED), None, pixels).size == (8, 8)
+        return
+    with pytest.raises(UsageError, match="--"):
+        preprocessing_of(model_file(tmp_path, RECORDED), None, pixels)
+
+
+def test_flags_that_do_not_suffice(tmp_path):
+    model = model_file(tmp_path)
+    with pytest.raises(UsageError, match="--mean, --std and --image-size together"):
+        preprocessing_of(model, None, Pixels(mean="0,0,0"))
+
+
+def test_shapes_of_inputs(tmp_path):
+    assert input_shape(model_file(tmp_path)) == (3, 8, 8)
+    assert input_shape(model_file(tmp_path, shape=("n", 3, "h", "w"))) == (3, None, None)
+
+
+def test_a_model_without_data(tmp_path):
+    with pytest.raises(UsageError, match="names no data set"):
+        read_data(model_file(tmp_path), None, Pixels())
