@@ -23,6 +23,7 @@ import argparse
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,11 @@ from spatialonnx.cli.inputs import Pixels, read_data
 from spatialonnx.datasets.dataset import Dataset
 from spatialonnx.datasets.split import split_pool
 from spatialonnx.deploy.deployment import DeployJob, Deployment, Watch
+from spatialonnx.deploy.forms import timed_images
 from spatialonnx.deploy.provenance import read_provenance
 from spatialonnx.deploy.run import deploy_model
 from spatialonnx.evaluate import Evaluation, Samples, evaluate_model
+from spatialonnx.fuse import dense_form
 from spatialonnx.insert import insert_predictors
 from spatialonnx.machine import describe_machine, instruction_set, versions
 from spatialonnx.masks import Plan, SiteMask, full_mask, uniform_mask
@@ -44,6 +47,7 @@ from spatialonnx.metrics import TOP1
 from spatialonnx.modelfile import load_model, save_model, set_metadata
 from spatialonnx.ops import find_predictors, read_plan, write_plan
 from spatialonnx.session import Runtime
+from spatialonnx.timing import Ratio, compare_timings, open_timed, time_alternately
 
 SAVED_BY_HAND = 0.40
 PLANNING_IMAGES = 100
@@ -117,23 +121,38 @@ def compare_end_to_end(result: Deployment, dataset: Dataset) -> dict[str, float]
     }
 
 
+def cpu_ratio(result: Deployment) -> Ratio | None:
+    """The same ratio in processor time, which other processes disturb less; of one thread only."""
+    if result.job.runtime.threads != 1:
+        return None
+    models = [dense_form(result.job.model.proto), result.proto]
+    sessions = [open_timed(model, result.job.runtime) for model in models]
+    images = timed_images(result.job)
+    dense, ours = time_alternately(sessions, images, result.job.runs, clock=time.thread_time)
+    return compare_timings(ours, dense)
+
+
 def report(name: str, result: Deployment, agreement: dict[str, float]) -> dict[str, Any]:
     ratio, verify = result.ratio, result.verify
     fused = len(result.names("fused"))
+    cpu = cpu_ratio(result)
+    own = "-" if cpu is None else f"{cpu.value:.3f}, {cpu.low:.3f}-{cpu.high:.3f}"
     print(
         f"{name:10} {result.job.runtime.threads} threads: saved {verify.saved_fraction:.3f}, drop "
         f"{float(verify.drop):+.4f}, fused {fused} of {len(result.sites)}, ratio {ratio.value:.3f} "
-        f"({ratio.low:.3f}-{ratio.high:.3f}), {'written' if result.path else 'does not pay'}; "
+        f"({ratio.low:.3f}-{ratio.high:.3f}; processor time {own}), "
+        f"{'written' if result.path else 'does not pay'}; "
         f"within 1e-4 {agreement['within']:.3f}, same top-1 {agreement['top1']:.4f}",
         flush=True,
     )
     for site in result.sites:
-        time, cost = site.time, ""
-        if time is not None:
-            cost = f"{1e3 * time.dense:.3f} -> {1e3 * (time.fused + time.layout):.3f} ms"
+        taken, cost = site.time, ""
+        if taken is not None:
+            cost = f"{1e3 * taken.dense:.3f} -> {1e3 * (taken.fused + taken.layout):.3f} ms"
         predicted = f"predicted {site.predicted:.2f}"
         print(f"    {site.name:24} {predicted} {cost:20} {site.form}: {site.reason}")
-    return {"plan": name, **result.to_json(), "agreement": agreement}
+    cpu_value = None if cpu is None else cpu.value
+    return {"plan": name, **result.to_json(), "cpu_ratio": cpu_value, "agreement": agreement}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

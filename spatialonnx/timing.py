@@ -108,6 +108,7 @@ def time_alternately(
     rounds: int,
     *,
     warmup: int = WARMUP,
+    clock: Callable[[], float] = time.perf_counter,
     progress: Progress | None = None,
 ) -> tuple[Timing, ...]:
     """Times sessions in turns.
@@ -117,6 +118,8 @@ def time_alternately(
         images: What they run on, the same for all of them in a round.
         rounds: Timed runs of each session.
         warmup: Runs of each session before that.
+        clock: Another one, such as ``time.thread_time`` for sessions of one thread on a machine
+            that does other things too.
         progress: Told how far it got.
 
     Returns:
@@ -132,9 +135,9 @@ def time_alternately(
             batch = images[number % len(images)]
             for k in order:
                 feeds = {names[k]: batch}
-                start = time.perf_counter()
+                start = clock()
                 sessions[k].run(feeds)
-                elapsed = time.perf_counter() - start
+                elapsed = clock() - start
                 if number >= 0:
                     seconds[k, number] = elapsed
             order.reverse()
