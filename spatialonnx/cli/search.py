@@ -141,7 +141,10 @@ def search(
     ] = False,
     list_study: Annotated[
         Path | None,
-        typer.Option("--list", help="Print the Pareto front of a study; search nothing."),
+        typer.Option(
+            "--list",
+            help="Print the Pareto front of a study, with --verbose all records; search nothing.",
+        ),
     ] = None,
     mean: Mean = None,
     std: Std = None,

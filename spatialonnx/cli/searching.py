@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spatialonnx.cli.console import percent, points, progress_bar, show, table, warn
 from spatialonnx.cli.options import Common
 from spatialonnx.errors import UsageError
+from spatialonnx.macs import fraction
 from spatialonnx.search.run import Job, Watch, forecast, planned_key
 from spatialonnx.search.trials import Status
-from spatialonnx.study import Study
+from spatialonnx.study import Record, Study
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -65,11 +67,16 @@ def default_study(common: Common, job: Job, study: Path | None) -> Job:
 
 
 def list_front(common: Common, path: Path) -> None:
-    """Prints the trials of a study that no other beats in both saving and drop."""
+    """Prints the trials of a study that no other beats in both saving and drop.
+
+    With ``--verbose`` the records of all passes are printed too, in the order of the search.
+    """
     with Study(path, readonly=True) as study:
         about = study.about()
         front = study.pareto_front()
         count = study.count()
+        baseline, total = study.scale()
+        records = list(study.records()) if common.verbose else []
     rows = [
         [percent(saved), points(drop), f"{record.pass_name}: {record.target}", record.option[:60]]
         for saved, drop, record in front
@@ -90,7 +97,39 @@ def list_front(common: Common, path: Path) -> None:
         ],
     }
     title = f"Pareto front of {count} trials, on search samples ({about.get('mode', '?')})"
-    show(common, value, [table(title, ["MACs saved", "drop", "trial", "option"], rows)])
+    tables = [table(title, ["MACs saved", "drop", "trial", "option"], rows)]
+    if common.verbose:
+        value["records"] = [_record(record, baseline, total) for record in records]
+        lines = [[r.pass_name, r.target, r.option, *_outcome(r, baseline, total)] for r in records]
+        columns = ["pass", "target", "option", "MACs saved", "drop", "KL"]
+        tables.append(table("All records", columns, lines))
+    show(common, value, tables)
+
+
+def _record(record: Record, baseline: Fraction, total: int) -> dict[str, object]:
+    """One record for a program; drop and saved are missing where the trial was rejected."""
+    outcome = record.outcome
+    return {
+        "pass": record.pass_name,
+        "target": record.target,
+        "option": record.option,
+        "plan": record.plan_key,
+        "saved_fraction": None if outcome.saved is None else fraction(outcome.saved, total),
+        "drop": None if outcome.score is None else float(baseline - outcome.score),
+        "kl": outcome.kl,
+        "rejected_at": None if outcome.rejected_at is None else float(outcome.rejected_at),
+        "seconds": outcome.seconds,
+    }
+
+
+def _outcome(record: Record, baseline: Fraction, total: int) -> list[str]:
+    """The figures of one record for a person."""
+    outcome = record.outcome
+    saved = "" if outcome.saved is None else percent(fraction(outcome.saved, total))
+    if outcome.score is None:
+        return [saved, f"more than {points(float(outcome.rejected_at or 0))}", ""]
+    kl = "" if outcome.kl is None else f"{outcome.kl:.4f}"
+    return [saved, points(float(baseline - outcome.score)), kl]
 
 
 def memory_bytes(text: str | None) -> int | None:
