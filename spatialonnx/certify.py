@@ -176,7 +176,8 @@ class Certifier:
         key = samples.indices.tobytes()
         if key not in self._runs:
             plan = self._dense.dense_plan
-            outputs, _, _ = _run(self._dense, samples, self._batch, plan, None)
+            batch = self._dense.fixed_batch or self._batch
+            outputs, _, _ = _run(self._dense, samples, batch, plan, None)
             reference = self._metric.reference(outputs, samples.labels)
             score = self._metric.score(outputs, reference)
             self._runs[key] = DenseRun(outputs, reference, score)

@@ -323,7 +323,7 @@ def _dense_outputs(
     network = Network(baseline or proto, runtime)
     plan = network.plan if baseline is not None else network.dense_plan
     parts = []
-    for images in samples.batches(batch):
+    for images in samples.batches(network.fixed_batch or batch):
         outputs = network.run(images, plan)
         parts.append([outputs[name] for name in network.output_names])
     return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
