@@ -234,6 +234,19 @@ def test_sites_that_a_plan_does_not_name_are_off(measured_case):
     assert alone.baseline == 1
 
 
+def test_a_baseline_of_a_fixed_batch(measured_case, tiny_files):
+    proto, samples, plan = measured_case
+    original = load_model(tiny_files.model).proto
+    original.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 7
+    fixed = Certifier(proto, metric=TOP1, runtime=RUNTIME, baseline=original)
+    free = Certifier(proto, metric=TOP1, runtime=RUNTIME)
+    assert fixed.measure(plan, samples).drop == free.measure(plan, samples).drop
+    options = {"runtime": RUNTIME, "metric": AGREEMENT}
+    masked = write_plan(proto, plan)
+    named = evaluate_model(masked, samples, baseline=original, **options)
+    assert named.score == evaluate_model(masked, samples, **options).score
+
+
 def test_a_baseline_of_its_own_is_what_counts(measured_case, tiny_files):
     proto, samples, _ = measured_case
     original = load_model(tiny_files.model).proto

@@ -120,6 +120,21 @@ def test_the_pareto_front_is_listed(searched):
     assert "not a study" in fail(2, "search", "--list", "data.npz")
 
 
+def test_all_records_are_listed(searched):
+    (name,) = studies(searched.model.parent)
+    records = succeed_json("search", "--list", name, "--verbose")["records"]
+    passes = [record["pass"] for record in records]
+    assert passes.count("first") == 9 and passes[-1] == "layer"
+    assert "records" not in succeed_json("search", "--list", name)
+    for record in records:
+        known = record["drop"] is not None
+        assert known == (record["rejected_at"] is None)
+        if not known:
+            assert record["rejected_at"] == 0.1
+    text = succeed("search", "--list", name, "--verbose").stdout
+    assert "All records" in text and "off,off,off" in text
+
+
 def test_markup_in_a_study_is_text(searched):
     (name,) = studies(searched.model.parent)
     with sqlite3.connect(name) as db:
