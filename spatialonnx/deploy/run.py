@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 
 from spatialonnx.certify import Certifier, Measured
+from spatialonnx.datasets.opening import public_name
 from spatialonnx.deploy.deployment import DeployedSite, DeployJob, Deployment, Watch
 from spatialonnx.deploy.forms import choose_forms, measure_sites, timed_images
 from spatialonnx.errors import ModelError
@@ -27,6 +28,8 @@ from spatialonnx.sitecheck import compare_sites, require_equal
 from spatialonnx.timing import Images, Ratio, compare_timings, open_timed, time_alternately
 
 _CHECKED_IMAGES = 4
+OWN_DATA = "own data"
+"""What a search records of data that are no built-in set."""
 
 
 def deploy_model(job: DeployJob, watch: Watch | None = None) -> Deployment:
@@ -131,7 +134,7 @@ def _notes(result: Deployment) -> list[str]:
     job = result.job
     notes = []
     searched = get_json(job.model.proto, "search").get("data")
-    if searched not in (None, job.dataset.name):
+    if searched not in (None, public_name(job.dataset.name) or OWN_DATA):
         notes.append(
             f"the plan was searched on {searched} and is certified on {job.dataset.name}: give "
             "the same data, or verify may hold images that the search chose by"
