@@ -16,6 +16,10 @@ constexpr Variant<PredictPlanes> kKernels[] = {
 #undef X
 };
 
+// Elements from which an output is written past the caches: 16 MiB, more than a core can call its
+// own, so that the next op finds it in memory anyway.
+constexpr std::int64_t kStreamed = std::int64_t{1} << 22;
+
 class SpatialPredict : public Kernel {
  public:
   explicit SpatialPredict(const NodeInfo&) : predict_(choose_variant(kKernels, choose_isa())) {}
@@ -29,6 +33,7 @@ class SpatialPredict : public Kernel {
     task.mask = check_mask(mask, task.grid);
     task.x = x.data<float>();
     task.y = context.output<float>(0, x.shape());
+    task.stream = task.x != task.y && x.count() >= kStreamed;
     const std::array<std::int64_t, 2> counts{task.grid.batch, task.grid.channels};
     task.skipped = context.output<std::int64_t>(1, counts);
     task.false_zero = context.output<std::int64_t>(2, counts);

@@ -19,6 +19,7 @@ struct PredictTask {
   float* y;
   std::int64_t* skipped;     // per plane; null where nobody asks
   std::int64_t* false_zero;  // per plane; null where nobody asks
+  bool stream;               // whether y is too large to stay in a cache until it is read
 };
 
 // Planes [first, last): maps of one channel of one sample, of which there are N * C.

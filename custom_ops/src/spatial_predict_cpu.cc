@@ -87,8 +87,8 @@ inline void spread_over_patches(const MaskBits& mask, std::int64_t width, std::i
 // `size` positions of one block.
 template <int p, bool count>
 inline void predict_block(const MaskBits& mask, const std::uint64_t* patterns, const float* x,
-                          float* y, std::int64_t width, std::int64_t size, Buffers& buffers,
-                          Counts& counts) {
+                          float* y, std::int64_t width, std::int64_t size, bool stream,
+                          Buffers& buffers, Counts& counts) {
   const std::int64_t words = (size + 63) / 64;
   const std::uint64_t* probes = patterns;
   const std::uint64_t* kept = patterns + mask.blocks.words;
@@ -106,7 +106,16 @@ inline void predict_block(const MaskBits& mask, const std::uint64_t* patterns, c
   for (std::int64_t i = 0; i < words; ++i) fired[i] = nonzero[i] & probes[i];
   spread_over_patches<p>(mask, width, words, fired, buffers);
   const std::uint64_t* spread = buffers.spread.data();
-  for (std::int64_t i = 0; i < whole; ++i) copy_kept(x + i * 64, y + i * 64, 64, spread[i] | kept[i]);
+  if (stream && aligned_for_streaming(y)) {
+    for (std::int64_t i = 0; i < whole; ++i) {
+      prefetch(x + size + i * 64);  // the next block, while this one is written
+      stream_kept(x + i * 64, y + i * 64, spread[i] | kept[i]);
+    }
+  } else {
+    for (std::int64_t i = 0; i < whole; ++i) {
+      copy_kept(x + i * 64, y + i * 64, 64, spread[i] | kept[i]);
+    }
+  }
   if (whole < words) {
     copy_kept(x + whole * 64, y + whole * 64, static_cast<int>(size - whole * 64),
               spread[whole] | kept[whole]);
@@ -143,13 +152,14 @@ void predict_planes_of(const PredictTask& task, std::size_t first, std::size_t l
         const std::int64_t rest = size - start;
         predict_block<p, count>(mask, patterns, x + start, y + start, width,
                                 rest < mask.blocks.positions ? rest : mask.blocks.positions,
-                                buffers, counts);
+                                task.stream, buffers, counts);
         patterns += 2 * mask.blocks.words;
       }
     }
     if (task.skipped != nullptr) task.skipped[plane] = counts.skipped;
     if (task.false_zero != nullptr) task.false_zero[plane] = counts.false_zero;
   }
+  if (task.stream) end_streaming();
 }
 
 template <int p>

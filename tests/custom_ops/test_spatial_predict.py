@@ -60,6 +60,21 @@ def test_threads_give_the_same(isa: str, threads: int) -> None:
         assert all(np.array_equal(one[name], two[name]) for name in one)
 
 
+@pytest.mark.parametrize("width", [96, 97])
+@pytest.mark.parametrize("isa", [isa for isa in ISAS if isa != "reference"])
+def test_outputs_too_large_for_a_cache(isa: str, width: int) -> None:
+    """These are written past the caches where rows of patches start at whole cache lines."""
+    rng = np.random.default_rng(6)
+    shape = (8, 57, 97, width)
+    x = make_values(rng, shape, 4, "relu")
+    assert x.size >= 1 << 22
+    feeds = {"x": x, "mask": np.full((1, 1, 1), 0x8421, np.uint16), "patch_size": np.array(4)}
+    expected = predict(isa="reference").run(**feeds)
+    for threads in (1, 2):
+        got = predict(isa=isa, threads=threads).run(**feeds)
+        assert all(np.array_equal(got[name], expected[name]) for name in expected)
+
+
 @given(data=st.data())
 @settings(max_examples=150, deadline=None)
 def test_any_shape_mask_and_values(data: st.DataObject) -> None:
