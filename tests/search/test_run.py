@@ -291,9 +291,9 @@ def test_the_first_that_holds_on_select_is_taken(tiny_files, tmp_path, monkeypat
 
     def holds(self, eps):
         judged.append(self)
-        return len(judged) == 3
+        return len(judged) >= 3
 
-    monkeypatch.setattr("spatialonnx.certify.Measured.holds_drop", holds)
+    monkeypatch.setattr("spatialonnx.certify.Measured.holds", holds)
     report = search_masks(make_job(tiny_files, tmp_path, eps="0.3"))
     with Study(tmp_path / "study.db", readonly=True) as study:
         walk = {r.plan_key for r in study.records("layer")}
@@ -307,6 +307,16 @@ def test_the_first_that_holds_on_select_is_taken(tiny_files, tmp_path, monkeypat
         best = best_trials(records, Baseline(), Fraction(3, 10))
         assert report.results[0].plan == study.plan(best[2][2])
     assert report.results[0].looked_at == 3
+
+
+def test_a_margin_on_select_does_not_tighten_verify(tiny_files, tmp_path):
+    """Plans are chosen by the upper limit on select; the bound is the drop itself on verify."""
+    job = make_job(tiny_files, tmp_path, eps="0.3", select_confidence=0.9)
+    result = search_masks(job).results[0]
+    assert result.select.upper is not None and result.verify.upper is None
+    assert result.select.upper <= 0.3
+    plain = search_masks(make_job(tiny_files, tmp_path, eps="0.3")).results[0]
+    assert result.looked_at >= plain.looked_at
 
 
 # -- what is refused before anything is run --------------------------------------------------------
