@@ -1,0 +1,78 @@
+"""The memory that a search takes against the bound that it was given.
+
+    python benchmarks/search_memory.py resnet18-w64-fashion.onnx --memory 2048
+
+Runs a few trials at every site, which moves the stored activations through the whole network, and
+a few of all sites, which keeps as many of them as the bound allows. Whatever the bound, scores
+and savings are the same: compare the checksums of two runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+import time
+from pathlib import Path
+
+from spatialonnx.datasets import Preprocessing, open_dataset, split_pool
+from spatialonnx.evaluate import Samples
+from spatialonnx.insert import insert_predictors
+from spatialonnx.masks import Plan, uniform_mask
+from spatialonnx.metrics import TOP1
+from spatialonnx.modelfile import get_metadata, load_model
+from spatialonnx.session import Runtime
+from spatialonnx.simulator import SegmentSimulator
+from spatialonnx.simulator.memory import peak_memory, used_memory
+
+_MIB = 1 << 20
+
+
+def main() -> int:
+    """Measures one search; fails where it took more than it was allowed."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--data", default="fashion-mnist")
+    parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--memory", type=int, default=2048, help="the bound, in MiB")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=64)
+    arguments = parser.parse_args()
+    model = load_model(arguments.model)
+    runtime = Runtime("cpu", arguments.threads)
+    proto = insert_predictors(model, runtime=runtime).proto
+    entry = get_metadata(model.proto).get("input")
+    preprocessing = (
+        Preprocessing.from_json(entry)
+        if entry
+        else Preprocessing((28, 28), 1, (0.2860,), (0.3530,))
+    )
+    dataset = open_dataset(arguments.data, preprocessing)
+    split = split_pool(len(dataset), 0, search_samples=arguments.samples)
+    before = used_memory()
+    simulator = SegmentSimulator(
+        proto, Samples(dataset, split.search), metric=TOP1, runtime=runtime,
+        batch=arguments.batch, memory=arguments.memory * _MIB,
+    )  # fmt: skip
+    print(f"{arguments.samples} samples, bound {arguments.memory} MiB")
+    print(f"sessions and baseline {(used_memory() - before) / _MIB:.0f} MiB")
+    names = [site.name for site in simulator.sites]
+    plans: list[Plan] = [{name: uniform_mask(2, 7)} for name in names]
+    # Masks that hardly predict, changed at the last sites: quick, and everything is kept.
+    everywhere = {name: uniform_mask(2, 7) for name in names}
+    plans += [everywhere, everywhere | {names[-1]: uniform_mask(2, 11)}]
+    start, stored, digest = time.perf_counter(), 0, hashlib.sha256()
+    for outcome in simulator.simulate(plans):
+        stored = max(stored, simulator.stored_bytes)
+        digest.update(repr((outcome.score, outcome.saved, outcome.kl)).encode())
+    peak = peak_memory() - before
+    print(f"activations kept: at most {stored / _MIB:.0f} MiB")
+    print(
+        f"peak: {peak / _MIB:.0f} MiB, {'within' if peak <= arguments.memory * _MIB else 'BEYOND'}"
+    )
+    print(f"{len(plans)} trials in {time.perf_counter() - start:.0f} s, {digest.hexdigest()[:16]}")
+    return 0 if peak <= arguments.memory * _MIB else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
