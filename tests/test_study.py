@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spatialonnx.errors import OutputError, SpatialOnnxError, StudyError
@@ -143,6 +143,7 @@ def test_a_record_is_kept_once_and_in_order(tmp_path):
         assert [r.option for r in study.records()] == ["2", "1", "3"]
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(80, 95)), min_size=1, max_size=12))
 def test_the_pareto_front_is_what_no_other_trial_beats(points):
     import tempfile

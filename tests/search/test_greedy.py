@@ -66,7 +66,7 @@ def groupings(draw, sites):
     return list(groups.values())
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(
     data=st.data(),
     world=worlds,
