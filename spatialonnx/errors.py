@@ -24,6 +24,8 @@ raised is a bug and keeps its traceback (exit code 1).
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "BoundMissedError",
     "DataError",
@@ -115,6 +117,15 @@ class DataNotInstalledError(SetupError):
 
 
 class InterruptedSearchError(SpatialOnnxError):
-    """The user pressed Ctrl-C; the best plan so far was kept."""
+    """The user pressed Ctrl-C; the best plan so far was kept.
+
+    Attributes:
+        result: What the search would have answered, as JSON.
+    """
 
     exit_code = 130
+
+    def __init__(self, message: str, result: dict[str, Any] | None = None) -> None:
+        """Keeps what was found so far."""
+        super().__init__(message)
+        self.result = result or {}

@@ -168,7 +168,7 @@ def search(
         show_plan_ahead,
         watching,
     )
-    from spatialonnx.errors import BoundMissedError
+    from spatialonnx.errors import BoundMissedError, InterruptedSearchError
     from spatialonnx.metrics import find_metric
     from spatialonnx.modelfile import load_model, stage_path
     from spatialonnx.patterns import parse_ones_range
@@ -217,8 +217,12 @@ def search(
         show_plan_ahead(common, job)
         return
     job = default_study(common, job, study)
-    with watching(common) as watch:
-        report = search_masks(job, watch)
+    try:
+        with watching(common) as watch:
+            report = search_masks(job, watch)
+    except InterruptedSearchError as stopped:
+        show(common, stopped.result, [])
+        raise
     show(common, report.to_json(), result_lines(report, common.quiet))
     missed = [result for result in report.results if not result.bound_met]
     if missed:

@@ -189,7 +189,8 @@ def search_masks(job: Job, watch: Watch | None = None) -> SearchReport:
     if interrupted:
         written = ", ".join(str(result.path) for result in results)
         raise InterruptedSearchError(
-            f"stopped by Ctrl-C; the best plan so far is {written}; the same command continues"
+            f"stopped by Ctrl-C; the best plan so far is {written}; the same command continues",
+            report.to_json(),
         )
     return report
 
