@@ -285,7 +285,7 @@ def test_ctrl_c_keeps_the_best_plan_and_the_search_goes_on(tiny):
     """The literal search of all 3 x 3 patterns takes a while: Ctrl-C comes in the middle."""
     folder = tiny.model.parent
     arguments = ["search", "--data", "npz:data.npz", "--eps", "0.1", "--patch-size", "3"]
-    arguments += ["--literal", "--study", "s.db"]
+    arguments += ["--literal", "--study", "s.db", "--json"]
     process = subprocess.Popen(
         [*START, *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -294,7 +294,7 @@ def test_ctrl_c_keeps_the_best_plan_and_the_search_goes_on(tiny):
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=120)
+        stdout, stderr = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == 130, stderr
@@ -302,9 +302,11 @@ def test_ctrl_c_keeps_the_best_plan_and_the_search_goes_on(tiny):
     assert "stopped by Ctrl-C; the best plan so far is" in stderr.splitlines()[-1]
     (kept,) = folder.glob("model.masked*.onnx")
     assert load_model(kept).stage == "masked"
+    value = json.loads(stdout)
+    assert value["complete"] is False and value["output"] == kept.name
     done = trials_in(folder / "s.db")
     assert 10 <= done < 1530
-    value = json.loads(run_alone([*arguments, "--max-trials", "5", "--json"], folder).stdout)
+    value = json.loads(run_alone([*arguments, "--max-trials", "5"], folder).stdout)
     assert value["trials"] == done + 5
 
 
