@@ -115,6 +115,14 @@ class Study:
             db = sqlite3.connect(f"file:{_quote(self.path)}?mode=ro", uri=True)
         else:
             db = sqlite3.connect(self.path, isolation_level=None)
+        try:
+            self._prepare(db, readonly)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _prepare(self, db: sqlite3.Connection, readonly: bool) -> None:
         # Looked at before anything is written: setting the journal mode writes already.
         known = dict(db.execute("SELECT name, type FROM sqlite_master"))
         if known and known.get("trials") != "table":
@@ -127,7 +135,6 @@ class Study:
             db.executescript(_SCHEMA)
         db.execute("SELECT key, value FROM meta")
         db.execute("SELECT plan_key, score FROM trials LIMIT 1")
-        return db
 
     def __enter__(self) -> Self:
         """Returns the study."""
