@@ -320,7 +320,8 @@ def cut_graph(proto: ModelProto) -> Cut:
     """Cuts a model with SpatialPredict nodes at its sites.
 
     Raises:
-        ModelError: It has no site, or takes more than one input.
+        ModelError: It has no site, takes more than one input, or reads a site's ofmap in front
+            of the prediction.
     """
     index = GraphIndex(proto)
     predictors = find_predictors(proto)
@@ -333,6 +334,12 @@ def cut_graph(proto: ModelProto) -> Cut:
     inputs = [v.name for v in proto.graph.input if v.name not in weights | promoted]
     if len(inputs) != 1:
         raise ModelError(f"the model must take one image batch, not {', '.join(inputs) or 'none'}")
+    for predictor in predictors:
+        if len(index.uses[predictor.source]) > 1 or predictor.source in index.outputs:
+            raise ModelError(
+                f"site {predictor.site}: something reads its ofmap before it is predicted: insert "
+                "into the original model again"
+            )
     reads = _reads(index, set(index.producer) | {inputs[0]})
     level = {inputs[0]: 0}
     repeatable: set[int] = set()

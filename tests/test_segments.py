@@ -220,6 +220,14 @@ def test_a_model_without_predictions_is_refused() -> None:
         cut_graph(plain(2))
 
 
+def test_an_ofmap_that_others_read_too_is_refused() -> None:
+    proto = inserted(plain(2))
+    source = segments.find_predictors(proto)[0].source
+    proto.graph.output.append(onnx.helper.make_tensor_value_info(source, 1, None))
+    with pytest.raises(ModelError, match="before it is predicted"):
+        cut_graph(proto)
+
+
 def test_two_inputs_are_refused() -> None:
     proto = inserted(plain(2))
     proto.graph.input.append(onnx.helper.make_tensor_value_info("z", 1, ["n", 3]))

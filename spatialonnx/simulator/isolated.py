@@ -88,6 +88,13 @@ class IsolatedTrials:
             masks: One a trial, of this patch size, none of them full.
             least_right: Trials that must have fewer right samples are stopped; None = none is.
         """
+        try:
+            return self._run(masks, least_right)
+        except BaseException:
+            self._runs.clear()  # Ctrl-C may have come between asking for a run and running it
+            raise
+
+    def _run(self, masks: Sequence[SiteMask], least_right: int | None) -> list[IsolatedResult]:
         groups = group_trials(masks, self._map)
         if groups[0].key != self._last_key:
             self._runs.clear()

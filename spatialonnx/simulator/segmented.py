@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -124,29 +123,36 @@ class SegmentSimulator:
     ) -> Iterator[Outcome]:
         """Simulates plans, in order; those of one site in a row are looked at together."""
         least = None if self._literal else self._scorer.least_right(reject_above)
-        pending = ((mask_numbers(self._network.predictors, plan), plan) for plan in plans)
-        ahead: list[Masks] = []
-        while True:
-            ahead += [masks for masks, _ in itertools.islice(pending, 1)] if not ahead else []
-            if not ahead:
-                return
-            first = ahead.pop()
+        for group in self._groups(plans):
+            first = group[0]
             if self._literal:
                 yield self._simulate_literally(first)
             elif len(first) > 1:
                 yield self._simulate_walk(first, least, reject_above)
-            elif not first:
-                yield self._simulate_off()
-            else:
-                group = [first]
-                for masks, _ in pending:
-                    if not _same_site(first, masks):
-                        ahead = [masks]
-                        break
-                    group.append(masks)
-                    if len(group) >= self._trials_at_once:
-                        break
+            elif first:
                 yield from self._simulate_isolated(group, least, reject_above)
+            else:
+                yield self._simulate_off()
+
+    def _groups(self, plans: Iterable[Plan]) -> Iterator[list[Masks]]:
+        """Plans that are looked at together; no plan is taken before it is needed."""
+        pending = (mask_numbers(self._network.predictors, plan) for plan in plans)
+        held: Masks | None = None
+        while True:
+            first = next(pending, None) if held is None else held
+            held = None
+            if first is None:
+                return
+            group = [first]
+            while not self._literal and len(first) == 1 and len(group) < self._trials_at_once:
+                masks = next(pending, None)
+                if masks is None:
+                    break
+                if not _same_site(first, masks):
+                    held = masks
+                    break
+                group.append(masks)
+            yield group
 
     def codes(self, site: str, patch_size: int) -> Iterator[NDArray[np.uint16]]:
         """Zero codes of a site's patches, every site off: [b, C, nH, nW] block by block."""

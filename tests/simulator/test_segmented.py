@@ -21,6 +21,7 @@ from spatialonnx.masks import Plan, SiteMask, full_mask, patch_grid, uniform_mas
 from spatialonnx.metrics import AGREEMENT, TOP1, Metric
 from spatialonnx.modelfile import ModelFile, load_model
 from spatialonnx.patterns import full_pattern, patterns_with_ones
+from spatialonnx.segments import SegmentedNetwork
 from spatialonnx.session import Runtime
 from spatialonnx.simulator import Outcome, SegmentSimulator, WholeModelSimulator
 from spatialonnx.simulator.changes import PatchMap
@@ -261,6 +262,41 @@ def test_plans_are_taken_as_they_are_needed(proto: onnx.ModelProto) -> None:
     assert taken == [0]
     next(outcomes)
     assert taken == [0, 1]
+
+
+def test_an_interrupted_simulator_goes_on(
+    proto: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast, literal = make(proto), make(proto, literal=True)
+    plans = one_site_plans(fast, 2, 2, seed=6) + walk_plans(fast, seed=6)
+    advance = SegmentedNetwork.advance
+    calls = 0
+
+    def interrupt(self: SegmentedNetwork, *arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls % 37 == 0:
+            raise KeyboardInterrupt
+        return advance(self, *arguments)
+
+    monkeypatch.setattr(SegmentedNetwork, "advance", interrupt)
+    monkeypatch.setattr(SegmentedNetwork, "finish", finish_by_advancing)
+    found: list[Outcome] = []
+    interrupts = 0
+    while len(found) < len(plans):
+        try:
+            found.extend(fast.simulate([plans[len(found)]]))
+        except KeyboardInterrupt:
+            interrupts += 1
+    assert interrupts > 3
+    monkeypatch.undo()
+    assert_same(found, list(literal.simulate(plans)))
+
+
+def finish_by_advancing(self: SegmentedNetwork, number: int, activations: Any) -> Any:
+    for j in range(number, self.sites + 1):
+        activations, _ = self.advance(j, activations, None)
+    return activations
 
 
 def test_codes_and_ofmaps_are_in_the_same_order(proto: onnx.ModelProto) -> None:
