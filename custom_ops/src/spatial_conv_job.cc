@@ -19,6 +19,7 @@ constexpr int64_t kMostBandColumns = 128;
 // The places of a patch inside the map: probes and others. The places of a blind patch are all
 // probes: it is computed in full.
 struct Places {
+  Places() = default;
   Places(unsigned pattern, unsigned inside, int64_t patch_size) {
     const unsigned seen = (pattern & inside) != 0 ? pattern & inside : inside;
     for (int i = 0; i < patch_size * patch_size; ++i) {
@@ -36,7 +37,21 @@ struct Places {
   int other[kMostPositions];
 };
 
-// Positions of a patch as the kernels take them.
+// Where a patch of the band begins.
+struct PatchStart {
+  std::int64_t row;  // of patches, in the band
+  std::int64_t column;
+  const float* x;         // the inputs of its first place
+  std::int64_t position;  // of that place, in the staging buffer
+};
+
+// A patch whose probes are computed.
+struct Unfinished {
+  PatchStart start;
+  Places places;
+};
+
+// Positions as the kernels take them.
 struct Positions {
   int count = 0;
   const float* x[kMostPositions];
@@ -46,28 +61,37 @@ struct Positions {
 
 class Job {
  public:
-  Job(const ConvRun& run, Worker& worker, int64_t image, const float* map, const ConvBlock& block,
+  Job(const ConvRun& run, Worker& worker, int64_t image, MapRows rows, const ConvBlock& block,
       int64_t band);
 
   void run();
 
  private:
-  Places places(int64_t patch, int64_t channel) const;
-  int64_t position(int64_t patch, int place) const;
-  const float* input(int64_t patch, int place) const;
-  Positions positions(int64_t patch, const int* places, int count) const;
+  unsigned inside(int64_t row, int64_t column) const;
+  Places places(int64_t row, int64_t column, int64_t channel) const;
+  const Places& shared_places(int64_t row, int64_t column);
+  PatchStart start(int64_t row, int64_t column) const;
+  void add_positions(const PatchStart& patch, const int* places, int count, Positions& to) const;
   ConvFinish finish(int64_t channel, const float* const* residual) const;
 
+  void expect_writes() const;
   void read_residual();
   void list_probes();
   void run_panels();
   void run_rows();
-  void finish_patch(int64_t patch);
-  void finish_mixed_patch(int64_t patch);
-  void finish_alike(const Places& places, int64_t patch, const std::int32_t* channels,
+  void count_probes(const Unfinished& patch);
+  void find_fired(const Unfinished& patch, unsigned char* bits);
+  void compute_fired(const unsigned char* bits, const Positions& at, bool keep);
+  void finish_patches();
+  void finish_patch(const Unfinished& patch);
+  void finish_pair(const Unfinished& patch, const Unfinished& next);
+  void finish_mixed_patches();
+  void finish_mixed_patch(const PatchStart& patch);
+  void finish_alike(const Places& places, const PatchStart& patch, const std::int32_t* channels,
                     int64_t count);
   void compute_rows(const std::int32_t* channels, int64_t count, const Positions& at);
   void multiply(int64_t rows, const float* const* x, int positions);
+  void multiply_rows(int64_t rows, const float* const* x, int positions, int across, float* sums);
   float finished(float sum, int64_t channel, const float* residual) const;
   void write_planes();
   void add_counts();
@@ -82,7 +106,7 @@ class Job {
   const ConvKernels& kernels_;
   Worker& worker_;
   const int64_t image_;
-  const float* const map_;  // of the block's group
+  const MapRows input_;
   const ConvBlock& block_;
   const PatchGrid& grid_;
   int64_t patch_row_;  // the band's first patch
@@ -93,17 +117,21 @@ class Job {
   int64_t x_;
   int64_t height_;
   int64_t width_;
+  int64_t place_positions_[kMostPositions];  // from a patch's first place to its others
+  // Of a mask that is the same everywhere: of whole patches, and of those cut by a border.
+  Places uniform_[4];
+  Places varying_;
 };
 
-Job::Job(const ConvRun& run, Worker& worker, int64_t image, const float* map,
-         const ConvBlock& block, int64_t band)
+Job::Job(const ConvRun& run, Worker& worker, int64_t image, MapRows rows, const ConvBlock& block,
+         int64_t band)
     : run_(run),
       task_(run.task),
       plan_(run.plan),
       kernels_(run.kernels),
       worker_(worker),
       image_(image),
-      map_(map + block.group * run.map.map_floats),
+      input_(rows),
       block_(block),
       grid_(run.shape.grid) {
   const Bands& bands = run.bands;
@@ -116,48 +144,59 @@ Job::Job(const ConvRun& run, Worker& worker, int64_t image, const float* map,
   x_ = patch_column_ * p;
   height_ = std::min(patch_rows_ * p, grid_.height - y_);
   width_ = std::min(patch_columns_ * p, grid_.width - x_);
+  for (int64_t i = 0; i < p * p; ++i) {
+    place_positions_[i] = (i / p * width_ + i % p) * plan_.stride;
+  }
+  for (int64_t i = 0; i < 4 && !block.mixed; ++i) {
+    uniform_[i] = places(i / 2 * (patch_rows_ - 1), i % 2 * (patch_columns_ - 1), block.first);
+  }
 }
 
 // --- Where things are ----------------------------------------------------------------------------
 
-Places Job::places(int64_t patch, int64_t channel) const {
-  const int64_t row = patch / patch_columns_;
-  const int64_t column = patch % patch_columns_;
+// The places of a patch that lie in the map.
+unsigned Job::inside(int64_t row, int64_t column) const {
   const int64_t p = grid_.patch_size;
   const int64_t down = std::min(p, height_ - row * p);
-  const int64_t across = std::min(p, width_ - column * p);
-  const unsigned in_row = (1u << across) - 1;
-  unsigned inside = 0;
-  for (int64_t y = 0; y < down; ++y) inside |= in_row << (y * p);
+  const unsigned in_row = (1u << std::min(p, width_ - column * p)) - 1;
+  unsigned places = 0;
+  for (int64_t y = 0; y < down; ++y) places |= in_row << (y * p);
+  return places;
+}
+
+// `channel` is one of the plan's order.
+Places Job::places(int64_t row, int64_t column, int64_t channel) const {
   const unsigned pattern = task_.mask.at(plan_.order[static_cast<std::size_t>(channel)],
                                          patch_row_ + row, patch_column_ + column);
-  return {pattern, inside, p};
+  return {pattern, inside(row, column), grid_.patch_size};
 }
 
-int64_t Job::position(int64_t patch, int place) const {
-  const int64_t p = grid_.patch_size;
-  const int64_t y = patch / patch_columns_ * p + place / p;
-  const int64_t x = patch % patch_columns_ * p + place % p;
-  return (y * width_ + x) * plan_.stride;
-}
-
-const float* Job::input(int64_t patch, int place) const {
-  const int64_t p = grid_.patch_size;
-  const int64_t y = y_ + patch / patch_columns_ * p + place / p;
-  const int64_t x = x_ + patch % patch_columns_ * p + place % p;
-  const Pair& stride = run_.attributes.stride;
-  return map_ + (y * stride[0] * run_.map.width + x * stride[1]) * run_.map.inputs;
-}
-
-Positions Job::positions(int64_t patch, const int* places, int count) const {
-  Positions all;
-  all.count = count;
-  for (int j = 0; j < count; ++j) {
-    all.x[j] = input(patch, places[j]);
-    all.out[j] = worker_.staging + position(patch, places[j]);
-    all.residual[j] = worker_.residual + position(patch, places[j]);
+// Of a patch whose channels, all of the block, share a pattern. Valid until the next call.
+const Places& Job::shared_places(int64_t row, int64_t column) {
+  if (task_.mask.row_stride == 0 && task_.mask.column_stride == 0) {
+    return uniform_[(row == patch_rows_ - 1 ? 2 : 0) + (column == patch_columns_ - 1 ? 1 : 0)];
   }
-  return all;
+  varying_ = places(row, column, block_.first);
+  return varying_;
+}
+
+PatchStart Job::start(int64_t row, int64_t column) const {
+  const int64_t p = grid_.patch_size;
+  const Pair& stride = run_.attributes.stride;
+  const int64_t y = (y_ + row * p) * stride[0];
+  const int64_t x = (x_ + column * p) * stride[1];
+  return {row, column, input_.data + ((y - input_.first) * run_.map.width + x) * run_.map.inputs,
+          (row * width_ + column) * p * plan_.stride};
+}
+
+void Job::add_positions(const PatchStart& patch, const int* places, int count,
+                        Positions& to) const {
+  for (int i = 0; i < count; ++i, ++to.count) {
+    const int64_t position = patch.position + place_positions_[places[i]];
+    to.x[to.count] = patch.x + run_.place_inputs[places[i]];
+    to.out[to.count] = worker_.staging + position;
+    to.residual[to.count] = worker_.residual + position;
+  }
 }
 
 // `channel` counts from the block's first one.
@@ -189,11 +228,22 @@ void Job::read_residual() {
   }
 }
 
-void Job::write_planes() {
+// Fetches the planes' lines that write_planes() will write: so many streams of writes are more
+// than a processor follows by itself.
+void Job::expect_writes() const {
+  constexpr int64_t kLine = 16;
+  const bool whole = width_ == grid_.width;
+  const int64_t runs = whole ? 1 : height_;
+  const int64_t count = whole ? height_ * width_ : width_;
   for (int64_t c = 0; c < block_.count; ++c) {
-    const int64_t channel = plan_.order[static_cast<std::size_t>(block_.first + c)];
-    worker_.planes[c] = task_.y + (image_ * grid_.channels + channel) * grid_.map_size();
+    for (int64_t i = 0; i < runs; ++i) {
+      const float* line = worker_.planes[c] + (y_ + i) * grid_.width + x_;
+      for (int64_t q = 0; q < count; q += kLine) __builtin_prefetch(line + q, 1, 2);
+    }
   }
+}
+
+void Job::write_planes() {
   // Whole rows of the map follow each other in its planes.
   const bool whole = width_ == grid_.width;
   const int64_t runs = whole ? 1 : height_;
@@ -223,16 +273,21 @@ void Job::add_counts() {
 
 void Job::list_probes() {
   std::int32_t count = 0;
-  for (int64_t patch = 0; patch < patch_rows_ * patch_columns_; ++patch) {
-    worker_.first_probe[patch] = count;
-    const Places at = places(patch, block_.first);
-    for (int i = 0; i < at.probes; ++i, ++count) {
-      worker_.probe_x[count] = input(patch, at.probe[i]);
-      worker_.probe_out[count] = worker_.staging + position(patch, at.probe[i]);
-      worker_.probe_residual[count] = worker_.residual + position(patch, at.probe[i]);
+  std::int32_t* first = worker_.first_probe;
+  for (int64_t row = 0; row < patch_rows_; ++row) {
+    for (int64_t column = 0; column < patch_columns_; ++column) {
+      *first++ = count;
+      const Places& at = shared_places(row, column);
+      const PatchStart patch = start(row, column);
+      for (int i = 0; i < at.probes; ++i, ++count) {
+        const int64_t position = patch.position + place_positions_[at.probe[i]];
+        worker_.probe_x[count] = patch.x + run_.place_inputs[at.probe[i]];
+        worker_.probe_out[count] = worker_.staging + position;
+        worker_.probe_residual[count] = worker_.residual + position;
+      }
     }
   }
-  worker_.first_probe[patch_rows_ * patch_columns_] = count;
+  *first = count;
 }
 
 void Job::run_panels() {
@@ -282,55 +337,123 @@ void Job::run_rows() {
       residual[j] = worker_.probe_residual[first + j] + channel;
     }
     kernels_.expand(worker_.bits, groups, worker_.sums, sums_stride(), positions,
-                    finish(channel, residual), out);
+                    finish(channel, residual), false, out);
     first += positions;
   }
 }
 
 // --- Stage 2 -------------------------------------------------------------------------------------
 
-// Sums of `rows` of the worker's rows for some positions, to worker.sums.
-void Job::multiply(int64_t rows, const float* const* x, int positions) {
-  for (int j = 0; j < positions;) {
-    const int across = kernels_.first_tile[positions - j];
-    const int64_t most = kernels_.tile_rows[across];
-    for (int64_t i = 0; i < rows;) {
-      const int64_t left = rows - i;
-      // The last two tiles share what is left evenly: a tile of one row is slow.
-      const int64_t down = left <= most ? left : left >= most + 3 ? most : (left + 1) / 2;
-      kernels_.tile[across][down](run_.span, worker_.rows + i, x + j,
-                                  worker_.sums + j * sums_stride() + i, sums_stride());
-      i += down;
+// Sums of the worker's rows for `across` positions, as many as a tile has.
+void Job::multiply_rows(int64_t rows, const float* const* x, int positions, int across,
+                        float* sums) {
+  const int64_t most = kernels_.tile_rows[across];
+  for (int64_t i = 0; i < rows;) {
+    const int64_t left = rows - i;
+    // The last two tiles share what is left evenly: a tile of one row is slow.
+    const int64_t down = left <= most ? left : left >= most + 3 ? most : (left + 1) / 2;
+    // Tiles beside each other find the weights in the first-level cache.
+    for (int j = 0; j < positions; j += across) {
+      kernels_.tile[across][down](run_.span, worker_.rows + i, x + j, sums + j * sums_stride() + i,
+                                  sums_stride());
     }
-    j += across;
+    i += down;
   }
 }
 
-void Job::finish_patch(int64_t patch) {
-  const Places at = places(patch, block_.first);
-  if (counts()) {
-    for (int64_t c = 0; c < block_.count; ++c) worker_.computed[c] += at.probes;
+// Sums of the worker's rows for any number of positions, to worker.sums.
+void Job::multiply(int64_t rows, const float* const* x, int positions) {
+  for (int j = 0; j < positions;) {
+    const int across = kernels_.first_tile[positions - j];
+    const int together = (positions - j) % across == 0 ? positions - j : across;
+    multiply_rows(rows, x + j, together, across, worker_.sums + j * sums_stride());
+    j += together;
   }
-  if (at.others == 0) return;
+}
+
+void Job::count_probes(const Unfinished& patch) {
+  if (!counts()) return;
+  for (int64_t c = 0; c < block_.count; ++c) worker_.computed[c] += patch.places.probes;
+}
+
+// Which channels have a probe that fired.
+void Job::find_fired(const Unfinished& patch, unsigned char* bits) {
   const int64_t groups = groups_of_8();
-  kernels_.fired(worker_.probe_out + worker_.first_probe[patch], at.probes, groups, worker_.bits);
+  const int64_t index = patch.start.row * patch_columns_ + patch.start.column;
+  kernels_.fired(worker_.probe_out + worker_.first_probe[index], patch.places.probes, groups, bits);
   // Behind the last channel there is padding, whose outputs mean nothing.
-  worker_.bits[groups - 1] &= static_cast<unsigned char>(0xff >> (8 * groups - block_.count));
-  const int64_t fired = kernels_.compress(worker_.bits, groups, worker_.channels);
-  const Positions others = positions(patch, at.other, at.others);
-  if (counts()) {
-    for (int64_t c = 0; c < block_.count; ++c) {
-      if ((worker_.bits[c / 8] >> (c % 8) & 1) == 0) worker_.skipped[c] += at.others;
-    }
-    for (int64_t i = 0; i < fired; ++i) worker_.computed[worker_.channels[i]] += at.others;
+  bits[groups - 1] &= static_cast<unsigned char>(0xff >> (8 * groups - block_.count));
+  count_probes(patch);
+  if (!counts()) return;
+  for (int64_t c = 0; c < block_.count; ++c) {
+    if ((bits[c / 8] >> (c % 8) & 1) == 0) worker_.skipped[c] += patch.places.others;
   }
+}
+
+// The channels whose bit is set, at some positions; the others become zero, or stay with `keep`.
+void Job::compute_fired(const unsigned char* bits, const Positions& at, bool keep) {
+  const int64_t fired = kernels_.compress(bits, groups_of_8(), worker_.channels);
+  const float* rows = plan_.rows.data() + block_.first * plan_.row_length;
   for (int64_t i = 0; i < fired; ++i) {
-    worker_.rows[i] =
-        plan_.rows.data() + (block_.first + worker_.channels[i]) * plan_.row_length;
+    worker_.rows[i] = rows + worker_.channels[i] * plan_.row_length;
   }
-  if (fired > 0) multiply(fired, others.x, others.count);
-  kernels_.expand(worker_.bits, groups, worker_.sums, sums_stride(), others.count,
-                  finish(0, others.residual), others.out);
+  if (counts()) {
+    for (int64_t i = 0; i < fired; ++i) worker_.computed[worker_.channels[i]] += at.count;
+  }
+  if (fired > 0) multiply(fired, at.x, at.count);
+  kernels_.expand(bits, groups_of_8(), worker_.sums, sums_stride(), at.count,
+                  finish(0, at.residual), keep, at.out);
+}
+
+void Job::finish_patch(const Unfinished& patch) {
+  find_fired(patch, worker_.bits);
+  Positions others;
+  add_positions(patch.start, patch.places.other, patch.places.others, others);
+  compute_fired(worker_.bits, others, false);
+}
+
+// Two patches with few other positions: the channels that fired in both are computed together,
+// because a tile of few positions is bound by the loads of its weights.
+void Job::finish_pair(const Unfinished& patch, const Unfinished& next) {
+  find_fired(patch, worker_.bits);
+  find_fired(next, worker_.next_bits);
+  for (int64_t g = 0; g < groups_of_8(); ++g) {
+    worker_.common_bits[g] = worker_.bits[g] & worker_.next_bits[g];
+    worker_.bits[g] ^= worker_.common_bits[g];
+    worker_.next_bits[g] ^= worker_.common_bits[g];
+  }
+  Positions one;
+  Positions other;
+  add_positions(patch.start, patch.places.other, patch.places.others, one);
+  add_positions(next.start, next.places.other, next.places.others, other);
+  Positions both = one;
+  add_positions(next.start, next.places.other, next.places.others, both);
+  compute_fired(worker_.common_bits, both, false);
+  compute_fired(worker_.bits, one, true);
+  compute_fired(worker_.next_bits, other, true);
+}
+
+void Job::finish_patches() {
+  // Together no more than a tile has positions.
+  constexpr int kMostOfPair = 6;
+  Unfinished waiting;
+  for (int64_t row = 0; row < patch_rows_; ++row) {
+    for (int64_t column = 0; column < patch_columns_; ++column) {
+      const Unfinished patch{start(row, column), shared_places(row, column)};
+      if (patch.places.others == 0) {
+        count_probes(patch);
+      } else if (waiting.places.others == 0) {
+        waiting = patch;
+      } else if (waiting.places.others + patch.places.others <= kMostOfPair) {
+        finish_pair(waiting, patch);
+        waiting.places.others = 0;
+      } else {
+        finish_patch(waiting);
+        waiting = patch;
+      }
+    }
+  }
+  if (waiting.places.others > 0) finish_patch(waiting);
 }
 
 // --- Patches whose channels differ in their patterns ---------------------------------------------
@@ -359,10 +482,12 @@ void Job::compute_rows(const std::int32_t* channels, int64_t count, const Positi
 }
 
 // Channels that share a pattern in this patch.
-void Job::finish_alike(const Places& places, int64_t patch, const std::int32_t* channels,
+void Job::finish_alike(const Places& places, const PatchStart& patch, const std::int32_t* channels,
                        int64_t count) {
-  const Positions probes = positions(patch, places.probe, places.probes);
-  const Positions others = positions(patch, places.other, places.others);
+  Positions probes;
+  add_positions(patch, places.probe, places.probes, probes);
+  Positions others;
+  add_positions(patch, places.other, places.others, others);
   compute_rows(channels, count, probes);
   int64_t fired = 0;
   for (int64_t i = 0; i < count; ++i) {
@@ -379,9 +504,9 @@ void Job::finish_alike(const Places& places, int64_t patch, const std::int32_t* 
   if (fired > 0 && others.count > 0) compute_rows(worker_.channels, fired, others);
 }
 
-void Job::finish_mixed_patch(int64_t patch) {
-  const int64_t row = patch_row_ + patch / patch_columns_;
-  const int64_t column = patch_column_ + patch % patch_columns_;
+void Job::finish_mixed_patch(const PatchStart& patch) {
+  const int64_t row = patch_row_ + patch.row;
+  const int64_t column = patch_column_ + patch.column;
   const int64_t patches = grid_.rows() * grid_.columns();
   const std::int32_t* sorted = plan_.sorted.data() + block_.first * patches +
                                (row * grid_.columns() + column) * block_.count;
@@ -391,8 +516,17 @@ void Job::finish_mixed_patch(int64_t patch) {
   for (int64_t first = 0; first < block_.count;) {
     int64_t last = first + 1;
     while (last < block_.count && pattern_of(sorted[last]) == pattern_of(sorted[first])) ++last;
-    finish_alike(places(patch, block_.first + sorted[first]), patch, sorted + first, last - first);
+    finish_alike(places(patch.row, patch.column, block_.first + sorted[first]), patch,
+                 sorted + first, last - first);
     first = last;
+  }
+}
+
+void Job::finish_mixed_patches() {
+  for (int64_t row = 0; row < patch_rows_; ++row) {
+    for (int64_t column = 0; column < patch_columns_; ++column) {
+      finish_mixed_patch(start(row, column));
+    }
   }
 }
 
@@ -401,15 +535,19 @@ void Job::run() {
     std::fill_n(worker_.skipped, block_.count, 0);
     std::fill_n(worker_.computed, block_.count, 0);
   }
+  for (int64_t c = 0; c < block_.count; ++c) {
+    const int64_t channel = plan_.order[static_cast<std::size_t>(block_.first + c)];
+    worker_.planes[c] = task_.y + (image_ * grid_.channels + channel) * grid_.map_size();
+  }
+  expect_writes();
   read_residual();
-  const int64_t patches = patch_rows_ * patch_columns_;
   if (block_.mixed) {
-    for (int64_t patch = 0; patch < patches; ++patch) finish_mixed_patch(patch);
+    finish_mixed_patches();
   } else {
     list_probes();
     run_panels();
     run_rows();
-    for (int64_t patch = 0; patch < patches; ++patch) finish_patch(patch);
+    finish_patches();
   }
   write_planes();
   if (counts()) add_counts();
@@ -428,7 +566,41 @@ Bands::Bands(const PatchGrid& grid) {
   down = (grid.rows() + patch_rows - 1) / patch_rows;
 }
 
-Worker::Worker(Pieces& pieces, const ConvRun& run) {
+ConvRun::ConvRun(const ConvTask& task, const ConvPlan& plan, const ConvKernels& kernels)
+    : task(task),
+      plan(plan),
+      kernels(kernels),
+      attributes(*task.attributes),
+      shape(*task.shape),
+      map(*task.attributes, *task.shape),
+      bands(task.shape->grid) {
+  const int64_t p = shape.grid.patch_size;
+  for (int64_t i = 0; i < p * p; ++i) {
+    place_inputs[i] =
+        (i / p * attributes.stride[0] * map.width + i % p * attributes.stride[1]) * map.inputs;
+  }
+}
+
+Pair ConvRun::input_rows(int64_t band) const {
+  const int64_t first = band / bands.across * bands.patch_rows * shape.grid.patch_size;
+  const int64_t last =
+      std::min(first + bands.patch_rows * shape.grid.patch_size, shape.output[0]) - 1;
+  return {first * attributes.stride[0],
+          last * attributes.stride[0] + (attributes.kernel[0] - 1) * attributes.dilation[0] + 1};
+}
+
+bool ConvRun::by_band() const {
+  return static_cast<int64_t>(plan.blocks.size()) == attributes.groups;
+}
+
+int64_t ConvRun::band_floats() const {
+  if (!by_band()) return 0;
+  const Pair rows = input_rows(0);  // no other band is larger
+  return checked_product(rows[1] - rows[0], map.width * map.inputs) + kConvSlack;
+}
+
+Worker::Worker(Pieces& pieces, const ConvRun& run)
+    : band_rows(run.map, pieces.take<float>(run.band_floats())) {
   const ConvPlan& plan = run.plan;
   const int64_t p = run.shape.grid.patch_size;
   const int64_t positions = run.bands.patches() * p * p;
@@ -441,6 +613,8 @@ Worker::Worker(Pieces& pieces, const ConvRun& run) {
   probe_residual = pieces.take<const float*>(positions);
   first_probe = pieces.take<std::int32_t>(run.bands.patches() + 1);
   bits = pieces.take<unsigned char>(plan.stride / 8);
+  next_bits = pieces.take<unsigned char>(plan.stride / 8);
+  common_bits = pieces.take<unsigned char>(plan.stride / 8);
   channels = pieces.take<std::int32_t>(plan.stride + 8);
   rows = pieces.take<const float*>(plan.stride);
   planes = pieces.take<float*>(plan.stride);
@@ -449,9 +623,9 @@ Worker::Worker(Pieces& pieces, const ConvRun& run) {
   computed = pieces.take<int64_t>(plan.stride);
 }
 
-void run_job(const ConvRun& run, Worker& worker, int64_t image, const float* map,
+void run_job(const ConvRun& run, Worker& worker, int64_t image, MapRows rows,
              const ConvBlock& block, int64_t band) {
-  Job(run, worker, image, map, block, band).run();
+  Job(run, worker, image, rows, block, band).run();
 }
 
 }  // namespace spatialonnx

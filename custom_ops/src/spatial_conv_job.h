@@ -23,14 +23,14 @@ struct Bands {
 
 // What all jobs of a run share.
 struct ConvRun {
-  ConvRun(const ConvTask& task, const ConvPlan& plan, const ConvKernels& kernels)
-      : task(task),
-        plan(plan),
-        kernels(kernels),
-        attributes(*task.attributes),
-        shape(*task.shape),
-        map(*task.attributes, *task.shape),
-        bands(task.shape->grid) {}
+  ConvRun(const ConvTask& task, const ConvPlan& plan, const ConvKernels& kernels);
+
+  // The rows of the padded map that a band's outputs read: first, and behind the last.
+  Pair input_rows(std::int64_t band) const;
+  // The most that any band reads, in floats; 0 where whole maps are converted instead.
+  std::int64_t band_floats() const;
+  // Whether the blocks are one to a group, so that a map is read once.
+  bool by_band() const;
 
   const ConvTask& task;
   const ConvPlan& plan;
@@ -41,6 +41,7 @@ struct ConvRun {
   const Bands bands;
   const float* bias = nullptr;  // in the plan's order, plan.stride zeros behind it
   ConvSpan span{};
+  std::int64_t place_inputs[kMostPositions];  // from a patch's first place to its others
 };
 
 // Takes pieces off one allocation, each aligned for vectors. With a null start it only measures.
@@ -68,6 +69,7 @@ class Pieces {
 struct Worker {
   Worker(Pieces& pieces, const ConvRun& run);
 
+  BandRows band_rows;
   float* staging;   // finished outputs: [position of the band][channel of the block]
   float* residual;  // the same
   float* sums;      // [position of a patch][channel]
@@ -75,7 +77,9 @@ struct Worker {
   float** probe_out;      // ... its place in staging, ...
   const float** probe_residual;
   std::int32_t* first_probe;  // per patch of the band
-  unsigned char* bits;        // per eight channels of the block
+  unsigned char* bits;        // per eight channels of the block: what fired
+  unsigned char* next_bits;   // the same of the next patch
+  unsigned char* common_bits;
   std::int32_t* channels;     // of the block, that fired
   const float** rows;         // their weights
   float** planes;             // of Y, per channel of the block
@@ -84,8 +88,8 @@ struct Worker {
   std::int64_t* computed;
 };
 
-// `map` is the converted image's.
-void run_job(const ConvRun& run, Worker& worker, std::int64_t image, const float* map,
+// `rows` are those that the band reads, of the block's group.
+void run_job(const ConvRun& run, Worker& worker, std::int64_t image, MapRows rows,
              const ConvBlock& block, std::int64_t band);
 
 }  // namespace spatialonnx

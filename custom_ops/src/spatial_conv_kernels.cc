@@ -280,11 +280,11 @@ int64_t compress(const unsigned char* bits, int64_t groups, std::int32_t* channe
 }
 
 void expand(const unsigned char* bits, int64_t groups, const float* sums, int64_t sums_stride,
-            int positions, const ConvFinish& finish, float* const* out) {
+            int positions, const ConvFinish& finish, bool keep, float* const* out) {
   const Vector8 clip_max = broadcast8(finish.clip_max);
   for (int64_t g = 0; g < groups; ++g) {
     if (bits[g] == 0) {
-      for (int j = 0; j < positions; ++j) store8(out[j] + 8 * g, Vector8{});
+      for (int j = 0; j < positions && !keep; ++j) store8(out[j] + 8 * g, Vector8{});
       continue;
     }
     const Int8 rank = bytes_to_ints(kRanks.rank[bits[g]]);
@@ -294,7 +294,8 @@ void expand(const unsigned char* bits, int64_t groups, const float* sums, int64_
       Vector8 sum = permute(load8(sums + j * sums_stride), rank) + bias;
       if (finish.residual != nullptr) sum += load8(finish.residual[j] + 8 * g);
       sum = activate(sum, clip_max);
-      store8(out[j] + 8 * g, (Vector8)((Int8)sum & set));
+      const Vector8 unset = keep ? load8(out[j] + 8 * g) : Vector8{};
+      store8(out[j] + 8 * g, set ? sum : unset);
     }
     sums += __builtin_popcount(bits[g]);
   }
@@ -328,7 +329,11 @@ void gather(const float* const* planes, int64_t channels, int64_t offset, int co
     for (int64_t c = 0;; c = c + 16 <= channels ? c + 8 : channels - 8) {
       for (done = 0; done + 8 <= count; done += 8) {
         Vector8 v[8];
-        UNROLL for (int i = 0; i < 8; ++i) v[i] = load8(planes[c + i] + offset + done);
+        UNROLL for (int i = 0; i < 8; ++i) {
+          v[i] = load8(planes[c + i] + offset + done);
+          // As many streams as there are planes: more than a processor follows by itself.
+          __builtin_prefetch(planes[c + i] + offset + done + 31);
+        }
         transpose(v);
         UNROLL for (int i = 0; i < 8; ++i) store8(rows[done + i] + c, v[i]);
       }
@@ -391,12 +396,11 @@ constexpr void add_panels(ConvKernels& kernels) {
   if constexpr (positions > 1) add_panels<positions - 1>(kernels);
 }
 
-// Tiles of three and four positions need the fewest loads; a rest of one or two is dear.
+// Where to cut a number of positions: tiles of one and two are bound by the loads of the weights,
+// those of six read the weights least often.
 constexpr int first_tile(int positions) {
-  if (kManyRegisters && positions <= 8 && positions != 5) return positions;
-  if (positions <= 4) return positions;
-  if (kManyRegisters && positions != 5) return 4;
-  return positions == 5 || positions % 3 == 0 ? 3 : 4;
+  if (kManyRegisters) return positions == 5 ? 3 : positions <= 8 ? positions : 4;
+  return positions <= 6 ? positions : positions <= 8 ? 4 : 6;
 }
 
 constexpr ConvKernels make_kernels() {

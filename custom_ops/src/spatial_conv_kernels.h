@@ -59,10 +59,10 @@ struct ConvKernels {
   // The channels whose bit is set, in order; returns their number. May write 8 behind the last.
   std::int64_t (*compress)(const unsigned char* bits, std::int64_t groups, std::int32_t* channels);
 
-  // Finishes sums of the channels whose bit is set (compact: sums[j * sums_stride + rank]), writes
-  // them to out[j][channel] and zeros to the others.
+  // Finishes sums of the channels whose bit is set (compact: sums[j * sums_stride + rank]) and
+  // writes them to out[j][channel]; the other channels become zero, or stay with `keep`.
   void (*expand)(const unsigned char* bits, std::int64_t groups, const float* sums,
-                 std::int64_t sums_stride, int positions, const ConvFinish& finish,
+                 std::int64_t sums_stride, int positions, const ConvFinish& finish, bool keep,
                  float* const* out);
 
   // rows[q][c] = planes[c][offset + q] for q < count <= 16.

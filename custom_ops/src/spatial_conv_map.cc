@@ -1,6 +1,8 @@
 #include "spatial_conv_map.h"
 
 #include <algorithm>
+#include <atomic>
+#include <thread>
 
 namespace spatialonnx {
 
@@ -28,13 +30,20 @@ PaddedMap::PaddedMap(const ConvAttributes& attributes, const ConvShape& shape)
 
 namespace {
 
-void zero_borders(const PaddedMap& map, const ConvShape& shape, float* to, std::int64_t first,
+// Rows that are converted at a time.
+constexpr std::int64_t kPieceRows = 4;
+
+enum State : unsigned char { kAwaited, kTaken, kReady };
+
+std::int64_t pieces_of(const PaddedMap& map) { return (map.height + kPieceRows - 1) / kPieceRows; }
+
+void zero_borders(const PaddedMap& map, const ConvShape& shape, MapRows to, std::int64_t first,
                   std::int64_t last) {
   const std::int64_t row_floats = map.width * map.inputs;
   const std::int64_t left = shape.pad[1] * map.inputs;
   const std::int64_t right = row_floats - left - shape.input[1] * map.inputs;
   for (std::int64_t row = first; row < last; ++row) {
-    float* at = to + row * row_floats;
+    float* at = to.data + (row - to.first) * row_floats;
     const bool inside = row >= shape.pad[0] && row < shape.pad[0] + map.used_rows;
     std::fill_n(at, inside ? left : row_floats, 0.0f);
     if (inside) std::fill_n(at + row_floats - right, right, 0.0f);
@@ -44,7 +53,7 @@ void zero_borders(const PaddedMap& map, const ConvShape& shape, float* to, std::
 }  // namespace
 
 void convert_rows(const ConvKernels& kernels, const PaddedMap& map, const ConvShape& shape,
-                  const float* const* planes, float* to, std::int64_t first, std::int64_t last) {
+                  const float* const* planes, MapRows to, std::int64_t first, std::int64_t last) {
   zero_borders(map, shape, to, first, last);
   // The rows of a plane follow each other, so a vector of positions may cross from row to row.
   const std::int64_t width = shape.input[1];
@@ -59,7 +68,8 @@ void convert_rows(const ConvKernels& kernels, const PaddedMap& map, const ConvSh
     std::int64_t y = q / width;
     std::int64_t x = q % width;
     for (int i = 0; i < count; ++i) {
-      rows[i] = to + ((y + shape.pad[0]) * map.width + shape.pad[1] + x) * map.inputs;
+      rows[i] = to.data +
+                ((y + shape.pad[0] - to.first) * map.width + shape.pad[1] + x) * map.inputs;
       if (++x == width) {
         x = 0;
         ++y;
@@ -68,6 +78,53 @@ void convert_rows(const ConvKernels& kernels, const PaddedMap& map, const ConvSh
     kernels.gather(planes, map.inputs, q, count, rows);
     q += count;
   }
+}
+
+std::int64_t SharedMaps::state_count(const PaddedMap& map, std::int64_t images) {
+  return checked_product(checked_product(images, map.groups), pieces_of(map));
+}
+
+void SharedMaps::begin(std::int64_t images) {
+  std::fill_n(states_, state_count(map_, images), kAwaited);
+}
+
+MapRows SharedMaps::rows(const ConvKernels& kernels, const ConvShape& shape,
+                         const float* const* planes, std::int64_t image, std::int64_t group,
+                         std::int64_t first, std::int64_t last) const {
+  const std::int64_t map_index = image * map_.groups + group;
+  const MapRows whole{maps_ + map_index * map_.map_floats, 0};
+  unsigned char* states = states_ + map_index * pieces_of(map_);
+  for (std::int64_t piece = first / kPieceRows; piece * kPieceRows < last; ++piece) {
+    const std::atomic_ref state(states[piece]);
+    unsigned char seen = kAwaited;
+    if (state.compare_exchange_strong(seen, kTaken, std::memory_order_acquire)) {
+      const std::int64_t row = piece * kPieceRows;
+      convert_rows(kernels, map_, shape, planes, whole, row,
+                   std::min(row + kPieceRows, map_.height));
+      state.store(kReady, std::memory_order_release);
+    }
+    // Another thread is at it, and needs no other's help to finish.
+    while (state.load(std::memory_order_acquire) != kReady) std::this_thread::yield();
+  }
+  return whole;
+}
+
+MapRows BandRows::rows(const ConvKernels& kernels, const ConvShape& shape,
+                       const float* const* planes, std::int64_t map_index, std::int64_t first,
+                       std::int64_t last) {
+  const std::int64_t row_floats = map_.width * map_.inputs;
+  std::int64_t have = first;
+  if (map_index == map_index_ && first >= first_ && first < last_) {
+    have = std::min(last, last_);
+    std::copy(memory_ + (first - first_) * row_floats, memory_ + (have - first_) * row_floats,
+              memory_);
+  }
+  const MapRows band{memory_, first};
+  if (have < last) convert_rows(kernels, map_, shape, planes, band, have, last);
+  map_index_ = map_index;
+  first_ = first;
+  last_ = last;
+  return band;
 }
 
 }  // namespace spatialonnx

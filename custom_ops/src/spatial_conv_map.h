@@ -24,8 +24,53 @@ struct PaddedMap {
   std::int64_t image_floats;
 };
 
-// Fills rows [first, last) of one group's map from its planes of X.
+// Rows of one group's padded map of one image, in memory that begins with row `first`.
+struct MapRows {
+  float* data;
+  std::int64_t first;
+};
+
+// Fills rows [first, last), from the group's planes of X.
 void convert_rows(const ConvKernels& kernels, const PaddedMap& map, const ConvShape& shape,
-                  const float* const* planes, float* to, std::int64_t first, std::int64_t last);
+                  const float* const* planes, MapRows to, std::int64_t first, std::int64_t last);
+
+// Whole maps, for several blocks of channels that read them one after another. Rows are converted
+// when they are first asked for, by whichever thread asks.
+class SharedMaps {
+ public:
+  // All is borrowed; `states`: state_count() bytes. begin() comes before the first request.
+  SharedMaps(const PaddedMap& map, float* maps, unsigned char* states)
+      : map_(map), maps_(maps), states_(states) {}
+
+  static std::int64_t state_count(const PaddedMap& map, std::int64_t images);
+
+  void begin(std::int64_t images);
+
+  // The map of one group of one image, its rows [first, last) ready. `planes` are the group's.
+  MapRows rows(const ConvKernels& kernels, const ConvShape& shape, const float* const* planes,
+               std::int64_t image, std::int64_t group, std::int64_t first, std::int64_t last) const;
+
+ private:
+  const PaddedMap& map_;
+  float* maps_;
+  unsigned char* states_;
+};
+
+// The rows that one band reads, in the memory of one thread: they stay in its cache.
+class BandRows {
+ public:
+  BandRows(const PaddedMap& map, float* memory) : map_(map), memory_(memory) {}
+
+  // As SharedMaps. `map_index` tells maps apart; the rows that the last request had are kept.
+  MapRows rows(const ConvKernels& kernels, const ConvShape& shape, const float* const* planes,
+               std::int64_t map_index, std::int64_t first, std::int64_t last);
+
+ private:
+  const PaddedMap& map_;
+  float* memory_;
+  std::int64_t map_index_ = -1;
+  std::int64_t first_ = 0;
+  std::int64_t last_ = 0;
+};
 
 }  // namespace spatialonnx
