@@ -44,7 +44,7 @@ from spatialonnx.insert import insert_predictors
 from spatialonnx.machine import describe_machine, instruction_set, versions
 from spatialonnx.masks import Plan, SiteMask, full_mask, uniform_mask
 from spatialonnx.metrics import TOP1
-from spatialonnx.modelfile import load_model, save_model, set_metadata
+from spatialonnx.modelfile import ModelFile, load_model, save_model, set_metadata
 from spatialonnx.ops import find_predictors, read_plan, write_plan
 from spatialonnx.session import Runtime
 from spatialonnx.timing import Ratio, compare_timings, open_timed, time_alternately
@@ -77,6 +77,14 @@ def plan_by_hand(
         site = more.pop(0)
         plan[site] = best[4][site][1]
     return plan
+
+
+def masked_by_hand(source: ModelFile, samples: Samples) -> onnx.ModelProto:
+    """The masked model of the plan by hand."""
+    spatial = insert_predictors(source).proto
+    proto = write_plan(spatial, plan_by_hand(spatial, samples, Runtime("cpu")))
+    set_metadata(proto, stage="masked")
+    return proto
 
 
 def deploy_plan(path: Path, dataset: Dataset, threads: int, runs: int, fuse: str) -> Deployment:
@@ -160,6 +168,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("model", type=Path, help="the original network")
     parser.add_argument("--data", default="fashion-mnist")
     parser.add_argument("--searched", type=Path, help="a masked model, made by spatialonnx search")
+    parser.add_argument("--hand", type=Path, help="the plan by hand of an earlier run (--keep)")
+    parser.add_argument("--keep", type=Path, help="where the masked model of that plan goes")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--fuse", default="auto")
@@ -171,14 +181,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = []
     with tempfile.TemporaryDirectory(prefix="spatialonnx-") as folder:
         by_hand = Path(folder) / "hand.masked.onnx"
-        spatial = insert_predictors(source).proto
-        runtime = Runtime("cpu")
-        indices = split_pool(len(dataset), 0).search[:PLANNING_IMAGES]
-        plan = plan_by_hand(spatial, Samples(dataset, indices), runtime)
-        proto = write_plan(spatial, plan)
-        set_metadata(proto, stage="masked")
+        if options.hand:
+            proto = load_model(options.hand).proto
+        else:
+            indices = split_pool(len(dataset), 0).search[:PLANNING_IMAGES]
+            proto = masked_by_hand(source, Samples(dataset, indices))
         save_model(proto, by_hand)
-        sizes = [mask.patch_size for mask in plan.values()]
+        if options.keep:
+            save_model(proto, options.keep)
+        sizes = [mask.patch_size for mask in read_plan(proto).values()]
         print(f"by hand: {sizes.count(3)} sites of 3 x 3, {sizes.count(4)} of 4 x 4 patches")
         plans = {"by hand": by_hand}
         if options.searched:
