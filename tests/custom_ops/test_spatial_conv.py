@@ -6,15 +6,21 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.conv_oracle import ConvCase, check_outputs, conv_model, convolve, run_case
 
+from benchmarks.conv_shapes import ConvShape, read_shapes
+from spatialonnx.errors import ModelError
 from spatialonnx.library import build_info
-from support.conv_oracle import ConvCase, check_outputs, convolve
+from spatialonnx.session import Runtime, open_session
 
 ISAS: list[str] = build_info()["supported"]
 """What this machine runs, the reference included."""
+MODES = ("uniform-layer", "uniform-filter", "uniform-patch", "max-granularity")
+KERNELS = ((1, 1), (3, 3), (3, 3), (5, 5), (2, 3), (1, 7), (7, 2), (11, 11))
 
 
 @pytest.fixture(params=ISAS)
@@ -74,7 +80,9 @@ def cases(draw: st.DrawFn) -> ConvCase:
     outputs = draw(st.sampled_from([1, 2, 5, 8, 13, 16, 31, 33])) * groups
     if draw(st.integers(0, 9)) == 0:
         groups = inputs = outputs
-    kernel = draw(st.sampled_from([(1, 1), (3, 3), (3, 3), (5, 5), (2, 3), (1, 7), (7, 2), (11, 11)]))
+    kernel = draw(
+        st.sampled_from([(1, 1), (3, 3), (3, 3), (5, 5), (2, 3), (1, 7), (7, 2), (11, 11)])
+    )
     strides = draw(st.sampled_from([(1, 1), (1, 1), (2, 2), (1, 3), (4, 2)]))
     dilations = draw(st.sampled_from([(1, 1), (1, 1), (1, 1), (2, 2), (3, 1)]))
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
@@ -91,7 +99,9 @@ def cases(draw: st.DrawFn) -> ConvCase:
         outputs,
         kernel,
         draw(st.integers(2, 4)),
-        draw(st.sampled_from(["uniform-layer", "uniform-filter", "uniform-patch", "max-granularity"])),
+        draw(
+            st.sampled_from(["uniform-layer", "uniform-filter", "uniform-patch", "max-granularity"])
+        ),
         residual=draw(st.booleans()),
         bias=draw(st.booleans()),
         clip_max=draw(st.sampled_from([float("inf"), 6.0, 0.5])),
@@ -102,8 +112,137 @@ def cases(draw: st.DrawFn) -> ConvCase:
 @given(cases(), st.integers(1, 2))
 @settings(
     max_examples=60,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_outputs_and_counts(isa: str, case: ConvCase, threads: int) -> None:
     check_outputs(case, threads)
+
+
+@pytest.mark.parametrize("shape", read_shapes(), ids=lambda shape: shape.name)
+@pytest.mark.parametrize("patch_size", [2, 3])
+def test_shapes_of_the_benchmark(shape: ConvShape, patch_size: int) -> None:
+    """On smaller maps, by the instruction set that is chosen here."""
+    size = min(shape.size, 6 + shape.kernel)
+    case = draw_case(
+        np.random.default_rng(shape.size),
+        (1, shape.inputs, size, size),
+        shape.outputs,
+        (shape.kernel, shape.kernel),
+        patch_size,
+        strides=[shape.stride] * 2,
+        pads=[shape.pad] * 4,
+        group=shape.group,
+    )
+    check_outputs(case)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_weights_beyond_the_cache(isa: str, mode: str, threads: int) -> None:
+    """Several blocks of channels share the converted map; threads share the work."""
+    rng = np.random.default_rng(3)
+    check_outputs(draw_case(rng, (2, 256, 6, 7), 96, (3, 3), 2, mode, pads=[1] * 4), threads)
+
+
+def test_more_images_than_are_converted_at_once(isa: str) -> None:
+    rng = np.random.default_rng(4)
+    case = draw_case(rng, (3, 256, 40, 70), 160, (1, 1), 4, pattern=33, residual=True)
+    check_outputs(case, threads=2)
+
+
+@pytest.mark.parametrize("inputs", [1, 3, 8, 20])
+def test_nan_fires_where_it_belongs_and_nowhere_else(isa: str, inputs: int) -> None:
+    rng = np.random.default_rng(inputs)
+    case = draw_case(rng, (1, inputs, 12, 13), 24, (3, 3), 2, pattern=9, pads=[1] * 4)
+    case.x[0, 0, 4, 5] = np.nan
+    check_outputs(case)
+    y, _, _ = run_case(case)
+    assert np.isnan(y[:, :, 3:6, 4:7]).any()
+    assert not np.isnan(y[:, :, :2]).any() and not np.isnan(y[:, :, 7:]).any()
+
+
+def test_blind_patches_are_computed_in_full(isa: str) -> None:
+    """On a 5 x 5 map the probe of the last row and column of 3 x 3 patches lies outside."""
+    rng = np.random.default_rng(5)
+    case = draw_case(rng, (1, 4, 5, 5), 16, (3, 3), 3, pattern=1 << 8, pads=[1] * 4)
+    case = replace(case, b=np.full(16, -100, np.float32))
+    _, skipped, _ = run_case(case)
+    np.testing.assert_array_equal(skipped, 8)
+
+
+def test_full_masks_are_a_dense_convolution(isa: str) -> None:
+    rng = np.random.default_rng(6)
+    case = draw_case(rng, (2, 5, 9, 11), 12, (3, 3), 2, pattern=15, pads=[1] * 4)
+    y, skipped, _ = run_case(case)
+    np.testing.assert_allclose(y, np.maximum(convolve(case), 0), rtol=1e-5, atol=1e-5)
+    assert not skipped.any()
+
+
+def test_counts_are_optional(isa: str) -> None:
+    case = draw_case(np.random.default_rng(7), (1, 4, 6, 6), 8, (3, 3), 2)
+    model = conv_model(case)
+    del model.graph.node[0].output[1:], model.graph.output[1:]
+    (y,) = open_session(model, Runtime(threads=1)).run({"X": case.x})
+    np.testing.assert_array_equal(y, run_case(case)[0])
+
+
+GOOD = draw_case(np.random.default_rng(8), (1, 4, 6, 6), 8, (3, 3), 2, pattern=1)
+BAD_NODES: dict[str, tuple[ConvCase, dict[str, Any], str]] = {
+    "negative pads": (GOOD, {"pads": [-1, 0, 0, 0]}, "attribute pads"),
+    "huge pads": (GOOD, {"pads": [2**62, 0, 0, 0]}, "attribute pads"),
+    "three pads": (GOOD, {"pads": [1, 1, 1]}, "attribute pads"),
+    "large output": (GOOD, {"pads": [2**31 - 1] * 4}, "output|memory"),
+    "zero stride": (GOOD, {"strides": [0, 1]}, "attribute strides"),
+    "huge dilation": (GOOD, {"dilations": [2**40, 1]}, "attribute dilations"),
+    "dilation beyond the map": (GOOD, {"dilations": [2**30, 1]}, "smaller than the kernel"),
+    "group": (GOOD, {"group": 3}, "attribute group"),
+    "no group": (GOOD, {"group": 0}, "attribute group"),
+    "inputs of a group": (GOOD, {"group": 2}, "has 4 channels"),
+    "kernel_shape": (GOOD, {"kernel_shape": [5, 5]}, "attribute kernel_shape"),
+    "auto_pad": (GOOD, {"auto_pad": "SAME"}, "attribute auto_pad"),
+    "patch size 1": (GOOD, {"patch_size": 1}, "attribute patch_size"),
+    "patch size 5": (GOOD, {"patch_size": 5}, "attribute patch_size"),
+    "clip_max": (GOOD, {"clip_max": 0.0}, "attribute clip_max"),
+    "clip_max nan": (GOOD, {"clip_max": float("nan")}, "attribute clip_max"),
+    "small map": (replace(GOOD, x=np.zeros((1, 4, 2, 6), np.float32)), {}, "smaller than"),
+    "rank of X": (replace(GOOD, x=np.zeros((4, 6, 6), np.float32)), {}, "input X"),
+    "rank of W": (replace(GOOD, w=np.zeros((8, 4, 3), np.float32)), {}, "input W"),
+    "empty W": (replace(GOOD, w=np.zeros((8, 0, 3, 3), np.float32)), {}, "input W"),
+    "B": (replace(GOOD, b=np.zeros(7, np.float32)), {}, "input B"),
+    "pattern 0": (replace(GOOD, mask=np.zeros((1, 1, 1), np.uint16)), {}, "pattern 0"),
+    "pattern 16": (replace(GOOD, mask=np.full((1, 1, 1), 16, np.uint16)), {}, "pattern 16"),
+    "mask channels": (replace(GOOD, mask=np.ones((7, 1, 1), np.uint16)), {}, "input mask"),
+    "mask patches": (replace(GOOD, mask=np.ones((1, 2, 3), np.uint16)), {}, "input mask"),
+    "mask rank": (replace(GOOD, mask=np.ones((1, 1), np.uint16)), {}, "input mask"),
+    "empty mask": (replace(GOOD, mask=np.ones((1, 0, 2), np.uint16)), {}, "input mask"),
+    "residual": (
+        replace(GOOD, residual=np.zeros((1, 8, 4, 5), np.float32)),
+        {},
+        "input residual",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_NODES)
+def test_a_bad_node_is_an_error_that_names_it(isa: str, name: str) -> None:
+    case, attributes, message = BAD_NODES[name]
+    feeds = {"X": case.x} | ({} if case.residual is None else {"residual": case.residual})
+    with pytest.raises(ModelError, match=f"SpatialConv node 'the conv': .*({message})"):
+        open_session(conv_model(case, **attributes), Runtime(threads=1)).run(feeds)
+
+
+@pytest.mark.parametrize("name", ["W", "mask"])
+def test_weights_and_masks_are_constants(isa: str, name: str) -> None:
+    model = conv_model(GOOD)
+    (weights,) = (t for t in model.graph.initializer if t.name == name)
+    model.graph.initializer.remove(weights)
+    info = onnx.helper.make_tensor_value_info(name, weights.data_type, list(weights.dims))
+    model.graph.input.append(info)
+    with pytest.raises(ModelError, match=f"'the conv': input {name} is fed or computed"):
+        open_session(model, Runtime(threads=1))
+
+
+def test_an_unknown_instruction_set_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPATIALONNX_ISA", "avx1024")
+    with pytest.raises(ModelError, match="avx1024"):
+        open_session(conv_model(GOOD), Runtime(threads=1))
