@@ -25,7 +25,7 @@ from spatialonnx.simulator.scoring import Rows, Scorer
 
 _LARGEST_POOL = 1 << 16
 """Runs that are remembered."""
-_PHASE_CELLS = 1 << 24
+_PHASE_CELLS = 1 << 22
 """Patches x samples that are looked at together."""
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from spatialonnx.errors import DataError
+from spatialonnx.errors import DataError, ModelError
 from spatialonnx.evaluate import BATCH, Network, Samples, check_images
 from spatialonnx.masks import Plan, SiteMask
 from spatialonnx.metrics import Metric
@@ -35,6 +35,8 @@ Masks = Mapping[int, SiteMask]
 _RUNS_AT_ONCE = 8
 """Batches that a group of trials of one site should fill: what ``kill -9`` may lose."""
 _FEWEST, _MOST = 8, 1024
+_MOST_CELLS = 1 << 21
+"""Trials x samples of one site at once."""
 _FEWEST_AGAIN = 128
 """Trials of one site at once where its activations are made anew for every group of them."""
 
@@ -76,11 +78,12 @@ class SegmentSimulator:
         memory = free_memory() // 2 if memory is None else memory
         self._samples = samples
         self._literal = literal
-        self._batch = _fixed_batch(proto) or min(batch, len(samples)) or 1
-        check_images(samples, _image_shape(proto))
+        fixed, *image = _image_dims(proto)
+        self._batch = fixed or max(min(batch, len(samples)), 1)
+        check_images(samples, tuple(image))
         example = self._images(np.resize(np.arange(len(samples)), self._batch))
         self._network = SegmentedNetwork(
-            proto, example, runtime, level=level, fixed=_fixed_batch(proto) is not None
+            proto, example, runtime, level=level, fixed=fixed is not None
         )
         shape = (1, *example.shape[1:])
         report = find_sites(proto, {self._network.cut.image: shape})
@@ -232,7 +235,9 @@ class SegmentSimulator:
         fewest = _FEWEST if self._front.fits(number) else _FEWEST_AGAIN
         wanted = _RUNS_AT_ONCE * self._batch * trials // max(runs, 1)
         # A metric that does not count keeps the outputs of every trial until it is scored.
-        most = _MOST if self._scorer.counts else fewest
+        most = max(min(_MOST, _MOST_CELLS // self.samples), fewest)
+        if not self._scorer.counts:
+            most = fewest
         self._trials_at_once = min(max(wanted, fewest), most, 4 * self._trials_at_once)
 
     def _isolated_outcome(
@@ -296,19 +301,17 @@ def _same_site(first: Masks, second: Masks) -> bool:
     return len(second) == 1 and number in second and second[number].patch_size == mask.patch_size
 
 
-def _dims(proto: onnx.ModelProto) -> list[int | None]:
-    """Dimensions of the image input; None where dynamic."""
+def _image_dims(proto: onnx.ModelProto) -> tuple[int | None, ...]:
+    """Dimensions [N, C, H, W] of the image input; None where dynamic.
+
+    Raises:
+        ModelError: It is no batch of float images.
+    """
     weights = {t.name for t in proto.graph.initializer}
-    value = next(v for v in proto.graph.input if v.name not in weights)
-    return [
-        d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None
-        for d in value.type.tensor_type.shape.dim
-    ]
-
-
-def _image_shape(proto: onnx.ModelProto) -> tuple[int | None, ...]:
-    return tuple(_dims(proto)[1:])
-
-
-def _fixed_batch(proto: onnx.ModelProto) -> int | None:
-    return _dims(proto)[0]
+    value = next((v for v in proto.graph.input if v.name not in weights), None)
+    kind = value.type.tensor_type if value is not None else onnx.TypeProto.Tensor()
+    if kind.elem_type != onnx.TensorProto.FLOAT or len(kind.shape.dim) != 4:
+        raise ModelError("the model must take one float image batch [N, C, H, W]")
+    return tuple(
+        d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in kind.shape.dim
+    )
