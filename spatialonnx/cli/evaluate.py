@@ -66,8 +66,10 @@ def evaluate(
     source = read_model(model, "deploy", "masked", "spatial", "original")
     dataset = read_data(source, data, Pixels(mean, std, image_size, resize))
     if split == "all":
-        # At random, as parts are drawn: the first images of a set may all be of one class.
-        indices = np.random.default_rng(seed).permutation(len(dataset)).astype(np.int64)
+        indices = np.arange(len(dataset), dtype=np.int64)
+        if samples is not None:
+            # At random, as parts are drawn: the first images of a set may all be of one class.
+            indices = np.sort(np.random.default_rng(seed).permutation(indices)[:samples])
     else:
         sizes = SplitSizes(seed, search_samples, select_samples, verify_samples)
         indices = getattr(cut(dataset, sizes), split)
