@@ -94,6 +94,19 @@ def patterns_with_ones(patch_size: int, low: int, high: int) -> tuple[int, ...]:
     )
 
 
+def patch_sizes(text: str) -> tuple[int, ...]:
+    """Reads ``2`` or ``2,3,4``; each size once, in increasing order.
+
+    Raises:
+        PlanError: One of them is not 2, 3 or 4.
+    """
+    try:
+        sizes = {int(part) for part in text.split(",")}
+    except ValueError:
+        raise PlanError(f"--patch-size {text!r}: use 2, 3 or 4, or several as 2,3,4") from None
+    return tuple(sorted(check_patch_size(size) for size in sizes))
+
+
 def parse_ones_range(text: str) -> tuple[int, int]:
     """Reads ``lo:hi`` (inclusive) or a single number.
 

@@ -18,7 +18,6 @@ from spatialonnx.cli.options import (
     Metric,
     ModelArgument,
     Output,
-    PatchSize,
     Resize,
     SearchSamples,
     Seed,
@@ -59,9 +58,19 @@ def search(
         ),
     ] = "uniform-layer",
     strategy: Annotated[
-        str, typer.Option("--strategy", help="greedy (the report's) or exhaustive.")
+        str,
+        typer.Option(
+            "--strategy",
+            help="greedy (the report's), exhaustive, or joint (weighs layers against each other "
+            "by the KL divergence that they cost).",
+        ),
     ] = "greedy",
-    patch_size: PatchSize = 2,
+    patch_size: Annotated[
+        str,
+        typer.Option(
+            "--patch-size", help="Side of a patch: 2, 3 or 4; joint: also several, as 2,3,4."
+        ),
+    ] = "2",
     ones_range: Annotated[
         str | None,
         typer.Option(
@@ -171,10 +180,10 @@ def search(
     from spatialonnx.errors import BoundMissedError, InterruptedSearchError
     from spatialonnx.metrics import find_metric
     from spatialonnx.modelfile import load_model, stage_path
-    from spatialonnx.patterns import parse_ones_range
+    from spatialonnx.patterns import parse_ones_range, patch_sizes
     from spatialonnx.search.bounds import parse_bounds
     from spatialonnx.search.run import Job, search_masks
-    from spatialonnx.search.settings import Settings, choose_patterns
+    from spatialonnx.search.settings import Settings, choose_all_patterns
 
     if list_study is not None:
         list_front(common, list_study)
@@ -183,11 +192,14 @@ def search(
     dataset = read_data(source, data, Pixels(mean, std, image_size, resize))
     ones = parse_ones_range(ones_range) if ones_range else None
     texts = tuple(part.strip() for part in patterns.split(",")) if patterns else ()
+    sizes = patch_sizes(patch_size)
+    (size, own), *others = choose_all_patterns(sizes, ones, texts)
     settings = Settings(
         mode=mode,
         strategy=strategy,
-        patch_size=patch_size,
-        patterns=choose_patterns(patch_size, ones, texts),
+        patch_size=size,
+        patterns=own,
+        others=tuple(others),
         max_clusters=max_clusters,
         top=top,
         couple=couple,

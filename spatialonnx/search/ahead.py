@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spatialonnx.census import Census
 from spatialonnx.errors import UsageError
@@ -172,7 +171,11 @@ def _look_at_site(
     shape = tuple(d or 0 for d in site.shape)
     size = next(iter(layouts.values())).patch_size
     censuses = {
-        name: Census(size, (shape[0], shape[1], shape[2]), _labels(MODES[name], layout, site))
+        name: Census(
+            size,
+            (shape[0], shape[1], shape[2]),
+            layout.labels(site, by_channel=MODES[name].by_channel, by_patch=MODES[name].by_patch),
+        )
         for name, layout in layouts.items()
     }
     zeros = outputs = 0
@@ -191,22 +194,6 @@ def _look_at_site(
     }
     share = fraction(outputs * site.macs_per_output, simulator.conv_total)
     return SiteForecast(site.name, share, fraction(zeros, outputs), most)
-
-
-def _labels(mode: Mode, layout: Layout, site: Site) -> NDArray[np.int64]:
-    """The first-level target of every patch of a site, broadcastable to [C, nH, nW]."""
-    labels: NDArray[np.int64] = np.zeros((1, 1, 1), np.int64)
-    clusters = 1
-    if mode.by_patch:
-        rows, columns = layout.grid(site)
-        side = layout.cluster_side(site)
-        across = -(-columns // side)
-        row, column = np.indices((rows, columns)) // side
-        labels = (row * across + column)[None]
-        clusters = layout.clusters(site)
-    if mode.by_channel:
-        labels = labels + clusters * np.arange(site.shape[0] or 1)[:, None, None]
-    return labels
 
 
 def _space(patterns: int, targets: int) -> str:

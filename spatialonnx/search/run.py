@@ -37,6 +37,7 @@ from spatialonnx.search.bounds import Bound
 from spatialonnx.search.coupling import find_groups
 from spatialonnx.search.exhaustive import exhaustive_search
 from spatialonnx.search.greedy import Weigh, greedy_search
+from spatialonnx.search.joint import joint_search
 from spatialonnx.search.latency import (
     MOST_PLANS,
     Latency,
@@ -283,6 +284,8 @@ def run_strategy(
     final: Iterable[Trial]
     if settings.strategy == "exhaustive":
         final = exhaustive_search(trials, layout, settings.patterns, groups)
+    elif settings.strategy == "joint":
+        final = run_joint(job, trials, groups)
     else:
         mode = MODES[settings.mode]
         weigh: Weigh | None = None
@@ -290,6 +293,16 @@ def run_strategy(
             weigh = functools.partial(latency.weigh, samples=trials.simulator.samples)
         final = greedy_search(trials, mode, layout, settings.patterns, groups, settings.top, weigh)
     return frozenset(trial.key for trial in final)
+
+
+def run_joint(job: Job, trials: Trials, groups: Groups) -> Sequence[Trial]:
+    """The joint strategy, whose layers may take different patch sizes."""
+    settings = job.settings
+    simulator = trials.simulator
+    assert isinstance(simulator, SegmentSimulator)
+    table = {settings.patch_size: settings.patterns, **dict(settings.others)}
+    layouts = [Layout(simulator.sites, size, settings.max_clusters) for size in table]
+    return joint_search(trials, simulator, MODES[settings.mode], layouts, table, groups)
 
 
 def study_about(job: Job, groups: Groups) -> dict[str, Any]:
@@ -307,6 +320,11 @@ def study_about(job: Job, groups: Groups) -> dict[str, Any]:
         "patch size": settings.patch_size,
         "patterns": sha256_bytes(json.dumps(settings.patterns).encode()),
         "clusters": settings.max_clusters,
+        **(
+            {"others": [[size, sha256_bytes(repr(own).encode())] for size, own in settings.others]}
+            if settings.others
+            else {}
+        ),
         "top": settings.top,
         "coupling": [list(group) for group in groups if len(group) > 1],
         "metric": _metric_name(job),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from spatialonnx.patterns import check_patch_size, parse_patterns, patterns_with
 from spatialonnx.search.bounds import Bound
 from spatialonnx.search.modes import MODES
 
-STRATEGIES = ("greedy", "exhaustive")
+STRATEGIES = ("greedy", "exhaustive", "joint")
 GOALS = ("macs", "latency")
 
 
@@ -30,6 +31,7 @@ class Settings:
         top: Options kept per target; None = all.
         couple: ``none``, ``block``, ``stage`` or a file.
         goal: ``macs`` or ``latency``: what the walk and the final choice weigh accuracy against.
+        others: Further patch sizes that a layer may take, with their patterns; joint alone.
     """
 
     mode: str = "uniform-layer"
@@ -40,6 +42,7 @@ class Settings:
     top: int | None = None
     couple: str = "none"
     goal: str = "macs"
+    others: tuple[tuple[int, tuple[int, ...]], ...] = ()
 
     def __post_init__(self) -> None:
         """Fills in all patterns; refuses what does not fit together.
@@ -55,6 +58,12 @@ class Settings:
             raise UsageError(f"--goal {self.goal}: use {' or '.join(GOALS)}")
         if self.strategy == "exhaustive" and self.mode != "uniform-layer":
             raise UsageError("--strategy exhaustive goes with --mode uniform-layer alone")
+        if self.strategy == "joint" and self.goal != "macs":
+            raise UsageError("--strategy joint weighs MACs: use --goal macs")
+        if self.strategy == "joint" and self.couple != "none" and self.mode != "uniform-layer":
+            raise UsageError("--couple goes with --strategy joint in --mode uniform-layer alone")
+        if self.others and self.strategy != "joint":
+            raise UsageError("several patch sizes go with --strategy joint alone")
         check_patch_size(self.patch_size)
         if self.max_clusters < 0 or (self.top is not None and self.top < 1):
             raise UsageError("--max-clusters takes 0 or more, --top 1 or more")
@@ -79,6 +88,26 @@ def choose_patterns(
         return parse_patterns(texts, patch_size)
     low, high = ones or (1, patch_size**2 - 1)
     return patterns_with_ones(patch_size, low, high)
+
+
+def choose_all_patterns(
+    sizes: Sequence[int], ones: tuple[int, int] | None, texts: tuple[str, ...]
+) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """The same for several patch sizes; a range is cut to what a size has.
+
+    Raises:
+        UsageError: Explicit patterns with several patch sizes.
+    """
+    if len(sizes) > 1 and texts:
+        raise UsageError("--patterns goes with one patch size: use --ones-range")
+    table = []
+    for size in sizes:
+        own = ones
+        if ones and len(sizes) > 1:
+            most = size**2 - 1
+            own = (min(ones[0], most), min(ones[1], most))
+        table.append((size, choose_patterns(size, own, texts)))
+    return tuple(table)
 
 
 @dataclass(frozen=True, eq=False)

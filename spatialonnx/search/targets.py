@@ -133,6 +133,23 @@ class Layout:
         side = self.cluster_side(site)
         return -(-rows // side) * -(-columns // side)
 
+    def labels(self, site: Site, *, by_channel: bool, by_patch: bool) -> NDArray[np.int64]:
+        """The target of every patch of a site, broadcastable to [C, nH, nW].
+
+        Targets are numbered channel by channel, and within one cluster by cluster.
+        """
+        labels: NDArray[np.int64] = np.zeros((1, 1, 1), np.int64)
+        clusters = 1
+        if by_patch:
+            rows, columns = self.grid(site)
+            side = self.cluster_side(site)
+            row, column = np.indices((rows, columns)) // side
+            labels = (row * -(-columns // side) + column)[None]
+            clusters = self.clusters(site)
+        if by_channel:
+            labels = labels + clusters * np.arange(site.shape[0] or 1)[:, None, None]
+        return labels
+
     def plan(self, pieces: Sequence[Piece]) -> dict[str, SiteMask]:
         """The plan that pieces make; regions that overlap must not occur.
 

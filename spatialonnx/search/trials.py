@@ -119,6 +119,8 @@ class Trials:
         candidates: Sequence[Candidate],
         expected: int | None = None,
         done: int = 0,
+        *,
+        reject: bool = True,
     ) -> Iterator[Trial]:
         """Runs the candidates of one pass, in order.
 
@@ -127,6 +129,7 @@ class Trials:
             candidates: What to try.
             expected: Trials of the pass in all, where they come in several calls.
             done: Trials of the pass that earlier calls ran.
+            reject: Whether trials beyond the bound may be rejected early.
 
         Yields:
             One trial a candidate.
@@ -140,12 +143,12 @@ class Trials:
         for key, candidate in zip(keys, candidates, strict=True):
             if key in known or key in new:
                 continue
-            outcome = self.study.find(key, self.eps)
+            outcome = self.study.find(key, self.eps if reject else None)
             if outcome is None:
                 new[key] = candidate.plan
             else:
                 known[key] = outcome
-        fresh = self._simulate(new)
+        fresh = self._simulate(new, self.eps if reject else None)
         for index, (key, candidate) in enumerate(zip(keys, candidates, strict=True)):
             while key not in known:
                 try:
@@ -167,7 +170,9 @@ class Trials:
             self.study.add(key, {}, Outcome(self.simulator.baseline, 0, 0.0, 0.0, 0.0))
         self.study.add_record(pass_name, target, option, key)
 
-    def _simulate(self, plans: dict[str, Plan]) -> Iterator[tuple[str, Outcome]]:
+    def _simulate(
+        self, plans: dict[str, Plan], reject_above: Fraction | None
+    ) -> Iterator[tuple[str, Outcome]]:
         """Runs plans that are new, each journalled as it ends; stops where a budget is spent."""
 
         def within_budget() -> Iterator[Plan]:
@@ -180,7 +185,7 @@ class Trials:
 
         if not plans:
             return
-        outcomes = self.simulator.simulate(within_budget(), self.eps)
+        outcomes = self.simulator.simulate(within_budget(), reject_above)
         for (key, plan), outcome in zip(plans.items(), outcomes, strict=False):
             self.study.add(key, plan, outcome)
             self.run_now += 1
