@@ -1,0 +1,115 @@
+"""The joint strategy: hulls against brute force, and whole searches of the tiny network."""
+
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.searching import make_job, read_journal
+
+from spatialonnx.errors import UsageError
+from spatialonnx.modelfile import load_model
+from spatialonnx.ops import read_plan
+from spatialonnx.search.joint import CHOOSE, OFF, PROFILE, REFINE, _hull, _interpolate
+from spatialonnx.search.levels import Level, find_levels, upper_hull
+from spatialonnx.search.modes import MODES
+from spatialonnx.search.run import make_simulator, search_masks
+from spatialonnx.search.settings import Settings
+from spatialonnx.search.targets import Layout
+from spatialonnx.study import Study
+
+POINTS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=1, max_size=12)
+
+
+@given(POINTS, st.fractions(0, 50))
+def test_the_hull_holds_the_best_point_of_every_price(points, price):
+    saved = np.array([s for s, _ in points], np.int64)
+    lost = np.array([x for _, x in points], np.float64)
+    hull = upper_hull(saved, lost)
+    best = max(0, max(s - price * x for s, x in points))
+    kept = [0, *(int(saved[i]) - price * Fraction(float(lost[i])) for i in hull)]
+    assert max(kept) == best
+    assert (np.diff(saved[hull]) > 0).all() and (np.diff(lost[hull]) >= 0).all()
+
+
+@given(POINTS, st.floats(0, 50))
+def test_a_layer_keeps_the_best_level_of_every_price(points, price):
+    levels = [OFF, *(Level(str(i), 2, (), s, float(x)) for i, (s, x) in enumerate(points))]
+    damage = [0.0, *(float(x) for _, x in points)]
+    layer = _hull("layer", levels, damage)
+    best = max(level.saved - price * d for level, d in zip(levels, damage, strict=True))
+    chosen = layer.at(price)
+    assert layer.levels[chosen].saved - price * layer.damage[chosen] == pytest.approx(best)
+
+
+def test_damage_between_and_beyond_what_was_measured():
+    points = [(0.0, 0.0), (2.0, 1.0), (4.0, 5.0)]
+    assert [_interpolate(x, points) for x in (0.0, 1.0, 2.0, 3.0, 4.0)] == [0, 0.5, 1, 3, 5]
+    assert _interpolate(5.0, points) == 7.0
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("patch_size", [2, 3])
+def test_a_levels_saving_is_what_its_trial_saves(tiny_files, tmp_path, mode, patch_size):
+    simulator = make_simulator(make_job(tiny_files, tmp_path))
+    layout = Layout(simulator.sites, patch_size)
+    for site in simulator.sites:
+        patterns = range(1, 2 ** (patch_size**2) - 1)
+        levels = find_levels(simulator, [site.name], MODES[mode], layout, patterns)
+        assert levels and levels == sorted(levels, key=lambda level: level.saved)
+        for outcome, level in zip(
+            simulator.simulate(layout.plan(level.pieces) for level in levels), levels, strict=True
+        ):
+            assert outcome.saved == level.saved
+            assert (outcome.kl == 0) == (level.lost == 0)
+
+
+def joint(**changes):
+    return Settings(strategy="joint", patterns=(1, 6, 8, 9, 14), **changes)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_search_ends_within_the_bound_on_search_and_select(tiny_files, tmp_path, mode):
+    settings = joint(mode=mode, others=((3, (1, 16, 273)),))
+    report = search_masks(make_job(tiny_files, tmp_path, eps="0.3", settings=settings))
+    (result,) = report.results
+    assert report.complete and result.search["drop"] <= 0.3 and float(result.select.drop) <= 0.3
+    carried = {s: m for s, m in read_plan(load_model(result.path).proto).items() if not m.is_full}
+    assert carried == {s: m for s, m in result.plan.items() if not m.is_full}
+    assert result.plan and result.search["saved_fraction"] > 0
+
+
+def test_a_finished_search_runs_nothing_again(tiny_files, tmp_path):
+    job = make_job(tiny_files, tmp_path, eps="0.3", settings=joint())
+    first = search_masks(job)
+    journal = read_journal(tmp_path / "study.db")
+    passes = {line[0] for line in journal}
+    assert {PROFILE, CHOOSE} <= passes <= {PROFILE, CHOOSE, REFINE}
+    again = search_masks(replace(job, max_trials=0))
+    assert again.complete and again.trials == first.trials
+    assert again.results[0].plan == first.results[0].plan
+    assert read_journal(tmp_path / "study.db") == journal
+
+
+def test_a_cut_search_continues(tiny_files, tmp_path):
+    job = make_job(tiny_files, tmp_path, eps="0.3", settings=joint())
+    part = search_masks(replace(job, max_trials=4))
+    assert not part.complete
+    with Study(tmp_path / "study.db", readonly=True) as study:
+        assert study.count() == 4
+    whole = search_masks(job)
+    other = tmp_path / "other"
+    other.mkdir()
+    straight = search_masks(replace(job, study=other / "s.db", output=other / "o.masked.onnx"))
+    assert whole.results[0].plan == straight.results[0].plan
+
+
+def test_what_does_not_go_together():
+    with pytest.raises(UsageError, match="uniform-layer alone"):
+        joint(mode="uniform-patch", couple="block")
+    with pytest.raises(UsageError, match="joint alone"):
+        Settings(others=((3, (1,)),))
+    with pytest.raises(UsageError, match="goal macs"):
+        joint(goal="latency")
