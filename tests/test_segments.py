@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from support.models import Net, depthwise, feeds, plain, residual
 
-from spatialonnx import segments
 from spatialonnx.errors import ModelError
 from spatialonnx.insert import insert_predictors
 from spatialonnx.masks import SiteMask, full_mask, patch_grid, uniform_mask
 from spatialonnx.modelfile import ModelFile
-from spatialonnx.ops import instrument, plan_feeds
+from spatialonnx.ops import find_predictors, instrument, plan_feeds
 from spatialonnx.segments import SegmentedNetwork, cut_graph, mask_numbers, segment_macs
+from spatialonnx.segments import network as network_module
 from spatialonnx.session import Runtime, open_session
 from spatialonnx.shapes import infer_shapes
 from spatialonnx.sites import find_sites
@@ -112,7 +112,7 @@ def whole(
     proto: onnx.ModelProto, images: NDArray[np.float32], plan: dict[str, SiteMask]
 ) -> dict[str, NDArray[Any]]:
     ready = instrument(proto)
-    predictors = segments.find_predictors(proto)
+    predictors = find_predictors(proto)
     arrays = plan_feeds(plan, predictors) | {"x": images}
     names = [value.name for value in ready.graph.output]
     return dict(zip(names, open_session(ready, ONE, level="extended").run(arrays), strict=True))
@@ -171,7 +171,7 @@ def test_every_weight_is_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
         opened.append(model)
         return open_session(model, *args, **options)
 
-    monkeypatch.setattr(segments, "open_session", spy)
+    monkeypatch.setattr(network_module, "open_session", spy)
     proto = inserted(residual())
     network = SegmentedNetwork(proto, np.zeros((2, 3, 8, 8), np.float32), ONE)
     parts = [model for model in opened if model.graph.name.startswith("segment")]
@@ -222,7 +222,7 @@ def test_a_model_without_predictions_is_refused() -> None:
 
 def test_an_ofmap_that_others_read_too_is_refused() -> None:
     proto = inserted(plain(2))
-    source = segments.find_predictors(proto)[0].source
+    source = find_predictors(proto)[0].source
     proto.graph.output.append(onnx.helper.make_tensor_value_info(source, 1, None))
     with pytest.raises(ModelError, match="before it is predicted"):
         cut_graph(proto)
@@ -254,6 +254,6 @@ def test_activations_without_a_row_an_image_are_refused() -> None:
 
 
 def test_parts_that_differ_from_the_whole_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segments, "_TOLERANCE", -1.0)
+    monkeypatch.setattr(network_module, "_TOLERANCE", -1.0)
     with pytest.raises(ModelError, match="differs by"):
         SegmentedNetwork(inserted(plain(2)), feeds(plain(2))["x"], ONE)
