@@ -18,10 +18,15 @@ from spatialonnx.graphindex import GraphIndex, inner_nodes
 from spatialonnx.masks import SiteMask, full_mask, uniform_mask
 from spatialonnx.modelfile import ORIGINAL, ModelFile, model_stage, save_model, set_metadata
 from spatialonnx.ops import DOMAIN, PREDICT, add_opset, mask_name, patch_size_name, write_plan
-from spatialonnx.selfcheck import Difference, compare_models
+from spatialonnx.selfcheck import (
+    Difference,
+    compare_interfaces,
+    compare_models,
+    run_reference,
+)
 from spatialonnx.session import Runtime
 from spatialonnx.shapes import infer_shapes
-from spatialonnx.simplify import name_nodes, prepare_model, simplify_model
+from spatialonnx.simplify import copy_around, name_nodes, prepare_model, simplify_model
 from spatialonnx.sites import Site, SiteReport, SkippedConv, find_sites, require_sites
 
 _LOG = logging.getLogger(__name__)
@@ -79,10 +84,13 @@ def insert_predictors(
     report = find_sites(network)
     require_sites(report)
     report = _select(report, include, exclude)
+    reference = run_reference(model.proto, prepared, runtime)
+    del prepared  # copies of a large model add up
     spatial = _insert(network, report.sites, mask)
     set_metadata(spatial, stage="spatial", source_sha256=model.sha256)
     check_model(spatial, "the model with predictions")
-    difference = compare_models(model.proto, prepared, network, spatial, runtime)
+    compare_interfaces(model.proto, spatial)
+    difference = compare_models(reference, network, spatial, runtime)
     if by_hand is not None:
         spatial = write_plan(spatial, {site.name: by_hand for site in report.sites})
         set_metadata(spatial, stage="masked")
@@ -152,24 +160,19 @@ def _regex(option: str, text: str | None) -> re.Pattern[str] | None:
 
 
 def _insert(network: onnx.ModelProto, sites: tuple[Site, ...], mask: SiteMask) -> onnx.ModelProto:
-    """A copy of a model with a SpatialPredict node behind each site's ReLU."""
-    named = onnx.ModelProto()
-    named.CopyFrom(network)
-    for field in ("producer_name", "producer_version", "domain", "doc_string"):
-        named.ClearField(field)
-    named.graph.name = "graph"
-    named.graph.ClearField("doc_string")
-    name_nodes(named, frozenset(site.name for site in sites))
-    graph = gs.import_onnx(named)
+    """A model with a SpatialPredict node behind each site's ReLU.
+
+    Nodes of the given one that are named like a site get another name.
+    """
+    name_nodes(network, frozenset(site.name for site in sites))
+    graph = gs.import_onnx(network)
     tensors = graph.tensors()
     taken = set(tensors)
     written = {site.name: _add_predictor(graph, tensors, taken, site.name, mask) for site in sites}
-    exported = gs.export_onnx(graph, do_type_check=False).graph
     # The exporter rebuilds the graph alone; what it does not know is taken from the model.
-    result = onnx.ModelProto()
-    result.CopyFrom(network)
-    for field in ("node", "initializer", "value_info"):
-        result.graph.ClearField(field)
+    graph.name, graph.doc_string, graph.producer_name, graph.producer_version = "graph", "", "", ""
+    exported = gs.export_onnx(graph, do_type_check=False).graph
+    result = copy_around(network)
     result.graph.node.extend(exported.node)
     result.graph.initializer.extend(exported.initializer)
     add_opset(result)

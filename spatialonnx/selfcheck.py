@@ -35,40 +35,68 @@ class Difference:
     largest: float
 
 
-def compare_models(
-    original: onnx.ModelProto,
-    prepared: onnx.ModelProto,
-    network: onnx.ModelProto,
-    spatial: onnx.ModelProto,
-    runtime: Runtime,
-) -> Difference:
-    """Compares a model with full masks with the one it was made from, on random input.
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What a user's model gives on a random input.
+
+    Attributes:
+        feeds: The input.
+        extended: Outputs at ORT_ENABLE_EXTENDED.
+        default: Outputs at ORT's default level.
+        repeats: Whether a second run gave the same.
+    """
+
+    feeds: Feeds
+    extended: list[NDArray[Any]]
+    default: list[NDArray[Any]]
+    repeats: bool
+
+
+def run_reference(
+    original: onnx.ModelProto, prepared: onnx.ModelProto, runtime: Runtime
+) -> Reference:
+    """Runs a user's model on random input.
 
     Args:
-        original: The user's model.
-        prepared: The same with its weights constant.
-        network: The same simplified: the graph that predictions were inserted into.
+        original: The model.
+        prepared: The same with its weights constant, so that ORT folds what it can.
+        runtime: How to run them.
+
+    Raises:
+        ModelError: ORT cannot run them on an input of any customary size.
+    """
+    session = open_session(prepared, runtime, level="extended")
+    feeds, outputs = _first_run(session, prepared)
+    # ORT's random generators go on from run to run.
+    repeats = _equal(outputs, session.run(feeds))
+    return Reference(feeds, outputs, _run(original, feeds, "all", runtime), repeats)
+
+
+def compare_models(
+    reference: Reference, network: onnx.ModelProto, spatial: onnx.ModelProto, runtime: Runtime
+) -> Difference:
+    """Compares a model with full masks with the one it was made from.
+
+    Args:
+        reference: What the user's model gives.
+        network: The simplified graph that predictions were inserted into.
         spatial: The model with predictions, every mask full.
         runtime: How to run them.
 
     Raises:
-        ModelError: ORT cannot run one of them, their inputs, outputs or metadata differ, or
-            their outputs differ by more than rounding.
+        ModelError: ORT cannot run one of them, or their outputs differ by more than rounding.
     """
-    _compare_interfaces(original, spatial)
-    feeds, expected = _run_original(prepared, runtime)
+    feeds = reference.feeds
     got = _run(spatial, feeds, "extended", runtime)
-    exact = _equal(expected, got)
+    exact = _equal(reference.extended, got)
     if not exact and not _equal(_run(network, feeds, "extended", runtime), got):
-        if _is_random(prepared, feeds, runtime):
+        if not reference.repeats:
             raise ModelError("the model's outputs are random: remove its random or training ops")
         raise ModelError(
             "the outputs change although nothing is predicted; leave sites out with --exclude, or "
             "try --no-simplify"
         )
-    largest = _largest_difference(
-        _run(original, feeds, "all", runtime), _run(spatial, feeds, "all", runtime)
-    )
+    largest = _largest_difference(reference.default, _run(spatial, feeds, "all", runtime))
     if not largest <= TOLERANCE:
         raise ModelError(
             f"the outputs change by {largest:.1e} of the largest although nothing is predicted; "
@@ -77,7 +105,12 @@ def compare_models(
     return Difference(exact, largest)
 
 
-def _compare_interfaces(original: onnx.ModelProto, spatial: onnx.ModelProto) -> None:
+def compare_interfaces(original: onnx.ModelProto, spatial: onnx.ModelProto) -> None:
+    """Makes sure that inputs, outputs and metadata were kept; initializers are no inputs.
+
+    Raises:
+        ModelError: They were not.
+    """
     weights = {tensor.name for tensor in original.graph.initializer}
     inputs = [value for value in original.graph.input if value.name not in weights]
     theirs = {e.key: e.value for e in original.metadata_props}
@@ -90,9 +123,8 @@ def _compare_interfaces(original: onnx.ModelProto, spatial: onnx.ModelProto) -> 
         raise ModelError("the model's inputs, outputs or metadata were not kept: report this")
 
 
-def _run_original(proto: onnx.ModelProto, runtime: Runtime) -> tuple[Feeds, list[NDArray[Any]]]:
+def _first_run(session: Session, proto: onnx.ModelProto) -> tuple[Feeds, list[NDArray[Any]]]:
     """Finds an input that the model takes; returns it with the outputs."""
-    session = open_session(proto, runtime, level="extended")
     error: ModelError | None = None
     for feeds in _candidates(session, proto):
         try:
@@ -140,12 +172,6 @@ def _run(
     proto: onnx.ModelProto, feeds: Feeds, level: Level, runtime: Runtime
 ) -> list[NDArray[Any]]:
     return open_session(proto, runtime, level=level).run(feeds)
-
-
-def _is_random(proto: onnx.ModelProto, feeds: Feeds, runtime: Runtime) -> bool:
-    """Whether two runs of one session differ: ORT's generators go on from run to run."""
-    session = open_session(proto, runtime, level="extended")
-    return not _equal(session.run(feeds), session.run(feeds))
 
 
 def _equal(expected: list[NDArray[Any]], got: list[NDArray[Any]]) -> bool:

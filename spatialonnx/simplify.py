@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import heapq
 import logging
+from typing import Any
 
 import onnx
 import onnx.inliner
+from google.protobuf.message import Message
 from onnx import NodeProto, TensorProto
 
 from spatialonnx.chains import QUANTIZED
@@ -50,6 +52,27 @@ def prepare_model(proto: onnx.ModelProto) -> onnx.ModelProto:
         copy.graph.input.extend(inputs)
     name_nodes(copy)
     return copy
+
+
+def copy_around(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a model but for its nodes, initializers and value_info, which may be large."""
+    result = onnx.ModelProto()
+    for field, value in proto.ListFields():
+        if field.name != "graph":
+            _copy_field(result, field.name, value)
+    for field, value in proto.graph.ListFields():
+        if field.name not in ("node", "initializer", "value_info"):
+            _copy_field(result.graph, field.name, value)
+    return result
+
+
+def _copy_field(target: Message, name: str, value: Any) -> None:
+    if isinstance(value, str | int | bytes):
+        setattr(target, name, value)
+    elif isinstance(value, Message):
+        getattr(target, name).CopyFrom(value)
+    else:
+        getattr(target, name).extend(value)
 
 
 def name_nodes(proto: onnx.ModelProto, reserved: frozenset[str] = frozenset()) -> None:
@@ -90,11 +113,8 @@ def simplify_model(proto: onnx.ModelProto) -> onnx.ModelProto:
         _LOG.info("the model has sparse, quantised or half-precision parts: it is not simplified")
         return proto
     optimized = optimize_model(proto)
-    result = onnx.ModelProto()
-    result.CopyFrom(proto)
+    result = copy_around(proto)
     graph = result.graph
-    for field in ("node", "initializer", "value_info"):
-        graph.ClearField(field)
     graph.node.extend(_in_order(optimized, proto))
     graph.initializer.extend(optimized.graph.initializer)
     graph.value_info.extend(optimized.graph.value_info)

@@ -16,6 +16,7 @@ from support.zoo import ZOO, light_model
 from spatialonnx.errors import ModelError
 from spatialonnx.insert import Insertion, insert_predictors
 from spatialonnx.modelfile import ModelFile
+from spatialonnx.session import Runtime
 from spatialonnx.simplify import prepare_model, simplify_model
 from spatialonnx.sites import SiteReport, find_sites
 
@@ -32,7 +33,9 @@ SITES = LARGE | {
 
 
 def insert(proto: onnx.ModelProto) -> Insertion:
-    result = insert_predictors(ModelFile(Path("model.onnx"), proto, "0"))
+    result = insert_predictors(
+        ModelFile(Path("model.onnx"), proto, "0"), runtime=Runtime(threads=1)
+    )
     assert result.difference.exact
     return result
 
@@ -162,7 +165,7 @@ def test_damaged_files_end_in_one_line(seed: int) -> None:
         return  # load_model refuses it
     try:
         find_sites(proto)
-        insert_predictors(ModelFile(Path("model.onnx"), proto, "0"))
+        insert_predictors(ModelFile(Path("model.onnx"), proto, "0"), runtime=Runtime(threads=1))
     except ModelError as error:
         assert "\n" not in str(error)
 
@@ -184,7 +187,7 @@ def test_graphs_wired_at_random_end(seed: int) -> None:
             tensor.dims.extend(int(d) for d in rng.integers(-2, 2**40, 4))
     try:
         find_sites(proto)
-        insert_predictors(ModelFile(Path("model.onnx"), proto, "0"))
+        insert_predictors(ModelFile(Path("model.onnx"), proto, "0"), runtime=Runtime(threads=1))
     except ModelError as error:
         assert "\n" not in str(error)
 

@@ -25,10 +25,10 @@ from spatialonnx.modelfile import (
     set_metadata,
 )
 from spatialonnx.ops import find_predictors, instrument, plan_feeds, read_plan
-from spatialonnx.session import Level, open_session
+from spatialonnx.session import Level, Runtime, open_session
 from spatialonnx.sites import find_sites
 
-LEVELS: tuple[Level, ...] = ("extended", "all")
+ONE_THREAD = Runtime(threads=1)
 LATEST_OPSET = 26
 
 
@@ -37,11 +37,11 @@ def model_file(proto: onnx.ModelProto) -> ModelFile:
 
 
 def insert(proto: onnx.ModelProto, **options: Any) -> Insertion:
-    return insert_predictors(model_file(proto), **options)
+    return insert_predictors(model_file(proto), runtime=ONE_THREAD, **options)
 
 
 def run(proto: onnx.ModelProto, arrays: dict[str, Any], level: Level) -> list[NDArray[Any]]:
-    return open_session(proto, level=level).run(arrays)
+    return open_session(proto, ONE_THREAD, level=level).run(arrays)
 
 
 def assert_same_outputs(
@@ -310,7 +310,7 @@ def test_external_data(tmp_path: Path) -> None:
         size_threshold=0,
     )
     model = load_model(tmp_path / "model.onnx")
-    result = insert_predictors(model)
+    result = insert_predictors(model, runtime=ONE_THREAD)
     save_model(result.proto, tmp_path / "model.spatial.onnx")
     (tmp_path / "model.data").unlink()
     written = load_model(tmp_path / "model.spatial.onnx")
@@ -369,7 +369,7 @@ def test_masks_can_be_fed() -> None:
     """The names that ``instrument`` promotes are those that insert wrote."""
     proto = plain()
     result = insert(proto).proto
-    session = open_session(instrument(result))
+    session = open_session(instrument(result), ONE_THREAD)
     plan = dict.fromkeys(read_plan(result), uniform_mask(2, 9))
     names = [info.name for info in session.outputs]
     fed = session.run(feeds(proto) | plan_feeds(plan, find_predictors(result)))

@@ -17,8 +17,9 @@ from models.plain_export import export_plainly
 from models.segmenter import Segmenter
 from spatialonnx.insert import insert_predictors
 from spatialonnx.modelfile import ModelFile
-from spatialonnx.session import open_session
+from spatialonnx.session import Runtime, open_session
 
+ONE_THREAD = Runtime(threads=1)
 EXPORTERS: tuple[Exporter, ...] = ("dynamo", "torchscript")
 
 
@@ -44,7 +45,7 @@ def segmenter(request: pytest.FixtureRequest) -> onnx.ModelProto:
 
 
 def insert(proto: onnx.ModelProto, **options: int) -> tuple[onnx.ModelProto, int, Counter[str]]:
-    result = insert_predictors(ModelFile(Path("m.onnx"), proto, "0"), **options)
+    result = insert_predictors(ModelFile(Path("m.onnx"), proto, "0"), runtime=ONE_THREAD, **options)
     assert result.difference.exact
     reasons = Counter(entry.reason for entry in result.report.skipped)
     return result.proto, len(result.report.sites), reasons
@@ -57,9 +58,9 @@ def test_the_detector(detector: onnx.ModelProto) -> None:
     assert sum(reasons.values()) == 6
     assert not any("ReLU of" in reason for reason in reasons)
     images = np.random.default_rng(0).normal(0, 1, (3, 3, 64, 64)).astype(np.float32)
-    session = open_session(proto, level="extended")
+    session = open_session(proto, ONE_THREAD, level="extended")
     assert [info.name for info in session.outputs] == ["boxes", "scores"]
-    expected = open_session(detector, level="extended").run({"images": images})
+    expected = open_session(detector, ONE_THREAD, level="extended").run({"images": images})
     for a, b in zip(expected, session.run({"images": images}), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -74,15 +75,15 @@ def test_the_segmenter(segmenter: onnx.ModelProto) -> None:
         }
     )
     images = np.random.default_rng(0).normal(0, 1, (1, 3, 32, 32)).astype(np.float32)
-    (expected,) = open_session(segmenter, level="extended").run({"images": images})
-    (got,) = open_session(proto, level="extended").run({"images": images})
+    (expected,) = open_session(segmenter, ONE_THREAD, level="extended").run({"images": images})
+    (got,) = open_session(proto, ONE_THREAD, level="extended").run({"images": images})
     np.testing.assert_array_equal(expected, got)
 
 
 def test_a_plan_by_hand_changes_the_maps(segmenter: onnx.ModelProto) -> None:
     proto, _, _ = insert(segmenter, pattern=9)
     images = np.random.default_rng(0).normal(0, 1, (1, 3, 32, 32)).astype(np.float32)
-    (expected,) = open_session(segmenter).run({"images": images})
-    (got,) = open_session(proto).run({"images": images})
+    (expected,) = open_session(segmenter, ONE_THREAD).run({"images": images})
+    (got,) = open_session(proto, ONE_THREAD).run({"images": images})
     assert np.isfinite(got).all()
     assert not np.array_equal(expected, got)
