@@ -4,11 +4,13 @@ import os
 import shutil
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from support.trained import TinyFiles, write_tiny
 
 # No test is timed: a busy machine is no error.
-settings.register_profile("spatialonnx", deadline=None)
+settings.register_profile(
+    "spatialonnx", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("spatialonnx")
 
 

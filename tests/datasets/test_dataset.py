@@ -70,7 +70,7 @@ def test_batches_read_ahead_but_not_far() -> None:
     dataset = Counting()
     reading = batches(dataset, np.arange(1000), 10, ahead=2)
     next(reading)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while dataset.asked < 3 and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.05)  # Time enough to read further, were it not for the bound.

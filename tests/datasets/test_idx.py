@@ -129,7 +129,10 @@ def test_a_sample_is_two_arrays_in_one_file(tmp_path: Path) -> None:
     assert (read[..., 0] == pixels).all() and labels.tolist() == LABELS.tolist()
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    max_examples=100,
+)
 @given(st.integers(0, 10_000), st.integers(0, 255), st.booleans())
 def test_no_flipped_byte_escapes(tmp_path: Path, position: int, value: int, packed: bool) -> None:
     content = bytearray(idx(random_pixels(3, 4, 4)) + idx(LABELS[:3]))

@@ -35,7 +35,7 @@ def test_pictures_come_in_the_order_asked_for(tmp_path: Path) -> None:
 
 def test_several_threads_decode(tmp_path: Path) -> None:
     dataset = folder_set(tmp_path, threads=2)
-    both = threading.Barrier(2, timeout=20)
+    both = threading.Barrier(2, timeout=120)
     seen: set[int] = set()
 
     class Waiting(Folder):

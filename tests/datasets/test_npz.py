@@ -121,7 +121,10 @@ def test_what_is_no_archive_is_named(tmp_path: Path) -> None:
         read_npz("a", tmp_path)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    max_examples=100,
+)
 @given(st.integers(0, 100_000), st.integers(1, 255), st.booleans())
 def test_no_flipped_byte_escapes(tmp_path: Path, position: int, flip: int, packed: bool) -> None:
     stream = io.BytesIO()
