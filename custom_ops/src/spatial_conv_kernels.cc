@@ -279,8 +279,10 @@ int64_t compress(const unsigned char* bits, int64_t groups, std::int32_t* channe
   return count;
 }
 
-void expand(const unsigned char* bits, int64_t groups, const float* sums, int64_t sums_stride,
-            int positions, const ConvFinish& finish, bool keep, float* const* out) {
+template <bool keep, bool residual>
+void expand_into(const unsigned char* bits, int64_t groups, const float* sums,
+                        int64_t sums_stride, int positions, const ConvFinish& finish,
+                        float* const* out) {
   const Vector8 clip_max = broadcast8(finish.clip_max);
   for (int64_t g = 0; g < groups; ++g) {
     if (bits[g] == 0) {
@@ -292,13 +294,25 @@ void expand(const unsigned char* bits, int64_t groups, const float* sums, int64_
     const Vector8 bias = load8(finish.bias + 8 * g);
     for (int j = 0; j < positions; ++j) {
       Vector8 sum = permute(load8(sums + j * sums_stride), rank) + bias;
-      if (finish.residual != nullptr) sum += load8(finish.residual[j] + 8 * g);
+      if constexpr (residual) sum += load8(finish.residual[j] + 8 * g);
       sum = activate(sum, clip_max);
-      const Vector8 unset = keep ? load8(out[j] + 8 * g) : Vector8{};
-      store8(out[j] + 8 * g, set ? sum : unset);
+      if constexpr (keep) {
+        sum = set ? sum : load8(out[j] + 8 * g);
+      } else {
+        sum = (Vector8)((Int8)sum & set);
+      }
+      store8(out[j] + 8 * g, sum);
     }
     sums += __builtin_popcount(bits[g]);
   }
+}
+
+void expand(const unsigned char* bits, int64_t groups, const float* sums, int64_t sums_stride,
+            int positions, const ConvFinish& finish, bool keep, float* const* out) {
+  const auto into = finish.residual != nullptr
+                        ? (keep ? expand_into<true, true> : expand_into<false, true>)
+                        : (keep ? expand_into<true, false> : expand_into<false, false>);
+  into(bits, groups, sums, sums_stride, positions, finish, out);
 }
 
 // --- Layouts -------------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ constexpr std::size_t kHugePage = std::size_t{2} << 20;
 // Weights beyond this many bytes are stored once: reading a second copy from the third-level cache
 // costs more than panels gain.
 constexpr std::int64_t kMostPanelBytes = std::int64_t{4} << 20;
+// Of a block: the finished outputs of a band have to stay in cache too.
+constexpr std::int64_t kMostChannels = 256;
 
 std::int64_t round_up(std::int64_t n, std::int64_t step) { return (n + step - 1) / step * step; }
 
@@ -78,7 +80,8 @@ void cut_blocks(const ConvAttributes& attributes, const MaskView& mask, std::int
         same = differs - (begin + first);
       }
       const std::int64_t bytes = same * row_bytes * (panels ? 2 : 1);
-      const std::int64_t pieces = (bytes + cache_for_weights() - 1) / cache_for_weights();
+      const std::int64_t pieces = std::max((bytes + cache_for_weights() - 1) / cache_for_weights(),
+                                           (same + kMostChannels - 1) / kMostChannels);
       const std::int64_t even = round_up((same + pieces - 1) / pieces, width);
       for (std::int64_t end = first + same; first < end;) {
         const std::int64_t count = std::min(even, end - first);
