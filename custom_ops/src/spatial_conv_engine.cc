@@ -21,6 +21,9 @@ constexpr int64_t kConvertedBytes = int64_t{8} << 20;
 // Portions of the work that each thread takes, so that a thread with more to skip takes more.
 constexpr int64_t kPortions = 8;
 
+// MACs that are worth waking a thread for.
+constexpr int64_t kLeastMacs = int64_t{1} << 19;
+
 // ORT has no call that tells its threads; there are no more than processors.
 int64_t processors() {
 #if defined(__linux__)
@@ -109,14 +112,18 @@ void run_images(const RunContext& context, const ConvRun& run, const SharedMemor
 
 void run_spatial_conv(const RunContext& context, const ConvTask& task, const ConvPlan& plan,
                       const ConvKernels& kernels) {
-  ConvRun run(task, plan, kernels);
-  const int64_t batch = run.shape.batch;
+  const int64_t batch = task.shape->batch;
+  const int64_t outputs = batch * task.attributes->outputs * task.shape->grid.map_size();
+  const double macs = static_cast<double>(outputs) * static_cast<double>(task.attributes->macs());
+  const auto worth = static_cast<int64_t>(std::min(macs / kLeastMacs, 1e6));
+  const int64_t wanted = std::clamp<int64_t>(worth, 1, processors());
+  ConvRun run(task, plan, kernels, wanted);
   const int64_t image_bytes = checked_product(run.map.image_floats, sizeof(float));
   const int64_t images =
       std::clamp<int64_t>(kConvertedBytes / std::max<int64_t>(1, image_bytes), 1, batch);
   const int64_t jobs = checked_product(
       checked_product(static_cast<int64_t>(plan.blocks.size()), images), run.bands.count());
-  const int64_t threads = std::min(processors(), jobs);
+  const int64_t threads = std::min(wanted, jobs);
 
   Pieces measure(nullptr);
   SharedMemory(measure, run, images);

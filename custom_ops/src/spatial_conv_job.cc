@@ -13,7 +13,9 @@ namespace {
 using std::int64_t;
 
 // Enough positions that stage 1 divides into whole tiles, few enough that they stay in cache.
-constexpr int64_t kLeastBandPositions = 96;
+constexpr int64_t kBandPositions = 96;
+// Of a map too small to give every thread such bands.
+constexpr int64_t kSmallBandPositions = 24;
 constexpr int64_t kMostBandColumns = 128;
 
 // The places of a patch inside the map: probes and others. The places of a blind patch are all
@@ -555,25 +557,36 @@ void Job::run() {
 
 }  // namespace
 
-Bands::Bands(const PatchGrid& grid) {
+Bands::Bands(const PatchGrid& grid, int64_t least_positions) {
   const int64_t p = grid.patch_size;
   patch_columns = std::min(grid.columns(), kMostBandColumns / p);
   across = (grid.columns() + patch_columns - 1) / patch_columns;
   const int64_t row_positions = p * std::min(grid.width, patch_columns * p);
-  const int64_t least = (kLeastBandPositions + row_positions - 1) / row_positions;
+  const int64_t least = (least_positions + row_positions - 1) / row_positions;
   down = std::max<int64_t>(1, grid.rows() / least);
   patch_rows = (grid.rows() + down - 1) / down;
   down = (grid.rows() + patch_rows - 1) / patch_rows;
 }
 
-ConvRun::ConvRun(const ConvTask& task, const ConvPlan& plan, const ConvKernels& kernels)
+namespace {
+
+Bands choose_bands(const ConvPlan& plan, const PatchGrid& grid, int64_t threads) {
+  const Bands bands(grid, kBandPositions);
+  const int64_t jobs = static_cast<int64_t>(plan.blocks.size()) * grid.batch * bands.count();
+  return threads > 1 && jobs < 2 * threads ? Bands(grid, kSmallBandPositions) : bands;
+}
+
+}  // namespace
+
+ConvRun::ConvRun(const ConvTask& task, const ConvPlan& plan, const ConvKernels& kernels,
+                 int64_t threads)
     : task(task),
       plan(plan),
       kernels(kernels),
       attributes(*task.attributes),
       shape(*task.shape),
       map(*task.attributes, *task.shape),
-      bands(task.shape->grid) {
+      bands(choose_bands(plan, task.shape->grid, threads)) {
   const int64_t p = shape.grid.patch_size;
   for (int64_t i = 0; i < p * p; ++i) {
     place_inputs[i] =

@@ -10,7 +10,8 @@ namespace spatialonnx {
 
 // How a map is cut into bands, which are rectangles of patches.
 struct Bands {
-  explicit Bands(const PatchGrid& grid);
+  // Of at least so many positions, where the map has them.
+  Bands(const PatchGrid& grid, std::int64_t least_positions);
 
   std::int64_t patch_rows;  // of a band; the last ones of a map may be smaller
   std::int64_t patch_columns;
@@ -23,7 +24,8 @@ struct Bands {
 
 // What all jobs of a run share.
 struct ConvRun {
-  ConvRun(const ConvTask& task, const ConvPlan& plan, const ConvKernels& kernels);
+  ConvRun(const ConvTask& task, const ConvPlan& plan, const ConvKernels& kernels,
+          std::int64_t threads);
 
   // The rows of the padded map that a band's outputs read: first, and behind the last.
   Pair input_rows(std::int64_t band) const;
