@@ -253,7 +253,9 @@ def _value_info(name: str, array: NDArray[Any]) -> ValueInfoProto:
     return helper.make_tensor_value_info(name, kind, [None, *array.shape[1:]])
 
 
-def mask_numbers(predictors: Iterable[Predictor], plan: Mapping[str, SiteMask]) -> dict[int, SiteMask]:
+def mask_numbers(
+    predictors: Iterable[Predictor], plan: Mapping[str, SiteMask]
+) -> dict[int, SiteMask]:
     """A plan's masks by number of the site; full ones are left out."""
     return {
         k: plan[p.site]
