@@ -103,7 +103,7 @@ void run_images(const RunContext& context, const ConvRun& run, const SharedMemor
           run.by_band()
               ? workers[w].band_rows.rows(run.kernels, run.shape, planes, map_index, begin, end)
               : maps.rows(run.kernels, run.shape, planes, image, block.group, begin, end);
-      run_job(run, workers[w], first + image, rows, block, job % bands);
+      Job(run, workers[w], first + image, rows, block, job % bands).run();
     }
   });
 }

@@ -1,97 +1,122 @@
 // A job of SpatialConv: a block of channels on a band of patches of one image.
+//
+// Stage 1 computes the probes of all channels of the block. Stage 2 gathers, patch by patch, the
+// channels that fired and computes their other positions with rows of weights reached through
+// pointers, so that any subset of channels costs what it computes and nothing else. Finished
+// outputs wait channels-last in the staging buffer and leave for Y's planes together.
 #pragma once
 
 #include <cstdint>
 
-#include "spatial_conv.h"
-#include "spatial_conv_map.h"
+#include "spatial_conv_run.h"
 
 namespace spatialonnx {
 
-// How a map is cut into bands, which are rectangles of patches.
-struct Bands {
-  // Of at least so many positions, where the map has them.
-  Bands(const PatchGrid& grid, std::int64_t least_positions);
-
-  std::int64_t patch_rows;  // of a band; the last ones of a map may be smaller
-  std::int64_t patch_columns;
-  std::int64_t down;  // bands in a map
-  std::int64_t across;
-
-  std::int64_t count() const { return down * across; }
-  std::int64_t patches() const { return patch_rows * patch_columns; }
-};
-
-// What all jobs of a run share.
-struct ConvRun {
-  ConvRun(const ConvTask& task, const ConvPlan& plan, const ConvKernels& kernels,
-          std::int64_t threads);
-
-  // The rows of the padded map that a band's outputs read: first, and behind the last.
-  Pair input_rows(std::int64_t band) const;
-  // The most that any band reads, in floats; 0 where whole maps are converted instead.
-  std::int64_t band_floats() const;
-  // Whether the blocks are one to a group, so that a map is read once.
-  bool by_band() const;
-
-  const ConvTask& task;
-  const ConvPlan& plan;
-  const ConvKernels& kernels;
-  const ConvAttributes& attributes;
-  const ConvShape& shape;
-  const PaddedMap map;
-  const Bands bands;
-  const float* bias = nullptr;  // in the plan's order, plan.stride zeros behind it
-  ConvSpan span{};
-  std::int64_t place_inputs[kMostPositions];  // from a patch's first place to its others
-};
-
-// Takes pieces off one allocation, each aligned for vectors. With a null start it only measures.
-class Pieces {
- public:
-  explicit Pieces(char* start) : start_(start) {}
-
-  template <class T>
-  T* take(std::int64_t count) {
-    T* piece = start_ == nullptr ? nullptr : reinterpret_cast<T*>(start_ + used_);
-    const std::int64_t bytes = checked_product(count, sizeof(T));
-    used_ += (bytes + kAlignment - 1) / kAlignment * kAlignment;
-    return piece;
+// The places of a patch inside the map: probes and others. The places of a blind patch are all
+// probes: it is computed in full.
+struct Places {
+  Places() = default;
+  Places(unsigned pattern, unsigned inside, std::int64_t patch_size) {
+    const unsigned seen = (pattern & inside) != 0 ? pattern & inside : inside;
+    for (int i = 0; i < patch_size * patch_size; ++i) {
+      if (seen >> i & 1) {
+        probe[probes++] = i;
+      } else if (inside >> i & 1) {
+        other[others++] = i;
+      }
+    }
   }
 
-  std::int64_t used() const { return used_; }
+  int probes = 0;
+  int others = 0;
+  int probe[kMostPositions];
+  int other[kMostPositions];
+};
+
+// Where a patch of the band begins.
+struct PatchStart {
+  std::int64_t row;  // of patches, in the band
+  std::int64_t column;
+  const float* x;         // the inputs of its first place
+  std::int64_t position;  // of that place, in the staging buffer
+};
+
+// A patch whose probes are computed.
+struct Unfinished {
+  PatchStart start;
+  Places places;
+};
+
+// Positions as the kernels take them.
+struct Positions {
+  int count = 0;
+  const float* x[kMostPositions];
+  float* out[kMostPositions];
+  const float* residual[kMostPositions];
+};
+
+class Job {
+ public:
+  Job(const ConvRun& run, Worker& worker, std::int64_t image, MapRows rows, const ConvBlock& block,
+      std::int64_t band);
+
+  void run();
 
  private:
-  static constexpr std::int64_t kAlignment = 64;
-  char* start_;
-  std::int64_t used_ = 0;
+  unsigned inside(std::int64_t row, std::int64_t column) const;
+  Places places(std::int64_t row, std::int64_t column, std::int64_t channel) const;
+  const Places& shared_places(std::int64_t row, std::int64_t column);
+  PatchStart start(std::int64_t row, std::int64_t column) const;
+  void add_positions(const PatchStart& patch, const int* places, int count, Positions& to) const;
+  ConvFinish finish(std::int64_t channel, const float* const* residual) const;
+
+  void expect_writes() const;
+  void read_residual();
+  void list_probes();
+  void run_panels();
+  void run_rows();
+  void count_probes(const Unfinished& patch);
+  void find_fired(const Unfinished& patch, unsigned char* bits);
+  void compute_fired(const unsigned char* bits, const Positions& at, bool keep);
+  void finish_patches();
+  void finish_patch(const Unfinished& patch);
+  void finish_pair(const Unfinished& patch, const Unfinished& next);
+  void finish_mixed_patches();
+  void finish_mixed_patch(const PatchStart& patch);
+  void finish_alike(const Places& places, const PatchStart& patch, const std::int32_t* channels,
+                    std::int64_t count);
+  void compute_rows(const std::int32_t* channels, std::int64_t count, const Positions& at);
+  void multiply(std::int64_t rows, const float* const* x, int positions);
+  void multiply_rows(std::int64_t rows, const float* const* x, int positions, int across, float* sums);
+  float finished(float sum, std::int64_t channel, const float* residual) const;
+  void write_planes();
+  void add_counts();
+
+  bool counts() const { return task_.skipped != nullptr || task_.macs != nullptr; }
+  std::int64_t groups_of_8() const { return (block_.count + 7) / 8; }
+  std::int64_t sums_stride() const { return plan_.stride + 16; }
+
+  const ConvRun& run_;
+  const ConvTask& task_;
+  const ConvPlan& plan_;
+  const ConvKernels& kernels_;
+  Worker& worker_;
+  const std::int64_t image_;
+  const MapRows input_;
+  const ConvBlock& block_;
+  const PatchGrid& grid_;
+  std::int64_t patch_row_;  // the band's first patch
+  std::int64_t patch_column_;
+  std::int64_t patch_rows_;
+  std::int64_t patch_columns_;
+  std::int64_t y_;  // its first position
+  std::int64_t x_;
+  std::int64_t height_;
+  std::int64_t width_;
+  std::int64_t place_positions_[kMostPositions];  // from a patch's first place to its others
+  // Of a mask that is the same everywhere: of whole patches, and of those cut by a border.
+  Places uniform_[4];
+  Places varying_;
 };
-
-// The memory that one thread works with.
-struct Worker {
-  Worker(Pieces& pieces, const ConvRun& run);
-
-  BandRows band_rows;
-  float* staging;   // finished outputs: [position of the band][channel of the block]
-  float* residual;  // the same
-  float* sums;      // [position of a patch][channel]
-  const float** probe_x;  // per probe of the band: its inputs, ...
-  float** probe_out;      // ... its place in staging, ...
-  const float** probe_residual;
-  std::int32_t* first_probe;  // per patch of the band
-  unsigned char* bits;        // per eight channels of the block: what fired
-  unsigned char* next_bits;   // the same of the next patch
-  unsigned char* common_bits;
-  std::int32_t* channels;     // of the block, that fired
-  const float** rows;         // their weights
-  float** planes;             // of Y, per channel of the block
-  const float** residual_planes;
-  std::int64_t* skipped;  // outputs, per channel of the block
-  std::int64_t* computed;
-};
-
-// `rows` are those that the band reads, of the block's group.
-void run_job(const ConvRun& run, Worker& worker, std::int64_t image, MapRows rows,
-             const ConvBlock& block, std::int64_t band);
 
 }  // namespace spatialonnx

@@ -1,0 +1,93 @@
+// A run of SpatialConv: how it is cut into jobs, what they share, and what each thread works with.
+#pragma once
+
+#include <cstdint>
+
+#include "spatial_conv.h"
+#include "spatial_conv_map.h"
+
+namespace spatialonnx {
+
+// How a map is cut into bands, which are rectangles of patches.
+struct Bands {
+  // Of at least so many positions, where the map has them.
+  Bands(const PatchGrid& grid, std::int64_t least_positions);
+
+  std::int64_t patch_rows;  // of a band; the last ones of a map may be smaller
+  std::int64_t patch_columns;
+  std::int64_t down;  // bands in a map
+  std::int64_t across;
+
+  std::int64_t count() const { return down * across; }
+  std::int64_t patches() const { return patch_rows * patch_columns; }
+};
+
+// What all jobs of a run share.
+struct ConvRun {
+  ConvRun(const ConvTask& task, const ConvPlan& plan, const ConvKernels& kernels,
+          std::int64_t threads);
+
+  // The rows of the padded map that a band's outputs read: first, and behind the last.
+  Pair input_rows(std::int64_t band) const;
+  // The most that any band reads, in floats; 0 where whole maps are converted instead.
+  std::int64_t band_floats() const;
+  // Whether the blocks are one to a group, so that a map is read once.
+  bool by_band() const;
+
+  const ConvTask& task;
+  const ConvPlan& plan;
+  const ConvKernels& kernels;
+  const ConvAttributes& attributes;
+  const ConvShape& shape;
+  const PaddedMap map;
+  const Bands bands;
+  const float* bias = nullptr;  // in the plan's order, plan.stride zeros behind it
+  ConvSpan span{};
+  std::int64_t place_inputs[kMostPositions];  // from a patch's first place to its others
+};
+
+// Takes pieces off one allocation, each aligned for vectors. With a null start it only measures.
+class Pieces {
+ public:
+  explicit Pieces(char* start) : start_(start) {}
+
+  template <class T>
+  T* take(std::int64_t count) {
+    T* piece = start_ == nullptr ? nullptr : reinterpret_cast<T*>(start_ + used_);
+    const std::int64_t bytes = checked_product(count, sizeof(T));
+    used_ += (bytes + kAlignment - 1) / kAlignment * kAlignment;
+    return piece;
+  }
+
+  std::int64_t used() const { return used_; }
+
+ private:
+  static constexpr std::int64_t kAlignment = 64;
+  char* start_;
+  std::int64_t used_ = 0;
+};
+
+// The memory that one thread works with.
+struct Worker {
+  Worker(Pieces& pieces, const ConvRun& run);
+
+  BandRows band_rows;
+  float* staging;   // finished outputs: [position of the band][channel of the block]
+  float* residual;  // the same
+  float* sums;      // [position of a patch][channel]
+  const float** probe_x;  // per probe of the band: its inputs, ...
+  float** probe_out;      // ... its place in staging, ...
+  const float** probe_residual;
+  std::int32_t* first_probe;  // per patch of the band
+  unsigned char* bits;        // per eight channels of the block: what fired
+  unsigned char* next_bits;   // the same of the next patch
+  unsigned char* common_bits;
+  std::int32_t* channels;     // of the block, that fired
+  const float** rows;         // their weights
+  float** planes;             // of Y, per channel of the block
+  const float** residual_planes;
+  std::int64_t* skipped;  // outputs, per channel of the block
+  std::int64_t* computed;
+};
+
+}  // namespace spatialonnx
