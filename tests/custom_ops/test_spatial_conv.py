@@ -144,6 +144,13 @@ def test_weights_beyond_the_cache(isa: str, mode: str, threads: int) -> None:
     check_outputs(draw_case(rng, (2, 256, 6, 7), 96, (3, 3), 2, mode, pads=[1] * 4), threads)
 
 
+def test_threads_give_the_same_bits(isa: str) -> None:
+    """Although a small map is cut finer for several threads."""
+    case = draw_case(np.random.default_rng(9), (1, 32, 10, 10), 40, (3, 3), 2, pattern=9)
+    for one, two in zip(run_case(case, 1), run_case(case, 2), strict=True):
+        assert one.tobytes() == two.tobytes()
+
+
 def test_more_images_than_are_converted_at_once(isa: str) -> None:
     rng = np.random.default_rng(4)
     case = draw_case(rng, (3, 256, 40, 70), 160, (1, 1), 4, pattern=33, residual=True)
