@@ -71,43 +71,45 @@ static inline std::uint64_t first_bits(std::int64_t count) {
   for (; i < count; ++i) y[i] = (keep >> i & 1) != 0 ? x[i] : 0.0f;
 }
 
-// copy_kept of 64 positions, past the caches: writing a line that no cache holds would read it
-// first, half as much traffic again. y has to be aligned for it; end_streaming has to follow.
-[[gnu::always_inline]] static inline void stream_kept(const float* x, float* y,
+// Positions of one cache line.
+constexpr int kLine = 16;
+
+// copy_kept of one line past the caches: writing a line that no cache holds would read it first,
+// half as much traffic again. y has to be the start of a line; end_streaming has to follow.
+[[gnu::always_inline]] static inline void stream_line(const float* x, float* y,
                                                       std::uint64_t keep) {
 #if defined(__AVX512F__)
-  for (int i = 0; i < 64; i += 16) {
-    _mm512_stream_ps(y + i, _mm512_maskz_loadu_ps(static_cast<__mmask16>(keep >> i), x + i));
-  }
+  _mm512_stream_ps(y, _mm512_maskz_loadu_ps(static_cast<__mmask16>(keep), x));
 #elif defined(__AVX2__)
   const __m256i lane8 = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-  for (int i = 0; i < 64; i += 8) {
-    const __m256i bits = _mm256_set1_epi32(static_cast<int>(static_cast<std::uint32_t>(keep >> i)));
-    const __m256i lanes = _mm256_cmpeq_epi32(_mm256_and_si256(bits, lane8), lane8);
+  const __m256i bits = _mm256_set1_epi32(static_cast<int>(static_cast<std::uint32_t>(keep)));
+  for (int i = 0; i < kLine; i += 8) {
+    const __m256i lane = _mm256_slli_epi32(lane8, i);
+    const __m256i lanes = _mm256_cmpeq_epi32(_mm256_and_si256(bits, lane), lane);
     _mm256_stream_ps(y + i, _mm256_and_ps(_mm256_loadu_ps(x + i), _mm256_castsi256_ps(lanes)));
   }
 #elif defined(__SSE2__)
   const __m128i lane4 = _mm_setr_epi32(1, 2, 4, 8);
-  for (int i = 0; i < 64; i += 4) {
-    const __m128i bits = _mm_set1_epi32(static_cast<int>(static_cast<std::uint32_t>(keep >> i)));
-    const __m128i lanes = _mm_cmpeq_epi32(_mm_and_si128(bits, lane4), lane4);
+  const __m128i bits = _mm_set1_epi32(static_cast<int>(static_cast<std::uint32_t>(keep)));
+  for (int i = 0; i < kLine; i += 4) {
+    const __m128i lane = _mm_slli_epi32(lane4, i);
+    const __m128i lanes = _mm_cmpeq_epi32(_mm_and_si128(bits, lane), lane);
     _mm_stream_ps(y + i, _mm_and_ps(_mm_loadu_ps(x + i), _mm_castsi128_ps(lanes)));
   }
 #else
-  copy_kept(x, y, 64, keep);
+  copy_kept(x, y, kLine, keep);
 #endif
 }
 
-// Asks for 64 positions that will soon be read; they need not exist.
-[[gnu::always_inline]] static inline void prefetch(const float* x) {
-  const auto address = reinterpret_cast<std::uintptr_t>(x);
-  for (int line = 0; line < 4; ++line) {
-    __builtin_prefetch(reinterpret_cast<const void*>(address + static_cast<unsigned>(line) * 64));
-  }
+// Positions from y to the start of a line.
+static inline int to_line(const float* y) {
+  const auto beyond = static_cast<int>(reinterpret_cast<std::uintptr_t>(y) / sizeof(float) % kLine);
+  return beyond == 0 ? 0 : kLine - beyond;
 }
 
-static inline bool aligned_for_streaming(const float* y) {
-  return reinterpret_cast<std::uintptr_t>(y) % 64 == 0;
+// Asks for a line that will soon be read; it need not exist.
+static inline void prefetch_line(const float* x) {
+  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(x)));
 }
 
 // Makes streamed positions visible to other threads.

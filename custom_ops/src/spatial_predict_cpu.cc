@@ -84,6 +84,29 @@ inline void spread_over_patches(const MaskBits& mask, std::int64_t width, std::i
   }
 }
 
+// Copies `size` positions, of which `keep` says which are kept. A stream writes whole lines.
+inline void write_block(const float* x, float* y, std::int64_t size, bool stream,
+                        const std::uint64_t* keep) {
+  if (!stream) {
+    for (std::int64_t at = 0; at + 64 <= size; at += 64) copy_kept(x + at, y + at, 64, keep[at / 64]);
+    const std::int64_t whole = size / 64 * 64;
+    if (whole < size) {
+      copy_kept(x + whole, y + whole, static_cast<int>(size - whole), keep[whole / 64]);
+    }
+    return;
+  }
+  std::int64_t at = to_line(y);
+  if (at > size) at = size;
+  copy_kept(x, y, static_cast<int>(at), keep[0]);
+  for (; at + kLine <= size; at += kLine) {
+    prefetch_line(x + size + at);  // the next block, while this one is written
+    stream_line(x + at, y + at, moved_down(keep, 0, at));
+  }
+  if (at < size) {
+    copy_kept(x + at, y + at, static_cast<int>(size - at), moved_down(keep, 0, at));
+  }
+}
+
 // `size` positions of one block.
 template <int p, bool count>
 inline void predict_block(const MaskBits& mask, const std::uint64_t* patterns, const float* x,
@@ -105,25 +128,13 @@ inline void predict_block(const MaskBits& mask, const std::uint64_t* patterns, c
   }
   for (std::int64_t i = 0; i < words; ++i) fired[i] = nonzero[i] & probes[i];
   spread_over_patches<p>(mask, width, words, fired, buffers);
-  const std::uint64_t* spread = buffers.spread.data();
-  if (stream && aligned_for_streaming(y)) {
-    for (std::int64_t i = 0; i < whole; ++i) {
-      prefetch(x + size + i * 64);  // the next block, while this one is written
-      stream_kept(x + i * 64, y + i * 64, spread[i] | kept[i]);
-    }
-  } else {
-    for (std::int64_t i = 0; i < whole; ++i) {
-      copy_kept(x + i * 64, y + i * 64, 64, spread[i] | kept[i]);
-    }
-  }
-  if (whole < words) {
-    copy_kept(x + whole * 64, y + whole * 64, static_cast<int>(size - whole * 64),
-              spread[whole] | kept[whole]);
-  }
+  std::uint64_t* keep = buffers.spread.data();
+  for (std::int64_t i = 0; i < words; ++i) keep[i] |= kept[i];
+  write_block(x, y, size, stream, keep);
   if constexpr (count) {
     for (std::int64_t i = 0; i < words; ++i) {
       const std::uint64_t inside = first_bits(size - i * 64);
-      const std::uint64_t predicted = ~(spread[i] | kept[i]) & inside;
+      const std::uint64_t predicted = ~keep[i] & inside;
       counts.skipped += __builtin_popcountll(predicted);
       counts.false_zero += __builtin_popcountll(predicted & nonzero[i]);
     }

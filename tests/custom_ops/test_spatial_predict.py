@@ -63,7 +63,7 @@ def test_threads_give_the_same(isa: str, threads: int) -> None:
 @pytest.mark.parametrize("width", [96, 97])
 @pytest.mark.parametrize("isa", [isa for isa in ISAS if isa != "reference"])
 def test_outputs_too_large_for_a_cache(isa: str, width: int) -> None:
-    """These are written past the caches where rows of patches start at whole cache lines."""
+    """These are written past the caches, by whole cache lines."""
     rng = np.random.default_rng(6)
     shape = (8, 57, 97, width)
     x = make_values(rng, shape, 4, "relu")
