@@ -6,7 +6,8 @@ Claims measured:
   counts off. memcpy is ``np.copyto`` between the same two buffers.
 - A model with a predictor behind every site, all masks full, against the model as it was.
 
-All are medians of runs in turns, so that whatever else the machine does meets all of them.
+All are medians of runs in turns, so that whatever else the machine does meets all of them, and of
+the thread's own processor time, which leaves out what others took from it.
 
     python benchmarks/predict_bandwidth.py
 """
@@ -48,15 +49,15 @@ SHAPES = ((32, 64, 56, 56), (32, 128, 28, 28), (32, 256, 14, 14), (32, 512, 7, 7
 
 
 def alternate(runs: int, *functions: Callable[[], object]) -> list[float]:
-    """Median seconds of each function, called in turns."""
+    """Median processor seconds of each function, called in turns; they run in this thread."""
     seconds: list[list[float]] = [[] for _ in functions]
     for function in functions:
         function()
     for _ in range(runs):
         for function, times in zip(functions, seconds, strict=True):
-            start = time.perf_counter()
+            start = time.thread_time()
             function()
-            times.append(time.perf_counter() - start)
+            times.append(time.thread_time() - start)
     return [float(np.median(times)) for times in seconds]
 
 
