@@ -104,7 +104,7 @@ def row(name: str, origin: str, make: Maker) -> str:
     macs = result.report.conv_macs
     exact = "exact" if result.difference.exact else "equal to the simplified graph"
     print(f"{name}: {seconds:.1f} s", file=sys.stderr, flush=True)
-    size = "any size" if macs is None else f"{macs / 1e6:,.0f} M"
+    size = "any size" if macs is None else f"{macs / 1e6:,.{0 if macs >= 1e7 else 2}f} M"
     return (
         f"| {name} ({size}) | {origin} | {convs} | {len(result.report.sites)} | {skipped} | "
         f"{exact}; {result.difference.largest:.0e} |"
