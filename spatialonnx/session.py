@@ -117,7 +117,7 @@ def open_session(
         profile: Prefix of the profile file, where one is wanted.
         taking_turns: Whether it is one of many sessions that run one after another. The threads
             of a session that has just run would otherwise spin, waiting for more, and take the
-            processors from the next one.
+            processors from the next one; and each would keep the memory that it works in.
         timed: Whether it is timed in turns with others: its threads spin while it runs, as by
             default, but not beyond.
 
@@ -129,6 +129,8 @@ def open_session(
     options = session_options(runtime, level=level)
     if taking_turns:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if _share_memory():
+            options.add_session_config_entry("session.use_env_allocators", "1")
     if timed:
         options.add_session_config_entry("session.force_spinning_stop", "1")
     if profile is not None:
@@ -142,6 +144,20 @@ def open_session(
         path = Path(folder) / "model.onnx"
         save_model(model, path)
         return _open(str(path), options, runtime)
+
+
+@functools.cache
+def _share_memory() -> bool:
+    """Sets up one memory arena for all sessions that ask for it, once; whether that worked."""
+    try:
+        info = ort.OrtMemoryInfo(
+            "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
+        )
+        exactly_what_is_asked_for = ort.OrtArenaCfg({"arena_extend_strategy": 1})
+        ort.create_and_register_allocator(info, exactly_what_is_asked_for)
+    except Exception:  # an onnxruntime without it; or somebody else has set one up
+        return False
+    return True
 
 
 def optimize_model(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -37,6 +37,7 @@ _RUNS_AT_ONCE = 8
 _FEWEST, _MOST = 8, 1024
 _MOST_CELLS = 1 << 21
 """Trials x samples of one site at once."""
+_BATCHES_AT_WORK = 4
 _FEWEST_AGAIN = 128
 """Trials of one site at once where its activations are made anew for every group of them."""
 
@@ -110,7 +111,9 @@ class SegmentSimulator:
         self.baseline = self._scorer.reference.score
         order = self._scorer.order(dense)
         blocks = [order[i : i + self._batch] for i in range(0, len(order), self._batch)]
-        self._budget = max(memory - max(used_memory() - before, 0), 0)
+        # What is taken already, and copies of a batch's activations while it is run.
+        working = _BATCHES_AT_WORK * self._batch * max(self._network.bytes_per_sample)
+        self._budget = max(memory - max(used_memory() - before, 0) - working, 0)
         self._front = Front(self._network, self._images, blocks, self._budget)
         self._walk = Walk(self._network, self._images, self._scorer, blocks, self._budget)
         self._isolated: IsolatedTrials | None = None
