@@ -13,8 +13,12 @@ from typer.testing import CliRunner
 
 from spatialonnx.cli import app
 
-START = [sys.executable, "-c", "from spatialonnx.cli import main; main()"]
-"""The command ``spatialonnx`` in a process of its own."""
+_LIKE_A_TERMINAL = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+START = [sys.executable, "-c", f"{_LIKE_A_TERMINAL}; from spatialonnx.cli import main; main()"]
+"""The command ``spatialonnx`` in a process of its own, which Ctrl-C stops.
+
+A suite that runs in the background inherits SIGINT as ignored, and so would the command.
+"""
 
 
 def invoke(*arguments: object) -> Any:
