@@ -3,13 +3,13 @@
     python benchmarks/search_speed.py models/pretrained/resnet18-w16-fashion-mnist.onnx \
         --mode uniform-layer
     python benchmarks/search_speed.py models/pretrained/resnet18-w16-fashion-mnist.onnx \
-        --mode max-granularity --channels 20
+        --mode max-granularity --share 16 --literal-trials 20
 
 Both run the same segment sessions on the same samples, batch, threads and optimisation level. The
-literal one makes a full pass a trial; where a mode has too many trials for that, both search a
-random subset of the channels, drawn by the seed, and the times of the passes that grow with the
-number of channels are scaled. Processor time is given beside the time on the clock, for machines
-that have other work to do.
+literal one makes a full pass a trial. Where a mode has too many trials for that, it runs trials of
+every pass that the seed draws, and its times are scaled; --share lets both search a part of every
+site's channels, and the times of the passes that grow with the number of channels are scaled.
+Processor time is given beside the time on the clock, for machines that have other work to do.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import platform
 import sys
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -63,8 +63,11 @@ class Cost:
 class Metered:
     """A simulator whose work is added up, pass by pass."""
 
-    def __init__(self, inner: SegmentSimulator) -> None:
+    def __init__(self, inner: SegmentSimulator, kept: int, seed: int) -> None:
         self.inner = inner
+        self.drawn: dict[str, list[tuple[Plan, Outcome]]] = defaultdict(list)
+        self._kept = kept
+        self._rng = np.random.default_rng(seed)
         self.pass_name = ""
         self.costs: dict[str, Cost] = defaultdict(Cost)
 
@@ -75,7 +78,14 @@ class Metered:
         self, plans: Iterable[Plan], reject_above: Fraction | None = None
     ) -> Iterator[Outcome]:
         """Passes outcomes on, and clocks what it takes to get them."""
-        outcomes = self.inner.simulate(plans, reject_above)
+        taken: deque[Plan] = deque()
+
+        def noting() -> Iterator[Plan]:
+            for plan in plans:
+                taken.append(plan)
+                yield plan
+
+        outcomes = self.inner.simulate(noting(), reject_above)
         while True:
             wall, cpu = time.perf_counter(), time.process_time()
             outcome = next(outcomes, None)
@@ -87,7 +97,16 @@ class Metered:
             cost.trials += 1
             cost.rejected += outcome.score is None
             cost.forward += outcome.forward_samples
+            self._draw(taken.popleft(), outcome, cost.trials)
             yield outcome
+
+    def _draw(self, plan: Plan, outcome: Outcome, seen: int) -> None:
+        """Keeps a random part of the trials of every pass (reservoir sampling)."""
+        drawn = self.drawn[self.pass_name]
+        if len(drawn) < self._kept:
+            drawn.append((plan, outcome))
+        elif (place := int(self._rng.integers(seen))) < self._kept:
+            drawn[place] = plan, outcome
 
 
 class NamedTrials(Trials):
@@ -99,12 +118,14 @@ class NamedTrials(Trials):
         candidates: Sequence[Candidate],
         expected: int | None = None,
         done: int = 0,
+        *,
+        reject: bool = True,
     ) -> Iterator[Trial]:
         """Runs one pass."""
         meter = self.simulator
         assert isinstance(meter, Metered)
         meter.pass_name = pass_name
-        yield from super().run(pass_name, candidates, expected, done)
+        yield from super().run(pass_name, candidates, expected, done, reject=reject)
 
 
 @dataclass
@@ -115,21 +136,22 @@ class Side:
     records: list[Record]
     mask: str
     baseline: Fraction
-    seconds_per_pass: float
-    walk: list[Trial] = field(repr=False)
+    drawn: dict[str, list[tuple[Plan, Outcome]]]
 
 
-def choose_targets(
-    targets: Sequence[Target], channels: int, rng: np.random.Generator
-) -> list[Target]:
-    """All targets of some randomly drawn channels; all of them where ``channels`` is 0."""
-    of_channel: dict[tuple[str, int | None], list[Target]] = defaultdict(list)
+def choose_targets(targets: Sequence[Target], share: int, rng: np.random.Generator) -> list[Target]:
+    """All targets of every ``share``-th channel of each site, drawn at random."""
+    channels: dict[str, list[int | None]] = defaultdict(list)
     for target in targets:
-        of_channel[target.regions[0].site, target.regions[0].channel].append(target)
-    keys = list(of_channel)
-    if channels and channels < len(keys):
-        keys = [keys[i] for i in sorted(rng.choice(len(keys), channels, replace=False))]
-    return [target for key in keys for target in of_channel[key]]
+        (region,) = target.regions
+        if region.channel not in channels[region.site]:
+            channels[region.site].append(region.channel)
+    chosen = {
+        (site, found[i])
+        for site, found in channels.items()
+        for i in rng.choice(len(found), -(-len(found) // share), replace=False)
+    }
+    return [t for t in targets if (t.regions[0].site, t.regions[0].channel) in chosen]
 
 
 def search(simulator: SegmentSimulator, arguments: argparse.Namespace) -> Side:
@@ -138,9 +160,9 @@ def search(simulator: SegmentSimulator, arguments: argparse.Namespace) -> Side:
     layout = Layout(simulator.sites, 2, arguments.max_clusters if mode.by_channel else 0)
     groups = tuple((site.name,) for site in simulator.sites)
     every = first_targets(mode, layout, groups)
-    chosen = choose_targets(every, arguments.channels, np.random.default_rng(arguments.seed))
+    chosen = choose_targets(every, arguments.share, np.random.default_rng(arguments.seed))
     print(f"  {len(chosen)} of {len(every)} targets", file=sys.stderr)
-    meter = Metered(simulator)
+    meter = Metered(simulator, arguments.literal_trials, arguments.seed)
     with tempfile.TemporaryDirectory() as folder, Study(Path(folder) / "study.db") as study:
         study.bind("benchmark", {})
         trials = NamedTrials(meter, study, eps=arguments.eps)
@@ -151,31 +173,58 @@ def search(simulator: SegmentSimulator, arguments: argparse.Namespace) -> Side:
         best = max(feasible, key=lambda trial: trial.outcome.saved or 0, default=None)
         mask = best.key if best else "off"
         records = list(study.records())
-    for name, cost in meter.costs.items():
+    arguments.scale = len(every) / len(chosen)
+    scale_costs(meter.costs, arguments.scale)
+    return Side(dict(meter.costs), records, mask, simulator.baseline, dict(meter.drawn))
+
+
+def scale_costs(costs: Mapping[str, Cost], scale: float) -> None:
+    """Scales the passes whose trials grow with the number of channels."""
+    for name, cost in costs.items():
         if name in ("first", "patch"):
-            scale = len(every) / len(chosen)
             cost.wall, cost.cpu, cost.forward = (
                 v * scale for v in (cost.wall, cost.cpu, cost.forward)
             )
-    return Side(
-        dict(meter.costs), records, mask, simulator.baseline, simulator.seconds_per_pass, walk
-    )
+
+
+def run_drawn(simulator: SegmentSimulator, fast: Side, eps: Fraction) -> tuple[Side, int]:
+    """Runs the drawn trials literally; returns their costs, scaled to all, and how many differ."""
+    costs: dict[str, Cost] = {}
+    different = 0
+    for name, drawn in fast.drawn.items():
+        wall, cpu = time.perf_counter(), time.process_time()
+        for (_, found), wanted in zip(
+            drawn, simulator.simulate(plan for plan, _ in drawn), strict=True
+        ):
+            different += not agree(found, wanted, simulator.baseline, eps)
+        quick = fast.costs[name]
+        scale = quick.trials / len(drawn)
+        costs[name] = Cost(
+            quick.trials,
+            quick.rejected,
+            (time.perf_counter() - wall) * scale,
+            (time.process_time() - cpu) * scale,
+            float(quick.trials * simulator.samples),
+        )
+    return Side(costs, [], fast.mask, simulator.baseline, {}), different
+
+
+def agree(found: Outcome, wanted: Outcome, baseline: Fraction, eps: Fraction) -> bool:
+    """Whether outcomes are the same; a rejected trial's literal drop must exceed eps."""
+    assert wanted.score is not None
+    if found.score is None:
+        return baseline - wanted.score > eps and found.saved in (None, wanted.saved)
+    return (found.score, found.saved, found.kl) == (wanted.score, wanted.saved, wanted.kl)
 
 
 def compare(fast: Side, literal: Side, eps: Fraction) -> int:
-    """Counts the records that differ; a rejected trial's literal drop must exceed eps."""
+    """Counts the records that differ."""
     different = 0 if len(fast.records) == len(literal.records) else 1
     for a, b in zip(fast.records, literal.records, strict=False):
         same = (a.pass_name, a.target, a.option, a.plan_key) == (
             b.pass_name, b.target, b.option, b.plan_key
         )  # fmt: skip
-        x, y = a.outcome, b.outcome
-        assert y.score is not None
-        if x.score is None:
-            same &= literal.baseline - y.score > eps and x.saved in (None, y.saved)
-        else:
-            same &= (x.score, x.saved, x.kl) == (y.score, y.saved, y.kl)
-        different += not same
+        different += not (same and agree(a.outcome, b.outcome, literal.baseline, eps))
     return different
 
 
@@ -207,8 +256,9 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--eps", type=Fraction, default=Fraction(1, 100))
     parser.add_argument("--max-clusters", type=int, default=10)
+    parser.add_argument("--share", type=int, default=1, help="search 1 channel in so many")
     parser.add_argument(
-        "--channels", type=int, default=0, help="searched, drawn at random; 0 = all"
+        "--literal-trials", type=int, default=0, help="trials a pass run literally; 0 = all"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0)
@@ -234,18 +284,22 @@ def main() -> int:
         f"{arguments.model.name}, {arguments.mode}, {arguments.samples} samples, batch "
         f"{arguments.batch}, eps {float(arguments.eps)}, seed {arguments.seed}"
     )
-    sides = []
-    for literal in (False, True):
-        print("literal" if literal else "fast", file=sys.stderr)
-        simulator = SegmentSimulator(
-            proto, samples, metric=TOP1, runtime=runtime, batch=arguments.batch,
-            literal=literal, level=arguments.level,
-        )  # fmt: skip
-        sides.append(search(simulator, arguments))
-    fast, slow = sides
-    different = compare(fast, slow, arguments.eps)
-    same_mask = fast.mask == slow.mask
-    print(f"{len(slow.records)} records, {different} different; same mask: {same_mask}")
+    options: dict[str, Any] = {
+        "metric": TOP1, "runtime": runtime, "batch": arguments.batch, "level": arguments.level
+    }  # fmt: skip
+    fast = search(SegmentSimulator(proto, samples, **options), arguments)
+    oracle = SegmentSimulator(proto, samples, literal=True, **options)
+    if arguments.literal_trials:
+        slow, different = run_drawn(oracle, fast, arguments.eps)
+        scale_costs(slow.costs, arguments.scale)
+        compared = sum(len(drawn) for drawn in fast.drawn.values())
+        same_mask = True
+        print(f"{len(fast.records)} records, {compared} compared, {different} different")
+    else:
+        slow = search(oracle, arguments)
+        different = compare(fast, slow, arguments.eps)
+        same_mask = fast.mask == slow.mask
+        print(f"{len(slow.records)} records, {different} different; same mask: {same_mask}")
     show(fast, slow, arguments.mode)
     return 1 if different or not same_mask else 0
 
