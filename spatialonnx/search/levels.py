@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatialonnx.census import Census
-from spatialonnx.patterns import full_pattern
 from spatialonnx.search.modes import Mode
 from spatialonnx.search.targets import Layout, Piece, Region
 from spatialonnx.simulator import SegmentSimulator
@@ -49,7 +48,7 @@ class _Hull:
     """A target's upper convex hull.
 
     Attributes:
-        region: The target, or one site's part of it.
+        regions: The target's part of every site.
         patterns: By increasing saving, int64 [k].
         saved: Outputs or MACs saved, int64 [k].
         lost: Lost signal, float64 [k].
@@ -202,8 +201,3 @@ def _region(name: str, target: int, mode: Mode, layout: Layout) -> Region:
     clusters = layout.clusters(layout.site(name)) if mode.by_patch else 1
     channel, cluster = divmod(target, clusters)
     return Region(name, channel if mode.by_channel else None, cluster if mode.by_patch else None)
-
-
-def all_patterns(patch_size: int) -> NDArray[np.int64]:
-    """Every pattern but the full one, int64."""
-    return np.arange(1, full_pattern(patch_size), dtype=np.int64)

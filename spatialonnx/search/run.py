@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import onnx
 
@@ -29,7 +29,6 @@ from spatialonnx.modelfile import (
     get_json,
     save_model,
     set_metadata,
-    stage_path,
 )
 from spatialonnx.ops import find_predictors, write_plan
 from spatialonnx.search.ahead import LookAhead, look_ahead
@@ -529,11 +528,6 @@ def masked_model(
         },
     )
     return proto
-
-
-def default_output(model: Path, stage: Literal["masked", "deploy"]) -> Path:
-    """Where a stage's result goes unless told."""
-    return stage_path(model, stage)
 
 
 def _notes(job: Job) -> list[str]:
