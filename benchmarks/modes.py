@@ -16,12 +16,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-MODES: dict[str, list[str]] = {
-    "uniform-layer": [],
-    "uniform-filter": [],
-    "uniform-patch": [],
-    "max-granularity": ["--max-clusters", "10"],
-}
+MODES = ("uniform-layer", "uniform-filter", "uniform-patch", "max-granularity")
 
 
 def spatialonnx(*arguments: str) -> dict[str, Any]:
@@ -50,6 +45,7 @@ def main() -> None:
     parser.add_argument("--eps", default="0.01,0.02")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
+    parser.add_argument("--max-clusters", default="10", help="of max-granularity")
     parser.add_argument("--options", default="", help="further options of search, one string")
     arguments = parser.parse_args()
     folder: Path = arguments.folder
@@ -57,33 +53,33 @@ def main() -> None:
     spatial = folder / "model.spatial.onnx"
     if not spatial.exists():
         spatialonnx("insert", str(arguments.model), "-o", str(spatial))
-    rows = []
-    for mode in arguments.modes:
-        found: dict[float, list[dict[str, Any]]] = {}
-        runs = []
-        for seed in arguments.seeds:
+    found: dict[tuple[str, float], list[dict[str, Any]]] = {}
+    runs: dict[str, list[dict[str, Any]]] = {mode: [] for mode in arguments.modes}
+    for seed in arguments.seeds:
+        for mode in arguments.modes:
+            clusters = ["--max-clusters", arguments.max_clusters]
             answer = spatialonnx(
-                "search", str(spatial), "--mode", mode, *MODES[mode], "--eps", arguments.eps,
+                "search", str(spatial), "--mode", mode, "--eps", arguments.eps,
                 "--data", arguments.data, "--search-samples", arguments.samples,
                 "--seed", str(seed), "--study", str(folder / f"{mode}.{seed}.study.db"),
-                "-o", str(folder / f"{mode}.{seed}.masked.onnx"), *arguments.options.split(),
+                "-o", str(folder / f"{mode}.{seed}.masked.onnx"),
+                *(clusters if mode == "max-granularity" else []), *arguments.options.split(),
             )  # fmt: skip
-            runs.append(answer)
+            runs[mode].append(answer)
             for result in answer.get("results", [answer]):
-                found.setdefault(result["eps"], []).append(result)
+                found.setdefault((mode, result["eps"]), []).append(result)
             print(f"{mode}, seed {seed}: {answer['trials']} trials", file=sys.stderr)
-        for eps, results in sorted(found.items()):
-            rows.append([mode, eps, results, runs])
     print("| mode | eps | MACs saved, % | drop, points | bound met | trials | minutes |")
     print("|---|---|---|---|---|---|---|")
-    for mode, eps, results, runs in rows:
+    for mode, eps in sorted(found, key=lambda key: (arguments.modes.index(key[0]), key[1])):
+        results = found[mode, eps]
         verify = [result["verify"] for result in results]
         met = sum(result["bound_met"] for result in results)
         print(
             f"| {mode} | {eps:g} | {spread([v['saved_fraction'] for v in verify])} "
             f"| {spread([v['drop'] for v in verify])} | {met} of {len(results)} "
-            f"| {mean([r['trials'] for r in runs]):.0f} "
-            f"| {mean([r['trial_seconds'] for r in runs]) / 60:.1f} |"
+            f"| {mean([r['trials'] for r in runs[mode]]):.0f} "
+            f"| {mean([r['trial_seconds'] for r in runs[mode]]) / 60:.1f} |"
         )
 
 
