@@ -157,7 +157,7 @@ class Certifier:
             confidence: Of the upper limit, in place of the certifier's own.
         """
         check_images(samples, self._network.image_shape)
-        dense = self._run_dense(samples)
+        dense = self.run_dense(samples)
         full = {p.site: full_mask(2) for p in self._network.predictors}
         chosen = self._network.plan if plan is None else {**full, **plan}
         outputs, skipped, shape = _run(self._network, samples, self._batch, chosen, progress)
@@ -172,7 +172,8 @@ class Certifier:
             confidence=confidence or self._confidence,
         )
 
-    def _run_dense(self, samples: Samples) -> DenseRun:
+    def run_dense(self, samples: Samples) -> DenseRun:
+        """The dense network on samples; the same ones are run once."""
         key = samples.indices.tobytes()
         if key not in self._runs:
             plan = self._dense.dense_plan

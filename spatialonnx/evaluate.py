@@ -31,6 +31,8 @@ from spatialonnx.session import Runtime, Session, open_session
 from spatialonnx.sites import SiteReport, find_sites
 
 BATCH = 64
+_ANY_SIZE = 4
+"""Patch size of codes that are only counted."""
 Progress = Callable[[int, int], None]
 """Called with samples done and samples in all."""
 
@@ -140,14 +142,14 @@ class Network:
     """A model opened for measuring, masks being inputs: any plan runs in the same session."""
 
     def __init__(
-        self, proto: onnx.ModelProto, runtime: Runtime, *, count_zeros: bool = False
+        self, proto: onnx.ModelProto, runtime: Runtime, *, codes: int | None = None
     ) -> None:
         """Opens the session.
 
         Args:
             proto: A model of any stage.
             runtime: Provider and threads.
-            count_zeros: Also count the zeros of every ofmap.
+            codes: Also tell which values of every ofmap are zero, in patches of this size.
         """
         self.output_names = tuple(value.name for value in proto.graph.output)
         self.predictors = find_predictors(proto)
@@ -156,8 +158,8 @@ class Network:
         self.proto = proto
         self._codes: dict[str, str] = {}
         instrumented = instrument(proto)
-        if count_zeros:
-            self._codes = _add_codes(instrumented, self.predictors, self.fused)
+        if codes is not None:
+            self._codes = _add_codes(instrumented, self.predictors, self.fused, codes)
         self.session = open_session(instrumented, runtime)
         self.image_input = _image_input(self.session, self.predictors)
 
@@ -196,9 +198,14 @@ class Network:
             for name, value in zip(names, values, strict=True)
         }
 
+    def codes_of(self, site: str, outputs: dict[str, NDArray[Any]]) -> NDArray[np.uint16]:
+        """Zero codes [n, C, nH, nW] of a site's ofmap before prediction, from a batch's outputs."""
+        codes: NDArray[np.uint16] = outputs[self._codes[site]]
+        return codes
+
     def zeros_of(self, site: str, outputs: dict[str, NDArray[Any]]) -> int:
         """Zeros in a site's ofmap, from one batch's outputs."""
-        return int(np.bitwise_count(outputs[self._codes[site]]).sum(dtype=np.int64))
+        return int(np.bitwise_count(self.codes_of(site, outputs)).sum(dtype=np.int64))
 
 
 def evaluate_model(
@@ -227,7 +234,7 @@ def evaluate_model(
         DataError: Images or labels do not fit the model.
         ModelError: The model cannot be run.
     """
-    network = Network(proto, runtime, count_zeros=True)
+    network = Network(proto, runtime, codes=_ANY_SIZE)
     batch = network.fixed_batch or batch
     check_images(samples, network.image_shape)
     dense = None
@@ -359,11 +366,14 @@ def _image_input(session: Session, predictors: tuple[Predictor, ...]) -> str:
 
 
 def _add_codes(
-    proto: onnx.ModelProto, predictors: tuple[Predictor, ...], fused: tuple[Any, ...]
+    proto: onnx.ModelProto,
+    predictors: tuple[Predictor, ...],
+    fused: tuple[Any, ...],
+    patch_size: int,
 ) -> dict[str, str]:
     """Adds a PatchCodes node in front of every site; its bits are the ofmap's zeros."""
     size = "spatialonnx/codes_patch_size"
-    proto.graph.initializer.append(helper.make_tensor(size, TensorProto.INT64, [], [4]))
+    proto.graph.initializer.append(helper.make_tensor(size, TensorProto.INT64, [], [patch_size]))
     sources = {p.site: p.source for p in predictors} | {f.site: f.output for f in fused}
     names = {}
     for site, source in sources.items():

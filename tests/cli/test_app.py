@@ -12,7 +12,7 @@ import spatialonnx
 from spatialonnx.cli.app import app
 from spatialonnx.errors import SpatialOnnxError
 
-COMMANDS = ("insert", "evaluate", "search", "deploy", "bench", "demo", "doctor")
+COMMANDS = ("insert", "evaluate", "search", "deploy", "bench", "baseline", "demo", "doctor")
 HEAVY = (
     "numpy",
     "scipy",
@@ -30,7 +30,7 @@ def test_help_teaches(command):
     text = invoke(command, "--help").stdout
     for option in ("--json", "--quiet", "--verbose", "--provider", "--threads", "--force"):
         assert option in text
-    if command in ("insert", "evaluate", "search"):
+    if command in ("insert", "evaluate", "search", "baseline"):
         assert f"Example: spatialonnx {command}" in text
     assert invoke(command, "-h").stdout == text
 
