@@ -24,8 +24,8 @@ class Distillation:
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Returns the loss on images [N, C, H, W] with labels [N]."""
         with torch.no_grad():
-            soft = functional.log_softmax(self.teacher(images) / self.temperature, 1)
-        logits = model(images)
+            soft = functional.log_softmax(self.teacher(images).float() / self.temperature, 1)
+        logits = model(images).float()
         own = functional.log_softmax(logits / self.temperature, 1)
         # The square keeps the gradient's size, whatever the temperature.
         teaching = functional.kl_div(own, soft, reduction="batchmean", log_target=True)

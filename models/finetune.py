@@ -22,10 +22,10 @@ from torch import nn
 from models.checkpoint import Checkpoint, write_checkpoint
 from models.data import TrainingData, open_training_data
 from models.distillation import Distillation
-from models.export import Exporter, export_onnx
+from models.export import Exporter, export_onnx, fold_batchnorm
 from models.images import Augmentation
-from models.loop import Objective, Recipe, say, train_network
-from models.networks import NETWORKS, NetworkSpec, build_network
+from models.loop import PRECISIONS, Objective, Recipe, say, train_network
+from models.networks import NETWORKS, NetworkSpec, build_network, choose_memory_format
 from models.restore import Restored, add_shape_options, restore_network
 from models.schedule import SCHEDULES
 from models.sitemap import attach_rule, match_sites, plan_of_modules
@@ -163,6 +163,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--confidence", type=float, help="the bound holds for the upper limit at this confidence")
     add("--baseline", type=Path, help="the original model, where MODEL was tuned already")
     add("--exporter", choices=get_args(Exporter), default="dynamo")
+    add("--precision", choices=PRECISIONS, default="float32", help="of the training's arithmetic")
     add("--threads", type=int, help="torch's threads (default: torch's own choice)")
     add("--force", action="store_true", help="replace an existing output")
     add_shape_options(parser)
@@ -199,7 +200,9 @@ def _run(options: argparse.Namespace) -> None:
         raise ModelError(f"{options.model} predicts nothing: give a model that carries a plan")
     objective = None
     if options.distill:
-        objective = Distillation(copy.deepcopy(restored.model), temperature=options.temperature)
+        teacher = fold_batchnorm(restored.model)
+        choose_memory_format(teacher)
+        objective = Distillation(teacher, temperature=options.temperature)
     tuned = finetune_network(
         restored,
         masks,
@@ -252,6 +255,7 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         augmentation=Augmentation(flip=not options.no_flip, crop=options.crop),
         seed=options.seed,
         holdout=options.holdout,
+        precision=options.precision,
         freeze_norms=options.freeze_norms,
     )
 

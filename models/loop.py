@@ -19,10 +19,13 @@ from models.schedule import SCHEDULES
 from spatialonnx.datasets import Dataset
 from spatialonnx.errors import UsageError
 
-__all__ = ["Objective", "Recipe", "say", "train_network"]
+__all__ = ["PRECISIONS", "Objective", "Recipe", "say", "train_network"]
 
 Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """Loss of a network on images [N, C, H, W] with labels [N]."""
+
+PRECISIONS = ("float32", "bf16")
+"""bf16: torch's autocast to bfloat16; weights, their updates and every accuracy stay float32."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Recipe:
         seed: Of the initial weights, the held-out part, the order and the augmentation.
         holdout: Fraction of the training split that chooses the epoch.
         freeze_norms: Whether BatchNorm keeps its statistics (its scale and shift still learn).
+        precision: A key of `PRECISIONS`: in what the forward and backward pass compute.
     """
 
     epochs: int
@@ -54,6 +58,7 @@ class Recipe:
     seed: int = 0
     holdout: float = 0.05
     freeze_norms: bool = False
+    precision: str = "float32"
 
 
 @dataclass
@@ -127,7 +132,7 @@ def train_network(
 
 def _cross_entropy(criterion: nn.Module) -> Objective:
     def loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        value: Tensor = criterion(model(images), labels)
+        value: Tensor = criterion(model(images).float(), labels)
         return value
 
     return loss
@@ -161,7 +166,9 @@ def _train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = recipe.peak_rate * factor(passed)
         optimizer.zero_grad()
-        loss = objective(model, augment(images, recipe.augmentation, draws), labels)
+        images = augment(images, recipe.augmentation, draws)
+        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
+            loss = objective(model, images, labels)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         optimizer.step()
         total += float(loss.detach()) * len(images)

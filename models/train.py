@@ -18,7 +18,7 @@ from models.checkpoint import Checkpoint, load_weights, read_checkpoint, write_c
 from models.data import image_shape, open_training_data
 from models.export import Exporter, describe, export_onnx
 from models.images import Augmentation, count_correct
-from models.loop import Recipe, say, train_network
+from models.loop import PRECISIONS, Recipe, say, train_network
 from models.networks import NETWORKS, NetworkSpec, build_network
 from models.schedule import SCHEDULES
 from spatialonnx.datasets.spec import parse_spec
@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--weights", type=Path, help="start from this checkpoint (torchvision's names)")
     add("--resume", type=Path, help="continue from FILE.journal.safetensors of a broken run")
     add("--exporter", choices=get_args(Exporter), default="dynamo")
+    add("--precision", choices=PRECISIONS, default="float32", help="of the training's arithmetic")
     add("--threads", type=int, help="torch's threads (default: torch's own choice)")
     add("--force", action="store_true", help="replace an existing output")
     return parser
@@ -110,6 +111,7 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         augmentation=Augmentation(flip=not options.no_flip, crop=options.crop),
         seed=options.seed,
         holdout=options.holdout,
+        precision=options.precision,
     )
 
 

@@ -1,5 +1,6 @@
 """Training: it learns, it resumes bit by bit, and the test split chooses nothing."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -158,3 +159,20 @@ def test_an_objective_replaces_the_cross_entropy_and_norms_can_be_frozen(tmp_pat
     assert norm.running_mean is not None
     assert torch.equal(norm.running_mean, before)
     assert not torch.equal(norm.weight, weight)
+
+
+def test_bf16_computes_in_it_and_keeps_float32_weights(tmp_path: Path) -> None:
+    model = tiny()
+    seen: list[torch.dtype] = []
+    model.get_submodule("2").register_forward_hook(lambda *call: seen.append(call[2].dtype))
+    data = two_classes(300, 0)
+    train_network(
+        model, data, replace(RECIPE, precision="bf16"), journal=tmp_path / "j.safetensors"
+    )
+    steps = 3 * 15
+    assert seen.count(torch.bfloat16) == steps
+    assert seen.count(torch.float32) == 3  # accuracy after each epoch
+    assert {v.dtype for v in model.state_dict().values()} == {torch.float32, torch.int64}
+    with torch.no_grad():
+        answers = model.eval()(torch.from_numpy(data.tensor)).argmax(1).numpy()
+    assert (answers == data.labels).mean() > 0.9

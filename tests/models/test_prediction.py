@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -86,6 +87,24 @@ def test_gradient_flows_through_kept_outputs_alone() -> None:
     assert y.tolist() == [[[[0, 0, 1, 6], [0, 0, 0, 9]]]]
     assert x.grad is not None
     assert x.grad.tolist() == [[[[1, 0, 3, 4], [0, 0, 7, 8]]]]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_other_float_types_are_predicted_alike(dtype: torch.dtype) -> None:
+    x = torch.relu(torch.randn(2, 8, 7, 6)).to(dtype)
+    y = PredictZeros(uniform_mask(2, 9))(x)
+    assert y.dtype == dtype
+    expected = spatial_predict(x.float().numpy(), uniform_mask(2, 9).mask, 2).y
+    np.testing.assert_array_equal(y.float().numpy(), expected)
+
+
+def test_what_is_no_number_is_predicted_too() -> None:
+    x = torch.tensor([[[[0.0, torch.inf], [torch.nan, 0.0]]]], requires_grad=True)
+    y = PredictZeros(uniform_mask(2, 9))(x)
+    y.backward(torch.full_like(x, torch.nan))
+    assert y.tolist() == [[[[0, 0], [0, 0]]]]
+    assert x.grad is not None
+    assert x.grad.isnan().tolist() == [[[[True, False], [False, True]]]]
 
 
 def test_a_full_mask_changes_nothing() -> None:
