@@ -7,7 +7,8 @@ that lie inside the ofmap: interior, right, bottom, corner), then superset sums:
     lost(m)    = sum over R and over i in R \ m of (x_i^2 of the patches whose zeros include m & R)
 
 and nothing where m & R is empty: such a patch is blind. One pass over the data so answers for all
-2^(p*p) patterns m at once, exactly.
+2^(p*p) patterns m at once, exactly. Where the zeros include m & R, the positions of m & R add
+nothing to the sum of squares: it is that of the whole patch, one histogram more, not p * p.
 """
 
 from __future__ import annotations
@@ -73,10 +74,10 @@ class Census:
         self._base = np.where(spread < 0, -1, bins).reshape(-1).astype(np.int64)
         self._energy = energy
         size = self.targets * len(self.borders) * self._codes
-        self._dense = size * (patch_size**2 if energy else 1) <= _DENSE
+        self._dense = size <= _DENSE
         self._keys = np.arange(size if self._dense else 0)
         self._counts = np.zeros(len(self._keys), np.int64)
-        self._squares = np.zeros((patch_size**2 if energy else 0, len(self._keys)))
+        self._squares = np.zeros(len(self._keys) if energy else 0)
 
     def add(self, codes: NDArray[np.uint16], ofmap: NDArray[np.float32] | None = None) -> None:
         """Counts some samples.
@@ -92,16 +93,15 @@ class Census:
         if self._energy:
             if ofmap is None:
                 raise ValueError("a census with energy needs the ofmap")
-            squares = self._patch_squares(ofmap)[:, :, chosen].reshape(
-                self.patch_size**2, len(keys)
-            )
+            squares = self._patch_squares(ofmap)[:, chosen].reshape(len(keys))
         if self._dense:
             self._enter(keys, len(self._keys), squares)
             return
         known, where = np.unique(np.concatenate([self._keys, keys]), return_inverse=True)
         old = where[: len(self._keys)]
         self._counts = _spread(self._counts, old, len(known))
-        self._squares = _spread(self._squares, old, len(known))
+        if self._energy:
+            self._squares = _spread(self._squares, old, len(known))
         self._keys = known
         self._enter(where[len(old) :], len(known), squares)
 
@@ -138,14 +138,12 @@ class Census:
         if not self._energy:
             raise ValueError("this census counts no energy")
         last = self.targets if last is None else last
+        supersets = superset_sums(self._histogram(self._squares, first, last))
         patterns = np.arange(self._codes)
         total = np.zeros((last - first, self._codes))
-        for i, squares in enumerate(self._squares):
-            supersets = superset_sums(self._histogram(squares, first, last))
-            for k, inside in enumerate(self.borders.tolist()):
-                probes = patterns & inside
-                predicted = (probes != 0) & ((inside & ~patterns) >> i & 1).astype(bool)
-                total += supersets[:, k, probes] * predicted
+        for k, inside in enumerate(self.borders.tolist()):
+            probes = patterns & inside
+            total += supersets[:, k, probes] * (probes != 0)
         return total
 
     def _enter(
@@ -153,8 +151,7 @@ class Census:
     ) -> None:
         self._counts += np.bincount(positions, minlength=size)
         if squares is not None:
-            for i, values in enumerate(squares):
-                self._squares[i] += np.bincount(positions, values, minlength=size)
+            self._squares += np.bincount(positions, squares, minlength=size)
 
     def _histogram(self, values: NDArray[Any], first: int, last: int) -> NDArray[Any]:
         """Values by target, border class and code, [targets, classes, codes]."""
@@ -165,14 +162,14 @@ class Census:
         return found.reshape(last - first, len(self.borders), self._codes)
 
     def _patch_squares(self, ofmap: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Squares by position in the patch, float64 [p*p, n, C * nH * nW]; 0 beyond the border."""
+        """Sum of squares of every patch, float64 [n, C * nH * nW]."""
         n, (channels, height, width), p = len(ofmap), self._shape, self.patch_size
         rows, columns = self._grid
         padded = np.zeros((n, channels, rows * p, columns * p))
         padded[:, :, :height, :width] = ofmap
-        np.square(padded, out=padded)
         patches = padded.reshape(n, channels, rows, p, columns, p)
-        return patches.transpose(3, 5, 0, 1, 2, 4).reshape(p * p, n, len(self._base))
+        sums: NDArray[np.float64] = np.einsum("ncrpsq,ncrpsq->ncrs", patches, patches)
+        return sums.reshape(n, len(self._base))
 
 
 def superset_sums(values: NDArray[Any]) -> NDArray[Any]:
