@@ -1,0 +1,181 @@
+"""Strategies side by side: MACs saved and drop on verify, work and time, over split seeds.
+
+    python benchmarks/strategies.py models/pretrained/resnet18-w16-fashion-mnist.onnx
+
+The answer of every search is kept in the folder, and its trials are journalled: the same command
+continues where it stopped, and other rows or seeds are added to what is there. Forward samples
+are those of the trials, a run of a part counting by its share of the MACs, and of the plans that
+were measured on select. The diagonal is 1001 in every site, which nothing chose.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+GREEDY, JOINT = ("--strategy", "greedy"), ("--strategy", "joint")
+FEW = ("--patterns", "1001,1000")
+ROWS: dict[str, tuple[str, ...]] = {
+    "greedy-layer": (*GREEDY, "--mode", "uniform-layer"),
+    "greedy-layer-few": (*GREEDY, "--mode", "uniform-layer", *FEW),
+    "greedy-filter-few": (*GREEDY, "--mode", "uniform-filter", *FEW),
+    "greedy-patch-few": (*GREEDY, "--mode", "uniform-patch", *FEW),
+    "greedy-max-few": (*GREEDY, "--mode", "max-granularity", "--max-clusters", "10", *FEW),
+    "joint-layer": (*JOINT, "--mode", "uniform-layer"),
+    "joint-layer-p4": (*JOINT, "--mode", "uniform-layer", "--patch-size", "4"),
+    "joint-layer-p234": (*JOINT, "--mode", "uniform-layer", "--patch-size", "2,3,4"),
+    "joint-filter-p234": (*JOINT, "--mode", "uniform-filter", "--patch-size", "2,3,4"),
+    "joint-patch": (*JOINT, "--mode", "uniform-patch"),
+    "joint-patch-p4": (*JOINT, "--mode", "uniform-patch", "--patch-size", "4"),
+    "joint-patch-p234": (*JOINT, "--mode", "uniform-patch", "--patch-size", "2,3,4"),
+    "joint-max-p234": (
+        *JOINT, "--mode", "max-granularity", "--max-clusters", "10", "--patch-size", "2,3,4",
+    ),
+}  # fmt: skip
+SHOWN = ("greedy-layer", "joint-layer", "joint-patch-p234")
+DIAGONAL = "diagonal"
+
+
+def spatialonnx(*arguments: str) -> dict[str, Any]:
+    """Runs a command of this interpreter's spatialonnx; returns the object it prints."""
+    command = [sys.executable, "-m", "spatialonnx", *arguments, "--json"]
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if result.returncode not in (0, 3):  # 3: a bound is missed, which is a result
+        raise SystemExit(f"{' '.join(command)} failed with {result.returncode}")
+    value: dict[str, Any] = json.loads(result.stdout)
+    return value
+
+
+def processor_time() -> float:
+    """Seconds that all commands so far took of the processor."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def search(folder: Path, row: str, seed: int, options: Sequence[str]) -> dict[str, Any]:
+    """One search, or its answer from an earlier run.
+
+    Its processor time is that of all runs that it took, as far as this program saw them end.
+    """
+    kept, spent = folder / f"{row}.{seed}.json", folder / f"{row}.{seed}.seconds"
+    if kept.exists():
+        answer: dict[str, Any] = json.loads(kept.read_text())
+        return answer
+    before = processor_time() - (float(spent.read_text()) if spent.exists() else 0.0)
+    try:
+        answer = spatialonnx(
+            "search", str(folder / "model.spatial.onnx"), *ROWS[row], "--seed", str(seed),
+            "--study", str(folder / f"{row}.{seed}.study.db"),
+            "-o", str(folder / f"{row}.{seed}.masked.onnx"), *options,
+        )  # fmt: skip
+    finally:
+        spent.write_text(str(processor_time() - before))
+    answer["processor_seconds"] = float(spent.read_text())
+    kept.write_text(json.dumps(answer))
+    print(f"{row}, seed {seed}: {answer['trials']} trials", file=sys.stderr)
+    return answer
+
+
+def diagonal(folder: Path, seed: int, dense: float, options: Sequence[str]) -> dict[str, Any]:
+    """The diagonal in every site on the verify images of a seed, in the form of a search's."""
+    kept = folder / f"{DIAGONAL}.{seed}.json"
+    if not kept.exists():
+        found = spatialonnx(
+            "evaluate", str(folder / "diagonal.onnx"), "--split", "verify", "--seed", str(seed),
+            *options,
+        )  # fmt: skip
+        drop = dense - found["accuracy"]["top1"]
+        verify = {"drop": drop, "saved_fraction": found["macs"]["saved_fraction"]}
+        kept.write_text(json.dumps({"eps": drop, "verify": verify, "bound_met": True}))
+    answer: dict[str, Any] = json.loads(kept.read_text())
+    return answer
+
+
+def spread(values: Sequence[float], scale: float = 100.0, digits: int = 1) -> str:
+    """Mean and range."""
+    low, high = scale * min(values), scale * max(values)
+    return f"{scale * mean(values):.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def results_of(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """One result a bound."""
+    found: list[dict[str, Any]] = answer.get("results", [answer])
+    return found
+
+
+def forward(answer: dict[str, Any]) -> float:
+    """Samples through the whole network: trials, and plans measured on select."""
+    select = sum(r["select"]["looked_at"] * r["select"]["samples"] for r in results_of(answer))
+    return float(answer["forward_samples"] + select)
+
+
+def print_table(answers: dict[str, dict[int, dict[str, Any]]]) -> None:
+    """One line a row and bound."""
+    print(
+        "| row | seeds | eps | MACs saved, % | drop, points | met | samples run, thousands "
+        "| processor s |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    for row, by_seed in answers.items():
+        runs = list(by_seed.values())
+        for bound in range(len(results_of(runs[0]))):
+            results = [results_of(run)[bound] for run in runs]
+            verify = [result["verify"] for result in results]
+            head = f"| {row} | {len(runs)} |"
+            figures = (
+                f" {spread([v['saved_fraction'] for v in verify])} "
+                f"| {spread([v['drop'] for v in verify], digits=2)} |"
+            )
+            if row == DIAGONAL:
+                print(f"{head} |{figures} | | |")
+                continue
+            met = sum(result["bound_met"] for result in results)
+            print(
+                f"{head} {results[0]['eps']:g} |{figures} {met} of {len(results)} "
+                f"| {spread([forward(run) for run in runs], 1e-3, 0)} "
+                f"| {spread([run['processor_seconds'] for run in runs], 1, 0)} |"
+            )
+
+
+def main() -> None:
+    """Searches every row with every seed and prints one table of what is there."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--folder", type=Path, default=Path("build/strategies"))
+    parser.add_argument("--data", default="fashion-mnist")
+    parser.add_argument("--eps", default="0.005,0.01,0.02")
+    parser.add_argument("--samples", default="1000", help="search samples")
+    parser.add_argument("--verify", default="5000", help="verify samples")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(SHOWN))
+    parser.add_argument("--options", default="", help="further options of search, one string")
+    arguments = parser.parse_args()
+    folder: Path = arguments.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, options in (("model.spatial", ()), ("diagonal", ("--pattern", "1001"))):
+        if not (folder / f"{name}.onnx").exists():
+            spatialonnx(
+                "insert", str(arguments.model), "-o", str(folder / f"{name}.onnx"), *options
+            )
+    data = ("--data", arguments.data, "--search-samples", arguments.samples)
+    data += ("--verify-samples", arguments.verify, "--threads", "1")
+    answers: dict[str, dict[int, dict[str, Any]]] = {}
+    for seed in arguments.seeds:
+        for row in arguments.rows:
+            more = ("--eps", arguments.eps, *arguments.options.split())
+            answer = search(folder, row, seed, (*data, *more))
+            answers.setdefault(row, {})[seed] = answer
+        dense = results_of(answer)[0]["baseline"]["top1"]
+        answers.setdefault(DIAGONAL, {})[seed] = diagonal(folder, seed, dense, data)
+    print_table(answers)
+
+
+if __name__ == "__main__":
+    main()
