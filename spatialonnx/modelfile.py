@@ -182,6 +182,14 @@ def get_json(proto: onnx.ModelProto, key: str) -> dict[str, Any]:
     return value
 
 
+def peek_json(path: Path, key: str) -> dict[str, Any]:
+    """A metadata entry of a file that may be anything; empty where there is no such entry."""
+    try:
+        return get_json(_read(path), key)
+    except (DecodeError, ValueError, TypeError, OSError, ModelError):
+        return {}
+
+
 def set_metadata(proto: onnx.ModelProto, **values: str | dict[str, Any]) -> None:
     """Sets entries of spatialonnx's metadata in place; objects are written as JSON."""
     ours = {_PREFIX + key: value for key, value in values.items()}
