@@ -10,11 +10,13 @@ inline constexpr const char* kDomain = "spatialonnx";
 extern const OpDefinition kSpatialConv;
 extern const OpDefinition kSpatialPredict;
 extern const OpDefinition kPatchCodes;
+extern const OpDefinition kSnapeaConv;
 
 inline constexpr const OpDefinition* kOps[] = {
     &kSpatialConv,
     &kSpatialPredict,
     &kPatchCodes,
+    &kSnapeaConv,
 };
 
 }  // namespace spatialonnx

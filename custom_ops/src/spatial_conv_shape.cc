@@ -44,12 +44,13 @@ AutoPad parse_auto_pad(const std::string& text) {
 
 }  // namespace
 
-ConvAttributes::ConvAttributes(const NodeInfo& info, std::span<const std::int64_t> w_shape)
+ConvAttributes::ConvAttributes(const NodeInfo& info, std::span<const std::int64_t> w_shape,
+                               std::int64_t patch_size_otherwise)
     : stride(pair_of(integers_within(info, "strides", 2, 1))),
       dilation(pair_of(integers_within(info, "dilations", 2, 1))),
       auto_pad(parse_auto_pad(info.text("auto_pad", "NOTSET"))),
       groups(info.integer("group", 1)),
-      patch_size(info.integer("patch_size", 0)),
+      patch_size(info.integer("patch_size", patch_size_otherwise)),
       clip_max(info.number("clip_max", std::numeric_limits<float>::infinity())) {
   const std::vector<std::int64_t> pads = integers_within(info, "pads", 4, 0);
   pad_begin = pair_of(pads);

@@ -1,4 +1,4 @@
-// What a SpatialConv node computes: its attributes, and the sizes that follow from its inputs.
+// What a SpatialConv (or SnapeaConv) node computes: its attributes, and the sizes that follow from its inputs.
 #pragma once
 
 #include <array>
@@ -17,9 +17,11 @@ using Pair = std::array<std::int64_t, 2>;
 enum class AutoPad { notset, valid, same_upper, same_lower };
 
 // The attributes of ONNX Conv, and those that SpatialConv adds. Throws OpError where one of them,
-// or the shape of W, is not what the op takes.
+// or the shape of W, is not what the op takes. `patch_size_otherwise` is what a node without that
+// attribute has.
 struct ConvAttributes {
-  ConvAttributes(const NodeInfo& info, std::span<const std::int64_t> w_shape);
+  ConvAttributes(const NodeInfo& info, std::span<const std::int64_t> w_shape,
+                 std::int64_t patch_size_otherwise = 0);
 
   Pair kernel;
   Pair stride;
