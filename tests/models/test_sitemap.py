@@ -1,6 +1,7 @@
 """Sites are recognised by what they compute, not by what exporters call them."""
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -8,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.export import export_onnx
+from models.export import Exporter, export_onnx
 from models.networks import NetworkSpec, build_network
 from models.prediction import PredictZeros
 from models.sitemap import attach_rule, match_sites, plan_of_modules
@@ -32,9 +33,9 @@ def network(name: str, seed: int = 0) -> nn.Module:
     return model.eval()
 
 
-def spatial(model: nn.Module, folder: Path) -> onnx.ModelProto:
+def spatial(model: nn.Module, folder: Path, exporter: Exporter = "torchscript") -> onnx.ModelProto:
     path = folder / "model.onnx"
-    save_model(export_onnx(model, (1, 28, 28), {}, exporter="torchscript"), path)
+    save_model(export_onnx(model, (1, 28, 28), {}, exporter=exporter), path)
     return insert_predictors(load_model(path)).proto
 
 
@@ -47,18 +48,22 @@ def shuffled(proto: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def test_resnet_sites_in_graph_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize("exporter", get_args(Exporter))
+def test_resnet_sites_in_graph_order(tmp_path: Path, exporter: Exporter) -> None:
     model = network("resnet18")
-    proto = shuffled(spatial(model, tmp_path))
+    proto = shuffled(spatial(model, tmp_path, exporter))
     sites = match_sites(model, proto, IMAGES)
     assert list(sites) == [p.site for p in find_predictors(proto)]
     assert list(sites.values()) == RESNET18_RELUS
 
 
-@pytest.mark.parametrize("name", ["alexnet", "vgg16_bn"])
-def test_relus_behind_fully_connected_layers_are_no_sites(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("exporter", get_args(Exporter))
+@pytest.mark.parametrize("name", ["alexnet", "vgg16", "vgg16_bn"])
+def test_relus_behind_fully_connected_layers_are_no_sites(
+    name: str, exporter: Exporter, tmp_path: Path
+) -> None:
     model = network(name)
-    sites = match_sites(model, spatial(model, tmp_path), IMAGES)
+    sites = match_sites(model, spatial(model, tmp_path, exporter), IMAGES)
     convs = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
     assert len(sites) == len(convs)
     assert all(path.startswith("features") for path in sites.values())
