@@ -22,6 +22,7 @@ VERSION = 1
 PREDICT = "SpatialPredict"
 CODES = "PatchCodes"
 CONV = "SpatialConv"
+SNAPEA = "SnapeaConv"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from spatialonnx.baseline.diagonal import Diagonal, measure_diagonals
+from spatialonnx.baseline.exact import Exact, measure_exact
+from spatialonnx.baseline.nonnegative import Candidates, find_candidates
 from spatialonnx.baseline.yardstick import Row, Setup, Yardstick
 from spatialonnx.errors import ModelError, UsageError
 from spatialonnx.insert import insert_predictors
@@ -15,8 +17,10 @@ from spatialonnx.ops import find_predictors
 from spatialonnx.search.run import Watch
 from spatialonnx.session import Runtime
 
-DIAGONAL = "diagonal"
-METHODS = (DIAGONAL,)
+DIAGONAL, EXACT = "diagonal", "snapea-exact"
+METHODS = (DIAGONAL, EXACT)
+_EARLY = (EXACT,)
+"""Those that stop sums early."""
 
 
 @dataclass(frozen=True)
@@ -27,17 +31,21 @@ class Comparison:
         setup: What all systems have in common.
         rows: One a system; the dense network first.
         diagonals: The diagonal pattern's taxonomy, by patch size.
+        candidates: The sites that SnaPEA may take; None where no method needs them.
+        exact: SnaPEA exact, by site.
     """
 
     setup: Setup
     rows: tuple[Row, ...]
     diagonals: tuple[Diagonal, ...] = ()
+    candidates: Candidates | None = None
+    exact: Exact | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``baseline --json`` prints."""
         setup = self.setup
         parts = setup.split.search, setup.split.select, setup.split.verify
-        return {
+        value: dict[str, Any] = {
             "model": str(setup.model.path),
             "data": setup.dataset.name,
             "eps": str(setup.bound),
@@ -49,6 +57,11 @@ class Comparison:
             "rows": [row.to_json() for row in self.rows],
             "diagonal": [diagonal.to_json() for diagonal in self.diagonals],
         }
+        if self.candidates is not None:
+            value["snapea"] = self.candidates.to_json()
+        if self.exact is not None:
+            value["snapea_exact"] = self.exact.to_json()
+        return value
 
 
 def prepare_model(model: ModelFile, runtime: Runtime) -> ModelFile:
@@ -88,7 +101,16 @@ def compare_systems(setup: Setup, methods: Sequence[str], watch: Watch | None = 
         watch.say("diagonal patterns")
         diagonals = list(measure_diagonals(yardstick, progress=watch.samples))
         rows += [diagonal.row for diagonal in diagonals]
-    return Comparison(setup, tuple(rows), tuple(diagonals))
+    candidates: Candidates | None = None
+    if set(methods) & set(_EARLY):
+        watch.say("looking for inputs that are never negative")
+        candidates = find_candidates(setup)
+    exact: Exact | None = None
+    if EXACT in methods and candidates is not None:
+        watch.say("SnaPEA exact")
+        exact = measure_exact(yardstick, candidates, watch.samples)
+        rows.append(exact.row)
+    return Comparison(setup, tuple(rows), tuple(diagonals), candidates, exact)
 
 
 def check_methods(methods: Sequence[str]) -> None:

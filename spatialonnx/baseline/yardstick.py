@@ -141,15 +141,28 @@ class Yardstick:
         """
         return self._row(method, self.compare(outputs, saved, self.setup.verify), note)
 
-    def compare(self, outputs: list[NDArray[Any]], saved: int, samples: Samples) -> Measured:
-        """Compares outputs with the dense network's on the same samples."""
+    def compare(
+        self,
+        outputs: list[NDArray[Any]],
+        saved: int,
+        samples: Samples,
+        confidence: float | None = None,
+    ) -> Measured:
+        """Compares outputs with the dense network's on the same samples.
+
+        Args:
+            outputs: Of the system, in the order of the samples.
+            saved: MACs that it left out.
+            samples: What it ran on.
+            confidence: Of the upper limit, in place of the setup's own.
+        """
         return compare(
             self.setup.metric,
             self.certifier.run_dense(samples),
             outputs,
             saved=saved,
             conv_total=self.conv_macs * len(samples),
-            confidence=self.setup.confidence,
+            confidence=confidence or self.setup.confidence,
         )
 
     def measure_dense(self) -> Row:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from spatialonnx.baseline.diagonal import Diagonal
+    from spatialonnx.baseline.exact import Exact
+    from spatialonnx.baseline.nonnegative import Candidates
     from spatialonnx.baseline.run import Comparison
 
 
@@ -41,7 +43,8 @@ def baseline(
         typer.Option(
             "--method",
             help="What to measure; may be repeated. diagonal: probes on the diagonal of every "
-            "p x p window (CAL 2019), p = 2, 3 and 4.",
+            "p x p window (CAL 2019), p = 2, 3 and 4. snapea-exact: sums stop once they cannot "
+            "become positive any more (SnaPEA, ISCA 2018).",
             show_default="diagonal",
         ),
     ] = None,
@@ -129,7 +132,27 @@ def result_lines(result: Comparison) -> list[str | Table]:
         f"{setup.model.path.name} on verify ({len(setup.split.verify)} samples), "
         f"bound {setup.bound}"
     )
-    return [table(title, columns, rows), *(_taxonomy(d) for d in result.diagonals)]
+    lines: list[str | Table] = [table(title, columns, rows)]
+    lines += [_taxonomy(diagonal) for diagonal in result.diagonals]
+    if result.exact is not None and result.candidates is not None:
+        lines.append(_early_sites(result.exact, result.candidates))
+    if result.candidates is not None:
+        left_out = result.candidates.left_out.items()
+        lines += [f"SnaPEA leaves site {site} out: {reason}" for site, reason in left_out]
+    return lines
+
+
+def _early_sites(exact: Exact, candidates: Candidates) -> Table:
+    from spatialonnx.cli.console import percent, table
+    from spatialonnx.macs import fraction
+
+    proofs = {candidate.site: candidate.proof for candidate in candidates.taken}
+    rows = [
+        [site.site, percent(fraction(site.done, site.macs)), proofs[site.site]]
+        for site in exact.sites
+    ]
+    columns = ["site", "MACs done", "input >= 0 by"]
+    return table("SnaPEA exact: MACs done at each site", columns, rows)
 
 
 def _taxonomy(diagonal: Diagonal) -> Table:

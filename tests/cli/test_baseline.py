@@ -47,3 +47,15 @@ def test_quiet_says_nothing(tiny):
 )
 def test_wrong_usage_is_one_line(tiny, arguments, message):
     assert message in fail(2, "baseline", "--data", tiny.spec, *arguments)
+
+
+def test_snapea_exact_for_a_person_and_a_program(tiny):
+    arguments = ("baseline", "--data", tiny.spec, "--method", "snapea-exact")
+    text = succeed(*arguments).stdout
+    for word in ("SnaPEA exact", "MACs done", "graph", "out: its input goes down to"):
+        assert word in text
+    value = succeed_json(*arguments)
+    assert [row["method"] for row in value["rows"]] == ["dense", "SnaPEA exact"]
+    assert value["rows"][1]["drop"] == 0 < value["rows"][1]["saved_fraction"] < 1
+    assert len(value["snapea"]["taken"]) == len(value["snapea_exact"]["sites"]) == 2
+    assert len(value["snapea"]["left_out"]) == 1

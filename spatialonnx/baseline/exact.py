@@ -1,0 +1,121 @@
+"""SnaPEA exact: sums stop as soon as they cannot become positive any more; nothing is lost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from spatialonnx.baseline.nonnegative import Candidates
+from spatialonnx.baseline.snapea_graph import EarlyRun, dense_macs, run_early, snapea_model
+from spatialonnx.baseline.yardstick import Row, Yardstick
+from spatialonnx.evaluate import Progress
+from spatialonnx.macs import fraction
+from spatialonnx.masks import Plan
+
+
+@dataclass(frozen=True)
+class EarlySite:
+    """One site that stops early: MACs over the samples.
+
+    Attributes:
+        site: Its name.
+        macs: Those of the dense network.
+        done: Those that were done.
+    """
+
+    site: str
+    macs: int
+    done: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The counts, and the share that was done."""
+        return {**vars(self), "done_fraction": fraction(self.done, self.macs)}
+
+
+@dataclass(frozen=True)
+class Exact:
+    """SnaPEA exact on verify.
+
+    Attributes:
+        row: Its line of the table.
+        sites: MACs by site.
+        difference: Largest difference of an output from the dense network's, as a part of the
+            largest output.
+    """
+
+    row: Row
+    sites: tuple[EarlySite, ...]
+    difference: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that ``baseline --json`` prints."""
+        return {
+            "sites": [site.to_json() for site in self.sites],
+            "difference": self.difference,
+        }
+
+
+def measure_exact(
+    yardstick: Yardstick, candidates: Candidates, progress: Progress | None = None
+) -> Exact:
+    """Runs verify with every site that SnaPEA may take stopping exactly."""
+    setup = yardstick.setup
+    proto = snapea_model(setup.model.proto, candidates.names)
+    run = run_early(proto, candidates.names, setup.verify, setup.runtime, setup.batch, progress)
+    dense = yardstick.certifier.run_dense(setup.verify).outputs
+    saved = run.saved(yardstick.sites, len(setup.verify))
+    row = yardstick.judge("SnaPEA exact", run.outputs, saved, _note(candidates))
+    return Exact(row, early_sites(yardstick, run), _difference(dense, run.outputs))
+
+
+def measure_together(
+    yardstick: Yardstick,
+    candidates: Candidates,
+    plan: Plan,
+    name: str,
+    progress: Progress | None = None,
+) -> Row:
+    """Prediction from neighbours and the exact stop together.
+
+    What the plan predicts costs nothing; what it keeps, probes among it, stops exactly.
+
+    Args:
+        yardstick: Holds the network and the samples.
+        candidates: The sites that stop early; the others only predict.
+        plan: Masks by site.
+        name: What the plan is called.
+        progress: Told how many samples are done.
+    """
+    setup = yardstick.setup
+    proto = snapea_model(setup.model.proto, candidates.names, plan=plan)
+    run = run_early(proto, candidates.names, setup.verify, setup.runtime, setup.batch, progress)
+    saved = run.saved(yardstick.sites, len(setup.verify))
+    return yardstick.judge(f"{name} + SnaPEA exact", run.outputs, saved, _note(candidates))
+
+
+def early_sites(yardstick: Yardstick, run: EarlyRun) -> tuple[EarlySite, ...]:
+    """MACs by site of a run on verify."""
+    samples = len(yardstick.setup.verify)
+    return tuple(
+        EarlySite(site.name, dense_macs(site) * samples, run.done[site.name])
+        for site in yardstick.sites
+        if site.name in run.done
+    )
+
+
+def _note(candidates: Candidates) -> str:
+    if not candidates.left_out:
+        return ""
+    count = len(candidates.left_out)
+    return f"{count} of {count + len(candidates.taken)} sites left out"
+
+
+def _difference(before: list[Any], after: list[Any]) -> float:
+    largest = max((float(np.abs(value).max(initial=0)) for value in before), default=0.0)
+    apart = max(
+        (float(np.abs(a - b).max(initial=0)) for a, b in zip(before, after, strict=True)),
+        default=0.0,
+    )
+    return apart / largest if largest else apart

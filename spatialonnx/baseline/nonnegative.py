@@ -1,0 +1,179 @@
+"""Which Convs SnaPEA may take: those whose inputs are never negative.
+
+A sum whose remaining weights are negative can only fall where every input is >= 0. That is
+established from the graph where a ReLU or the like stands in front, else from the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import NodeProto, TensorProto, helper
+
+from spatialonnx.baseline.yardstick import Setup
+from spatialonnx.evaluate import Network
+from spatialonnx.fuse import explain_unfusable
+from spatialonnx.graphindex import GraphIndex, attribute, is_op
+from spatialonnx.ops import CONV, DOMAIN, PREDICT, SNAPEA
+from spatialonnx.shapes import infer_shapes
+from spatialonnx.sites import match_chains
+
+_ALWAYS = "Relu", "Sigmoid", "HardSigmoid", "Softmax", "Abs", "Exp", "Sqrt", "Softplus"
+_OF_FIRST = (
+    *("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceMax"),
+    *("Identity", "Dropout", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Slice"),
+    *("Split", "DepthToSpace", "SpaceToDepth"),
+)
+"""Ops whose outputs are >= 0 where their first input is."""
+_OF_ALL = "Add", "Sum", "Mul", "Concat", "Min", "Mean"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A site that SnaPEA may take.
+
+    Attributes:
+        site: Its name.
+        source: The tensor that its Conv reads.
+        proof: How it is known to be >= 0: ``graph``, or words about the data.
+    """
+
+    site: str
+    source: str
+    proof: str
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """All sites of a model.
+
+    Attributes:
+        taken: Those that SnaPEA may take.
+        left_out: The reason by site for the others.
+    """
+
+    taken: tuple[Candidate, ...]
+    left_out: Mapping[str, str]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the sites that are taken, in graph order."""
+        return tuple(candidate.site for candidate in self.taken)
+
+    def to_json(self) -> dict[str, Any]:
+        """Proofs and reasons by site."""
+        return {
+            "taken": {candidate.site: candidate.proof for candidate in self.taken},
+            "left_out": dict(self.left_out),
+        }
+
+
+def find_candidates(setup: Setup) -> Candidates:
+    """Looks at every site: at the graph first, at the search images where it does not tell."""
+    proto = setup.model.proto
+    index = GraphIndex(proto)
+    chains, _ = match_chains(index, infer_shapes(proto))
+    sources = {chain.name: chain.conv.input[0] for chain in chains if chain.predictor is not None}
+    left_out = explain_unfusable(proto)
+    sources = {site: source for site, source in sources.items() if site not in left_out}
+    proven = find_nonnegative(proto)
+    least = measure_least(setup, set(sources.values()) - proven)
+    taken = []
+    for site, source in sources.items():
+        if source in proven:
+            taken.append(Candidate(site, source, "graph"))
+        elif least[source] >= 0:
+            count = len(setup.split.search)
+            taken.append(Candidate(site, source, f"data: >= 0 on {count} search images"))
+        else:
+            left_out[site] = f"its input goes down to {least[source]:.3g}, and must not be negative"
+    return Candidates(tuple(taken), left_out)
+
+
+def find_nonnegative(proto: onnx.ModelProto) -> set[str]:
+    """The tensors that are >= 0 whatever the image is (NaN aside), as far as the graph tells."""
+    index = GraphIndex(proto)
+    found: set[str] = set()
+
+    def nonnegative(name: str) -> bool:
+        if name in found:
+            return True
+        if index.constant_shape(name) is None:
+            return False
+        array = index.constant_array(name)
+        if array is None or array.dtype.kind not in "fiu":
+            return False
+        return bool((np.asarray(array, np.float64) >= 0).all())
+
+    for node in index.nodes:
+        if _is_nonnegative(index, node, [nonnegative(name) for name in node.input]):
+            found.update(name for name in node.output if name)
+    return found
+
+
+def _is_nonnegative(index: GraphIndex, node: NodeProto, inputs: list[bool]) -> bool:
+    if node.domain == DOMAIN:
+        return node.op_type in (CONV, SNAPEA) or (node.op_type == PREDICT and inputs[0])
+    if is_op(node, *_ALWAYS):
+        return True
+    if is_op(node, "Clip"):
+        return _clips_from_zero(index, node) or (bool(inputs) and inputs[0])
+    if is_op(node, "Pad"):
+        mode = attribute(node, "mode")
+        value = attribute(node, "value")
+        of_input = len(node.input) < 3 or not node.input[2] or inputs[2]
+        constant = mode is None or mode.s == b"constant"
+        filled = of_input and (value is None or value.f >= 0)
+        return inputs[0] and (filled or not constant)
+    if is_op(node, *_OF_FIRST):
+        return bool(inputs) and inputs[0]
+    if is_op(node, "Max"):
+        return any(inputs)
+    return is_op(node, *_OF_ALL) and bool(inputs) and all(inputs)
+
+
+def _clips_from_zero(index: GraphIndex, node: NodeProto) -> bool:
+    low: float | None = None
+    if len(node.input) > 1 and node.input[1]:
+        low = index.scalar(node.input[1])
+    elif (found := attribute(node, "min")) is not None:
+        low = float(found.f)
+    return low is not None and low >= 0
+
+
+def measure_least(setup: Setup, tensors: Iterable[str]) -> dict[str, float]:
+    """The smallest value of tensors of the dense network on the search images; NaN counts as it.
+
+    Args:
+        setup: The network and its data.
+        tensors: Names of tensors; the image input may be among them.
+    """
+    network = Network(setup.model.proto, setup.runtime)
+    names = sorted(set(tensors))
+    inner = [name for name in names if name != network.image_input]
+    least = dict.fromkeys(names, np.inf)
+    probe = Network(_with_least(setup.model.proto, inner), setup.runtime) if inner else None
+    for images in setup.search.batches(network.fixed_batch or setup.batch) if names else ():
+        if network.image_input in least:
+            smallest = np.minimum(least[network.image_input], images.min())
+            least[network.image_input] = float(smallest)
+        if probe is not None:
+            outputs = probe.run(images, probe.dense_plan)
+            for name in inner:
+                least[name] = float(np.minimum(least[name], outputs[f"{name}/least"]))
+    return {name: -np.inf if np.isnan(value) else float(value) for name, value in least.items()}
+
+
+def _with_least(proto: onnx.ModelProto, tensors: Iterable[str]) -> onnx.ModelProto:
+    """A copy that also gives the smallest value of every tensor, as a scalar."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    for name in tensors:
+        result = f"{name}/least"
+        copy.graph.node.append(helper.make_node("ReduceMin", [name], [result], keepdims=0))
+        copy.graph.output.append(helper.make_tensor_value_info(result, TensorProto.FLOAT, []))
+    return copy

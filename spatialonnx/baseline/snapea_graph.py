@@ -1,0 +1,170 @@
+"""Networks whose sites are SnapeaConv nodes, and what they do on samples.
+
+Akhlaghi et al., "SnaPEA: Predictive Early Activation for Reducing Computation in Deep Convolutional
+Neural Networks", ISCA 2018.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from spatialonnx.evaluate import BATCH, Network, Progress, Samples
+from spatialonnx.fuse import fuse_sites
+from spatialonnx.masks import Plan, full_mask
+from spatialonnx.ops import CONV, DOMAIN, SNAPEA, find_predictors, write_plan
+from spatialonnx.session import Runtime
+from spatialonnx.sites import Site
+
+
+@dataclass(frozen=True, eq=False)
+class Guess:
+    """How the kernels of one site guess zeros.
+
+    Attributes:
+        heads: MACs before the guess, int64 [C]; 0 = the kernel does not guess.
+        threshold: The sum up to which the output is guessed to be zero, float32 [C].
+    """
+
+    heads: NDArray[np.int64]
+    threshold: NDArray[np.float32]
+
+
+def macs_name(site: str) -> str:
+    """Name of the graph output that counts a site's MACs, [N, C]."""
+    return f"{site}/macs"
+
+
+def heads_name(site: str) -> str:
+    """Name of the input of a site's heads, [C]."""
+    return f"{site}/heads"
+
+
+def threshold_name(site: str) -> str:
+    """Name of the input of a site's thresholds, [C]."""
+    return f"{site}/threshold"
+
+
+def snapea_model(
+    proto: onnx.ModelProto,
+    sites: Sequence[str],
+    *,
+    guesses: Mapping[str, Guess] | None = None,
+    plan: Plan | None = None,
+) -> onnx.ModelProto:
+    """A network whose sites stop their sums early; their MACs are further outputs.
+
+    Args:
+        proto: A model with SpatialPredict nodes.
+        sites: Those that become a SnapeaConv node each.
+        guesses: By site; the others stop exactly.
+        plan: Masks by site: predicted outputs are not counted at ``sites``, and only simulated at
+            the others. None = nothing is predicted from neighbours.
+    """
+    predictors = [p.site for p in find_predictors(proto)]
+    masked = write_plan(proto, {**{s: full_mask(2) for s in predictors}, **dict(plan or {})})
+    off = [s for s in predictors if s not in sites and (plan is None or s not in plan)]
+    result = fuse_sites(masked, sites, off)
+    unused = set()
+    for node in result.graph.node:
+        if node.domain == DOMAIN and node.op_type == CONV:
+            mask = _stop_early(node, (guesses or {}).get(node.name) is not None, plan is not None)
+            unused |= {mask} if plan is None else set()
+            result.graph.output.append(
+                helper.make_tensor_value_info(macs_name(node.name), TensorProto.INT64, [None] * 2)
+            )
+    weights = [tensor for tensor in result.graph.initializer if tensor.name not in unused]
+    del result.graph.initializer[:]
+    result.graph.initializer.extend(weights)
+    for site, guess in (guesses or {}).items():
+        heads = numpy_helper.from_array(guess.heads, heads_name(site))
+        threshold = numpy_helper.from_array(guess.threshold, threshold_name(site))
+        result.graph.initializer.extend([heads, threshold])
+    return result
+
+
+def _stop_early(node: NodeProto, guess: bool, masked: bool) -> str:
+    """Turns a SpatialConv node into a SnapeaConv node; returns the name of its mask."""
+    x, weight, mask, bias, *residual = node.input
+    inputs = [x, weight, bias, *(residual or [""])]
+    inputs += [heads_name(node.name), threshold_name(node.name)] if guess else ["", ""]
+    inputs.append(mask if masked else "")
+    del node.input[:], node.output[1:]
+    node.op_type = SNAPEA
+    node.input.extend(inputs)
+    node.output.append(macs_name(node.name))
+    return mask
+
+
+@dataclass(frozen=True, eq=False)
+class EarlyRun:
+    """What such a network did on samples.
+
+    Attributes:
+        outputs: Its outputs, in the order of the samples.
+        done: MACs done by site that stops early, over all samples.
+        skipped: Predicted outputs of the sites that do not stop early.
+    """
+
+    outputs: list[NDArray[Any]]
+    done: Mapping[str, int]
+    skipped: Mapping[str, int]
+
+    def saved(self, sites: Sequence[Site], samples: int) -> int:
+        """MACs that were not done, of those that the dense network does."""
+        total = 0
+        for site in sites:
+            if site.name in self.done:
+                total += dense_macs(site) * samples - self.done[site.name]
+            total += self.skipped.get(site.name, 0) * site.macs_per_output
+        return total
+
+
+def dense_macs(site: Site) -> int:
+    """MACs of a site for one image."""
+    return int(np.prod([d or 0 for d in site.shape], dtype=np.int64)) * site.macs_per_output
+
+
+def run_early(
+    proto: onnx.ModelProto,
+    sites: Sequence[str],
+    samples: Samples,
+    runtime: Runtime,
+    batch: int = BATCH,
+    progress: Progress | None = None,
+) -> EarlyRun:
+    """Runs a network of ``snapea_model`` under the plan that it carries.
+
+    Args:
+        proto: The network.
+        sites: Its sites that stop early.
+        samples: The samples.
+        runtime: Provider and threads.
+        batch: Samples a run.
+        progress: Told how many samples are done.
+    """
+    network = Network(proto, runtime)
+    names = [value.name for value in proto.graph.output]
+    names = [name for name in names if name not in {macs_name(site) for site in sites}]
+    done = dict.fromkeys(sites, 0)
+    skipped = {p.site: 0 for p in network.predictors}
+    parts: list[list[NDArray[Any]]] = []
+    seen = 0
+    for images in samples.batches(network.fixed_batch or batch):
+        outputs = network.run(images, network.plan)
+        parts.append([outputs[name] for name in names])
+        for site in sites:
+            done[site] += int(outputs[macs_name(site)].sum())
+        for predictor in network.predictors:
+            skipped[predictor.site] += int(outputs[predictor.skipped].sum())
+        seen += len(images)
+        if progress:
+            progress(seen, len(samples))
+    joined = [np.concatenate(part) for part in zip(*parts, strict=True)]
+    return EarlyRun(joined, done, skipped)

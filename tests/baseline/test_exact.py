@@ -1,0 +1,186 @@
+"""SnaPEA exact: MACs of whole networks against a slow count, and nothing is lost."""
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from support.comparing import make_setup
+from support.snapea_oracle import SnapeaCase, count_slowly
+from support.trained import RUNTIME
+
+from spatialonnx.baseline.exact import measure_exact, measure_together
+from spatialonnx.baseline.nonnegative import find_candidates
+from spatialonnx.baseline.run import prepare_model
+from spatialonnx.baseline.snapea_graph import dense_macs, run_early, snapea_model
+from spatialonnx.baseline.yardstick import Yardstick
+from spatialonnx.datasets.opening import open_dataset
+from spatialonnx.datasets.preprocessing import Preprocessing
+from spatialonnx.demo import shipped_model
+from spatialonnx.evaluate import Samples
+from spatialonnx.masks import full_mask, uniform_mask
+from spatialonnx.modelfile import get_metadata, load_model
+from spatialonnx.session import Runtime, open_session
+
+
+def node_cases(proto, images):
+    """Every SnapeaConv node of a model with the tensors that it reads in one run."""
+    nodes = [n for n in proto.graph.node if n.op_type == "SnapeaConv"]
+    weights = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
+    read = sorted({name for n in nodes for name in (n.input[0], n.input[3]) if name})
+    made = {o for n in proto.graph.node for o in n.output}
+    proto.graph.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * 4)
+        for name in read
+        if name in made
+    )
+    wanted = [name for name in read if name in made]
+    values = open_session(proto, RUNTIME).run({"x": images}, wanted)
+    tensors = {"x": images, **dict(zip(wanted, values, strict=True))}
+    for node in nodes:
+        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        yield (
+            node.name,
+            SnapeaCase(
+                tensors[node.input[0]],
+                weights[node.input[1]],
+                weights[node.input[2]],
+                tensors.get(node.input[3]),
+                attributes=attributes,
+            ),
+        )
+
+
+def test_macs_are_those_of_a_slow_count_on_a_small_network(tiny):
+    setup = make_setup(tiny)
+    names = find_candidates(setup).names
+    samples = Samples(setup.dataset, setup.split.verify[:6])
+    proto = snapea_model(setup.model.proto, names)
+    run = run_early(proto, names, samples, RUNTIME)
+    images = setup.dataset.images(samples.indices)
+    cases = dict(node_cases(proto, images))
+    assert list(cases) == list(names)
+    assert any(case.residual is not None for case in cases.values())
+    for name, case in cases.items():
+        assert run.done[name] == count_slowly(case)[1].sum()
+
+
+def test_a_row_counts_every_mac_that_is_left_out(tiny):
+    setup = make_setup(tiny)
+    yardstick = Yardstick(setup)
+    found = find_candidates(setup)
+    result = measure_exact(yardstick, found)
+    assert result.row.measured.saved == sum(site.macs - site.done for site in result.sites) > 0
+    assert [site.site for site in result.sites] == list(found.names)
+    assert result.row.measured.drop == 0 and result.row.bound_met
+    assert result.row.note == "1 of 3 sites left out"
+    assert result.difference < 1e-5
+
+
+def test_full_masks_change_nothing_when_both_work_together(tiny):
+    setup = make_setup(tiny)
+    yardstick = Yardstick(setup)
+    found = find_candidates(setup)
+    full = {site.name: full_mask(3) for site in yardstick.sites}
+    row = measure_together(yardstick, found, full, "nothing")
+    assert row.measured == measure_exact(yardstick, found).row.measured
+
+
+def test_together_saves_what_either_saves_and_predicts_what_the_plan_does(tiny):
+    setup = make_setup(tiny)
+    yardstick = Yardstick(setup)
+    found = find_candidates(setup)
+    plan = {
+        site.name: uniform_mask(p, pattern)
+        for site, p, pattern in zip(yardstick.sites, (2, 3, 2), (9, 84, 1), strict=True)
+    }
+    alone = yardstick.measure_plan("plan", plan)
+    both = measure_together(yardstick, found, plan, "plan")
+    exact = measure_exact(yardstick, found)
+    assert both.measured.drop == alone.measured.drop
+    assert both.measured.saved > max(alone.measured.saved, exact.row.measured.saved)
+    assert both.measured.saved < alone.measured.saved + exact.row.measured.saved
+
+
+def test_together_counts_what_the_plan_keeps(tiny):
+    """Against a slow count: the MACs of outputs that are not predicted."""
+    setup = make_setup(tiny)
+    names = find_candidates(setup).names
+    samples = Samples(setup.dataset, setup.split.verify[:4])
+    sites = Yardstick(setup).sites
+    plan = {site.name: uniform_mask(2, 9) for site in sites}
+    proto = snapea_model(setup.model.proto, names, plan=plan)
+    run = run_early(proto, names, samples, RUNTIME)
+    for name, case in node_cases(proto, setup.dataset.images(samples.indices)):
+        y, macs = count_slowly(case)
+        h, w = y.shape[2:]
+        padded = np.pad(y, ((0, 0), (0, 0), (0, h % 2), (0, w % 2)))
+        fires = (padded[:, :, ::2, ::2] != 0) | (padded[:, :, 1::2, 1::2] != 0)
+        fires = fires.repeat(2, 2).repeat(2, 3)[:, :, :h, :w]
+        probe = (np.arange(h)[:, None] % 2) == (np.arange(w)[None, :] % 2)
+        assert run.done[name] == (macs * (fires | probe)).sum()
+    (skipped,) = run.skipped.values()  # the site that is left out predicts, and computes in full
+    assert skipped > 0
+    assert set(run.skipped) == {site.name for site in sites} - set(names)
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    """The shipped network on 1,000 of its images."""
+    runtime = Runtime("cpu")
+    source = load_model(shipped_model())
+    values = Preprocessing.from_json(get_metadata(source.proto)["input"])
+    return prepare_model(source, runtime), open_dataset("fashion-mnist-sample", values), runtime
+
+
+def test_nothing_is_lost_on_a_thousand_images_of_the_shipped_network(shipped, tiny):
+    model, dataset, runtime = shipped
+    split = make_setup(tiny).split
+    indices = np.arange(1000)
+    setup = make_setup(
+        tiny,
+        model=model,
+        dataset=dataset,
+        runtime=runtime,
+        batch=64,
+        split=type(split)(indices[:64], indices[:64], indices),
+    )
+    yardstick = Yardstick(setup)
+    result = measure_exact(yardstick, find_candidates(setup))
+    measured = result.row.measured
+    assert measured.samples == 1000
+    assert (measured.drop, measured.discordant.lost, measured.discordant.gained) == (0, 0, 0)
+    assert result.difference < 1e-5
+    assert all(0 < site.done < site.macs for site in result.sites)
+    assert sum(dense_macs(s) for s in yardstick.sites) * 1000 > measured.saved > 0
+
+
+def test_zeros_are_the_dense_ones_site_by_site(shipped):
+    """On the same inputs, near ties left out; values within 1e-5 of the largest."""
+    model, dataset, runtime = shipped
+    names = [n.name for n in model.proto.graph.node if n.op_type == "SpatialPredict"][1:]
+    images = dataset.images(np.arange(8))
+    proto = snapea_model(model.proto, names)
+    image = proto.graph.input[0].name
+    nodes = {n.name: n for n in proto.graph.node}
+    wanted = [nodes[name].output[0] for name in names]
+    twins = []
+    for name in names:
+        # The same site once more beside it, as Conv, Add and Relu on the same input.
+        node = nodes[name]
+        kept = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
+        conv = helper.make_node("Conv", node.input[:3], [f"{name}/twin/sum"])
+        conv.attribute.extend(a for a in node.attribute if a.name in kept)
+        proto.graph.node.append(conv)
+        if node.input[3]:
+            add = helper.make_node("Add", [conv.output[0], node.input[3]], [f"{name}/twin"])
+            proto.graph.node.append(add)
+        twins.append(f"{name}/twin" if node.input[3] else conv.output[0])
+    proto.graph.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * 4)
+        for name in wanted + twins
+    )
+    values = open_session(proto, runtime).run({image: images}, wanted + twins)
+    for early, dense in zip(values[: len(names)], values[len(names) :], strict=True):
+        near = 1e-5 * np.abs(dense).max()
+        sure = np.abs(dense) > near
+        np.testing.assert_array_equal((early == 0)[sure], (dense <= 0)[sure])
+        np.testing.assert_allclose(early, np.maximum(dense, 0), rtol=0, atol=near)
