@@ -151,6 +151,10 @@ class Study:
 
     def close(self) -> None:
         """Closes the file and gives the lock back."""
+        if self._lock is not None:
+            # A file left in WAL mode would make whoever only reads it create two more.
+            with contextlib.suppress(*_BROKEN):
+                self._db.execute("PRAGMA journal_mode=DELETE")
         self._db.close()
         self._release()
 

@@ -418,3 +418,13 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path):
     assert "run the same command again: it continues" in message
     with Study(path) as study:
         assert study.count() == 3 + int(written) > 3
+
+
+def test_reading_a_closed_study_leaves_no_files(tmp_path):
+    path = tmp_path / "s.study.db"
+    with Study(path) as study:
+        study.bind("k", {})
+    with Study(path, readonly=True) as study:
+        assert study.meta()["key"] == "k"
+        assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
