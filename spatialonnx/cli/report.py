@@ -76,7 +76,7 @@ def report(
     """
     from spatialonnx.cli.console import progress_bar, show
     from spatialonnx.cli.inputs import Pixels, read_data
-    from spatialonnx.errors import DataNotInstalledError
+    from spatialonnx.errors import DataError, DataNotInstalledError
     from spatialonnx.metrics import find_metric
     from spatialonnx.modelfile import ModelFile, get_metadata, load_model
     from spatialonnx.report.measure import Measuring
@@ -104,7 +104,7 @@ def report(
                 )
             try:
                 dataset = read_data(model, data, pixels)
-            except DataNotInstalledError as error:
+            except (DataError, DataNotInstalledError) as error:
                 if data is not None:
                     raise
                 return f"Nothing was counted: {error}."

@@ -1,4 +1,4 @@
-"""Latencies and baselines, as the JSON files of other commands hold them."""
+"""Latencies and compared systems, as the JSON files of other commands hold them."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from spatialonnx.errors import UsageError
-from spatialonnx.report.facts import BenchRow, Latency, Point, SiteLatency
+from spatialonnx.report.facts import BenchRow, Latency, Point, Rival, SiteLatency
 from spatialonnx.report.fields import Fields
 
 
 def read_documents(
     documents: Sequence[tuple[Path, Fields]],
-) -> tuple[tuple[Latency, ...], tuple[Point, ...]]:
+) -> tuple[tuple[Latency, ...], tuple[Rival, ...]]:
     """Reads every file by what it holds.
 
     Returns:
-        Latencies, and the points of baselines.
+        Latencies, and the systems compared with.
 
     Raises:
         UsageError: A file is of no command that a report shows.
     """
     latencies: list[Latency] = []
-    baselines: list[Point] = []
+    rivals: list[Rival] = []
     for path, value in documents:
         if "models" in value and "runs" in value:
             latencies.append(_bench(path, value))
         elif "fused" in value and "sites" in value:
             latencies.append(_deployment(path, value))
-        elif points := list(_baselines(value)):
-            baselines += points
+        elif found := list(_rivals(path, value)):
+            rivals += found
         else:
             raise UsageError(
                 f"{path} is not what bench --json, deploy --json or baseline --json prints"
             )
-    return tuple(latencies), tuple(baselines)
+    return tuple(latencies), tuple(rivals)
 
 
 def _bench(path: Path, value: Fields) -> Latency:
@@ -85,6 +85,7 @@ def _deployment(path: Path, value: Fields) -> Latency:
         title=f"Deployed: {Path(output or model).name}" + ("" if output else ", not written"),
         ratio=value.number("ratio"),
         interval=value.pair("ratio_ci95"),
+        faster=value.flag("faster"),
         sites=tuple(sites),
         conditions=_conditions(value),
         notes=value.texts("notes"),
@@ -104,8 +105,14 @@ def _conditions(value: Fields) -> str:
     return ", ".join(part for part in known if part)
 
 
-def _baselines(value: Fields) -> Iterable[Point]:
-    for row in [value, *value.objects("rows"), *value.objects("baselines")]:
-        name, saved, drop = row.text("name"), row.number("saved_fraction"), row.number("drop")
+def _rivals(path: Path, value: Fields) -> Iterable[Rival]:
+    model = Path(value.text("model")).name
+    for row in value.objects("rows"):
+        name, saved, drop = row.text("method"), row.number("saved_fraction"), row.number("drop")
         if name and saved is not None and drop is not None:
-            yield Point(name, saved, drop, row.pair("drop_ci95"), row.count("samples"))
+            yield Rival(
+                point=Point(name, saved, drop, row.pair("drop_ci95"), row.count("samples")),
+                met=row.flag("bound_met"),
+                note=row.text("note"),
+                source=f"{path.name}: {model}, {value.text('data')}",
+            )

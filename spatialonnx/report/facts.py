@@ -276,6 +276,7 @@ class Latency:
         rows: Models of a benchmark.
         ratio: A deployed model's time as a multiple of the original's.
         interval: Its 95 % interval.
+        faster: Whether it is faster than the original beyond noise; None where not said.
         sites: Sites of a deployment.
         conditions: Batch, threads, data and machine, in words.
         notes: Warnings that the file holds.
@@ -286,6 +287,7 @@ class Latency:
     rows: tuple[BenchRow, ...] = ()
     ratio: float | None = None
     interval: tuple[float, float] | None = None
+    faster: bool | None = None
     sites: tuple[SiteLatency, ...] = ()
     conditions: str = ""
     notes: tuple[str, ...] = ()
@@ -299,6 +301,27 @@ class Latency:
         }
 
 
+@dataclass(frozen=True)
+class Rival:
+    """A system that the searches are compared with: a row of ``baseline --json``.
+
+    Attributes:
+        point: What it did.
+        met: Whether it met its bound; None where the file does not say.
+        note: What a reader should know.
+        source: The file and the model that it is of.
+    """
+
+    point: Point
+    met: bool | None
+    note: str
+    source: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as an object."""
+        return {**self.point.to_json(), "met": self.met, "note": self.note, "source": self.source}
+
+
 @dataclass(frozen=True, eq=False)
 class Report:
     """A whole report.
@@ -306,7 +329,7 @@ class Report:
     Attributes:
         title: What it is about.
         runs: One or several searches.
-        baselines: The systems it is compared with, of ``baseline --json`` files.
+        rivals: The systems it is compared with, of ``baseline --json`` files.
         latencies: Times, of ``bench --json`` and ``deploy --json`` files.
         machine: Where the report was made: name -> value.
         source: Hash of what it is made from, by which a later report may replace it.
@@ -315,7 +338,7 @@ class Report:
 
     title: str
     runs: tuple[Run, ...]
-    baselines: tuple[Point, ...] = ()
+    rivals: tuple[Rival, ...] = ()
     latencies: tuple[Latency, ...] = ()
     machine: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
@@ -326,7 +349,7 @@ class Report:
         return {
             "title": self.title,
             "runs": [run.to_json() for run in self.runs],
-            "baselines": [point.to_json() for point in self.baselines],
+            "rivals": [rival.to_json() for rival in self.rivals],
             "latencies": [latency.to_json() for latency in self.latencies],
             "machine": dict(self.machine),
             "source": self.source,

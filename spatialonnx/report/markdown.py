@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from spatialonnx.report import words
-from spatialonnx.report.facts import Latency, Point, Report, Run
+from spatialonnx.report.facts import Latency, Report, Rival, Run
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~$-])")
 
@@ -23,7 +23,9 @@ def render_markdown(report: Report, mark: str) -> str:
     if len(report.runs) > 1:
         lines += ["## Comparison", "", *_comparison(report.runs)]
     for run in report.runs:
-        lines += _run(run, report.baselines)
+        lines += _run(run)
+    if report.rivals:
+        lines += ["## Compared with", "", *_rivals(report.rivals)]
     if report.latencies:
         lines += ["## Latency", ""]
         for latency in report.latencies:
@@ -57,7 +59,7 @@ def _comparison(runs: Sequence[Run]) -> list[str]:
     return _table(heads, rows)
 
 
-def _run(run: Run, baselines: Sequence[Point]) -> list[str]:
+def _run(run: Run) -> list[str]:
     lines = [f"## {run.label}: {_text(run.title)}", ""]
     asked, verify, trials = run.asked, run.asked.verify, run.trials
     if verify is not None:
@@ -80,7 +82,7 @@ def _run(run: Run, baselines: Sequence[Point]) -> list[str]:
             ]
         lines += _table(["", ""], rows, raw=True)
     lines += [f"{_text(note)}\n" for note in run.notes]
-    if plans := [*(trials.front if trials else ()), *run.references, *baselines]:
+    if plans := [*(trials.front if trials else ()), *run.references]:
         lines += ["### Saved against drop", ""]
         chosen = [trials.chosen] if trials and trials.chosen else []
         rows = [
@@ -119,6 +121,23 @@ def _sites(run: Run) -> list[str]:
     return _table(heads, rows)
 
 
+def _rivals(rivals: Sequence[Rival]) -> list[str]:
+    rows = [
+        [
+            rival.point.name,
+            words.percent(rival.point.saved),
+            words.points(rival.point.drop),
+            words.interval(rival.point.interval),
+            {True: "yes", False: "NO", None: words.NONE}[rival.met],
+            rival.note,
+        ]
+        for rival in rivals
+    ]
+    sources = dict.fromkeys(rival.source for rival in rivals)
+    heads = ["system", "MACs saved", "drop", "95 % interval", "bound met", "note"]
+    return [*_table(heads, rows), _text("; ".join(sources)), ""]
+
+
 def _latency(latency: Latency) -> list[str]:
     lines = [
         f"### {_text(latency.title)}",
@@ -134,8 +153,9 @@ def _latency(latency: Latency) -> list[str]:
         ]  # fmt: skip
         lines += _table(["model", "median", "10 to 90 %", "ratio", "95 % interval"], rows)
     if latency.ratio is not None:
+        slow = ": it is not faster" if latency.faster is False else ""
         limits = words.ratios(latency.interval)
-        lines += [f"Time {latency.ratio:.3f} of the original's (95 %: {limits}).", ""]
+        lines += [f"Time {latency.ratio:.3f} of the original's (95 %: {limits}){slow}.", ""]
     if latency.sites:
         rows = [
             [site.name, words.percent(site.share), words.percent(site.predicted),

@@ -53,7 +53,7 @@ def render_page(report: Report, mark: str) -> str:
     return environment.from_string(_asset("page.html.j2")).render(
         report=report,
         views=[_view(report, run) for run in report.runs],
-        comparison=comparison_plot(report.runs, report.baselines) if len(report.runs) > 1 else None,
+        comparison=comparison_plot(report.runs, report.rivals) if len(report.runs) > 1 else None,
         style=Markup(_asset("page.css")),  # ours
         script=Markup(script),  # ours
         script_hash=b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -90,11 +90,11 @@ def _view(report: Report, run: Run) -> dict[str, Any]:
     if off:
         colour = next(css(table[full_pattern(size)]) for size, table in colours.items())
         legend.insert(_LEGEND, {"off": True, "colour": colour, "share": off})
-    trials = run.trials
-    has_plot = trials is not None or run.references or report.baselines
+    trials, rivals = run.trials, [rival.point for rival in report.rivals]
+    has_plot = trials is not None or run.references or rivals
     return {
-        "front": front_plot(run, report.baselines) if has_plot else None,
-        "points": [*(trials.front if trials else ()), *run.references, *report.baselines],
+        "front": front_plot(run, report.rivals) if has_plot else None,
+        "points": [*(trials.front if trials else ()), *run.references, *rivals],
         "range": _range(run),
         "patterns": [len(np.unique(site.mask.mask)) for site in run.sites],
         "total": {

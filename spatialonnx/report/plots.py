@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from spatialonnx.errors import SetupError
-from spatialonnx.report.facts import Point, Run
+from spatialonnx.report.facts import Point, Rival, Run
 
 _INK, _MUTED, _RED, _GOOD, _ACCENT = "#010101", "#020202", "#030303", "#040404", "#050505"
 _RUNS = tuple(f"#06060{i}" for i in range(6))
@@ -87,8 +87,8 @@ def require_report_extra() -> None:
         )
 
 
-def front_plot(run: Run, baselines: Sequence[Point]) -> Plot:
-    """Saving against drop: every trial, the front, the chosen plan, the diagonal, baselines."""
+def front_plot(run: Run, rivals: Sequence[Rival]) -> Plot:
+    """Saving against drop: every trial, the front, the chosen plan, the diagonal, rivals."""
     canvas = _Canvas()
     trials, verify = run.trials, run.asked.verify
     if trials is not None:
@@ -96,18 +96,19 @@ def front_plot(run: Run, baselines: Sequence[Point]) -> Plot:
         canvas.line(trials.front, _ACCENT, "Pareto front of the trials")
     if run.asked.eps is not None:
         canvas.bound(run.asked.eps, "bound")
-    for point, marker in zip([*run.references, *baselines], _SHAPES[1:] * 99, strict=False):
-        canvas.mark(point, _INK, marker, point.name)
+    for number, point in enumerate(run.references):
+        canvas.mark(point, _MUTED, _SHAPES[1 + number % 5], point.name)
+    canvas.rivals(rivals)
     if trials is not None and trials.chosen is not None:
         canvas.mark(trials.chosen, _ACCENT, "o", trials.chosen.name)
     if verify is not None:
         colour = _RED if run.asked.met is False else _GOOD
         canvas.mark(verify, colour, "o", f"{verify.name}, with its 95 % interval", interval=True)
-    canvas.limit(*_limits(run, baselines))
+    canvas.limit(*_limits(run, rivals))
     return canvas.finish(f"front-{run.label}")
 
 
-def comparison_plot(runs: Sequence[Run], baselines: Sequence[Point]) -> Plot:
+def comparison_plot(runs: Sequence[Run], rivals: Sequence[Rival]) -> Plot:
     """The fronts of several searches, and their chosen plans on verify."""
     canvas = _Canvas()
     for number, run in enumerate(runs):
@@ -119,11 +120,10 @@ def comparison_plot(runs: Sequence[Run], baselines: Sequence[Point]) -> Plot:
             canvas.mark(run.asked.verify, colour, marker, text, interval=True)
         elif run.trials is not None:
             canvas.name(f"{run.label}: {run.title}", colour, "M1 8h16", is_line=True)
-    for point, marker in zip(baselines, _SHAPES[1:] * 99, strict=False):
-        canvas.mark(point, _INK, marker, point.name)
+    canvas.rivals(rivals)
     for eps in sorted({run.asked.eps for run in runs if run.asked.eps is not None}):
         canvas.bound(eps, f"bound: {100 * eps:g} points")
-    limits = [_limits(run, baselines) for run in runs]
+    limits = [_limits(run, rivals) for run in runs]
     canvas.limit(min(low for low, _ in limits), max(high for _, high in limits))
     return canvas.finish("comparison")
 
@@ -189,6 +189,13 @@ class _Canvas:
         self._axes.scatter([x], [y], s=52, color=colour, marker=marker, zorder=4, linewidths=0)
         self.name(text, colour, _MARKERS[marker])
 
+    def rivals(self, rivals: Sequence[Rival]) -> None:
+        """The systems compared with; the dense network is the origin."""
+        shown = [rival.point for rival in rivals if rival.point.saved or rival.point.drop]
+        for number, point in enumerate(shown):
+            marker = _SHAPES[1 + number % 5]
+            self.mark(point, _INK, marker, f"{point.name}, on verify", interval=True)
+
     def limit(self, low: float, high: float) -> None:
         """Shows what lies about the bounds; what is far beyond is cut off. In points."""
         self._axes.set_ylim(low, high)
@@ -206,10 +213,11 @@ class _Canvas:
         return Plot(_embeddable(stream.getvalue(), name), tuple(self._keys))
 
 
-def _limits(run: Run, baselines: Sequence[Point]) -> tuple[float, float]:
+def _limits(run: Run, rivals: Sequence[Rival]) -> tuple[float, float]:
     """The lowest and highest drop worth showing, in points."""
     eps = run.asked.eps or 0.01
-    lows, highs = [0.0], [3 * eps, *(p.drop for p in (*run.references, *baselines))]
+    others = [*run.references, *(rival.point for rival in rivals)]
+    lows, highs = [0.0], [3 * eps, *(point.drop for point in others)]
     if run.asked.verify is not None:
         drop = run.asked.verify.drop
         low, high = run.asked.verify.interval or (drop, drop)

@@ -40,7 +40,7 @@ def make_report(sources: Sources, choose: Chooser, title: str = "") -> Report:
     Raises:
         SpatialOnnxError: Anything that a user can mend.
     """
-    latencies, baselines = read_documents(sources.documents)
+    latencies, rivals = read_documents(sources.documents)
     runs = []
     for number, search in enumerate(sources.searches):
         run = gather_run(_letter(number), search)
@@ -54,7 +54,7 @@ def make_report(sources: Sources, choose: Chooser, title: str = "") -> Report:
     return Report(
         title=title or _title(runs),
         runs=tuple(runs),
-        baselines=baselines,
+        rivals=rivals,
         latencies=latencies,
         machine=_machine(),
         source=_source(sources.searches),

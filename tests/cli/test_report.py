@@ -1,0 +1,80 @@
+"""``report`` as a command."""
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+from support.commands import contents, fail, succeed, succeed_json
+
+from spatialonnx.modelfile import load_model, save_model, set_metadata
+
+
+@pytest.fixture
+def folder(tiny):
+    """The tiny network, searched in the working directory."""
+    succeed(
+        "search", tiny.spatial.name, "--data", tiny.spec, "--eps", "0.2", "--patterns", "1001,1000",
+        "--max-trials", "12",
+    )  # fmt: skip
+    return tiny
+
+
+def test_the_folder_s_model_is_taken(folder, tmp_path):
+    result = succeed("report", "--data", folder.spec)
+    assert "wrote report.html and report.md" in result.stdout
+    value = succeed_json("report", "--data", folder.spec)
+    (run,) = value["runs"]
+    assert run["trials"]["trials"] > 0 and run["study"].endswith(".study.db")
+    assert run["counted_samples"] == run["asked"]["verify"]["samples"]
+    assert value["machine"]["processor"]
+
+
+def test_without_data_it_says_what_is_missing(folder, tmp_path):
+    value = succeed_json("report")
+    (run,) = value["runs"]
+    assert run["counted_samples"] == 0
+    assert all(site["zeros"] is None for site in run["sites"])
+    assert any("--data" in note for note in run["notes"])
+    assert "No data were at hand" in (tmp_path / "report.html").read_text()
+
+
+def test_a_set_that_only_the_model_names_may_be_missing(folder, tmp_path, monkeypatch):
+    path = tmp_path / "model.masked.onnx"
+    model = load_model(path)
+    for name in ("stl10", "imagenet"):
+        set_metadata(model.proto, data=name)
+        save_model(model.proto, path)
+        value = succeed_json("report")
+        assert any(note.startswith("Nothing was counted") for note in value["runs"][0]["notes"])
+    assert "imagenet" in fail(4, "report", "--data", "imagenet", "--quiet")
+
+
+def test_what_is_not_ours_is_kept(folder, tmp_path):
+    (tmp_path / "report.md").write_text("mine")
+    before = contents(tmp_path)
+    assert "is no report of the same model" in fail(2, "report", "--data", folder.spec)
+    assert contents(tmp_path) == before
+    succeed("report", "--force", "--samples", 5)
+    succeed("report", "--samples", 5)
+    assert "name it *.html" in fail(2, "report", "-o", "x.txt")
+    assert "no folder" in fail(2, "report", "-o", "none/x.html")
+
+
+def test_a_missing_extra_is_one_line_before_any_work(folder, tmp_path, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        "spatialonnx.report.plots.find_spec",
+        lambda name: None if name == "matplotlib" else found(name),
+    )
+    line = fail(4, "report", "--data", folder.spec)
+    assert line == "a report needs matplotlib: run pip install 'spatialonnx[report]'"
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_the_extra_is_not_loaded_by_other_commands():
+    code = "import sys; from spatialonnx.cli import app; import spatialonnx.report.write; "
+    code += "print({'jinja2', 'matplotlib'} & set(sys.modules))"
+
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout == "set()\n", result.stderr
