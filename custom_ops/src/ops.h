@@ -11,12 +11,24 @@ extern const OpDefinition kSpatialConv;
 extern const OpDefinition kSpatialPredict;
 extern const OpDefinition kPatchCodes;
 extern const OpDefinition kSnapeaConv;
+#if SPATIALONNX_WITH_CUDA
+extern const OpDefinition kSpatialConvCuda;
+extern const OpDefinition kSpatialPredictCuda;
+extern const OpDefinition kSpatialPredictHalfCuda;
+extern const OpDefinition kPatchCodesCuda;
+#endif
 
 inline constexpr const OpDefinition* kOps[] = {
     &kSpatialConv,
     &kSpatialPredict,
     &kPatchCodes,
     &kSnapeaConv,
+#if SPATIALONNX_WITH_CUDA
+    &kSpatialConvCuda,
+    &kSpatialPredictCuda,
+    &kSpatialPredictHalfCuda,
+    &kPatchCodesCuda,
+#endif
 };
 
 }  // namespace spatialonnx

@@ -47,7 +47,8 @@ std::int64_t element_count(std::span<const std::int64_t> shape) {
   return count;
 }
 
-Tensor::Tensor(const abi::Functions& ort, const abi::Value* value, const char* name) : name_(name) {
+Tensor::Tensor(const abi::Functions& ort, const abi::Value* value, const char* name)
+    : value_(value), name_(name) {
   abi::TypeAndShape* raw = nullptr;
   check(ort, ort.GetTensorTypeAndShape(value, &raw));
   const std::unique_ptr<abi::TypeAndShape, void (*)(abi::TypeAndShape*)> info(
@@ -200,6 +201,24 @@ void* RunContext::scratch_memory(std::size_t count, std::size_t size,
     throw;
   }
   return memory;
+}
+
+Scratch<std::byte> RunContext::device_scratch(const Tensor& beside, std::size_t bytes) const {
+  if (bytes == 0) return {ort_, nullptr, nullptr, 0};
+  const abi::MemoryInfo* where = nullptr;
+  check(ort_, ort_.GetTensorMemoryInfo(beside.value(), &where));
+  abi::Allocator* allocator = nullptr;
+  check(ort_, ort_.KernelContext_GetAllocator(context_, where, &allocator));
+  void* memory = nullptr;
+  try {
+    // Not AllocatorAlloc: this one tells the arena which stream the memory belongs to.
+    check(ort_, ort_.KernelContext_GetScratchBuffer(context_, where, bytes, &memory));
+    if (memory == nullptr) throw std::bad_alloc();
+  } catch (...) {
+    ort_.ReleaseAllocator(allocator);
+    throw;
+  }
+  return {ort_, allocator, memory, bytes};
 }
 
 void release_scratch(const abi::Functions& ort, abi::Allocator* allocator, void* memory) {

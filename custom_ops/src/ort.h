@@ -15,6 +15,7 @@
 
 #include "errors.h"
 #include "ort_abi.h"
+#include "patch_index.h"
 
 namespace spatialonnx {
 
@@ -34,6 +35,7 @@ constexpr abi::ElementType element_type() {
   if constexpr (std::is_same_v<T, float>) return abi::kFloat;
   if constexpr (std::is_same_v<T, std::uint16_t>) return abi::kUint16;
   if constexpr (std::is_same_v<T, std::int64_t>) return abi::kInt64;
+  if constexpr (std::is_same_v<T, Half>) return abi::kFloat16;
 }
 
 const char* element_type_name(abi::ElementType type);
@@ -60,9 +62,12 @@ class Tensor {
     return static_cast<const T*>(data_);
   }
 
+  const abi::Value* value() const { return value_; }
+
  private:
   void expect_type(abi::ElementType type) const;
 
+  const abi::Value* value_;
   const char* name_;
   abi::ElementType type_ = abi::kUndefined;
   std::vector<std::int64_t> shape_;
@@ -148,6 +153,10 @@ class RunContext {
     void* memory = scratch_memory(count, sizeof(T), &allocator);
     return Scratch<T>(ort_, allocator, memory, count);
   }
+
+  // Uninitialised memory on the device that holds `beside`, for work on this run's stream. It may be
+  // released while that work is still to come: what takes it next comes behind it on the stream.
+  Scratch<std::byte> device_scratch(const Tensor& beside, std::size_t bytes) const;
 
   // Runs body(i) for every i < total on ORT's own threads (the session's intra-op pool) and waits.
   // With one task or one thread it runs here. The first exception of a body is thrown again.

@@ -38,6 +38,7 @@ enum ElementType : int {
   kFloat = 1,
   kUint16 = 4,
   kInt64 = 7,
+  kFloat16 = 10,
 };
 
 enum Characteristic : int { kRequired = 0, kOptional = 1 };
@@ -82,6 +83,7 @@ enum AllocatorType : int { kArenaAllocator = 1 };
   X(163, KernelInfoGetAttributeArray_int64, Status*,                                               \
     (const KernelInfo*, const char*, std::int64_t*, std::size_t*))                                 \
   X(193, KernelContext_GetGPUComputeStream, Status*, (const KernelContext*, void**))               \
+  X(194, GetTensorMemoryInfo, Status*, (const Value*, const MemoryInfo**))                         \
   X(230, KernelInfo_GetInputCount, Status*, (const KernelInfo*, std::size_t*))                     \
   X(231, KernelInfo_GetOutputCount, Status*, (const KernelInfo*, std::size_t*))                    \
   X(233, KernelInfo_GetOutputName, Status*,                                                        \
@@ -92,7 +94,9 @@ enum AllocatorType : int { kArenaAllocator = 1 };
   X(253, KernelContext_GetAllocator, Status*,                                                      \
     (const KernelContext*, const MemoryInfo*, Allocator**))                                        \
   X(274, KernelContext_ParallelFor, Status*,                                                       \
-    (const KernelContext*, void (*)(void*, std::size_t), std::size_t, std::size_t, void*))
+    (const KernelContext*, void (*)(void*, std::size_t), std::size_t, std::size_t, void*))         \
+  X(277, KernelContext_GetScratchBuffer, Status*,                                                  \
+    (const KernelContext*, const MemoryInfo*, std::size_t, void**))
 
 // ORT's table as it lies in memory: nothing but function pointers.
 struct ApiTable {

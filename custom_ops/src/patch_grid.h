@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "mask_view.h"
 #include "ort.h"
 
 namespace spatialonnx {
@@ -33,20 +34,6 @@ PatchGrid check_map(const Tensor& x, std::int64_t patch_size);
 
 // The value of input `patch_size`, an int64 scalar. Throws OpError.
 std::int64_t check_patch_size(const Tensor& input);
-
-
-// A mask input after its check: patterns, and how far apart those of neighbouring channels, rows
-// and columns of patches lie (0 where they share one).
-struct MaskView {
-  const std::uint16_t* patterns;
-  std::int64_t channel_stride;
-  std::int64_t row_stride;
-  std::int64_t column_stride;
-
-  std::uint16_t at(std::int64_t channel, std::int64_t row, std::int64_t column) const {
-    return patterns[channel * channel_stride + row * row_stride + column * column_stride];
-  }
-};
 
 // Throws OpError unless the mask is broadcastable to [C, nH, nW] in one of the four shapes and all
 // its patterns are within 1 .. full.

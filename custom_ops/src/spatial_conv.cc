@@ -1,13 +1,12 @@
 // The op SpatialConv: X, W, mask, B?, residual? -> Y, skipped?, macs?
 #include "spatial_conv.h"
 
-#include <algorithm>
 #include <array>
-#include <limits>
 #include <memory>
 
 #include "op.h"
 #include "ops.h"
+#include "spatial_conv_checks.h"
 
 namespace spatialonnx {
 namespace {
@@ -19,26 +18,6 @@ constexpr Variant<const ConvKernels*> kKernels[] = {
 #undef X
     {Isa::reference, nullptr},
 };
-
-// A constant input's tensor. Throws OpError where it is not a constant.
-Tensor constant(const NodeInfo& info, std::size_t index, const char* name) {
-  std::optional<Tensor> tensor = info.constant_input(index, name);
-  if (!tensor) {
-    throw OpError(std::string("input ") + name +
-                  " is fed or computed, but takes a constant: an initializer that is not an input");
-  }
-  return *std::move(tensor);
-}
-
-// The grid that a mask is made for: of a mask for all patches, one patch.
-PatchGrid grid_of_mask(const ConvAttributes& attributes, const Tensor& mask) {
-  mask.expect_rank(3, "three dimensions, [C or 1, rows or 1, columns or 1]");
-  const std::int64_t p = attributes.patch_size;
-  if (mask.count() == 0 || mask.count() > std::numeric_limits<std::int32_t>::max()) {
-    throw OpError("input mask has shape " + shape_text(mask.shape()) + ", which holds no patterns");
-  }
-  return {1, attributes.outputs, mask.dim(1) * p, mask.dim(2) * p, p};
-}
 
 class SpatialConv : public Kernel {
  public:
@@ -59,13 +38,7 @@ class SpatialConv : public Kernel {
   void run(const RunContext& context) const override {
     const Tensor x = context.input(0, "X");
     const ConvShape shape(attributes_, x);
-    const auto bias = context.optional_input(3, "B");
-    const auto residual = context.optional_input(4, "residual");
-    const auto output_shape = shape.output_shape();
-    const std::array<std::int64_t, 1> bias_shape{attributes_.outputs};
-    if (bias) check_shape(*bias, "B", bias_shape);
-    if (residual) check_shape(*residual, "residual", output_shape);
-    element_count(output_shape);
+    const ConvInputs inputs = check_inputs(context, attributes_, shape);
     const std::array<std::int64_t, 2> counts{shape.batch, attributes_.outputs};
     ConvTask task{
         .attributes = &attributes_,
@@ -73,9 +46,9 @@ class SpatialConv : public Kernel {
         .mask = check_mask(context.input(2, "mask"), shape.grid),
         .x = x.data<float>(),
         .w = context.input(1, "W").data<float>(),
-        .bias = bias ? bias->data<float>() : nullptr,
-        .residual = residual ? residual->data<float>() : nullptr,
-        .y = context.output<float>(0, output_shape),
+        .bias = inputs.bias,
+        .residual = inputs.residual,
+        .y = context.output<float>(0, shape.output_shape()),
         .skipped = context.output<std::int64_t>(1, counts),
         .macs = context.output<std::int64_t>(2, counts),
     };
@@ -90,14 +63,6 @@ class SpatialConv : public Kernel {
   }
 
  private:
-  static void check_shape(const Tensor& tensor, const char* name,
-                          std::span<const std::int64_t> takes) {
-    if (!std::ranges::equal(tensor.shape(), takes)) {
-      throw OpError(std::string("input ") + name + " has shape " + shape_text(tensor.shape()) +
-                    ", but takes " + shape_text(takes));
-    }
-  }
-
   const ConvKernels* kernels_;
   const ConvAttributes attributes_;
   std::unique_ptr<const ConvPlan> plan_;

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.conv_cases import NamedCase, conv_cases, draw_case
 from support.conv_oracle import ConvCase, check_outputs, conv_model, convolve, run_case
 
 from benchmarks.conv_shapes import ConvShape, read_shapes
@@ -27,49 +28,6 @@ KERNELS = ((1, 1), (3, 3), (3, 3), (5, 5), (2, 3), (1, 7), (7, 2), (11, 11))
 def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("SPATIALONNX_ISA", request.param)
     return str(request.param)
-
-
-def draw_case(
-    rng: np.random.Generator,
-    x: tuple[int, int, int, int],
-    outputs: int,
-    kernel: tuple[int, int],
-    patch_size: int,
-    mask: str = "uniform-layer",
-    *,
-    pattern: int | None = None,
-    residual: bool = False,
-    bias: bool = True,
-    clip_max: float = float("inf"),
-    **attributes: Any,
-) -> ConvCase:
-    """A case of normal values whose biases predict about half of the patches."""
-    inputs = x[1] // attributes.get("group", 1)
-    scale = (inputs * kernel[0] * kernel[1]) ** -0.5
-    case = ConvCase(
-        rng.normal(size=x).astype(np.float32),
-        rng.normal(0, scale, (outputs, inputs, *kernel)).astype(np.float32),
-        np.ones((1, 1, 1), np.uint16),
-        patch_size,
-        rng.normal(-0.5, 0.5, outputs).astype(np.float32) if bias else None,
-        None,
-        clip_max,
-        attributes,
-    )
-    shape = convolve(case).shape
-    rows, columns = (-(-size // patch_size) for size in shape[2:])
-    shapes = {
-        "uniform-layer": (1, 1, 1),
-        "uniform-filter": (1, rows, columns),
-        "uniform-patch": (outputs, 1, 1),
-        "max-granularity": (outputs, rows, columns),
-    }
-    full = 2 ** (patch_size * patch_size) - 1
-    patterns = rng.integers(1, full + 1, shapes[mask]).astype(np.uint16)
-    if pattern is not None:
-        patterns[:] = pattern
-    values = rng.normal(size=shape).astype(np.float32) if residual else None
-    return replace(case, mask=patterns, residual=values)
 
 
 @st.composite
@@ -116,6 +74,11 @@ def cases(draw: st.DrawFn) -> ConvCase:
 )
 def test_outputs_and_counts(isa: str, case: ConvCase, threads: int) -> None:
     check_outputs(case, threads)
+
+
+@pytest.mark.parametrize("case", conv_cases(), ids=lambda case: case.name)
+def test_shared_cases(isa: str, case: NamedCase) -> None:
+    check_outputs(case.case())
 
 
 @pytest.mark.parametrize("shape", read_shapes(), ids=lambda shape: shape.name)
