@@ -9,7 +9,7 @@ Medicine 17 (1998), method 10. A metric that does not count right samples gets a
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -20,9 +20,10 @@ from scipy.stats import binomtest, norm
 
 from spatialonnx.errors import UsageError
 from spatialonnx.evaluate import BATCH, Network, Progress, Samples, check_images
+from spatialonnx.expectation import expected_losses, fit_temperature
 from spatialonnx.macs import fraction
 from spatialonnx.masks import Plan, full_mask
-from spatialonnx.metrics import Metric
+from spatialonnx.metrics import Metric, first_logits, has_logits, kl_divergence
 from spatialonnx.session import Runtime
 from spatialonnx.sites import find_sites
 
@@ -56,6 +57,10 @@ class Measured:
         upper: One-sided upper limit of the drop at the confidence asked for; None without one.
         discordant: Samples that changed; None for a metric that does not count.
         mcnemar_p: Exact McNemar's p; None likewise.
+        kl: Mean divergence of the logits from the dense network's, in nats; where asked for.
+        expected: The drop that the networks' own confidence tells, which scatters less than
+            ``drop``; where asked for, and None for a metric that does not count.
+        expected_error: Its standard error.
     """
 
     drop: Fraction
@@ -67,6 +72,9 @@ class Measured:
     upper: float | None = None
     discordant: Discordant | None = None
     mcnemar_p: float | None = None
+    kl: float | None = None
+    expected: float | None = None
+    expected_error: float | None = None
 
     @property
     def saved_fraction(self) -> float:
@@ -138,6 +146,7 @@ class Certifier:
         self._confidence = confidence
         self._batch = self._network.fixed_batch or batch
         self._runs: dict[bytes, DenseRun] = {}
+        self._off: dict[bytes, DenseRun] = {}
 
     def measure(
         self,
@@ -146,6 +155,7 @@ class Certifier:
         progress: Progress | None = None,
         *,
         confidence: float | None = None,
+        expect: bool = False,
     ) -> Measured:
         """Measures a plan on samples.
 
@@ -155,6 +165,7 @@ class Certifier:
             samples: Where to measure.
             progress: Told how many samples are done.
             confidence: Of the upper limit, in place of the certifier's own.
+            expect: Whether the divergence and the expected drop are wanted too.
         """
         check_images(samples, self._network.image_shape)
         dense = self.run_dense(samples)
@@ -163,7 +174,7 @@ class Certifier:
         outputs, skipped, shape = _run(self._network, samples, self._batch, chosen, progress)
         report = find_sites(self._proto, {self._network.image_input: (1, *shape[1:])})
         per_output = {site.name: site.macs_per_output for site in report.sites}
-        return compare(
+        measured = compare(
             self._metric,
             dense,
             outputs,
@@ -171,6 +182,9 @@ class Certifier:
             conv_total=(report.conv_macs or 0) * len(samples),
             confidence=confidence or self._confidence,
         )
+        if not expect or not has_logits(outputs):
+            return measured
+        return self._expect(measured, dense, outputs, samples)
 
     def run_dense(self, samples: Samples) -> DenseRun:
         """The dense network on samples; the same ones are run once."""
@@ -183,6 +197,42 @@ class Certifier:
             score = self._metric.score(outputs, reference)
             self._runs[key] = DenseRun(outputs, reference, score)
         return self._runs[key]
+
+    def _expect(
+        self, measured: Measured, dense: DenseRun, outputs: list[NDArray[Any]], samples: Samples
+    ) -> Measured:
+        """Adds the divergence and the expected drop.
+
+        Where the model has a baseline of its own, what sets the two apart with prediction off is
+        counted; only what prediction changes is expected.
+        """
+        logits = first_logits(outputs)
+        kl = float(kl_divergence(first_logits(dense.outputs), logits).mean())
+        off = self._run_off(samples)
+        before = first_logits(off.outputs)
+        finite = np.isfinite(before).all() and np.isfinite(logits).all()
+        if not self._metric.counts or off.reference is None or not finite:
+            return replace(measured, kl=kl)
+        losses = expected_losses(before, logits, fit_temperature(before, off.reference))
+        if off is not dense:
+            assert dense.reference is not None
+            losses = losses + self._metric.right(dense.outputs, dense.reference)
+            losses = losses - self._metric.right(off.outputs, dense.reference)
+        error = float(losses.std()) / math.sqrt(max(len(losses), 1))
+        return replace(measured, kl=kl, expected=float(losses.mean()), expected_error=error)
+
+    def _run_off(self, samples: Samples) -> DenseRun:
+        """The model itself with prediction off: the dense run, unless it has a baseline."""
+        dense = self.run_dense(samples)
+        if self._dense is self._network:
+            return dense
+        key = samples.indices.tobytes()
+        if key not in self._off:
+            off = self._network.dense_plan
+            outputs, _, _ = _run(self._network, samples, self._batch, off, None)
+            score = self._metric.score(outputs, dense.reference)
+            self._off[key] = DenseRun(outputs, dense.reference, score)
+        return self._off[key]
 
 
 def compare(
