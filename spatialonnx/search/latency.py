@@ -21,6 +21,7 @@ from spatialonnx.fuse import explain_unfusable
 from spatialonnx.masks import Plan, full_mask, uniform_mask
 from spatialonnx.ops import find_predictors, write_plan
 from spatialonnx.patterns import full_pattern
+from spatialonnx.search.levels import Level
 from spatialonnx.search.targets import Option, Target
 from spatialonnx.session import Runtime
 from spatialonnx.sites import Site, find_sites
@@ -80,6 +81,18 @@ class Latency:
             share = {s: option.saved / samples * self.speeds[s].macs / total for s in sites}
             weighed.append(replace(option, saved=round(self.saved(share) / _UNIT)))
         return weighed
+
+    def worth(self, sites: Sequence[str], level: Level, samples: int) -> int:
+        """A level of a layer, or of coupled ones, as the time that it saves.
+
+        Args:
+            sites: The layer, or the coupled ones.
+            level: With the MACs that it saves on all samples.
+            samples: Number of samples.
+        """
+        total = sum(self.speeds[site].macs for site in sites) or 1
+        share = {s: level.saved / samples * self.speeds[s].macs / total for s in sites}
+        return round(self.saved(share) / _UNIT)
 
     def to_text(self) -> str:
         """As a study keeps it: a search that is continued must go by the same times."""

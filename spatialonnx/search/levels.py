@@ -65,6 +65,10 @@ class _Hull:
 def upper_hull(saved: NDArray[np.int64], lost: NDArray[np.float64]) -> NDArray[np.int64]:
     """Which points maximise ``saved - price * lost`` for some price >= 0, the origin included.
 
+    From the two ends inwards (quickhull): between two corners, the point that lies farthest above
+    their chord is a corner, and what lies below the chord is none. Of 65,534 patterns a target
+    most are gone after the first chord, and nothing is sorted.
+
     Args:
         saved: int64 [n].
         lost: float64 [n], none negative.
@@ -73,25 +77,44 @@ def upper_hull(saved: NDArray[np.int64], lost: NDArray[np.float64]) -> NDArray[n
         Indices by increasing saving (and increasing price of a further step), without those that
         save nothing.
     """
-    order = np.lexsort((-saved, lost))
-    best = np.maximum.accumulate(saved[order])
-    front = order[saved[order] > np.concatenate([[0], best[:-1]])]
-    hull: list[int] = []
-    for i in front.tolist():
-        while hull and _steeper(saved, lost, hull[-2] if len(hull) > 1 else None, hull[-1], i):
-            hull.pop()
-        hull.append(i)
+    free = np.flatnonzero(lost == 0)
+    first = int(free[np.argmax(saved[free])]) if len(free) else None
+    start = (int(saved[first]), 0.0) if first is not None else (0, 0.0)
+    if start[0] <= 0:
+        first, start = None, (0, 0.0)
+    most = int(saved.max(initial=0))
+    hull = [] if first is None else [first]
+    if most > start[0]:
+        ends = np.flatnonzero(saved == most)
+        last = int(ends[np.argmin(lost[ends])])
+        rest = np.flatnonzero((saved > start[0]) & (lost < lost[last]))
+        hull += [*_between(saved, lost, rest, start, (most, float(lost[last]))), last]
     return np.asarray(hull, np.int64)
 
 
-def _steeper(
-    saved: NDArray[np.int64], lost: NDArray[np.float64], before: int | None, last: int, new: int
-) -> bool:
-    """Whether the step ``before -> new`` gains at least as much per loss as ``before -> last``."""
-    saved0, lost0 = (0, 0.0) if before is None else (int(saved[before]), float(lost[before]))
-    to_last = (int(saved[last]) - saved0, float(lost[last]) - lost0)
-    to_new = (int(saved[new]) - saved0, float(lost[new]) - lost0)
-    return to_new[0] * to_last[1] >= to_last[0] * to_new[1]
+def _between(
+    saved: NDArray[np.int64],
+    lost: NDArray[np.float64],
+    points: NDArray[np.int64],
+    low: tuple[int, float],
+    high: tuple[int, float],
+) -> list[int]:
+    """The corners between two corners, by increasing saving."""
+    gain, cost = high[0] - low[0], high[1] - low[1]
+    above = (saved[points] - low[0]) * cost - (lost[points] - low[1]) * gain
+    points, above = points[above > 0], above[above > 0]
+    if not len(points):
+        return []
+    ties = points[above == above.max()]
+    top = int(ties[np.argmax(saved[ties])])
+    corner = (int(saved[top]), float(lost[top]))
+    before = points[(saved[points] < corner[0]) & (lost[points] < corner[1])]
+    behind = points[(saved[points] > corner[0]) & (lost[points] > corner[1])]
+    return [
+        *_between(saved, lost, before, low, corner),
+        top,
+        *_between(saved, lost, behind, corner, high),
+    ]
 
 
 def find_levels(

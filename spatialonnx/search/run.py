@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -21,7 +21,7 @@ from spatialonnx.errors import InterruptedSearchError, ModelError
 from spatialonnx.evaluate import Samples
 from spatialonnx.files import sha256_bytes
 from spatialonnx.macs import fraction
-from spatialonnx.masks import SiteMask
+from spatialonnx.masks import Plan, SiteMask
 from spatialonnx.metrics import Metric
 from spatialonnx.modelfile import (
     ModelFile,
@@ -36,13 +36,14 @@ from spatialonnx.search.bounds import Bound
 from spatialonnx.search.coupling import find_groups
 from spatialonnx.search.exhaustive import exhaustive_search
 from spatialonnx.search.greedy import Weigh, greedy_search
-from spatialonnx.search.joint import joint_search
+from spatialonnx.search.joint import joint_search, macs_saved
 from spatialonnx.search.latency import (
     MOST_PLANS,
     Latency,
     measure_latency,
     rank_plans,
 )
+from spatialonnx.search.margin import Contender, HeldOut, prefer_safe
 from spatialonnx.search.modes import MODES, Groups
 from spatialonnx.search.settings import SearchReport, SearchResult, Settings
 from spatialonnx.search.targets import Layout
@@ -51,6 +52,9 @@ from spatialonnx.session import Runtime, runtime_version
 from spatialonnx.simulator import SegmentSimulator, Simulator
 from spatialonnx.sites import find_sites
 from spatialonnx.study import Record, Study
+
+Walked = Mapping[Bound, frozenset[str]]
+"""By bound, the keys of the plans that its own may be."""
 
 _FEW = 5
 """Below this many samples, eps * n says little: a warning."""
@@ -163,16 +167,20 @@ def search_masks(job: Job, watch: Watch | None = None) -> SearchReport:
             off_is_dense=job.baseline is None,
         )
         latency = keep_latency(job, study, watch)
-        walked: frozenset[str] | None = None
+        certifier = make_certifier(job)
+        held_out = make_held_out(job, certifier, watch)
+        walked: Walked | None = None
         interrupted = False
         try:
-            walked = run_strategy(job, trials, groups, latency)
+            walked = run_strategy(job, trials, groups, held_out, latency)
         except BudgetSpent:
             pass
         except KeyboardInterrupt:
             interrupted = True
             watch.say("stopping: certifying the best plan so far (Ctrl-C again stops at once)")
-        results = tuple(certify_bounds(job, simulator, study, walked, watch, latency))
+        results = tuple(
+            certify_bounds(job, simulator, study, walked, watch, certifier, held_out, latency)
+        )
         count, forward, trial_seconds = study.totals()
         report = SearchReport(
             model=job.model.path,
@@ -271,12 +279,16 @@ def keep_latency(job: Job, study: Study, watch: Watch) -> Latency | None:
 
 
 def run_strategy(
-    job: Job, trials: Trials, groups: Groups, latency: Latency | None = None
-) -> frozenset[str]:
+    job: Job,
+    trials: Trials,
+    groups: Groups,
+    held_out: HeldOut,
+    latency: Latency | None = None,
+) -> Walked:
     """Runs all trials of a job's strategy; they are in the study afterwards.
 
     Returns:
-        The keys of the plans that the final mask is chosen from.
+        By bound, the keys of the plans that the final mask is chosen from.
     """
     settings = job.settings
     layout = Layout(trials.simulator.sites, settings.patch_size, settings.max_clusters)
@@ -284,24 +296,71 @@ def run_strategy(
     if settings.strategy == "exhaustive":
         final = exhaustive_search(trials, layout, settings.patterns, groups)
     elif settings.strategy == "joint":
-        final = run_joint(job, trials, groups)
+        return run_joint(job, trials, groups, held_out, latency)
     else:
         mode = MODES[settings.mode]
         weigh: Weigh | None = None
         if latency is not None:
             weigh = functools.partial(latency.weigh, samples=trials.simulator.samples)
         final = greedy_search(trials, mode, layout, settings.patterns, groups, settings.top, weigh)
-    return frozenset(trial.key for trial in final)
+    keys = frozenset(trial.key for trial in final)
+    return dict.fromkeys(job.bounds, keys)
 
 
-def run_joint(job: Job, trials: Trials, groups: Groups) -> Sequence[Trial]:
+def run_joint(
+    job: Job, trials: Trials, groups: Groups, held_out: HeldOut, latency: Latency | None
+) -> Walked:
     """The joint strategy, whose layers may take different patch sizes."""
     settings = job.settings
     simulator = trials.simulator
     assert isinstance(simulator, SegmentSimulator)
     table = {settings.patch_size: settings.patterns, **dict(settings.others)}
     layouts = [Layout(simulator.sites, size, settings.max_clusters) for size in table]
-    return joint_search(trials, simulator, MODES[settings.mode], layouts, table, groups)
+    eps = {bound: bound.eps(simulator.baseline) for bound in job.bounds}
+    worth = macs_saved
+    if latency is not None:
+        worth = functools.partial(latency.worth, samples=simulator.samples)
+    found = joint_search(
+        trials,
+        simulator,
+        MODES[settings.mode],
+        layouts,
+        table,
+        groups,
+        sorted(set(eps.values())),
+        held_out,
+        worth,
+    )
+    return {bound: frozenset(trial.key for trial in found[eps[bound]]) for bound in job.bounds}
+
+
+def make_certifier(job: Job) -> Certifier:
+    """What measures a job's plans."""
+    return Certifier(
+        job.model.proto,
+        metric=job.metric,
+        runtime=job.runtime,
+        baseline=None if job.baseline is None else job.baseline.proto,
+        confidence=job.confidence,
+    )
+
+
+def make_held_out(job: Job, certifier: Certifier, watch: Watch) -> HeldOut:
+    """Plans on a job's select samples."""
+    select = Samples(job.dataset, job.split.select)
+
+    def measure(plan: Plan) -> Measured:
+        watch.say(f"select: plan {len(held_out.known) + 1}")
+        return certifier.measure(
+            plan,
+            select,
+            watch.samples,
+            confidence=job.select_confidence,
+            expect=_is_joint(job),
+        )
+
+    held_out = HeldOut(measure, len(job.split.verify))
+    return held_out
 
 
 def study_about(job: Job, groups: Groups) -> dict[str, Any]:
@@ -362,8 +421,10 @@ def certify_bounds(
     job: Job,
     simulator: Simulator,
     study: Study,
-    walked: frozenset[str] | None,
+    walked: Walked | None,
     watch: Watch,
+    certifier: Certifier,
+    held_out: HeldOut,
     latency: Latency | None = None,
 ) -> Sequence[SearchResult]:
     """Chooses, certifies and writes one plan a bound.
@@ -375,24 +436,24 @@ def certify_bounds(
         walked: The plans to choose from: those of this walk alone, so that the answer does not
             depend on what else the study saw; None = a walk that was cut short: any plan.
         watch: Who is told how far it got.
+        certifier: Measures plans.
+        held_out: Measures them on select.
         latency: What predictions save in time, where that is the goal.
     """
-    records = [r for r in study.records() if walked is None or r.plan_key in walked]
-    certifier = Certifier(
-        job.model.proto,
-        metric=job.metric,
-        runtime=job.runtime,
-        baseline=None if job.baseline is None else job.baseline.proto,
-        confidence=job.confidence,
-    )
-    measured: dict[str, tuple[Measured, Measured | None]] = {}
+    records = list(study.records())
+    verified: dict[str, Measured] = {}
     results = []
     for bound, path in zip(job.bounds, output_paths(job), strict=True):
-        candidates = best_trials(records, simulator, bound.eps(simulator.baseline))
+        own = [r for r in records if walked is None or r.plan_key in walked[bound]]
+        contenders = best_trials(own, simulator, bound.eps(simulator.baseline))
+        if _is_joint(job):
+            contenders = prefer_safe(contenders)
         if latency is not None:
             watch.say("comparing the time that plans save")
-            candidates = fastest_trials(job, study, candidates, latency)
-        result = _certify(job, bound, simulator, study, candidates, certifier, measured, watch)
+            contenders = fastest_trials(job, study, contenders, latency)
+        result = _certify(
+            job, bound, simulator, study, contenders, certifier, held_out, verified, watch
+        )
         results.append(_write(job, result, path, study))
     return results
 
@@ -402,40 +463,38 @@ def _certify(
     bound: Bound,
     simulator: Simulator,
     study: Study,
-    candidates: Sequence[tuple[int, Fraction, str]],
+    contenders: Sequence[Contender],
     certifier: Certifier,
-    measured: dict[str, tuple[Measured, Measured | None]],
+    held_out: HeldOut,
+    verified: dict[str, Measured],
     watch: Watch,
 ) -> SearchResult:
     """The best trial whose drop also holds on select, measured on verify."""
-    select = Samples(job.dataset, job.split.select)
     verify = Samples(job.dataset, job.split.verify)
     looked_at = 0
-    for saved, drop, key in [*candidates, (0, Fraction(0), "")]:
+    for contender in [*contenders, Contender(0, Fraction(0), "", None)]:
+        key = contender.key
         plan = study.plan(key) if key else {}
-        if key not in measured:
-            watch.say(f"select: plan {looked_at + 1}")
-            measured[key] = (
-                certifier.measure(plan, select, watch.samples, confidence=job.select_confidence),
-                None,
-            )
-        on_select, on_verify = measured[key]
+        on_select = held_out.find(plan)
         looked_at += bool(key)
-        if key and not on_select.holds(bound.eps(on_select.baseline)):
+        eps = bound.eps(on_select.baseline)
+        if key and not on_select.holds(eps):
             continue
-        if on_verify is None:
+        if key and _is_joint(job) and not held_out.accepts(plan, float(eps)):
+            continue
+        if key not in verified:
             watch.say("verify")
             study.count_verify_read()
-            on_verify = certifier.measure(plan, verify, watch.samples)
-            measured[key] = (on_select, on_verify)
+            verified[key] = certifier.measure(plan, verify, watch.samples)
+        on_verify = verified[key]
         return SearchResult(
             bound=bound,
             eps=float(bound.eps(on_verify.baseline)),
             plan=plan,
             search={
                 # With a baseline of its own, the plan that is off everywhere is not the baseline.
-                "drop": float(drop) if key or job.baseline is None else None,
-                "saved_fraction": fraction(saved, simulator.conv_total),
+                "drop": float(contender.drop) if key or job.baseline is None else None,
+                "saved_fraction": fraction(contender.saved, simulator.conv_total),
                 "samples": simulator.samples,
             },
             select=on_select,
@@ -447,26 +506,30 @@ def _certify(
     raise AssertionError("the plan that is off everywhere always holds")
 
 
-def best_trials(
-    records: Sequence[Record], simulator: Simulator, eps: Fraction
-) -> list[tuple[int, Fraction, str]]:
-    """Feasible trials, the largest saving first: saved, drop, plan key, each plan once."""
-    found: dict[str, tuple[int, Fraction, str]] = {}
+def _is_joint(job: Job) -> bool:
+    return job.settings.strategy == "joint"
+
+
+def best_trials(records: Sequence[Record], simulator: Simulator, eps: Fraction) -> list[Contender]:
+    """Feasible trials, the largest saving first, each plan once."""
+    found: dict[str, Contender] = {}
     for record in records:
         score, saved = record.outcome.score, record.outcome.saved
         if score is None or not saved:
             continue
-        trial = Trial(record.plan_key, record.outcome, simulator.baseline - score)
-        if trial.feasible(eps) and trial.drop is not None:
-            found.setdefault(record.plan_key, (saved, trial.drop, record.plan_key))
-    return sorted(found.values(), key=lambda item: (-item[0], item[1]))
+        drop = simulator.baseline - score
+        if drop <= eps:
+            found.setdefault(
+                record.plan_key, Contender(saved, drop, record.plan_key, record.outcome.kl)
+            )
+    return sorted(found.values(), key=lambda c: (-c.saved, c.drop))
 
 
 def fastest_trials(
-    job: Job, study: Study, candidates: Sequence[tuple[int, Fraction, str]], latency: Latency
-) -> list[tuple[int, Fraction, str]]:
+    job: Job, study: Study, contenders: Sequence[Contender], latency: Latency
+) -> list[Contender]:
     """Trials, the one that saves the most time first; only those that save the most MACs."""
-    by_key = {key: (saved, drop, key) for saved, drop, key in candidates[:MOST_PLANS]}
+    by_key = {contender.key: contender for contender in contenders[:MOST_PLANS]}
     plans = {key: study.plan(key) for key in by_key}
     ranked = rank_plans(latency, job.model.proto, job.search_samples, job.runtime, plans)
     return [by_key[key] for key in ranked]

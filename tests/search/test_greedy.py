@@ -94,7 +94,7 @@ def test_every_pass_is_as_described(data, world, mode, patterns, eps, top, rejec
     if answer[0] == 0:
         assert best == []
     else:
-        saved, drop, _ = best[0]
+        saved, drop = best[0].saved, best[0].drop
         assert (saved, drop) == (answer[0], Fraction(world.baseline - answer[1], world.samples))
 
 

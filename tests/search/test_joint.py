@@ -1,5 +1,6 @@
 """The joint strategy: hulls against brute force, and whole searches of the tiny network."""
 
+import itertools
 from dataclasses import replace
 from fractions import Fraction
 
@@ -12,7 +13,16 @@ from support.searching import make_job, read_journal
 from spatialonnx.errors import UsageError
 from spatialonnx.modelfile import load_model
 from spatialonnx.ops import read_plan
-from spatialonnx.search.joint import CHOOSE, OFF, PROFILE, REFINE, _hull, _interpolate
+from spatialonnx.search.damage import (
+    OFF,
+    Damage,
+    best_plan,
+    interpolate,
+    make_layer,
+    price_plan,
+    rising,
+)
+from spatialonnx.search.joint import CHOOSE, PROFILE, REFINE
 from spatialonnx.search.levels import Level, find_levels, upper_hull
 from spatialonnx.search.modes import MODES
 from spatialonnx.search.run import make_simulator, search_masks
@@ -34,20 +44,64 @@ def test_the_hull_holds_the_best_point_of_every_price(points, price):
     assert (np.diff(saved[hull]) > 0).all() and (np.diff(lost[hull]) >= 0).all()
 
 
-@given(POINTS, st.floats(0, 50))
-def test_a_layer_keeps_the_best_level_of_every_price(points, price):
+def layer_of(points):
     levels = [OFF, *(Level(str(i), 2, (), s, float(x)) for i, (s, x) in enumerate(points))]
     damage = [0.0, *(float(x) for _, x in points)]
-    layer = _hull("layer", levels, damage)
-    best = max(level.saved - price * d for level, d in zip(levels, damage, strict=True))
-    chosen = layer.at(price)
-    assert layer.levels[chosen].saved - price * layer.damage[chosen] == pytest.approx(best)
+    return make_layer("layer", levels, damage, [level.saved for level in levels])
+
+
+def tables_of(layers):
+    worth = [np.asarray(layer.worth, np.int64) for layer in layers]
+    return worth, [np.asarray(layer.damage) for layer in layers]
+
+
+@given(POINTS, st.floats(0, 50))
+def test_a_layer_keeps_the_best_level_of_every_price(points, price):
+    layer = layer_of(points)
+    best = max(0, max(s - price * x for s, x in points))
+    (chosen,) = price_plan(*tables_of([layer]), price)
+    assert layer.worth[chosen] - price * layer.damage[chosen] == pytest.approx(best)
+
+
+@given(st.lists(POINTS, min_size=1, max_size=3), st.integers(1, 60))
+def test_the_best_plan_is_that_of_all_products(points, limit):
+    layers = [layer_of(own) for own in points]
+    plan = best_plan(*tables_of(layers), float(limit))
+    cost = sum(layer.damage[i] for layer, i in zip(layers, plan, strict=True))
+    assert cost <= limit
+    every = itertools.product(*(range(len(layer.levels)) for layer in layers))
+    # Costs are rounded up to parts of the limit, so the last part of it may stay unused.
+    allowed = limit * (1 - len(layers) / 4000)
+    best = max(
+        sum(layer.worth[i] for layer, i in zip(layers, other, strict=True))
+        for other in every
+        if sum(layer.damage[i] for layer, i in zip(layers, other, strict=True)) <= allowed
+    )
+    assert sum(layer.worth[i] for layer, i in zip(layers, plan, strict=True)) >= best
+
+
+def test_measured_plans_teach_what_steps_cost():
+    layers = [layer_of([(1, 1), (2, 3)]), layer_of([(1, 1), (2, 3)])]
+    damage = Damage(layers)
+    assert damage.total((2, 1)) == 4
+    damage.learn((2, 1), 8.0)
+    assert damage.total((2, 1)) == pytest.approx(8.0, rel=0.1)
+    assert damage.total((1, 0)) > 1 and damage.table(1)[2] - damage.table(1)[1] == 2
+    before = damage.table(0)[1]
+    damage.learn((2, 2), 8.2)  # the last step of the second layer costs next to nothing
+    assert damage.total((2, 2)) == pytest.approx(8.2, rel=0.1)
+    assert damage.table(1)[2] - damage.table(1)[1] < 1
+    assert damage.table(0)[1] == pytest.approx(before, rel=0.2)
+
+
+def test_damage_rises_along_what_was_measured():
+    assert rising([(4.0, 1.0), (2.0, 3.0)]) == [(0.0, 0.0), (2.0, 3.0), (4.0, 3.0)]
 
 
 def test_damage_between_and_beyond_what_was_measured():
     points = [(0.0, 0.0), (2.0, 1.0), (4.0, 5.0)]
-    assert [_interpolate(x, points) for x in (0.0, 1.0, 2.0, 3.0, 4.0)] == [0, 0.5, 1, 3, 5]
-    assert _interpolate(5.0, points) == 7.0
+    assert [interpolate(x, points) for x in (0.0, 1.0, 2.0, 3.0, 4.0)] == [0, 0.5, 1, 3, 5]
+    assert interpolate(5.0, points) == 7.0
 
 
 @pytest.mark.parametrize("mode", MODES)

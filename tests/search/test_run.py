@@ -33,6 +33,7 @@ from spatialonnx.metrics import AGREEMENT, Metric
 from spatialonnx.modelfile import ModelFile, get_json, get_metadata, load_model, set_metadata
 from spatialonnx.ops import find_predictors, read_plan, write_plan
 from spatialonnx.search import run as module
+from spatialonnx.search.margin import Contender
 from spatialonnx.search.run import (
     Watch,
     best_trials,
@@ -262,7 +263,7 @@ def test_no_choice_reads_verify(tiny_files, tmp_path):
 
 
 def record(key, saved, right):
-    outcome = Outcome(None if right is None else Fraction(right, 100), saved, None, 1.0, 1.0)
+    outcome = Outcome(None if right is None else Fraction(right, 100), saved, 1.0, 1.0, 1.0)
     return Record("layer", "network", key, key, outcome)
 
 
@@ -281,8 +282,8 @@ def test_best_trials_come_first():
         record("gain", 5, 95),
     ]
     found = best_trials(records, Baseline(), Fraction(1, 100))
-    assert [key for _, _, key in found] == ["d", "c", "a", "gain"]
-    assert found[0] == (20, 0, "d")
+    assert [contender.key for contender in found] == ["d", "c", "a", "gain"]
+    assert found[0] == Contender(20, Fraction(0), "d", 1.0)
 
 
 def test_the_first_that_holds_on_select_is_taken(tiny_files, tmp_path, monkeypatch):
@@ -305,7 +306,7 @@ def test_the_first_that_holds_on_select_is_taken(tiny_files, tmp_path, monkeypat
 
         Baseline.baseline = baseline
         best = best_trials(records, Baseline(), Fraction(3, 10))
-        assert report.results[0].plan == study.plan(best[2][2])
+        assert report.results[0].plan == study.plan(best[2].key)
     assert report.results[0].looked_at == 3
 
 
