@@ -103,7 +103,9 @@ void run_images(const RunContext& context, const ConvRun& run, const SharedMemor
           run.by_band()
               ? workers[w].band_rows.rows(run.kernels, run.shape, planes, map_index, begin, end)
               : maps.rows(run.kernels, run.shape, planes, image, block.group, begin, end);
-      Job(run, workers[w], first + image, rows, block, job % bands).run();
+      const bool last = (job + 1) % (bands * images) == 0 && job + 1 < jobs;
+      Job(run, workers[w], first + image, rows, block, last ? &block + 1 : nullptr, job % bands)
+          .run();
     }
   });
 }

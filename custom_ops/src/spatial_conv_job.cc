@@ -7,7 +7,7 @@ namespace spatialonnx {
 using std::int64_t;
 
 Job::Job(const ConvRun& run, Worker& worker, int64_t image, MapRows rows, const ConvBlock& block,
-         int64_t band)
+         const ConvBlock* next, int64_t band)
     : run_(run),
       task_(run.task),
       plan_(run.plan),
@@ -16,6 +16,7 @@ Job::Job(const ConvRun& run, Worker& worker, int64_t image, MapRows rows, const 
       image_(image),
       input_(rows),
       block_(block),
+      next_(next),
       grid_(run.shape.grid) {
   const Bands& bands = run.bands;
   const int64_t p = grid_.patch_size;
@@ -87,6 +88,22 @@ ConvFinish Job::finish(int64_t channel, const float* const* residual) const {
   return {.bias = run_.bias + block_.first + channel,
           .residual = task_.residual == nullptr ? nullptr : residual,
           .clip_max = run_.attributes.clip_max};
+}
+
+// --- Weights in time -----------------------------------------------------------------------------
+
+void Job::expect_rows(const ConvBlock& block) {
+  worker_.ahead.expect(plan_.rows.data() + block.first * plan_.row_length,
+                       block.count * plan_.row_length);
+}
+
+// What the next block begins with.
+void Job::expect_next() {
+  if (next_ == nullptr) return;
+  if (next_->panels == 0) return expect_rows(*next_);
+  const int64_t inputs = plan_.segments * plan_.segment_length;
+  worker_.ahead.expect(plan_.panels.data() + next_->panel_at,
+                       next_->panels * kernels_.panel_channels * inputs);
 }
 
 // --- In and out ----------------------------------------------------------------------------------
@@ -166,13 +183,17 @@ void Job::run() {
   expect_writes();
   read_residual();
   if (block_.mixed) {
+    expect_next();
     finish_mixed_patches();
   } else {
     list_probes();
+    if (worker_.last_block != &block_) expect_rows(block_);
     run_panels();
+    expect_next();
     run_rows();
     finish_patches();
   }
+  worker_.last_block = &block_;
   write_planes();
   if (counts()) add_counts();
 }

@@ -57,8 +57,9 @@ struct Positions {
 
 class Job {
  public:
+  // `next`: the block of the job after this one, where it is another one.
   Job(const ConvRun& run, Worker& worker, std::int64_t image, MapRows rows, const ConvBlock& block,
-      std::int64_t band);
+      const ConvBlock* next, std::int64_t band);
 
   void run();
 
@@ -70,6 +71,8 @@ class Job {
   void add_positions(const PatchStart& patch, const int* places, int count, Positions& to) const;
   ConvFinish finish(std::int64_t channel, const float* const* residual) const;
 
+  void expect_rows(const ConvBlock& block);
+  void expect_next();
   void expect_writes() const;
   void read_residual();
   void list_probes();
@@ -104,6 +107,7 @@ class Job {
   const std::int64_t image_;
   const MapRows input_;
   const ConvBlock& block_;
+  const ConvBlock* next_;
   const PatchGrid& grid_;
   std::int64_t patch_row_;  // the band's first patch
   std::int64_t patch_column_;

@@ -143,9 +143,11 @@ INLINE void multiply(const float* const* x, const float* const* w, int64_t at, I
   }
 }
 
-template <int positions, int rows>
-void tile(const ConvSpan& span, const float* const* row, const float* const* position, float* out,
-          int64_t out_stride) {
+// `fetch`: whether lines from `ahead` on are fetched, one for every second vector. More at a time
+// would take the buffers that the weights come through.
+template <int positions, int rows, bool fetch>
+void tile(const ConvSpan& span, const float* const* row, const float* const* position,
+          const float* ahead, float* out, int64_t out_stride) {
   Vector sums[positions][rows] = {};
   const int64_t tail = span.length % kLanes;
   const int64_t whole = span.length - tail;
@@ -159,7 +161,9 @@ void tile(const ConvSpan& span, const float* const* row, const float* const* pos
   UNROLL for (int j = 0; j < positions; ++j) x[j] = position[j] + whole;
   const int64_t row_step = whole + (tail != 0 ? kLanes : 0);
   for (int64_t s = 0;;) {
+    if (fetch) ahead += whole / 2;
     for (int64_t at = -whole; at != 0; at += kLanes) {
+      if (fetch) __builtin_prefetch(ahead + (at >> 1), 0, 2);
       multiply<positions, rows, false>(x, w, at, valid, sums);
     }
     if (tail != 0) multiply<positions, rows, true>(x, w, 0, valid, sums);
@@ -177,9 +181,9 @@ constexpr int kPanelVectors = 2;
 constexpr int kPanelChannels = kPanelVectors * kLanes;
 constexpr int kPanelPositions = kManyRegisters ? 12 : 6;
 
-template <int positions>
+template <int positions, bool fetch>
 void panel(const ConvSpan& span, const float* weights, const float* const* position,
-           const ConvFinish& finish, float* const* out) {
+           const float* ahead, const ConvFinish& finish, float* const* out) {
   Vector sums[positions][kPanelVectors];
   const float* x[positions];
   UNROLL for (int j = 0; j < positions; ++j) {
@@ -188,6 +192,10 @@ void panel(const ConvSpan& span, const float* weights, const float* const* posit
   }
   for (int64_t s = 0;;) {
     for (int64_t at = -span.length; at != 0; ++at, weights += kPanelChannels) {
+      if (fetch) {
+        __builtin_prefetch(ahead, 0, 2);
+        ahead += kConvLine / 2;
+      }
       Vector w[kPanelVectors];
       UNROLL for (int v = 0; v < kPanelVectors; ++v) {
         w[v] = load(weights + v * kLanes);
@@ -387,7 +395,8 @@ void scatter(const float* rows, int64_t stride, int64_t count, float* const* pla
 
 template <int positions, int rows>
 constexpr void add_tiles(ConvKernels& kernels) {
-  kernels.tile[positions][rows] = tile<positions, rows>;
+  kernels.tile[positions][rows][0] = tile<positions, rows, false>;
+  kernels.tile[positions][rows][1] = tile<positions, rows, true>;
   if constexpr (rows > 1) add_tiles<positions, rows - 1>(kernels);
 }
 
@@ -406,15 +415,17 @@ constexpr void add_all_tiles(ConvKernels& kernels) {
 
 template <int positions>
 constexpr void add_panels(ConvKernels& kernels) {
-  kernels.panel[positions] = panel<positions>;
+  kernels.panel[positions][0] = panel<positions, false>;
+  kernels.panel[positions][1] = panel<positions, true>;
   if constexpr (positions > 1) add_panels<positions - 1>(kernels);
 }
 
 // Where to cut a number of positions: tiles of one and two are bound by the loads of the weights,
-// those of six read the weights least often.
+// those of many positions read the weights least often.
 constexpr int first_tile(int positions) {
-  if (kManyRegisters) return positions == 5 ? 3 : positions <= 8 ? positions : 4;
-  return positions <= 6 ? positions : positions <= 8 ? 4 : 6;
+  if (!kManyRegisters) return positions <= 6 ? positions : positions <= 8 ? 4 : 6;
+  if (positions <= 8) return positions;
+  return positions == 9 ? 5 : positions <= 12 ? 6 : 8;
 }
 
 constexpr ConvKernels make_kernels() {

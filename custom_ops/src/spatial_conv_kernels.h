@@ -31,18 +31,23 @@ inline constexpr int kMostTilePositions = 8;
 inline constexpr int kMostTileRows = 10;
 // A patch's positions, and the most that one call takes anywhere.
 inline constexpr int kMostPositions = 16;
+// Floats of a cache line.
+inline constexpr std::int64_t kConvLine = 16;
 // Floats that a kernel may read or write behind the end of a buffer.
 inline constexpr std::int64_t kConvSlack = 32;
 
 // Sums of `rows` x `positions`: out[j * out_stride + i] = row i * position j. Up to three floats
-// behind the last row of each position are overwritten.
+// behind the last row of each position are overwritten. One variant meanwhile fetches half as many
+// floats as a row has into the second-level cache, from `ahead` on.
 using ConvTile = void (*)(const ConvSpan& span, const float* const* rows,
-                          const float* const* positions, float* out, std::int64_t out_stride);
+                          const float* const* positions, const float* ahead, float* out,
+                          std::int64_t out_stride);
 
-// panel_channels channels of some positions, finished, to out[position][channel].
+// panel_channels channels of some positions, finished, to out[position][channel]. One variant
+// fetches half a cache line from `ahead` on for each input of a position.
 using ConvPanel = void (*)(const ConvSpan& span, const float* weights,
-                           const float* const* positions, const ConvFinish& finish,
-                           float* const* out);
+                           const float* const* positions, const float* ahead,
+                           const ConvFinish& finish, float* const* out);
 
 struct ConvKernels {
   int lanes;
@@ -50,8 +55,8 @@ struct ConvKernels {
   int panel_positions;
   unsigned char tile_rows[kMostTilePositions + 1];  // most rows of a tile, by its positions
   unsigned char first_tile[kMostPositions + 1];     // where to cut a number of positions
-  ConvPanel panel[13];                              // by positions
-  ConvTile tile[kMostTilePositions + 1][kMostTileRows + 1];
+  ConvPanel panel[13][2];                           // by positions, and whether it fetches
+  ConvTile tile[kMostTilePositions + 1][kMostTileRows + 1][2];
 
   // bits[g], bit i: whether channel 8 g + i of any of `count` finished positions is not zero.
   void (*fired)(const float* const* positions, int count, std::int64_t groups, unsigned char* bits);

@@ -23,11 +23,12 @@ constexpr std::int64_t kMostChannels = 256;
 
 std::int64_t round_up(std::int64_t n, std::int64_t step) { return (n + step - 1) / step * step; }
 
-// The part of the second-level cache that a block's weights may take.
+// The part of the second-level cache that a block's weights may take, both copies of them, or one and
+// the next block's, which are fetched meanwhile.
 std::int64_t cache_for_weights() {
 #if defined(__linux__) && defined(_SC_LEVEL2_CACHE_SIZE)
   const long size = sysconf(_SC_LEVEL2_CACHE_SIZE);
-  if (size >= 128 * 1024) return std::min<std::int64_t>(size, 2 << 20) * 5 / 8;
+  if (size >= 128 * 1024) return std::min<std::int64_t>(size, 2 << 20) * 3 / 8;
 #endif
   return 320 * 1024;
 }
@@ -79,7 +80,7 @@ void cut_blocks(const ConvAttributes& attributes, const MaskView& mask, std::int
         });
         same = differs - (begin + first);
       }
-      const std::int64_t bytes = same * row_bytes * (panels ? 2 : 1);
+      const std::int64_t bytes = same * row_bytes * 2;
       const std::int64_t pieces = std::max((bytes + cache_for_weights() - 1) / cache_for_weights(),
                                            (same + kMostChannels - 1) / kMostChannels);
       const std::int64_t even = round_up((same + pieces - 1) / pieces, width);

@@ -67,10 +67,34 @@ class Pieces {
   std::int64_t used_ = 0;
 };
 
+// Weights that are soon wanted. What the third-level cache holds comes late unless it is asked for
+// while other weights are multiplied.
+class Ahead {
+ public:
+  void expect(const float* begin, std::int64_t count) {
+    at_ = begin;
+    end_ = begin + count;
+  }
+
+  // The next `count` floats to fetch; null where nothing is left.
+  const float* take(std::int64_t count) {
+    if (at_ >= end_) return nullptr;
+    const float* taken = at_;
+    at_ += count;
+    return taken;
+  }
+
+ private:
+  const float* at_ = nullptr;
+  const float* end_ = nullptr;
+};
+
 // The memory that one thread works with.
 struct Worker {
   Worker(Pieces& pieces, const ConvRun& run);
 
+  Ahead ahead;
+  const ConvBlock* last_block = nullptr;
   BandRows band_rows;
   float* staging;   // finished outputs: [position of the band][channel of the block]
   float* residual;  // the same

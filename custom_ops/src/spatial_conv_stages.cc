@@ -46,8 +46,9 @@ void Job::run_panels() {
         out[j] = worker_.probe_out[first + j] + channel;
         residual[j] = worker_.probe_residual[first + j] + channel;
       }
-      kernels_.panel[count](run_.span, weights, worker_.probe_x + first,
-                            finish(channel, residual), out);
+      const float* ahead = worker_.ahead.take(inputs * kConvLine / 2);
+      kernels_.panel[count][ahead != nullptr](run_.span, weights, worker_.probe_x + first, ahead,
+                                              finish(channel, residual), out);
       first += count;
     }
   }
@@ -93,8 +94,9 @@ void Job::multiply_rows(int64_t rows, const float* const* x, int positions, int 
     const int64_t down = left <= most ? left : left >= most + 3 ? most : (left + 1) / 2;
     // Tiles beside each other find the weights in the first-level cache.
     for (int j = 0; j < positions; j += across) {
-      kernels_.tile[across][down](run_.span, worker_.rows + i, x + j, sums + j * sums_stride() + i,
-                                  sums_stride());
+      const float* ahead = worker_.ahead.take(plan_.row_length / 2);
+      kernels_.tile[across][down][ahead != nullptr](run_.span, worker_.rows + i, x + j, ahead,
+                                                    sums + j * sums_stride() + i, sums_stride());
     }
     i += down;
   }
