@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from spatialonnx.errors import StudyError, UsageError
 from spatialonnx.evaluate import Network, Samples
 from spatialonnx.fuse import explain_unfusable
-from spatialonnx.masks import Plan, full_mask, uniform_mask
+from spatialonnx.masks import Plan, SiteMask, full_mask, make_mask, uniform_mask
 from spatialonnx.ops import find_predictors, write_plan
 from spatialonnx.patterns import full_pattern
 from spatialonnx.search.levels import Level
@@ -122,9 +122,14 @@ def measure_latency(
     *,
     patch_size: int,
     patterns: Sequence[int],
+    by_channel: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Latency:
     """Times every site with few and with many of its outputs predicted.
+
+    The kernel computes the probes of a block of channels together, then what is left of a patch
+    for the channels that fired. Both are slower where the channels' patterns differ, so these
+    are timed for a mode that lets them differ.
 
     Args:
         proto: The model with SpatialPredict nodes.
@@ -132,6 +137,7 @@ def measure_latency(
         runtime: Provider and threads.
         patch_size: Side of a patch.
         patterns: Those of the search; the one with the fewest probes predicts the most.
+        by_channel: Whether the channels of a site may take different patterns.
         progress: Told what is timed.
 
     Raises:
@@ -142,11 +148,17 @@ def measure_latency(
     network = Network(proto, runtime)
     images = timed_images(network, samples)
     report = find_sites(proto, {network.image_input: (1, *images[0].shape[1:])})
-    few = full_pattern(patch_size) ^ 1
-    many = min(patterns, key=lambda pattern: (pattern.bit_count(), pattern))
+    full = full_pattern(patch_size)
+    many = sorted(patterns, key=lambda pattern: (pattern.bit_count(), pattern))
+    used = 2 if by_channel else 1
+    predicting = {p.site for p in find_predictors(proto)}
     found = []
-    for pattern in (few, many):
-        plan = {p.site: uniform_mask(patch_size, pattern) for p in find_predictors(proto)}
+    for chosen in ((full ^ 1, full ^ 2)[:used], many[:used]):
+        plan = {
+            site.name: _mixed_mask(site, patch_size, chosen)
+            for site in report.sites
+            if site.name in predicting
+        }
         saved = predicted_macs(network, report.sites, images, plan)
         masked = write_plan(proto, plan)
         unfusable = explain_unfusable(masked)
@@ -169,6 +181,14 @@ def measure_latency(
             for site in report.sites
         }
     )
+
+
+def _mixed_mask(site: Site, patch_size: int, patterns: Sequence[int]) -> SiteMask:
+    """The patterns in turns, channel by channel."""
+    channels = site.shape[0]
+    if len(patterns) == 1 or not channels:
+        return uniform_mask(patch_size, patterns[0])
+    return make_mask(patch_size, np.resize(patterns, channels)[:, None, None])
 
 
 def _fit(site: Site, points: Sequence[tuple[float, SiteTime, float]]) -> SiteSpeed:

@@ -272,6 +272,7 @@ def keep_latency(job: Job, study: Study, watch: Watch) -> Latency | None:
             job.runtime,
             patch_size=job.settings.patch_size,
             patterns=job.settings.patterns,
+            by_channel=MODES[job.settings.mode].by_channel,
             progress=lambda site: watch.say(f"timing site {site}"),
         ).to_text()
 

@@ -58,8 +58,8 @@ class Settings:
             raise UsageError(f"--goal {self.goal}: use {' or '.join(GOALS)}")
         if self.strategy == "exhaustive" and self.mode != "uniform-layer":
             raise UsageError("--strategy exhaustive goes with --mode uniform-layer alone")
-        if self.strategy == "joint" and self.goal != "macs":
-            raise UsageError("--strategy joint weighs MACs: use --goal macs")
+        if self.others and self.goal == "latency":
+            raise UsageError("--goal latency times one patch size: give one with --patch-size")
         if self.strategy == "joint" and self.couple != "none" and self.mode != "uniform-layer":
             raise UsageError("--couple goes with --strategy joint in --mode uniform-layer alone")
         if self.others and self.strategy != "joint":

@@ -165,5 +165,5 @@ def test_what_does_not_go_together():
         joint(mode="uniform-patch", couple="block")
     with pytest.raises(UsageError, match="joint alone"):
         Settings(others=((3, (1,)),))
-    with pytest.raises(UsageError, match="goal macs"):
-        joint(goal="latency")
+    with pytest.raises(UsageError, match="one patch size"):
+        joint(goal="latency", others=((3, (1,)),))

@@ -26,6 +26,7 @@ from spatialonnx.search.latency import (
     predicted_macs,
     rank_plans,
 )
+from spatialonnx.search.levels import Level
 from spatialonnx.search.run import search_masks
 from spatialonnx.search.settings import Settings
 from spatialonnx.search.targets import Option, Region, Target, off_option
@@ -130,8 +131,37 @@ def test_the_plan_that_saves_the_most_time_is_first(tiny_files: TinyFiles) -> No
     ]  # fmt: skip
 
 
+def test_levels_are_worth_the_time_that_they_save() -> None:
+    latency = Latency({"a": SiteSpeed(300, 1e-6, 1e-6), "b": SiteSpeed(100, 0.0, 1e-3)})
+    level = Level("x", 2, (), 400, 1.0)
+    assert latency.worth(["a"], level, 10) == pytest.approx(39e-6 / 1e-12)
+    assert latency.worth(["a"], Level("x", 2, (), 10, 1.0), 10) == 0
+    assert latency.worth(["a", "b"], level, 10) == pytest.approx((29e-6 + 10e-3) / 1e-12)
+
+
+def test_channels_that_may_differ_are_timed_while_they_differ(
+    tiny_files: TinyFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proto = load_model(tiny_files.spatial).proto
+    masks: list[Any] = []
+
+    def timed(masked: Any, fused: Any, *_: Any, **__: Any) -> Any:
+        masks.append(Network(masked, RUNTIME).plan)
+        return {site: SiteTime(1e-3, 1e-3, 0.0) for site in fused}
+
+    monkeypatch.setattr(module, "time_sites", timed)
+    for by_channel in (False, True):
+        measure_latency(
+            proto, samples(tiny_files), RUNTIME, patch_size=2, patterns=PATTERNS,
+            by_channel=by_channel,
+        )  # fmt: skip
+    kinds = [{tuple(np.unique(mask.mask)) for mask in plan.values()} for plan in masks]
+    assert kinds == [{(14,)}, {(1,)}, {(13, 14)}, {(1, 8)}]
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "joint"])
 def test_a_search_by_latency_prefers_the_site_that_saves_time(
-    tiny_files: TinyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    strategy: str, tiny_files: TinyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proto = load_model(tiny_files.spatial).proto
     *others, last = (p.site for p in find_predictors(proto))
@@ -139,7 +169,7 @@ def test_a_search_by_latency_prefers_the_site_that_saves_time(
     speeds[last] = SiteSpeed(10**4, 0.0, 1e-6)
     times = Latency(speeds)
     monkeypatch.setattr("spatialonnx.search.run.measure_latency", lambda *_, **__: times)
-    settings = Settings(patterns=PATTERNS, goal="latency")
+    settings = Settings(strategy=strategy, patterns=PATTERNS, goal="latency")
     job = make_job(tiny_files, tmp_path, "0.5", settings=settings)
     report = search_masks(job)
     (result,) = report.results
