@@ -112,8 +112,8 @@ def results_of(answer: dict[str, Any]) -> list[dict[str, Any]]:
 
 def forward(answer: dict[str, Any]) -> float:
     """Samples through the whole network: trials, and plans measured on select."""
-    select = sum(r["select"]["looked_at"] * r["select"]["samples"] for r in results_of(answer))
-    return float(answer["forward_samples"] + select)
+    select: int = results_of(answer)[0]["select"]["samples"]
+    return float(answer["forward_samples"] + answer["select_plans"] * select)
 
 
 def print_table(answers: dict[str, dict[int, dict[str, Any]]]) -> None:

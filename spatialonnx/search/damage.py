@@ -63,11 +63,11 @@ def rising(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 def make_layer(
     name: str, levels: Sequence[Level], damage: Sequence[float], worth: Sequence[int]
 ) -> Layer:
-    """Keeps the levels that are worth more than every one that costs no more."""
-    order = sorted(range(len(levels)), key=lambda i: (damage[i], -worth[i]))
-    kept: list[int] = []
+    """Keeps off, which is the first, and what is worth more than all that costs no more."""
+    order = sorted(range(1, len(levels)), key=lambda i: (damage[i], -worth[i]))
+    kept = [0]
     for i in order:
-        if not kept or worth[i] > worth[kept[-1]]:
+        if worth[i] > worth[kept[-1]]:
             kept.append(i)
     return Layer(
         name,

@@ -10,6 +10,7 @@ plans are proposed by what their steps are believed to cost, measured, and teach
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 
@@ -38,12 +39,12 @@ PROFILE, CHOOSE, REFINE = "profile", "choose", "refine"
 Worth = Callable[[Sequence[str], Level], int]
 """What a level of some sites is worth."""
 
-_PROBES = (0.15, 0.5, 1.0)
-"""Which levels of a layer are measured, as parts of their number; the others lie between."""
-_FINEST = 200
-"""Bisection stops at this part of all MACs: the samples cannot tell closer plans apart."""
+_PROBES = (0.3, 0.75)
+"""Which levels of a layer are measured, as parts of their number, for every patch size."""
 _ROUNDS = 3
 """How often select is asked how much damage a bound allows."""
+_WITHIN = 2
+"""Bisection ends at a plan whose drop is the bound but for this factor: select tells the rest."""
 _NEAR = 0.15
 """Part of itself by which the damage allowed may differ from that of the plan select was asked."""
 _PROPOSALS = 6
@@ -178,10 +179,16 @@ class _Search:
         if not self._tried:
             self._bisect(eps)
         known = [plan for plan in self._tried if self._cost(plan) > 0]
-        feasible = [plan for plan in known if self._tried[plan].feasible(eps)]
-        if feasible:
-            return max(feasible, key=self._value)
-        return min(known, key=self._cost, default=self._off)
+        return min(known, key=lambda plan: self._distance(plan, eps), default=self._off)
+
+    def _distance(self, plan: Numbers, eps: Fraction) -> float:
+        """How far, as a factor's logarithm, a plan's drop on search is from a bound."""
+        drop = self._tried[plan].drop
+        if drop is None:
+            return math.inf
+        # Half a sample, where none is lost: the drop is a count.
+        least = 0.5 / self._trials.simulator.samples
+        return abs(math.log(max(float(drop), least) / max(float(eps), least)))
 
     def _bisect(self, eps: Fraction) -> None:
         """Bisects the price on the drop."""
@@ -195,10 +202,8 @@ class _Search:
                 high = middle
             else:
                 low = middle + 1
-            if low < high < len(prices):
-                ends = [price_plan(self._worth, tables, prices[i]) for i in (low, high)]
-                if self._value(ends[0]) - self._value(ends[1]) <= self._all_worth() // _FINEST:
-                    break
+            if any(plan) and self._distance(plan, eps) <= math.log(_WITHIN):
+                break
 
     def _allowed(self, plan: Numbers, eps: Fraction) -> float:
         """The damage that a bound allows, told from a plan on select."""
@@ -243,9 +248,6 @@ class _Search:
 
     def _value(self, plan: Numbers) -> int:
         return int(sum(w[i] for w, i in zip(self._worth, plan, strict=True)))
-
-    def _all_worth(self) -> int:
-        return int(sum(w[-1] for w in self._worth))
 
     def _tables(self) -> list[NDArray[np.float64]]:
         return [self._damage.table(k) for k in range(len(self._layers))]

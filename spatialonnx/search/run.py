@@ -191,6 +191,7 @@ def search_masks(job: Job, watch: Watch | None = None) -> SearchReport:
             forward_samples=forward,
             trial_seconds=trial_seconds,
             seconds=time.monotonic() - start,
+            select_plans=len(held_out.known),
             verify_reads=int(study.meta().get("verify_reads", "0")),
             notes=tuple(_notes(job)),
         )

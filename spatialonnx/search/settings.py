@@ -150,6 +150,7 @@ class SearchReport:
         forward_samples: Their work, in samples through the whole network.
         trial_seconds: Time of all these trials.
         seconds: Time of this run.
+        select_plans: Plans that were measured on select in this run.
         verify_reads: How often verify was read in this study.
         notes: Warnings for the user, one line each.
     """
@@ -162,6 +163,7 @@ class SearchReport:
     forward_samples: float
     trial_seconds: float
     seconds: float
+    select_plans: int
     verify_reads: int
     notes: tuple[str, ...] = field(default=())
 
@@ -177,6 +179,7 @@ class SearchReport:
             "forward_samples": self.forward_samples,
             "trial_seconds": self.trial_seconds,
             "seconds": self.seconds,
+            "select_plans": self.select_plans,
             "verify_reads": self.verify_reads,
             "notes": list(self.notes),
         }
