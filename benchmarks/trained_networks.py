@@ -34,10 +34,10 @@ TRAINING = {
         "vgg16_bn": "--epochs 15 --lr 0.05 --no-flip",
     },
     "fashion-mnist": {
-        "alexnet": "--epochs 3 --lr 0.03",
-        "resnet18": "--epochs 3 --lr 0.1",
-        "resnet34": "--epochs 3 --lr 0.1",
-        "vgg16_bn": "--epochs 3 --lr 0.05",
+        "alexnet": "--epochs 2 --lr 0.03",
+        "resnet18": "--epochs 2 --lr 0.1",
+        "resnet34": "--epochs 2 --lr 0.1",
+        "vgg16_bn": "--epochs 2 --lr 0.05",
     },
 }
 """Data set and network to options of `models.train`."""
@@ -53,6 +53,7 @@ class Bench:
         threads: Of training and of ONNX Runtime.
         precision: Of training.
         eps: Of the search.
+        select_confidence: Of the search.
     """
 
     folder: Path
@@ -60,6 +61,7 @@ class Bench:
     threads: int
     precision: str
     eps: str
+    select_confidence: str
 
     def run(self, *line: str) -> subprocess.CompletedProcess[str]:
         """Runs a module of this interpreter; its standard output is kept."""
@@ -108,7 +110,8 @@ class Bench:
             self.run("spatialonnx", "insert", str(model), "-o", str(spatial), "--quiet")
         return self.ask(
             model.with_suffix(".search.json"),
-            *("search", str(spatial), "--data", self._spec(data), "--eps", self.eps, "--quiet"),
+            *("search", str(spatial), "--data", self._spec(data), "--eps", self.eps),
+            *("--select-confidence", self.select_confidence, "--quiet"),
         )
 
     def _spec(self, data: str) -> str:
@@ -151,9 +154,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--precision", default="bf16", help="slow without AMX: then float32")
     parser.add_argument("--eps", default="0.01")
+    parser.add_argument("--select-confidence", default="0.8")
     parser.add_argument("--write", action="store_true", help=f"put the table into {DOCUMENT}")
     options = parser.parse_args(arguments)
-    bench = Bench(options.folder, options.width, options.threads, options.precision, options.eps)
+    bench = Bench(
+        options.folder, options.width, options.threads, options.precision, options.eps,
+        options.select_confidence,
+    )  # fmt: skip
     bench.folder.mkdir(parents=True, exist_ok=True)
     if "mnist" in options.sets and not (bench.folder / "mnist").exists():
         bench.run("models.mnist_sample", str(bench.folder / "mnist"))
