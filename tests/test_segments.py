@@ -20,7 +20,8 @@ from spatialonnx.modelfile import ModelFile
 from spatialonnx.ops import find_predictors, instrument, plan_feeds
 from spatialonnx.segments import SegmentedNetwork, cut_graph, mask_numbers, segment_macs
 from spatialonnx.segments import network as network_module
-from spatialonnx.session import Runtime, open_session
+from spatialonnx.segments.memory import DeviceMemory, HostMemory
+from spatialonnx.session import DeviceTensor, Runtime, Session, open_session
 from spatialonnx.shapes import infer_shapes
 from spatialonnx.sites import find_sites
 
@@ -257,3 +258,87 @@ def test_parts_that_differ_from_the_whole_are_refused(monkeypatch: pytest.Monkey
     monkeypatch.setattr(network_module, "_TOLERANCE", -1.0)
     with pytest.raises(ModelError, match="differs by"):
         SegmentedNetwork(inserted(plain(2)), feeds(plain(2))["x"], ONE)
+
+
+# -- activations in the provider's memory, which on the CPU is the host's ------------------------
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_bound_activations_give_the_same_bits(name: str) -> None:
+    proto = inserted(MODELS[name]())
+    images = feeds(proto, batch=6, seed=4)["x"]
+    free, bound = (
+        SegmentedNetwork(proto, images, ONE, false_zeros=True, bound=b) for b in (False, True)
+    )
+    masks = mask_numbers(free.predictors, draw_plan(np.random.default_rng(5), proto, 2))
+    a, b = free.start(images), bound.start(images)
+    for number in range(free.sites + 1):
+        a, counts = free.advance_counting(number, a, masks.get(number))
+        b, bound_counts = bound.advance_counting(number, b, masks.get(number))
+        assert list(a.arrays) == list(b.arrays)
+        for tensor in a.arrays:
+            assert a[tensor].tobytes() == b[tensor].tobytes(), tensor
+        assert all(counts[key].tobytes() == bound_counts[key].tobytes() for key in counts)
+
+
+def test_between_segments_nothing_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for counts, and at the end the outputs."""
+    proto = inserted(residual())
+    images = feeds(proto, batch=6)["x"]
+    network = SegmentedNetwork(proto, images, ONE, bound=True)
+    asked: list[tuple[list[str], list[str]]] = []
+    original = Session.run_bound
+
+    def spy(self: Session, fed: Any, kept: Any, wanted: Any) -> Any:
+        asked.append((list(kept), list(wanted)))
+        return original(self, fed, kept, wanted)
+
+    monkeypatch.setattr(Session, "run_bound", spy)
+    monkeypatch.setattr(DeviceTensor, "numpy", None)
+    front = network.start(images)
+    for number in range(network.sites + 1):
+        front, _ = network.advance(number, front)
+        last = number == network.sites
+        assert all(
+            isinstance(v, np.ndarray if last else DeviceTensor) for v in front.arrays.values()
+        )
+    segments = network.cut.segments
+    for (kept, wanted), segment in zip(asked, segments, strict=True):
+        counts = [] if segment.predictor is None else [segment.predictor.skipped]
+        if segment is segments[-1]:
+            assert (kept, wanted) == ([], [*segment.outputs, *counts])
+        else:
+            assert (kept, wanted) == ([*segment.outputs], counts)
+
+
+def test_a_fixed_batch_is_filled_up_where_it_lies() -> None:
+    proto = inserted(plain(2, shape=(4, 3, 8, 8)))
+    images = np.random.default_rng(0).normal(0, 1, (4, 3, 8, 8)).astype(np.float32)
+    network = SegmentedNetwork(proto, images, ONE, fixed=True, bound=True)
+    front, _ = network.advance(0, network.start(images[1:3]))
+    assert len(front) == 2
+    full = network.finish(0, network.start(images))
+    name = network.output_names[0]
+    np.testing.assert_array_equal(network.finish(1, front)[name], full[name][1:3])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int64])
+def test_what_is_done_to_stored_activations(dtype: type) -> None:
+    rng = np.random.default_rng(6)
+    x, y = (rng.integers(-9, 9, (5, 2, 3)).astype(dtype) for _ in range(2))
+    host, device = HostMemory(), DeviceMemory(ONE)
+    rows = np.array([4, 0, 0, 2])
+    parts = [
+        (np.array([0, 3]), x, np.array([4, 1])),
+        (np.array([4, 1, 2]), y, np.array([0, 0, 2])),
+    ]
+    positions = np.array([3, 7, 7, 29])
+    for of in (
+        lambda m: m.take(x, rows),
+        lambda m: m.gather(parts),
+        lambda m: m.zero(x, positions),
+    ):
+        got = device.host(of(device))
+        want = host.host(of(host))
+        assert got.dtype == want.dtype and got.shape == want.shape
+        assert got.tobytes() == want.tobytes()

@@ -13,6 +13,7 @@ from spatialonnx import session as module
 from spatialonnx.errors import ModelError, ProviderError
 from spatialonnx.modelfile import save_model
 from spatialonnx.session import (
+    DeviceTensor,
     Runtime,
     TensorInfo,
     available_threads,
@@ -45,6 +46,33 @@ def test_wanted_outputs_alone_are_given():
     name = proto.graph.output[0].name
     assert len(open_session(proto, RUNTIME).run(feeds(proto), [name])) == 1
     assert open_session(proto, RUNTIME).run(feeds(proto), []) != []
+
+
+def test_tensors_stay_where_they_are_made_until_they_are_asked_for():
+    proto = plain()
+    x = feeds(proto)
+    name = proto.graph.output[0].name
+    session = open_session(proto, RUNTIME)
+    (want,) = session.run(x)
+    (stay,), back = session.run_bound(x, [name], [])
+    assert isinstance(stay, DeviceTensor) and back == []
+    assert (stay.shape, stay.dtype, stay.ndim, len(stay)) == (want.shape, want.dtype, 2, len(want))
+    assert stay.nbytes == want.nbytes
+    assert stay.numpy().tobytes() == want.tobytes()
+    stays, (got,) = session.run_bound(x, [], [name])
+    assert stays == [] and got.tobytes() == want.tobytes()
+    relu = onnx.helper.make_graph(
+        [onnx.helper.make_node("Relu", ["x"], ["y"])],
+        "relu",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, None)],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
+    )
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    after = open_session(onnx.helper.make_model(relu, ir_version=8, opset_imports=opsets), RUNTIME)
+    _, (y,) = after.run_bound({"x": stay}, [], ["y"])
+    np.testing.assert_array_equal(y, np.maximum(want, 0))
+    with pytest.raises(ModelError, match="ONNX Runtime"):
+        session.run_bound({"x": stay}, [], [name])  # of another rank
 
 
 def test_errors_of_ort_are_ours():

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper
 
 from spatialonnx.errors import ModelError
@@ -21,6 +19,7 @@ from spatialonnx.graphindex import GraphIndex, is_op
 from spatialonnx.macs import macs_per_output
 from spatialonnx.masks import SiteMask
 from spatialonnx.ops import DOMAIN, Predictor, find_predictors
+from spatialonnx.segments.memory import Array
 from spatialonnx.shapes import Shapes
 
 
@@ -197,7 +196,7 @@ def segment_model(
     proto: ModelProto,
     cut: Cut,
     number: int,
-    activations: Mapping[str, NDArray[Any]],
+    activations: Mapping[str, Array],
     initializers: Mapping[str, TensorProto],
     *,
     false_zeros: bool,
@@ -248,7 +247,7 @@ def segment_model(
     )
 
 
-def _value_info(name: str, array: NDArray[Any]) -> ValueInfoProto:
+def _value_info(name: str, array: Array) -> ValueInfoProto:
     kind = helper.np_dtype_to_tensor_dtype(array.dtype)
     return helper.make_tensor_value_info(name, kind, [None, *array.shape[1:]])
 

@@ -13,6 +13,7 @@ from spatialonnx.errors import ModelError
 from spatialonnx.masks import SiteMask, full_mask
 from spatialonnx.ops import CODES, DOMAIN, VERSION, instrument, plan_feeds
 from spatialonnx.segments.cut import cut_graph, segment_model
+from spatialonnx.segments.memory import Array, DeviceMemory, HostMemory, Memory
 from spatialonnx.session import Level, Runtime, Session, open_session
 
 _TOLERANCE = 1e-5
@@ -28,19 +29,20 @@ class Activations:
         arrays: By tensor name.
     """
 
-    __slots__ = ("arrays",)
+    __slots__ = ("arrays", "memory")
 
-    def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Wraps arrays whose first dimension is the sample."""
+    def __init__(self, arrays: Mapping[str, Array], memory: Memory) -> None:
+        """Wraps arrays whose first dimension is the sample, and what keeps them."""
         self.arrays = dict(arrays)
+        self.memory = memory
 
     def __len__(self) -> int:
         """Number of samples."""
         return len(next(iter(self.arrays.values())))
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        """The array of a tensor."""
-        return self.arrays[name]
+        """The array of a tensor, in host memory."""
+        return self.memory.host(self.arrays[name])
 
     @property
     def nbytes(self) -> int:
@@ -49,7 +51,25 @@ class Activations:
 
     def take(self, rows: NDArray[np.int64]) -> Activations:
         """A copy of some samples, which may repeat."""
-        return Activations({name: array[rows] for name, array in self.arrays.items()})
+        take = self.memory.take
+        return Activations({n: take(value, rows) for n, value in self.arrays.items()}, self.memory)
+
+    @staticmethod
+    def gather(
+        parts: Sequence[tuple[NDArray[np.int64], Activations, NDArray[np.int64]]],
+    ) -> Activations:
+        """Samples of several activations in front of the same segment.
+
+        Args:
+            parts: Rows of the result, and the activations and their rows that they come from;
+                together they give every row once.
+        """
+        first = parts[0][1]
+        arrays = {
+            name: first.memory.gather([(to, a.arrays[name], rows) for to, a, rows in parts])
+            for name in first.arrays
+        }
+        return Activations(arrays, first.memory)
 
 
 class SegmentedNetwork:
@@ -64,6 +84,7 @@ class SegmentedNetwork:
         level: Level = "all",
         false_zeros: bool = False,
         fixed: bool = False,
+        bound: bool | None = None,
     ) -> None:
         """Opens the sessions and compares them with the whole model on one batch.
 
@@ -74,6 +95,8 @@ class SegmentedNetwork:
             level: ORT's graph optimisation.
             false_zeros: Whether false zeros are counted too.
             fixed: Whether the model takes batches of the example's size only.
+            bound: Whether activations stay in the provider's memory; default: unless that is
+                the host's.
 
         Raises:
             ModelError: The graph cannot be cut, or its parts do not compute what the whole does.
@@ -82,12 +105,14 @@ class SegmentedNetwork:
         self.predictors = tuple(s.predictor for s in self.cut.segments if s.predictor is not None)
         self.bytes_per_sample: list[int] = []
         self._runtime = runtime
+        bound = runtime.provider != "cpu" if bound is None else bound
+        self._memory: Memory = DeviceMemory(runtime) if bound else HostMemory()
         self._false_zeros = false_zeros
         self._width: int | None = None
         self._full = {p: full_mask(p) for p in (2, 3, 4)}
         self._sessions: list[Session] = []
         self._codes = open_session(_codes_model(), runtime, level=level, taking_turns=True)
-        activations = Activations({self.cut.image: example})
+        activations = self.start(example)
         initializers = {tensor.name: tensor for tensor in proto.graph.initializer}
         for number in range(len(self.cut.segments)):
             self.bytes_per_sample.append(activations.nbytes // max(len(example), 1))
@@ -111,11 +136,19 @@ class SegmentedNetwork:
 
     def start(self, images: NDArray[np.float32]) -> Activations:
         """The activations in front of the first segment: the images."""
-        return Activations({self.cut.image: images})
+        return Activations({self.cut.image: images}, self._memory)
 
     def ofmap(self, number: int, activations: Activations) -> NDArray[np.float32]:
-        """Site ``number``'s ofmap, [N, C, H, W], among the activations in front of it."""
+        """Site ``number``'s ofmap, [N, C, H, W], among the activations in front of it.
+
+        It is in host memory, and the activations' own array where they are kept there.
+        """
         return activations[self.predictors[number - 1].source]
+
+    def zero(self, number: int, activations: Activations, positions: NDArray[np.int64]) -> None:
+        """Sets outputs of site ``number`` to zero, by flat positions in its ofmap."""
+        source = self.predictors[number - 1].source
+        activations.arrays[source] = self._memory.zero(activations.arrays[source], positions)
 
     def advance(
         self, number: int, activations: Activations, mask: SiteMask | None = None
@@ -159,20 +192,21 @@ class SegmentedNetwork:
 
     def codes(self, number: int, activations: Activations, patch_size: int) -> NDArray[np.uint16]:
         """Which values of every patch of site ``number``'s ofmap are zero, [N, C, nH, nW]."""
-        feeds: dict[str, NDArray[Any]] = {
-            "x": self.ofmap(number, activations),
+        feeds: dict[str, Array] = {
+            "x": activations.arrays[self.predictors[number - 1].source],
             "p": np.asarray(patch_size, np.int64),
         }
-        codes: NDArray[np.uint16] = self._codes.run(feeds, ["codes"])[0]
-        return codes
+        return self._memory.host(self._memory.run(self._codes, feeds, [], ["codes"])["codes"])
 
     def _run(
         self, number: int, activations: Activations, mask: SiteMask | None
     ) -> tuple[Activations, dict[str, NDArray[np.int64]]]:
         segment = self.cut.segments[number]
         count = len(activations)
-        feeds = {name: self._padded(activations[name]) for name in segment.inputs}
-        wanted = list(segment.outputs)
+        feeds = {name: self._padded(activations.arrays[name]) for name in segment.inputs}
+        # The network's outputs and all counts are for us; the rest is for the next segment.
+        last = number + 1 == len(self.cut.segments)
+        kept, wanted = ([], [*segment.outputs]) if last else ([*segment.outputs], [])
         if segment.predictor is not None:
             used = self._full[2] if mask is None else mask
             feeds[segment.predictor.mask] = used.mask
@@ -180,31 +214,38 @@ class SegmentedNetwork:
             wanted.append(segment.predictor.skipped)
             if self._false_zeros:
                 wanted.append(segment.predictor.false_zero)
-        values = self._sessions[number].run(feeds, wanted)
+        values = self._memory.run(self._sessions[number], feeds, kept, wanted)
         rows = max(count, self._width or 0)
-        for name, value in zip(wanted, values, strict=True):
+        for name, value in values.items():
             if value.ndim == 0 or len(value) != rows:
                 raise ModelError(
                     f"tensor {name!r} has shape {list(value.shape)} for {rows} images: a network "
                     "can be searched only if every activation has one row an image"
                 )
-        made = {n: v[:count] for n, v in zip(wanted, values, strict=True)}
+        made = {name: self._first(value, count) for name, value in values.items()}
         arrays = {
-            name: made[name] if name in made else activations[name]
+            name: made[name] if name in made else activations.arrays[name]
             for name in self.cut.live[number + 1]
         }
         counts = {}
         if segment.predictor is not None:
-            counts["skipped"] = made[segment.predictor.skipped]
+            counts["skipped"] = self._memory.host(made[segment.predictor.skipped])
             if self._false_zeros:
-                counts["false_zero"] = made[segment.predictor.false_zero]
-        return Activations(arrays), counts
+                counts["false_zero"] = self._memory.host(made[segment.predictor.false_zero])
+        return Activations(arrays, self._memory), counts
 
-    def _padded(self, array: NDArray[Any]) -> NDArray[Any]:
-        missing = (self._width or 0) - len(array)
+    def _first(self, value: Array, count: int) -> Array:
+        """The first rows."""
+        if isinstance(value, np.ndarray):
+            return value[:count]
+        return value if len(value) == count else self._memory.take(value, np.arange(count))
+
+    def _padded(self, array: Array) -> Array:
+        """Filled up to the width that every run has, with copies of the last row."""
+        count, missing = len(array), (self._width or 0) - len(array)
         if missing <= 0:
             return array
-        return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
+        return self._memory.take(array, np.minimum(np.arange(count + missing), count - 1))
 
     def _compare(
         self, proto: ModelProto, example: NDArray[np.float32], got: Activations, level: Level

@@ -102,13 +102,7 @@ class Front:
         ]
         if len(parts) == 1:
             return parts[0][1].take(positions % length)
-        arrays = {}
-        for name, first in parts[0][1].arrays.items():
-            array = np.empty((len(positions), *first.shape[1:]), first.dtype)
-            for rows, activations in parts:
-                array[rows] = activations[name][positions[rows] % length]
-            arrays[name] = array
-        return Activations(arrays)
+        return Activations.gather([(rows, a, positions[rows] % length) for rows, a in parts])
 
     def codes(self, block: int, number: int, patch_size: int) -> NDArray[np.uint16]:
         """Zeros in site ``number``'s patches for one block, [b, C, nH, nW]."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 from pathlib import Path
 
 _GUESS = 4 << 30
@@ -24,6 +26,29 @@ def free_memory() -> int:
         if most is not None and used is not None:
             room.append(max(most - used, 0))
     return min(room)
+
+
+def free_device_memory() -> int:
+    """Bytes that are free on the first CUDA device; a guess where its driver does not tell."""
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+        device, context = ctypes.c_int(), ctypes.c_void_p()
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        if driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(device), 0):
+            return _GUESS
+        # The context that ONNX Runtime uses too; what it is told to stays as it is.
+        if driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device):
+            return _GUESS
+        try:
+            if driver.cuCtxPushCurrent_v2(context):
+                return _GUESS
+            failed = driver.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total))
+            driver.cuCtxPopCurrent_v2(ctypes.byref(context))
+            return _GUESS if failed else free.value
+        finally:
+            driver.cuDevicePrimaryCtxRelease_v2(device)
+    except (OSError, AttributeError):
+        return _GUESS
 
 
 def used_memory() -> int:

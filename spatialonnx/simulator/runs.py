@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from hashlib import blake2b
 from typing import Any
 
@@ -118,12 +119,10 @@ class SharedRuns:
         del self._positions[:count], self._patches[:count]
         count = len(positions)
         activations = self._front.take(positions, self._number)
-        ofmap = self._network.ofmap(self._number, activations)
         zeroed = self._map.pixels[np.concatenate(patches)]
-        zeroed += np.repeat(np.arange(count) * (ofmap.size // count), [len(p) for p in patches])[
-            :, None
-        ]
-        ofmap.reshape(-1)[zeroed] = 0.0
+        outputs_each = math.prod(self._map.shape)
+        zeroed += np.repeat(np.arange(count) * outputs_each, [len(p) for p in patches])[:, None]
+        self._network.zero(self._number, activations, zeroed.reshape(-1))
         after = self._network.finish(self._number, activations)
         outputs = [after[name] for name in self._network.output_names]
         scores = self._scorer.score(outputs, self._order[positions])

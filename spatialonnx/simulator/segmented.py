@@ -22,7 +22,7 @@ from spatialonnx.shapes import infer_shapes
 from spatialonnx.simulator.changes import PatchMap
 from spatialonnx.simulator.fronts import Front
 from spatialonnx.simulator.isolated import IsolatedResult, IsolatedTrials
-from spatialonnx.simulator.memory import free_memory, used_memory
+from spatialonnx.simulator.memory import free_device_memory, free_memory, used_memory
 from spatialonnx.simulator.outcome import Outcome
 from spatialonnx.simulator.reference import Reference
 from spatialonnx.simulator.scoring import Rows, Scorer
@@ -60,6 +60,7 @@ class SegmentSimulator:
         literal: bool = False,
         memory: int | None = None,
         level: Level = "all",
+        bound: bool | None = None,
     ) -> None:
         """Opens the segments, compares them with the whole model, runs the dense network once.
 
@@ -72,11 +73,15 @@ class SegmentSimulator:
             batch: Samples a run.
             literal: One full pass a trial: nothing is shared, nothing is rejected.
             memory: Bytes that the simulator may take, sessions included; default: half of what
-                is free. Below what the sessions take nothing is stored, and it still works.
+                is free where activations are kept. Below what the sessions take nothing is
+                stored, and it still works.
             level: ORT's graph optimisation.
+            bound: Whether activations stay in the provider's memory; default: unless that is
+                the host's.
         """
         before = used_memory()
-        memory = free_memory() // 2 if memory is None else memory
+        if memory is None:
+            memory = (free_memory() if runtime.provider == "cpu" else free_device_memory()) // 2
         self._samples = samples
         self._literal = literal
         fixed, *image = _image_dims(proto)
@@ -84,7 +89,7 @@ class SegmentSimulator:
         check_images(samples, tuple(image))
         example = self._images(np.resize(np.arange(len(samples)), self._batch))
         self._network = SegmentedNetwork(
-            proto, example, runtime, level=level, fixed=fixed is not None
+            proto, example, runtime, level=level, fixed=fixed is not None, bound=bound
         )
         shape = (1, *example.shape[1:])
         report = find_sites(proto, {self._network.cut.image: shape})

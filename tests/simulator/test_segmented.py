@@ -165,6 +165,19 @@ def test_walks_equal_the_literal_ones_and_do_less(proto: onnx.ModelProto) -> Non
     assert sum(o.forward_samples for o in found) < 0.8 * len(plans) * fast.samples
 
 
+@pytest.mark.parametrize("memory", [None, 0, 200_000], ids=["free", "none", "some"])
+def test_activations_in_the_providers_memory_give_the_same(
+    proto: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch, memory: int | None
+) -> None:
+    """To the last bit; on the CPU's provider, whose memory is the host's."""
+    monkeypatch.setattr("spatialonnx.simulator.segmented.used_memory", lambda: 0)
+    bound, literal = make(proto, memory=memory, bound=True), make(proto, literal=True)
+    plans = one_site_plans(bound, 2, 2, seed=8)[::3] + walk_plans(bound, seed=8)
+    assert_same(list(bound.simulate(plans)), list(literal.simulate(plans)))
+    if memory is None:
+        assert bound.stored_bytes > 0
+
+
 def test_literal_equals_the_whole_model(proto: onnx.ModelProto) -> None:
     literal = make(proto, literal=True)
     plain_one = WholeModelSimulator(proto, samples_of(), metric=TOP1, runtime=ONE, batch=16)
