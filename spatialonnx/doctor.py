@@ -14,7 +14,7 @@ from spatialonnx.datasets.builtin import BUILT_IN, find_set
 from spatialonnx.errors import SpatialOnnxError
 from spatialonnx.library import build_info, library_path
 from spatialonnx.ops import CODES, DOMAIN, VERSION
-from spatialonnx.session import available_threads, cuda_unavailable, open_session
+from spatialonnx.session import Runtime, available_threads, cuda_unavailable, open_session
 
 _PACKAGES = (
     "numpy",
@@ -65,10 +65,11 @@ def examine() -> list[Finding]:
             findings.append(Finding(name, version or "not installed", good=bool(version)))
     findings.append(_runtimes(versions["onnxruntime"], versions["onnxruntime-gpu"]))
     findings.append(_library())
-    findings.append(_op())
+    findings.append(_op("ops in ONNX Runtime", Runtime()))
     reason = cuda_unavailable()
     findings.append(Finding("provider CPU", "loads"))
     findings.append(Finding("provider CUDA", reason or "loads", not reason, optional=True))
+    findings.append(_cuda_ops(loads=not reason))
     findings += [_data_set(name) for name in BUILT_IN]
     return findings
 
@@ -100,7 +101,22 @@ def _library() -> Finding:
         return Finding("op library", str(error), good=False)
 
 
-def _op() -> Finding:
+def _cuda_ops(*, loads: bool) -> Finding:
+    """Whether the op library has CUDA kernels, and whether they run where the provider loads."""
+    what = "ops on CUDA"
+    try:
+        compiled = bool(build_info()["cuda"])
+    except SpatialOnnxError as error:
+        return Finding(what, str(error), good=False, optional=True)
+    if not compiled:
+        found = "not compiled in: nvcc did not work when the op library was built"
+        return Finding(what, found, good=False, optional=True)
+    if not loads:
+        return Finding(what, "compiled in, nothing to run them on", good=False, optional=True)
+    return _op(what, Runtime("cuda"))
+
+
+def _op(what: str, runtime: Runtime) -> Finding:
     """Runs PatchCodes once, through ONNX Runtime."""
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
@@ -112,12 +128,14 @@ def _op() -> Finding:
     )
     opsets = [helper.make_opsetid("", 13), helper.make_opsetid(DOMAIN, VERSION)]
     try:
-        session = open_session(helper.make_model(graph, ir_version=8, opset_imports=opsets))
+        session = open_session(
+            helper.make_model(graph, ir_version=8, opset_imports=opsets), runtime
+        )
         (codes,) = session.run({"x": np.array([[[[0, 1], [2, 0]]]], np.float32)})
     except SpatialOnnxError as error:
-        return Finding("ops in ONNX Runtime", str(error), good=False)
+        return Finding(what, str(error), good=False)
     good = int(codes.reshape(())) == 0b1001
-    return Finding("ops in ONNX Runtime", "run" if good else "run wrongly: rebuild", good=good)
+    return Finding(what, "run" if good else "run wrongly: rebuild", good=good)
 
 
 def _data_set(name: str) -> Finding:

@@ -37,6 +37,8 @@ except (ImportError, AttributeError) as _error:
 _PROTOBUF_LIMIT = 2_000_000_000
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
+_BUILT_WITHOUT = "this onnxruntime is built without CUDA (install onnxruntime-gpu)"
+_NO_DRIVER = "no NVIDIA driver is installed"
 _CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "DEFAULT"}
 """float32 as the CPU computes it, by an algorithm that is not chosen by its time of the day."""
 _FATAL = 4
@@ -319,11 +321,11 @@ def cuda_unavailable() -> str:
     itself is tried with logging off.
     """
     if _CUDA not in ort.get_available_providers():
-        return "this onnxruntime is built without CUDA (install onnxruntime-gpu)"
+        return _BUILT_WITHOUT
     try:
         ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
     except OSError:
-        return "no NVIDIA driver is installed"
+        return _NO_DRIVER
     ort.set_default_logger_severity(_FATAL)
     try:
         probe = _probe_model().SerializeToString()
@@ -332,9 +334,15 @@ def cuda_unavailable() -> str:
         inner = ort.InferenceSession(probe, options, providers=[_CUDA])
         if _CUDA not in inner.get_providers():
             return "its libraries (CUDA, cuDNN) or the device are missing"
+        inner.run(None, {"x": np.zeros(1, np.float32)})
     except Exception as error:
         return str(error).partition("\n")[0]
     return ""
+
+
+def is_unexpected(reason: str) -> bool:
+    """Whether a machine that cannot run CUDA for this reason looks as if it could."""
+    return reason not in ("", _BUILT_WITHOUT, _NO_DRIVER)
 
 
 def _probe_model() -> onnx.ModelProto:

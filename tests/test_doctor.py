@@ -1,10 +1,17 @@
 """Doctor: what it finds, and what it calls broken."""
 
+import json
+import os
+import shutil
+import subprocess
+import sys
+
 import pytest
 
 from spatialonnx import doctor
 from spatialonnx.doctor import Finding, examine
 from spatialonnx.errors import LibraryError
+from spatialonnx.session import Runtime, open_session
 
 
 def found(findings, what):
@@ -74,3 +81,51 @@ def test_a_missing_data_set_is_optional(monkeypatch, tmp_path):
     finding = found(examine(), "data set imagenet")
     assert finding.state == "-"
     assert "imagenet" in finding.found.lower()
+
+
+def test_ops_on_cuda(monkeypatch):
+    """Compiled in or not, and run only where the provider loads."""
+    monkeypatch.setattr(doctor, "build_info", lambda: {"cuda": False})
+    assert "not compiled in" in found(examine(), "ops on CUDA").found
+    monkeypatch.setattr(doctor, "build_info", lambda: {"cuda": True})
+    monkeypatch.setattr(doctor, "cuda_unavailable", lambda: "no driver")
+    finding = found(examine(), "ops on CUDA")
+    assert finding.state == "-" and "nothing to run them on" in finding.found
+    monkeypatch.setattr(doctor, "cuda_unavailable", lambda: "")
+    asked = []
+
+    def on_cuda(proto, runtime):
+        asked.append(runtime.provider)
+        return open_session(proto, Runtime("cpu", 1))
+
+    monkeypatch.setattr(doctor, "open_session", on_cuda)
+    assert found(examine(), "ops on CUDA").found == "run"
+    assert asked == ["cpu", "cuda"]
+
+
+def test_half_a_cuda_is_one_line(tmp_path):
+    """A driver that is there and no more: ONNX Runtime's own words about it are not for users."""
+    compiler = shutil.which("cc")
+    assert compiler is not None
+    (tmp_path / "driver.c").write_text("int spatialonnx_driver;\n")
+    driver = tmp_path / "libcuda.so.1"
+    command = [compiler, "-shared", "-fPIC", "-o", str(driver), str(tmp_path / "driver.c")]
+    subprocess.run(command, check=True)
+    environment = os.environ | {"LD_LIBRARY_PATH": str(tmp_path)}
+    code = (
+        "import logging\n"
+        "from spatialonnx.cli.options import Common\n"
+        "logging.basicConfig(format='%(message)s')\n"
+        "print(Common().runtime().provider)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout == "cpu\n"
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("running on the CPU: its libraries (CUDA, cuDNN) or the device")
+    doctor = [sys.executable, "-m", "spatialonnx", "doctor", "--json"]
+    done = subprocess.run(doctor, capture_output=True, text=True, env=environment, check=True)
+    assert done.stderr == ""
+    findings = {f["what"]: f for f in json.loads(done.stdout)["findings"]}
+    assert not findings["provider CUDA"]["good"]

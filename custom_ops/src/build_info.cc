@@ -1,5 +1,8 @@
 // What this library was built from and for, as JSON: read by `spatialonnx doctor` and the tests.
+#include <algorithm>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "errors.h"
 #include "isa.h"
@@ -24,7 +27,9 @@ std::string build_info() {
   std::vector<std::string> ops;
   for (const OpDefinition* op : kOps) {
     const std::string provider = op->provider == nullptr ? "" : op->provider;
-    ops.push_back(op->name + (provider.empty() ? "" : "@" + provider));
+    std::string name = op->name + (provider.empty() ? "" : "@" + provider);
+    // An op may have a definition for each element type.
+    if (std::ranges::find(ops, name) == ops.end()) ops.push_back(std::move(name));
   }
   return std::string("{\"version\": \"") + SPATIALONNX_VERSION + "\", \"compiler\": \"" +
          SPATIALONNX_COMPILER + "\", \"instruction_sets\": " + quoted_list(compiled) +

@@ -147,18 +147,21 @@ class Common:
     def runtime(self) -> Runtime:
         """Provider and threads; says in one line where ``auto`` fell back to the CPU.
 
+        Where there is no sign of a GPU, only ``--verbose`` says it.
+
         Raises:
             UsageError: The provider is unknown.
             ProviderError: It was asked for and does not load.
         """
         from spatialonnx.errors import UsageError
-        from spatialonnx.session import Runtime, choose_provider
+        from spatialonnx.session import Runtime, choose_provider, is_unexpected
 
         if self.provider not in ("auto", "cpu", "cuda"):
             raise UsageError(f"--provider {self.provider}: use auto, cpu or cuda")
         provider, reason = choose_provider(self.provider)
         if reason:
-            logging.getLogger("spatialonnx").info("running on the CPU: %s", reason)
+            level = logging.WARNING if is_unexpected(reason) else logging.INFO
+            logging.getLogger("spatialonnx").log(level, "running on the CPU: %s", reason)
         return Runtime(provider, self.threads)
 
 

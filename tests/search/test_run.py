@@ -43,7 +43,7 @@ from spatialonnx.search.run import (
     search_masks,
 )
 from spatialonnx.search.settings import Settings
-from spatialonnx.session import open_session
+from spatialonnx.session import Runtime, open_session
 from spatialonnx.simulator import Outcome
 from spatialonnx.study import Record, Study
 
@@ -408,6 +408,7 @@ def test_what_decides_outcomes_is_in_the_key(tiny_files, tmp_path):
         replace(job, model=ModelFile(job.model.path, job.model.proto, "0" * 64)),
         replace(job, baseline=load_model(tiny_files.model)),
         replace(job, dataset=TensorDataset(job.dataset.name, x + 1, y)),
+        replace(job, runtime=Runtime("cuda", job.runtime.threads)),
     ]
     keys = {planned_key(other) for other in [job, *others]}
     assert len(keys) == 1 + len(others)

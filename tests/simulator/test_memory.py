@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,3 +47,49 @@ def test_used_memory_grows_with_an_array() -> None:
     array = np.ones(1 << 25)  # 256 MiB
     assert memory.used_memory() - before > array.nbytes // 2
     assert memory.peak_memory() >= memory.used_memory()
+
+
+class Driver:
+    """What is asked of the CUDA driver, which answers unless it is told to fail."""
+
+    def __init__(self, failing: str = "") -> None:
+        self.calls: list[str] = []
+        self._failing = failing
+
+    def __getattr__(self, name: str) -> Callable[..., int]:
+        def call(*arguments: Any) -> int:
+            self.calls.append(name)
+            if name == "cuMemGetInfo_v2":
+                arguments[0]._obj.value = 123
+            return 1 if name == self._failing else 0
+
+        return call
+
+
+def test_free_memory_of_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver()
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: driver)
+    assert memory.free_device_memory() == 123
+    assert driver.calls[-2:] == ["cuCtxPopCurrent_v2", "cuDevicePrimaryCtxRelease_v2"]
+
+
+@pytest.mark.parametrize(
+    "failing",
+    ["cuInit", "cuDeviceGet", "cuDevicePrimaryCtxRetain", "cuCtxPushCurrent_v2", "cuMemGetInfo_v2"],
+)
+def test_a_driver_that_does_not_tell(monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+    driver = Driver(failing)
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: driver)
+    assert memory.free_device_memory() == memory._GUESS
+    # What was taken is given back.
+    retained = driver.calls.count("cuDevicePrimaryCtxRetain")
+    retained -= failing == "cuDevicePrimaryCtxRetain"
+    assert driver.calls.count("cuDevicePrimaryCtxRelease_v2") == retained
+
+
+def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise OSError(name)
+
+    monkeypatch.setattr(memory.ctypes, "CDLL", missing)
+    assert memory.free_device_memory() == memory._GUESS

@@ -32,13 +32,13 @@ class HarnessError(Exception):
 
 def missing_tools() -> list[str]:
     """What of the build's tools is neither on the path nor in this environment."""
-    path = _environment()["PATH"]
+    path = tool_environment()["PATH"]
     return [tool for tool in ("cmake", "ninja") if shutil.which(tool, path=path) is None]
 
 
 def build_harness(build: Path, headers: Path = SOURCES) -> Path:
     """Builds the harness from some folder's kernels; returns the program."""
-    environment = _environment()
+    environment = tool_environment()
     commands = (
         [
             *("cmake", "-S", str(ROOT / "custom_ops"), "-B", str(build), "-G", "Ninja"),
@@ -52,7 +52,8 @@ def build_harness(build: Path, headers: Path = SOURCES) -> Path:
     return build / "cuda_harness"
 
 
-def _environment() -> dict[str, str]:
+def tool_environment() -> dict[str, str]:
+    """Where the build's tools are found, without what tests preload into this process."""
     environment = {k: v for k, v in os.environ.items() if k not in _LIBRARIES_OF_OTHERS}
     beside = str(Path(sys.executable).parent)
     environment["PATH"] = os.pathsep.join([environment.get("PATH", ""), beside])
@@ -100,7 +101,7 @@ def run_harness(program: Path, requests: list[Request], skip_barrier: str = "") 
         for array in request.arrays:
             data += np.ascontiguousarray(array).tobytes()
     command = [str(program), *(["--skip-barrier", skip_barrier] if skip_barrier else [])]
-    done = subprocess.run(command, input=bytes(data), capture_output=True, env=_environment())
+    done = subprocess.run(command, input=bytes(data), capture_output=True, env=tool_environment())
     if done.returncode:
         raise HarnessError(done.stderr.decode(errors="replace")[-4000:])
     answer, at = done.stdout, 0
