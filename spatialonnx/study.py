@@ -223,6 +223,27 @@ class Study:
         self._set_meta(verify_reads=str(times))
         return times
 
+    def set_choice(self, eps: Fraction, key: str, images: int) -> None:
+        """Notes what a search that came to its end chose.
+
+        Args:
+            eps: The largest allowed drop.
+            key: The plan's; empty = off everywhere.
+            images: Images of the split that chose it: those of search and select, the first ones.
+        """
+        self._set_meta(**{f"chosen {eps}": json.dumps({"plan": key, "images": images})})
+
+    def choice(self, eps: Fraction) -> tuple[str, int] | None:
+        """The plan that was chosen for a bound, and the images that chose it; None if unknown."""
+        text = self.meta().get(f"chosen {eps}")
+        if text is None:
+            return None
+        try:
+            value = json.loads(text)
+            return str(value["plan"]), int(value["images"])
+        except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
+            raise StudyError(f"{self.path} is damaged: start another study with --study") from None
+
     def set_scale(self, baseline: Fraction, conv_total: int) -> None:
         """Notes what drops and savings are relative to, for listings."""
         self._set_meta(baseline=str(baseline), conv_total=str(conv_total))
@@ -283,9 +304,13 @@ class Study:
 
     def add(self, key: str, plan: Plan, outcome: Outcome) -> None:
         """Records a finished trial; it replaces a rejection of the same plan."""
+        self.add_text(key, plan_to_text(plan), outcome)
+
+    def add_text(self, key: str, text: str, outcome: Outcome) -> None:
+        """Records a finished trial of something that is no plan of masks, described by a text."""
         row = (
             key,
-            plan_to_text(plan),
+            text,
             None if outcome.score is None else str(outcome.score),
             outcome.saved,
             outcome.kl,

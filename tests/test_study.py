@@ -428,3 +428,21 @@ def test_reading_a_closed_study_leaves_no_files(tmp_path):
         assert study.meta()["key"] == "k"
         assert [p.name for p in tmp_path.iterdir()] == [path.name]
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_what_was_chosen_is_kept_by_bound(tmp_path):
+    with Study(tmp_path / "a.study.db") as study:
+        assert study.choice(Fraction(1, 100)) is None
+        study.set_choice(Fraction(1, 100), "abc", 30)
+        study.set_choice(Fraction(1, 50), "", 40)
+        study.set_choice(Fraction(1, 100), "def", 50)
+    with Study(tmp_path / "a.study.db", readonly=True) as study:
+        assert study.choice(Fraction(1, 100)) == ("def", 50)
+        assert study.choice(Fraction(1, 50)) == ("", 40)
+    with sqlite3.connect(tmp_path / "a.study.db") as db:
+        db.execute("UPDATE meta SET value = '[]' WHERE key LIKE 'chosen %'")
+    with (
+        Study(tmp_path / "a.study.db", readonly=True) as study,
+        pytest.raises(StudyError, match="damaged"),
+    ):
+        study.choice(Fraction(1, 100))

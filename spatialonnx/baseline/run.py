@@ -3,24 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from spatialonnx.baseline.diagonal import Diagonal, measure_diagonals
-from spatialonnx.baseline.exact import Exact, measure_exact
+from spatialonnx.baseline.exact import Exact, measure_exact, measure_together
+from spatialonnx.baseline.kernels import Grid
 from spatialonnx.baseline.nonnegative import Candidates, find_candidates
+from spatialonnx.baseline.predictive import Predictive, search_guesses, study_key
+from spatialonnx.baseline.studies import Found, find_studies, measure_studies, missing_studies
 from spatialonnx.baseline.yardstick import Row, Setup, Yardstick
 from spatialonnx.errors import ModelError, UsageError
 from spatialonnx.insert import insert_predictors
+from spatialonnx.masks import SiteMask
 from spatialonnx.modelfile import ModelFile
-from spatialonnx.ops import find_predictors
+from spatialonnx.ops import find_predictors, read_plan
+from spatialonnx.patterns import PATCH_SIZES
 from spatialonnx.search.run import Watch
 from spatialonnx.session import Runtime
 
-DIAGONAL, EXACT = "diagonal", "snapea-exact"
-METHODS = (DIAGONAL, EXACT)
-_EARLY = (EXACT,)
+DIAGONAL, EXACT, PREDICTIVE = "diagonal", "snapea-exact", "snapea-predictive"
+STUDIES, BOTH = "studies", "both"
+METHODS = (DIAGONAL, EXACT, PREDICTIVE, STUDIES, BOTH)
+_EARLY = (EXACT, PREDICTIVE, BOTH)
 """Those that stop sums early."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What may be chosen about the methods.
+
+    Attributes:
+        patch_sizes: Of the diagonal pattern.
+        grid: What every kernel of SnaPEA predictive tries.
+        study: The journal of its search; None = beside the model.
+        studies: Studies of searches of masks, files or folders; none = those beside the model.
+        select_confidence: Of the upper limit that must hold on select; None = as on verify.
+    """
+
+    patch_sizes: tuple[int, ...] = PATCH_SIZES
+    grid: Grid = field(default_factory=Grid)
+    study: Path | None = None
+    studies: tuple[Path, ...] = ()
+    select_confidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -33,6 +59,9 @@ class Comparison:
         diagonals: The diagonal pattern's taxonomy, by patch size.
         candidates: The sites that SnaPEA may take; None where no method needs them.
         exact: SnaPEA exact, by site.
+        predictive: SnaPEA predictive, by site.
+        found: What searches of masks found.
+        missing: Rows that the table lacks, and why.
     """
 
     setup: Setup
@@ -40,6 +69,9 @@ class Comparison:
     diagonals: tuple[Diagonal, ...] = ()
     candidates: Candidates | None = None
     exact: Exact | None = None
+    predictive: Predictive | None = None
+    found: tuple[Found, ...] = ()
+    missing: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``baseline --json`` prints."""
@@ -55,12 +87,16 @@ class Comparison:
             "threads": setup.runtime.threads,
             "baseline": {"score": float(self.rows[0].measured.baseline)},
             "rows": [row.to_json() for row in self.rows],
+            "missing": list(self.missing),
             "diagonal": [diagonal.to_json() for diagonal in self.diagonals],
+            "studies": [found.to_json() for found in self.found],
         }
         if self.candidates is not None:
             value["snapea"] = self.candidates.to_json()
         if self.exact is not None:
             value["snapea_exact"] = self.exact.to_json()
+        if self.predictive is not None:
+            value["snapea_predictive"] = self.predictive.to_json()
         return value
 
 
@@ -80,26 +116,36 @@ def prepare_model(model: ModelFile, runtime: Runtime) -> ModelFile:
     return ModelFile(model.path, inserted.proto, model.sha256)
 
 
-def compare_systems(setup: Setup, methods: Sequence[str], watch: Watch | None = None) -> Comparison:
+def compare_systems(
+    setup: Setup,
+    methods: Sequence[str],
+    choices: Choices | None = None,
+    watch: Watch | None = None,
+) -> Comparison:
     """Measures systems on verify.
 
     Args:
         setup: What they have in common.
         methods: Names out of ``METHODS``.
+        choices: What may be chosen about them.
         watch: Who is told how far it got.
 
     Raises:
-        UsageError: A method is unknown.
+        UsageError: A method is unknown, or there is no plan to stop early below.
     """
     watch = watch or Watch()
+    choices = choices or Choices()
     check_methods(methods)
+    # Damaged or foreign studies are found out before anything is run.
+    paths = find_studies(choices.studies, setup.model.path) if STUDIES in methods else []
     watch.say("running the dense network")
     yardstick = Yardstick(setup)
     rows = [yardstick.measure_dense()]
+    missing: list[str] = []
     diagonals: list[Diagonal] = []
     if DIAGONAL in methods:
         watch.say("diagonal patterns")
-        diagonals = list(measure_diagonals(yardstick, progress=watch.samples))
+        diagonals = list(measure_diagonals(yardstick, choices.patch_sizes, watch.samples))
         rows += [diagonal.row for diagonal in diagonals]
     candidates: Candidates | None = None
     if set(methods) & set(_EARLY):
@@ -110,7 +156,62 @@ def compare_systems(setup: Setup, methods: Sequence[str], watch: Watch | None = 
         watch.say("SnaPEA exact")
         exact = measure_exact(yardstick, candidates, watch.samples)
         rows.append(exact.row)
-    return Comparison(setup, tuple(rows), tuple(diagonals), candidates, exact)
+    predictive: Predictive | None = None
+    if PREDICTIVE in methods and candidates is not None:
+        study = choices.study or default_study(setup, candidates, choices.grid)
+        predictive = search_guesses(
+            yardstick, candidates, choices.grid, study, watch, choices.select_confidence
+        )
+        rows.append(predictive.row)
+    found: list[Found] = []
+    if STUDIES in methods:
+        found, left_out = measure_studies(
+            yardstick, paths, watch, choices.select_confidence, strict=bool(choices.studies)
+        )
+        rows += [one.row for one in found]
+        missing += [f"{name}: no study of such a search" for name in missing_studies(found)]
+        missing += list(left_out.values())
+    if BOTH in methods and candidates is not None:
+        name, plan = _best_plan(setup, found)
+        if plan:
+            watch.say("prediction and SnaPEA exact together")
+            rows.append(measure_together(yardstick, candidates, plan, name, watch.samples))
+        else:
+            missing.append(f"both together: {name}")
+    return Comparison(
+        setup=setup,
+        rows=tuple(rows),
+        diagonals=tuple(diagonals),
+        candidates=candidates,
+        exact=exact,
+        predictive=predictive,
+        found=tuple(found),
+        missing=tuple(missing),
+    )
+
+
+def _best_plan(setup: Setup, found: Sequence[Found]) -> tuple[str, dict[str, SiteMask]]:
+    """The plan that saves most on select, and its name; else the plan that the model carries.
+
+    Where there is none, the name says why.
+    """
+    if found:
+        best = max(found, key=lambda one: one.select.saved_fraction)
+        if best.plan:
+            return best.row.method, best.plan
+        return "no search found a plan within the bound", {}
+    carried = {
+        site: mask for site, mask in read_plan(setup.model.proto).items() if not mask.is_full
+    }
+    return (setup.model.path.name if carried else "no plan of masks was found"), carried
+
+
+def default_study(setup: Setup, candidates: Candidates, grid: Grid) -> Path:
+    """Beside the model, named after what decides its trials."""
+    path = setup.model.path
+    stem = path.name.removesuffix(".onnx").removesuffix(".spatial").removesuffix(".masked")
+    key = study_key(setup, candidates, grid)
+    return path.with_name(f"{stem}.{PREDICTIVE}.{key[:8]}.study.db")
 
 
 def check_methods(methods: Sequence[str]) -> None:

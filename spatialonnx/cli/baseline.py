@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,6 +20,7 @@ from spatialonnx.cli.options import (
     Resize,
     SearchSamples,
     Seed,
+    SelectConfidence,
     SelectSamples,
     Std,
     VerifySamples,
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from spatialonnx.baseline.diagonal import Diagonal
-    from spatialonnx.baseline.exact import Exact
     from spatialonnx.baseline.nonnegative import Candidates
     from spatialonnx.baseline.run import Comparison
 
@@ -44,15 +45,55 @@ def baseline(
             "--method",
             help="What to measure; may be repeated. diagonal: probes on the diagonal of every "
             "p x p window (CAL 2019), p = 2, 3 and 4. snapea-exact: sums stop once they cannot "
-            "become positive any more (SnaPEA, ISCA 2018).",
+            "become positive any more (SnaPEA, ISCA 2018). snapea-predictive: kernels guess zeros "
+            "from a few MACs, chosen by SnaPEA's Algorithm 1. studies: what searches of masks "
+            "found. both: the best of these plans, its outputs stopping as in snapea-exact.",
             show_default="diagonal",
         ),
     ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every method in one table; the diagonal for p = 2, 3.")
+    ] = False,
     eps: Annotated[
         str, typer.Option("--eps", help="Largest allowed drop of the metric, as in search.")
     ] = "0.01",
     confidence: Confidence = None,
+    select_confidence: SelectConfidence = None,
     data: Data = None,
+    heads: Annotated[
+        str,
+        typer.Option(
+            "--heads",
+            help="snapea-predictive: shares of a kernel's MACs that are done before it guesses. "
+            "Every kernel tries every share with every one of --losses, alone, so a short list "
+            "keeps the search at minutes.",
+        ),
+    ] = "0.125",
+    losses: Annotated[
+        str,
+        typer.Option(
+            "--losses",
+            help="snapea-predictive: thresholds, as shares of a kernel's outputs above zero that "
+            "are guessed to be zero.",
+        ),
+    ] = "0.01,0.03,0.1",
+    studies: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--studies",
+            help="Studies of search, or folders of them; may be repeated. They must be of this "
+            "model, data and seed: verify has to be unseen by all.",
+            show_default="those beside the model",
+        ),
+    ] = None,
+    study: Annotated[
+        Path | None,
+        typer.Option(
+            "--study",
+            help="snapea-predictive: journal of its trials; the same command continues it.",
+            show_default="beside the model",
+        ),
+    ] = None,
     batch: Annotated[int, typer.Option("--batch", help="Images in a run.", min=1)] = 64,
     metric: Metric = "top1",
     original: Baseline = None,
@@ -71,9 +112,12 @@ def baseline(
     the search and select parts of the data; the table is measured on verify, which chose nothing.
     A system that misses the bound says so in the table; that is a result, not an error.
 
-    Example: spatialonnx baseline model.onnx --method diagonal --data fashion-mnist
+    snapea-predictive is a search: it takes minutes for a small network, hours for a large one.
+
+    Example: spatialonnx baseline --all model.spatial.onnx --eps 0.01 --data fashion-mnist
     """
-    from spatialonnx.baseline.run import compare_systems, prepare_model
+    from spatialonnx.baseline.kernels import Grid
+    from spatialonnx.baseline.run import METHODS, Choices, compare_systems, prepare_model
     from spatialonnx.baseline.yardstick import Setup
     from spatialonnx.certify import check_confidence
     from spatialonnx.cli.console import show
@@ -82,9 +126,14 @@ def baseline(
     from spatialonnx.errors import UsageError
     from spatialonnx.metrics import find_metric
     from spatialonnx.modelfile import load_model
+    from spatialonnx.patterns import PATCH_SIZES
     from spatialonnx.search.bounds import parse_bounds
 
+    if everything and method:
+        raise UsageError("give either --all or --method, not both")
     check_confidence(confidence)
+    check_confidence(select_confidence)
+    grid = Grid(parse_shares("--heads", heads), parse_shares("--losses", losses))
     bounds = parse_bounds(eps)
     if len(bounds) != 1:
         raise UsageError("--eps: give one bound")
@@ -103,9 +152,33 @@ def baseline(
         baseline=None if original is None else load_model(original),
         confidence=confidence,
     )
+    choices = Choices(
+        patch_sizes=(2, 3) if everything else PATCH_SIZES,
+        grid=grid,
+        study=study,
+        studies=tuple(studies or ()),
+        select_confidence=select_confidence,
+    )
+    methods = [*METHODS] if everything else method or ["diagonal"]
+    if studies and "studies" not in methods:
+        methods.append("studies")
     with watching(common) as watch:
-        result = compare_systems(setup, method or ["diagonal"], watch)
+        result = compare_systems(setup, methods, choices, watch)
     show(common, result.to_json(), result_lines(result))
+
+
+def parse_shares(option: str, text: str) -> tuple[float, ...]:
+    """Reads ``0.125,0.25``.
+
+    Raises:
+        UsageError: The text is no list of numbers.
+    """
+    from spatialonnx.errors import UsageError
+
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"{option} {text!r}: give shares such as 0.125,0.25") from None
 
 
 def result_lines(result: Comparison) -> list[str | Table]:
@@ -123,36 +196,40 @@ def result_lines(result: Comparison) -> list[str | Table]:
                 points(float(measured.drop)),
                 f"{100 * low:+.2f} to {100 * high:+.2f}",
                 "yes" if row.bound_met else "NO",
-                row.note,
             ]
         )
-    columns = ["system", "MACs saved", "drop", "95 % interval", "bound met", ""]
+    columns = ["system", "MACs saved", "drop", "95 % interval", "met"]
     setup = result.setup
     title = (
         f"{setup.model.path.name} on verify ({len(setup.split.verify)} samples), "
         f"bound {setup.bound}"
     )
     lines: list[str | Table] = [table(title, columns, rows)]
+    lines += [f"{row.method}: {row.note}" for row in result.rows if row.note]
+    lines += [f"missing: {text}" for text in result.missing]
     lines += [_taxonomy(diagonal) for diagonal in result.diagonals]
-    if result.exact is not None and result.candidates is not None:
-        lines.append(_early_sites(result.exact, result.candidates))
+    if result.candidates is not None and (result.exact or result.predictive):
+        lines.append(_early_sites(result, result.candidates))
     if result.candidates is not None:
         left_out = result.candidates.left_out.items()
         lines += [f"SnaPEA leaves site {site} out: {reason}" for site, reason in left_out]
     return lines
 
 
-def _early_sites(exact: Exact, candidates: Candidates) -> Table:
+def _early_sites(result: Comparison, candidates: Candidates) -> Table:
     from spatialonnx.cli.console import percent, table
     from spatialonnx.macs import fraction
 
-    proofs = {candidate.site: candidate.proof for candidate in candidates.taken}
-    rows = [
-        [site.site, percent(fraction(site.done, site.macs)), proofs[site.site]]
-        for site in exact.sites
-    ]
-    columns = ["site", "MACs done", "input >= 0 by"]
-    return table("SnaPEA exact: MACs done at each site", columns, rows)
+    done: dict[str, list[str]] = {candidate.site: [] for candidate in candidates.taken}
+    columns = ["site"]
+    for name, part in (("exact", result.exact), ("predictive", result.predictive)):
+        if part is None:
+            continue
+        columns.append(f"{name}: MACs done")
+        for site in part.sites:
+            done[site.site].append(percent(fraction(site.done, site.macs)))
+    rows = [[c.site, *done[c.site], c.proof] for c in candidates.taken]
+    return table("SnaPEA by site", [*columns, "input >= 0 by"], rows)
 
 
 def _taxonomy(diagonal: Diagonal) -> Table:

@@ -51,7 +51,7 @@ from spatialonnx.search.trials import BudgetSpent, Status, Trial, Trials
 from spatialonnx.session import Runtime, runtime_version
 from spatialonnx.simulator import SegmentSimulator, Simulator
 from spatialonnx.sites import find_sites
-from spatialonnx.study import Record, Study
+from spatialonnx.study import Record, Study, plan_key
 
 Walked = Mapping[Bound, frozenset[str]]
 """By bound, the keys of the plans that its own may be."""
@@ -457,6 +457,10 @@ def certify_bounds(
             job, bound, simulator, study, contenders, certifier, held_out, verified, watch
         )
         results.append(_write(job, result, path, study))
+        if walked is not None:
+            chose = len(job.split.search) + len(job.split.select)
+            key = plan_key(result.plan) if result.plan else ""
+            study.set_choice(bound.eps(simulator.baseline), key, chose)
     return results
 
 

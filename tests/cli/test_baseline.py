@@ -1,7 +1,7 @@
 """``baseline`` as a command."""
 
 import pytest
-from support.commands import fail, succeed, succeed_json
+from support.commands import fail, invoke, succeed, succeed_json
 
 
 def test_the_diagonal_for_a_person(tiny):
@@ -43,6 +43,10 @@ def test_quiet_says_nothing(tiny):
         (["--eps", "x"], "--eps 'x'"),
         (["--confidence", "2"], "--confidence 2"),
         (["missing.onnx"], "no model file missing.onnx"),
+        (["--all", "--method", "diagonal"], "either --all or --method"),
+        (["--heads", "x"], "--heads 'x': give shares"),
+        (["--losses", "2"], "--losses: give shares between 0 and 1"),
+        (["--studies", "missing.study.db"], "there is no such study"),
     ],
 )
 def test_wrong_usage_is_one_line(tiny, arguments, message):
@@ -59,3 +63,62 @@ def test_snapea_exact_for_a_person_and_a_program(tiny):
     assert value["rows"][1]["drop"] == 0 < value["rows"][1]["saved_fraction"] < 1
     assert len(value["snapea"]["taken"]) == len(value["snapea_exact"]["sites"]) == 2
     assert len(value["snapea"]["left_out"]) == 1
+
+
+QUICK = ("--heads", "0.25", "--losses", "0.1")
+
+
+def test_everything_in_one_table(tiny):
+    search = ("search", "model.spatial.onnx", "--data", tiny.spec, "--eps", "0.1")
+    for strategy in ("greedy", "joint"):  # whose bound may be missed: that is a row too
+        invoke(*search, "--strategy", strategy, "--patterns", "1001,1000", "--quiet")
+    arguments = ("baseline", "--all", "--eps", "0.1", "--data", tiny.spec, *QUICK)
+    value = succeed_json(*arguments, "model.spatial.onnx")
+    rows = {row["method"]: row for row in value["rows"]}
+    assert list(rows) == [
+        "dense",
+        "diagonal, p = 2",
+        "diagonal, p = 3",
+        "SnaPEA exact",
+        "SnaPEA predictive",
+        "uniform-layer",
+        "uniform-layer, joint",
+        list(rows)[-1],
+    ]
+    best = max(value["studies"], key=lambda s: s["select"]["saved_fraction"])["method"]
+    assert list(rows)[-1] == f"{best} + SnaPEA exact"
+    assert {row["samples"] for row in value["rows"]} == {96}
+    assert len({row["conv_total"] for row in value["rows"]}) == 1
+    assert rows[list(rows)[-1]]["saved"] > rows[best]["saved"] > 0
+    assert [text.partition(":")[0] for text in value["missing"]] == [
+        "uniform-filter",
+        "uniform-patch",
+        "max-granularity",
+    ]
+    # The same command continues the study of SnaPEA and finds the same.
+    assert succeed_json(*arguments, "model.spatial.onnx")["rows"] == value["rows"]
+    text = succeed(*arguments, "model.spatial.onnx").stdout
+    for word in ("dense", "SnaPEA predictive", "uniform-layer", "missing: max-granularity"):
+        assert word in text
+
+
+def test_both_take_the_plan_that_a_model_carries(tiny):
+    succeed("insert", "model.onnx", "--pattern", "1001")
+    value = succeed_json("baseline", "model.masked.onnx", "--method", "both", "--data", tiny.spec)
+    assert [row["method"] for row in value["rows"]] == [
+        "dense",
+        "model.masked.onnx + SnaPEA exact",
+    ]
+    value = succeed_json("baseline", "model.spatial.onnx", "--method", "both", "--data", tiny.spec)
+    assert [row["method"] for row in value["rows"]] == ["dense"]
+    assert value["missing"] == ["both together: no plan of masks was found"]
+
+
+def test_the_study_of_snapea_is_beside_the_model_or_where_it_is_wanted(tiny):
+    arguments = ("baseline", "model.spatial.onnx", "--method", "snapea-predictive", *QUICK)
+    value = succeed_json(*arguments, "--data", tiny.spec, "--eps", "0.1")
+    name = value["snapea_predictive"]["study"]
+    assert name.startswith("model.snapea-predictive.") and name.endswith(".study.db")
+    assert value["snapea_predictive"]["verify_reads"] == 1
+    succeed(*arguments, "--data", tiny.spec, "--study", "own.db", "--quiet")
+    assert (tiny.model.parent / "own.db").exists()

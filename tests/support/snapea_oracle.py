@@ -51,7 +51,7 @@ def order_taps(weights: Float, head: int) -> tuple[list[int], int]:
     first = []
     for group in range(head):
         members = ascending[group * taps // head : (group + 1) * taps // head]
-        first.append(max(members, key=lambda i: (abs(float(flat[i])), -ascending.index(i))))
+        first.append(max(members[0], members[-1], key=lambda i: abs(float(flat[i]))))
     positive = [i for i in range(taps) if i not in first and flat[i] > 0]
     rest = [i for i in range(taps) if i not in first and not flat[i] > 0]
     return [*first, *positive, *rest], head + len(positive)

@@ -1,0 +1,194 @@
+"""One site by itself: its Conv as a SnapeaConv node, run from stored inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from spatialonnx.baseline.snapea_graph import Guess
+from spatialonnx.evaluate import Network
+from spatialonnx.fuse import dense_form, make_fused_site
+from spatialonnx.graphindex import GraphIndex
+from spatialonnx.masks import full_mask
+from spatialonnx.ops import DOMAIN, SNAPEA, VERSION
+from spatialonnx.session import Runtime, open_session
+from spatialonnx.shapes import infer_shapes
+from spatialonnx.sites import match_chains
+
+_IR, _OPSET = 8, 17
+_CONV_ATTRIBUTES = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
+
+
+class SiteOp:
+    """Runs one site from its Conv's input, and from what its residual Add adds."""
+
+    def __init__(self, proto: onnx.ModelProto, site: str, runtime: Runtime) -> None:
+        """Opens the sessions.
+
+        Args:
+            proto: A model with SpatialPredict nodes.
+            site: Which.
+            runtime: Provider and threads.
+        """
+        index = GraphIndex(proto)
+        chains, _ = match_chains(index, infer_shapes(proto))
+        chain = next(c for c in chains if c.predictor is not None and c.name == site)
+        fused = make_fused_site(index, chain, full_mask(2))
+        self.site = site
+        self.reads = tuple(name for name in (chain.conv.input[0], chain.residual) if name)
+        self._residual = bool(chain.residual)
+        weight, _, self._bias = (numpy_helper.to_array(t) for t in fused.constants)
+        self.weight: NDArray[np.float32] = np.asarray(weight, np.float32)
+        self._early = open_session(
+            _early_model(fused.node, self.weight, self._bias, self._residual), runtime
+        )
+        self._sums = open_session(_sums_model(fused.node, self._bias, self._residual), runtime)
+
+    @property
+    def kernels(self) -> int:
+        """Number of kernels, C."""
+        return len(self.weight)
+
+    @property
+    def taps(self) -> int:
+        """MACs of one output."""
+        return int(self.weight[0].size)
+
+    def run(
+        self, inputs: Mapping[str, NDArray[np.float32]], guess: Guess | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Runs the site.
+
+        Args:
+            inputs: By tensor name, those of ``reads``.
+            guess: How its kernels guess; None = exact.
+
+        Returns:
+            Its ofmap [n, C, H, W] and the MACs done, [n, C].
+        """
+        chosen = guess or Guess(
+            np.zeros(self.kernels, np.int64), np.zeros(self.kernels, np.float32)
+        )
+        feeds = self._feeds(inputs)
+        feeds |= {"heads": chosen.heads, "threshold": chosen.threshold}
+        y, macs = self._early.run(feeds, ["Y", "macs"])
+        return y, macs
+
+    def head_sums(
+        self, inputs: Mapping[str, NDArray[np.float32]], heads: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """The sums behind every kernel's head, [n, C, H, W]."""
+        flat = self.weight.reshape(self.kernels, -1)
+        head = np.stack([find_head(w, int(n)) for w, n in zip(flat, heads, strict=True)])
+        feeds = self._feeds(inputs)
+        feeds["W"] = np.where(head, flat, np.float32(0)).reshape(self.weight.shape)
+        sums: NDArray[np.float32] = self._sums.run(feeds, ["sums"])[0]
+        return sums
+
+    def _feeds(self, inputs: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[Any]]:
+        feeds: dict[str, NDArray[Any]] = {"X": inputs[self.reads[0]]}
+        if self._residual:
+            feeds["residual"] = inputs[self.reads[1]]
+        return feeds
+
+
+class SiteInputs:
+    """What a site reads in the dense network."""
+
+    def __init__(self, proto: onnx.ModelProto, reads: Sequence[str], runtime: Runtime) -> None:
+        """Opens a session of the dense network whose outputs are these tensors too.
+
+        Args:
+            proto: A model with SpatialPredict nodes.
+            reads: Names of tensors; the image may be among them.
+            runtime: Provider and threads.
+        """
+        dense = dense_form(proto)
+        made = {name for node in dense.graph.node for name in node.output}
+        known = {value.name for value in dense.graph.output}
+        for name in dict.fromkeys(reads):
+            if name in made and name not in known:
+                dense.graph.output.append(
+                    helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * 4)
+                )
+        self._reads = reads
+        self._network = Network(dense, runtime)
+
+    def of(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """The tensors for some images."""
+        outputs = self._network.run(images, {})
+        outputs.setdefault(self._network.image_input, images)
+        return {name: outputs[name] for name in self._reads}
+
+
+def find_head(weights: NDArray[np.float32], head: int) -> NDArray[np.bool_]:
+    """Which weights of a kernel SnaPEA takes first: the largest magnitude of every group.
+
+    Args:
+        weights: Of one kernel, [K].
+        head: Number of groups.
+
+    Returns:
+        bool [K].
+    """
+    taps = len(weights)
+    ascending = np.argsort(weights, kind="stable")
+    cuts = np.arange(head + 1) * taps // max(head, 1)
+    low, high = ascending[cuts[:-1]], ascending[cuts[1:] - 1]
+    chosen = np.zeros(taps, np.bool_)
+    chosen[np.where(np.abs(weights[low]) >= np.abs(weights[high]), low, high)] = head > 0
+    return chosen
+
+
+def _early_model(
+    site: NodeProto, weight: NDArray[np.float32], bias: NDArray[Any], residual: bool
+) -> onnx.ModelProto:
+    node = helper.make_node(
+        SNAPEA,
+        ["X", "W", "B", "residual" if residual else "", "heads", "threshold"],
+        ["Y", "macs"],
+        site.name,
+        domain=DOMAIN,
+    )
+    node.attribute.extend(a for a in site.attribute if a.name != "patch_size")
+    inputs = {"heads": (TensorProto.INT64, 1), "threshold": (TensorProto.FLOAT, 1)}
+    outputs = {"Y": (TensorProto.FLOAT, 4), "macs": (TensorProto.INT64, 2)}
+    return _model([node], {"W": weight, "B": bias}, inputs, outputs, residual)
+
+
+def _sums_model(site: NodeProto, bias: NDArray[Any], residual: bool) -> onnx.ModelProto:
+    conv = helper.make_node("Conv", ["X", "W", "B"], ["conv" if residual else "sums"])
+    conv.attribute.extend(a for a in site.attribute if a.name in _CONV_ATTRIBUTES)
+    nodes = [conv]
+    if residual:
+        nodes.append(helper.make_node("Add", ["conv", "residual"], ["sums"]))
+    inputs, outputs = {"W": (TensorProto.FLOAT, 4)}, {"sums": (TensorProto.FLOAT, 4)}
+    return _model(nodes, {"B": bias}, inputs, outputs, residual)
+
+
+def _model(
+    nodes: list[NodeProto],
+    weights: dict[str, NDArray[Any]],
+    inputs: Mapping[str, tuple[int, int]],
+    outputs: Mapping[str, tuple[int, int]],
+    residual: bool,
+) -> onnx.ModelProto:
+    """A graph of nodes that takes X and the residual besides ``inputs``: types and ranks."""
+    fed: dict[str, tuple[int, int]] = {"X": (TensorProto.FLOAT, 4)}
+    if residual:
+        fed["residual"] = (TensorProto.FLOAT, 4)
+    fed.update(inputs)
+    graph = helper.make_graph(
+        nodes,
+        "site",
+        [helper.make_tensor_value_info(n, t, [None] * r) for n, (t, r) in fed.items()],
+        [helper.make_tensor_value_info(n, t, [None] * r) for n, (t, r) in outputs.items()],
+        [numpy_helper.from_array(np.asarray(a, np.float32), n) for n, a in weights.items()],
+    )
+    opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(DOMAIN, VERSION)]
+    return helper.make_model(graph, ir_version=_IR, opset_imports=opsets)

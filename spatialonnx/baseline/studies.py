@@ -1,0 +1,250 @@
+"""What searches of masks found, as rows beside the systems they are compared with.
+
+A study says which plan its search chose. Where it does not say so for this bound, the plan is chosen
+here as a greedy search does it: of the trials of the last pass within the bound, the first, by MACs
+saved, that holds on select.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from spatialonnx.baseline.yardstick import Row, Setup, Yardstick
+from spatialonnx.certify import Measured
+from spatialonnx.errors import StudyError
+from spatialonnx.files import sha256_bytes
+from spatialonnx.macs import fraction
+from spatialonnx.masks import SiteMask, check_mask_shape
+from spatialonnx.search.exhaustive import EXHAUSTIVE
+from spatialonnx.search.greedy import LAYER
+from spatialonnx.search.modes import MODES
+from spatialonnx.search.run import Watch
+from spatialonnx.study import Study
+
+JOINT = "joint"
+_LAST_PASSES = {"greedy": (LAYER,), EXHAUSTIVE: (EXHAUSTIVE,), JOINT: ()}
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The plan that a search's study gives, measured on verify.
+
+    Attributes:
+        row: Its line of the table.
+        mode: Of the search.
+        strategy: Of the search.
+        path: The study.
+        plan: Masks by site.
+        search: Saved fraction and drop on the search's own samples.
+        select: The plan on select.
+        looked_at: Plans that were looked at on select.
+        trials: Trials in the study.
+    """
+
+    row: Row
+    mode: str
+    strategy: str
+    path: Path
+    plan: dict[str, SiteMask]
+    search: tuple[float, float]
+    select: Measured
+    looked_at: int
+    trials: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that ``baseline --json`` prints for a study."""
+        return {
+            "method": self.row.method,
+            "mode": self.mode,
+            "strategy": self.strategy,
+            "study": str(self.path),
+            "trials": self.trials,
+            "search": {"saved_fraction": self.search[0], "drop": self.search[1]},
+            "select": {**self.select.to_json(), "looked_at": self.looked_at},
+        }
+
+
+def find_studies(given: Sequence[Path], model: Path) -> list[Path]:
+    """The study files that are meant.
+
+    Args:
+        given: Files, and folders that hold some; none = those of searches beside the model.
+        model: The model file.
+
+    Raises:
+        StudyError: A file is missing, or a folder holds none.
+    """
+    paths: list[Path] = []
+    for path in given:
+        if path.is_dir():
+            inside = sorted(p for p in path.glob("*.study.db") if _is_search(p))
+            if not inside:
+                raise StudyError(f"--studies {path}: the folder holds no study of a search")
+            paths += inside
+        elif path.is_file():
+            paths.append(path)
+        else:
+            raise StudyError(f"--studies {path}: there is no such study")
+    if not given:
+        paths = sorted(p for p in model.parent.glob("*.study.db") if _is_search(p))
+    return list(dict.fromkeys(paths))
+
+
+def _is_search(path: Path) -> bool:
+    """Whether a file is the study of a search of masks."""
+    try:
+        with Study(path, readonly=True) as study:
+            return str(study.about().get("mode")) in MODES
+    except StudyError:
+        return False
+
+
+def measure_studies(
+    yardstick: Yardstick,
+    paths: Sequence[Path],
+    watch: Watch,
+    select_confidence: float | None = None,
+    *,
+    strict: bool = True,
+) -> tuple[list[Found], dict[str, str]]:
+    """Chooses a plan out of every study and measures it on verify.
+
+    Args:
+        yardstick: Holds the network and the samples.
+        paths: The studies.
+        watch: Who is told how far it got.
+        select_confidence: Of the upper limit on select; None = as on verify.
+        strict: Whether a study that cannot be used is an error; else it is left out.
+
+    Returns:
+        What was found, in the order of the modes, and why the other studies were left out.
+
+    Raises:
+        StudyError: A study is damaged, unfinished, or of another model, data or split.
+    """
+    found: list[Found] = []
+    left_out: dict[str, str] = {}
+    for path in paths:
+        try:
+            watch.say(f"study {path.name}")
+            found.append(_measure_study(yardstick, path, watch, select_confidence))
+        except StudyError as error:
+            if strict:
+                raise
+            left_out[str(path)] = str(error)
+    modes, strategies = list(MODES), list(_LAST_PASSES)
+    found.sort(key=lambda f: (strategies.index(f.strategy), modes.index(f.mode)))
+    return found, left_out
+
+
+def missing_studies(found: Sequence[Found]) -> list[str]:
+    """The searches that the table should have and no study was found for."""
+    known = {(f.mode, f.strategy) for f in found}
+    missing = [mode for mode in MODES if (mode, "greedy") not in known]
+    return missing if any(f.strategy == JOINT for f in found) else [*missing, JOINT]
+
+
+def _measure_study(
+    yardstick: Yardstick, path: Path, watch: Watch, select_confidence: float | None
+) -> Found:
+    setup = yardstick.setup
+    with Study(path, readonly=True) as study:
+        about = study.about()
+        _check_study(setup, path, about)
+        mode, strategy = str(about["mode"]), str(about["strategy"])
+        contenders = _contenders(setup, study, strategy)
+        looked_at = 0
+        for key in contenders:
+            plan = study.plan(key) if key else {}
+            _check_plan(yardstick, plan, path)
+            looked_at += bool(key)
+            select = yardstick.certifier.measure(
+                plan, setup.select, watch.samples, confidence=select_confidence
+            )
+            if len(contenders) == 1 or select.holds(setup.bound.eps(select.baseline)):
+                break
+        return Found(
+            row=yardstick.measure_plan(
+                mode if strategy == "greedy" else f"{mode}, {strategy}", plan, watch.samples
+            ),
+            mode=mode,
+            strategy=strategy,
+            path=path,
+            plan=plan,
+            search=_on_search(study, key),
+            select=select,
+            looked_at=looked_at,
+            trials=study.count(),
+        )
+
+
+def _contenders(setup: Setup, study: Study, strategy: str) -> list[str]:
+    """Keys of the plans to look at: the one that the search chose, or its best ones in order.
+
+    The last one is off everywhere (an empty key) where the search did not say what it chose.
+    """
+    baseline, _ = study.scale()
+    eps = setup.bound.eps(baseline)
+    if (chosen := study.choice(eps)) is not None:
+        key, images = chosen
+        if images > len(setup.split.search) + len(setup.split.select):
+            raise StudyError(
+                f"{study.path}: {images} images chose its plan, some of them of verify here: give "
+                "--search-samples and --select-samples as large as its search had"
+            )
+        return [key]
+    records = [r for name in _LAST_PASSES[strategy] for r in study.records(name)]
+    if not records or strategy == JOINT:
+        raise StudyError(
+            f"{study.path} does not say what it chose for {setup.bound}: run the same search with "
+            "this --eps to its end, it continues"
+        )
+    found: dict[str, tuple[int, Fraction]] = {}
+    for record in records:
+        score, saved = record.outcome.score, record.outcome.saved
+        if score is not None and saved and baseline - score <= eps:
+            found.setdefault(record.plan_key, (-saved, baseline - score))
+    return [*sorted(found, key=lambda key: found[key]), ""]
+
+
+def _on_search(study: Study, key: str) -> tuple[float, float]:
+    """Saved fraction and drop of a plan on the search's own samples."""
+    baseline, total = study.scale()
+    outcome = study.find(key) if key else None
+    if outcome is None or outcome.score is None or outcome.saved is None:
+        return 0.0, 0.0
+    return fraction(outcome.saved, total), float(baseline - outcome.score)
+
+
+def _check_study(setup: Setup, path: Path, about: dict[str, Any]) -> None:
+    """Makes sure that a study's trials say something about this model, and never saw verify."""
+    mode, strategy = str(about.get("mode")), str(about.get("strategy"))
+    if mode not in MODES or strategy not in _LAST_PASSES:
+        raise StudyError(f"{path} is no study of a search of masks: leave it out of --studies")
+    if about.get("model") != setup.model.sha256:
+        raise StudyError(
+            f"{path} is the study of another model file: compare with the model.spatial.onnx that "
+            "it searched"
+        )
+    if about.get("data fingerprint") != setup.dataset.fingerprint():
+        raise StudyError(f"{path} was searched on other data: give the same --data")
+    search = setup.split.search
+    # The study keeps a hash of its samples alone; a smaller search had the first of ours.
+    sizes = range(len(search), 0, -1)
+    if all(about.get("samples") != sha256_bytes(search[:n].tobytes()) for n in sizes):
+        raise StudyError(
+            f"{path} was searched on images that are not among the {len(search)} search images "
+            "here: give the same --seed, and --search-samples as large as its search had"
+        )
+
+
+def _check_plan(yardstick: Yardstick, plan: dict[str, SiteMask], path: Path) -> None:
+    sites = {site.name: site for site in yardstick.sites}
+    for name, mask in plan.items():
+        if name not in sites:
+            raise StudyError(f"{path} holds a plan for site {name}, which the model does not have")
+        check_mask_shape(mask, sites[name].shape, name)

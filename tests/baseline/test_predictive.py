@@ -1,0 +1,229 @@
+"""SnaPEA's Algorithm 1: trials against whole runs, the passes' rules, and continuing a study."""
+
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from support.comparing import make_setup
+
+from spatialonnx.baseline import predictive
+from spatialonnx.baseline.kernels import Grid, SiteProfile, profile_site
+from spatialonnx.baseline.nonnegative import find_candidates
+from spatialonnx.baseline.predictive import LayerOption, next_layer, search_guesses
+from spatialonnx.baseline.site_op import SiteInputs, SiteOp
+from spatialonnx.baseline.snapea_graph import Guess, run_early, snapea_model
+from spatialonnx.baseline.suffix import Suffix
+from spatialonnx.baseline.yardstick import Yardstick
+from spatialonnx.errors import StudyError, UsageError
+from spatialonnx.metrics import TOP1, Metric
+from spatialonnx.search.run import Watch
+from spatialonnx.study import Study
+
+GRID = Grid((0.125, 0.25), (0.05, 0.3))
+
+
+def whole_run(setup, site, guess):
+    """The whole network with one site that guesses: right search samples, and its MACs."""
+    proto = snapea_model(setup.model.proto, [site], guesses={site: guess})
+    run = run_early(proto, [site], setup.search, setup.runtime, setup.batch)
+    return int(TOP1.right(run.outputs, setup.search.labels).sum()), run.done[site]
+
+
+def test_every_kernel_alone_gives_what_the_whole_network_gives(tiny):
+    setup = make_setup(tiny)
+    names = find_candidates(setup).names
+    dense = Yardstick(setup).certifier.run_dense(setup.search)
+    suffix = Suffix(setup, setup.search, dense.outputs)
+    changed = 0
+    for name in names:
+        op = SiteOp(setup.model.proto, name, setup.runtime)
+        inputs = SiteInputs(setup.model.proto, op.reads, setup.runtime)
+        profile = profile_site(suffix, op, inputs, GRID)
+        assert profile.macs.shape == (4, op.kernels)
+        assert SiteProfile.from_text(profile.to_text()).guess([0] * op.kernels).threshold.tolist()
+        for t in range(4):
+            for kernel in range(op.kernels):
+                choice = [-1] * op.kernels
+                choice[kernel] = t
+                right, done = whole_run(setup, name, profile.guess(choice))
+                assert right == profile.right[t, kernel]
+                changed += right != round(dense.score * len(setup.search))
+                others = profile.exact.sum() - profile.exact[kernel]
+                assert done == profile.macs[t, kernel] + others
+    assert changed > 5  # the tiny network is sensitive enough for this to mean something
+
+
+def test_thresholds_lose_the_share_that_was_asked_for(tiny):
+    setup = make_setup(tiny)
+    name = find_candidates(setup).names[0]
+    dense = Yardstick(setup).certifier.run_dense(setup.search)
+    suffix = Suffix(setup, setup.search, dense.outputs)
+    op = SiteOp(setup.model.proto, name, setup.runtime)
+    inputs = SiteInputs(setup.model.proto, op.reads, setup.runtime)
+    for t, (_, loss) in enumerate(GRID.pairs):
+        profile = profile_site(suffix, op, inputs, GRID)
+        guess = profile.guess([t] * op.kernels)
+        lost = fires = 0
+        for block in suffix.in_front_of(name):
+            y, _ = op.run(inputs.of(block.images), guess)
+            fires += (block.ofmap > 0).sum()
+            lost += ((y == 0) & (block.ofmap > 0)).sum()
+        assert lost / fires == pytest.approx(loss, abs=0.02)
+
+
+def make_profile():
+    return SiteProfile(
+        heads=np.array([[1], [2], [3], [4]]),
+        threshold=np.zeros((4, 1), np.float32),
+        macs=np.array([[50], [40], [40], [95]]),
+        right=np.array([[99], [97], [98], [100]]),
+        exact=np.array([90]),
+    )
+
+
+def test_candidates_are_ranked_by_macs_within_the_bound_and_exact_is_last():
+    profile = make_profile()
+    assert profile.rank(0, 100, Fraction(3, 100), 100) == [2, 1, 0, -1]
+    assert profile.rank(0, 100, Fraction(2, 100), 100) == [2, 0, -1]
+    assert profile.rank(0, 100, Fraction(0), 100) == [-1]
+
+
+def test_a_choice_is_what_the_op_takes():
+    profile = make_profile()
+    assert profile.guess([2]).heads.tolist() == [3]
+    assert profile.guess([-1]).heads.tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"heads": [[1]], "threshold": [[0]], "macs": [1]}']
+)
+def test_a_damaged_profile_is_a_known_error(text):
+    with pytest.raises(StudyError, match="damaged"):
+        SiteProfile.from_text(text)
+
+
+def test_the_step_is_the_most_right_samples_for_the_macs_given_up():
+    def layer(*pairs):
+        return [LayerOption((), macs, right) for macs, right in pairs]
+
+    layers = [layer((10, 90), (20, 95)), layer((10, 90), (12, 92)), layer((10, 95), (90, 99))]
+    assert next_layer(layers, [0, 0, 0]) == 1  # 5/10, 2/2, 4/80
+    assert next_layer(layers, [0, 1, 0]) == 0
+    assert next_layer(layers, [1, 1, 0]) == 2
+    assert next_layer(layers, [1, 1, 1]) is None
+    assert next_layer([layer((1, 1), (2, 1)), layer((1, 1), (2, 1))], [0, 0]) == 1
+
+
+def search(setup, folder, watch=None, **changes):
+    grid = changes.pop("grid", GRID)
+    yardstick = Yardstick(setup)
+    return search_guesses(
+        yardstick, find_candidates(setup), grid, folder / "guesses.study.db", watch, **changes
+    )
+
+
+@pytest.mark.parametrize("eps", ["0.2", "0.05", "0"])
+def test_the_walk_ends_at_the_first_configuration_that_holds(tiny, tmp_path, eps):
+    setup = make_setup(tiny, eps)
+    result = search(setup, tmp_path)
+    eps = setup.bound.value
+    assert result.search.drop <= eps and result.select.drop <= eps
+    assert result.row.measured.samples == len(setup.split.verify)
+    assert result.row.bound_met == (result.row.measured.drop <= eps)
+    with Study(result.study, readonly=True) as study:
+        names = find_candidates(setup).names
+        walk = [record.outcome for record in study.records("global")]
+        assert {record.target for record in study.records("local")} <= set(names)
+        baseline, _ = study.scale()
+    assert result.verify_reads == 1
+    if result.looked_at == 1 and result.guessing:
+        assert all(baseline - outcome.score > eps for outcome in walk[:-1])
+    saved = [outcome.saved for outcome in walk]
+    assert saved == sorted(saved, reverse=True)
+    assert result.row.measured.saved == sum(site.macs - site.done for site in result.sites)
+
+
+def test_a_local_trial_gives_what_the_whole_network_gives(tiny, tmp_path):
+    setup = make_setup(tiny, "0.2")
+    result = search(setup, tmp_path)
+    names = find_candidates(setup).names
+    with Study(result.study, readonly=True) as study:
+        for name in names:
+            profile = SiteProfile.from_text(study.meta()[f"kernels {name}"])
+            dense = round(study.scale()[0] * len(setup.search))
+            ranks = [
+                profile.rank(k, dense, setup.bound.value, len(setup.search))
+                for k in range(len(profile.exact))
+            ]
+            for record in study.records("local"):
+                if record.target != name:
+                    continue
+                t = int(record.option) - 1
+                guess = profile.guess([r[min(t, len(r) - 1)] for r in ranks])
+                right, done = whole_run(setup, name, guess)
+                assert record.outcome.score == Fraction(right, len(setup.search))
+                site = next(s for s in Yardstick(setup).sites if s.name == name)
+                total = int(np.prod(site.shape)) * site.macs_per_output * len(setup.search)
+                assert record.outcome.saved == total - done
+
+
+def test_a_study_continues_where_it_was_stopped(tiny, tmp_path, monkeypatch):
+    setup = make_setup(tiny)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    once = search(setup, tmp_path / "a")
+    runs = []
+    original = predictive.profile_site
+    monkeypatch.setattr(
+        predictive, "profile_site", lambda *a: runs.append(a[1].site) or original(*a)
+    )
+    stops = [3, 9, 14]
+
+    def stop(status):
+        stops[0] -= 1
+        if stops[0] == 0:
+            stops.pop(0)
+            raise KeyboardInterrupt
+
+    while len(stops) > 1:
+        with pytest.raises(KeyboardInterrupt):
+            search(setup, tmp_path / "b", Watch(trial=stop))
+    again = search(setup, tmp_path / "b")
+    assert replace(again, study=once.study) == once
+    assert runs and len(runs) <= 2 + len(set(runs))
+    runs.clear()
+    told = []
+    more = search(setup, tmp_path / "b", Watch(stage=told.append))
+    assert not runs
+    assert more.verify_reads == 2
+    assert any(text.startswith("continuing guesses.study.db") for text in told)
+
+
+def test_a_study_of_other_candidates_is_refused(tiny, tmp_path):
+    setup = make_setup(tiny)
+    search(setup, tmp_path)
+    with pytest.raises(StudyError, match=r"another search \(other losses"):
+        search(setup, tmp_path, grid=Grid(GRID.heads, (0.5,)))
+
+
+def test_a_metric_that_does_not_count_is_refused(tiny, tmp_path):
+    metric = Metric("own", lambda outputs, labels: 1.0)
+    with pytest.raises(UsageError, match="counts right samples"):
+        search(make_setup(tiny, metric=metric), tmp_path)
+
+
+@pytest.mark.parametrize("shares", [(), (0.0,), (1.0,), (-1.0, 0.5)])
+def test_shares_lie_between_0_and_1(shares):
+    with pytest.raises(UsageError, match="--losses"):
+        Grid(losses=shares)
+    with pytest.raises(UsageError, match="--heads"):
+        Grid(heads=shares)
+
+
+def test_guesses_have_one_key_whatever_the_order_and_exact_sites():
+    on = Guess(np.array([1, 0]), np.array([0.5, 0], np.float32))
+    off = Guess(np.array([0, 0]), np.array([0, 0], np.float32))
+    key = predictive.guesses_key({"a": on, "b": off})
+    assert key == predictive.guesses_key({"b": off, "a": on}) == predictive.guesses_key({"a": on})
+    assert key != predictive.guesses_key({"b": on})
