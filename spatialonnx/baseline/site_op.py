@@ -44,10 +44,10 @@ class SiteOp:
         self._residual = bool(chain.residual)
         weight, _, self._bias = (numpy_helper.to_array(t) for t in fused.constants)
         self.weight: NDArray[np.float32] = np.asarray(weight, np.float32)
-        self._early = open_session(
-            _early_model(fused.node, self.weight, self._bias, self._residual), runtime
-        )
-        self._sums = open_session(_sums_model(fused.node, self._bias, self._residual), runtime)
+        early = _early_model(fused.node, self.weight, self._bias, self._residual)
+        sums = _sums_model(fused.node, self._bias, self._residual)
+        self._early = open_session(early, runtime, taking_turns=True)
+        self._sums = open_session(sums, runtime, taking_turns=True)
 
     @property
     def kernels(self) -> int:

@@ -1,8 +1,8 @@
 """What searches of masks found, as rows beside the systems they are compared with.
 
-A study says which plan its search chose. Where it does not say so for this bound, the plan is chosen
-here as a greedy search does it: of the trials of the last pass within the bound, the first, by MACs
-saved, that holds on select.
+A study says which plan its search chose. Where it does not say so for this bound, the plan is
+chosen here as a greedy search does it: of the trials of the last pass within the bound, the first,
+by MACs saved, that holds on select.
 """
 
 from __future__ import annotations
