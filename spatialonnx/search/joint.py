@@ -29,7 +29,7 @@ from spatialonnx.search.damage import (
     rising,
 )
 from spatialonnx.search.levels import Level, find_levels
-from spatialonnx.search.margin import HeldOut, scale_damage
+from spatialonnx.search.margin import HeldOut
 from spatialonnx.search.modes import Groups, Mode
 from spatialonnx.search.targets import Layout
 from spatialonnx.search.trials import Candidate, Trial, Trials
@@ -41,15 +41,21 @@ Worth = Callable[[Sequence[str], Level], int]
 
 _PROBES = (0.3, 0.75)
 """Which levels of a layer are measured, as parts of their number, for every patch size."""
-_ROUNDS = 3
+_ROUNDS = 5
 """How often select is asked how much damage a bound allows."""
 _WITHIN = 2
 """Bisection ends at a plan whose drop is the bound but for this factor: select tells the rest."""
 _NEAR = 0.15
 """Part of itself by which the damage allowed may differ from that of the plan select was asked."""
-_PROPOSALS = 6
+_PROPOSALS = 3
 """Best plans that are measured for one bound before single moves are tried."""
-_PATIENCE = 3
+_SHORTER = 0.97
+"""How much less is aimed for, at least, after a proposal that cost too much."""
+_REFUSED = 0.85
+"""The same after a plan that select refused."""
+_WORTHWHILE = 0.005
+"""A plan must promise this part more than the best so far: less is within the noise."""
+_PATIENCE = 2
 """Moves in a row that may fail."""
 
 
@@ -161,15 +167,21 @@ class _Search:
     def run(self, eps: Fraction) -> list[Trial]:
         """The trials that the plan for one bound may be chosen from."""
         asked = self._start(eps)
-        limit = 0.0
+        limit, refused = 0.0, math.inf
         for _ in range(_ROUNDS):
             if not any(asked):
                 break
-            limit = self._allowed(asked, eps)
-            near = abs(self._cost(asked) - limit) <= _NEAR * limit
-            asked = self._refine(limit, eps)
-            if near:
+            cost, masks = self._cost(asked), self._masks(asked)
+            limit = cost * self._held_out.scale(masks, self._off_forecast, eps)
+            accepted = self._held_out.accepts(masks, eps)
+            if not accepted:
+                refused = min(refused, cost)
+            limit = min(limit, _REFUSED * refused)
+            best = self._refine(limit, eps)
+            if accepted and (best == asked or abs(cost - limit) <= _NEAR * limit):
+                limit = max(limit, cost)
                 break
+            asked = best
         return [trial for plan, trial in self._tried.items() if self._within(plan, limit, eps)]
 
     # -- the three steps ---------------------------------------------------------------------
@@ -205,19 +217,24 @@ class _Search:
             if any(plan) and self._distance(plan, eps) <= math.log(_WITHIN):
                 break
 
-    def _allowed(self, plan: Numbers, eps: Fraction) -> float:
-        """The damage that a bound allows, told from a plan on select."""
-        forecast = self._held_out.forecast(self._masks(plan))
-        return self._cost(plan) * scale_damage(forecast, self._off_forecast, float(eps))
-
     def _refine(self, limit: float, eps: Fraction) -> Numbers:
         """Measures the plans that promise most, each one teaching what its steps cost."""
+        aim = limit
         for _ in range(_PROPOSALS):
-            proposal = best_plan(self._worth, self._tables(), limit)
-            if proposal in self._tried or not any(proposal):
+            proposal = best_plan(self._worth, self._tables(), aim)
+            known = proposal in self._tried
+            if known and self._within(proposal, limit, eps):
+                break
+            least = (1 + _WORTHWHILE) * self._value(self._best(limit, eps))
+            if self._value(proposal) <= least:
                 break
             self._try(REFINE, proposal, reject=True)
+            # What is believed of a plan is not quite what was measured of it.
+            over = self._cost(proposal) / limit
+            aim *= min(1 / over, _SHORTER) if known or over > 1 else 1.0
         best = self._best(limit, eps)
+        if not any(best):
+            return best
         failures = 0
         while failures < _PATIENCE:
             move = next((m for m in self._moves(best, limit) if m not in self._tried), None)
@@ -267,18 +284,21 @@ class _Search:
         """
         tables = self._tables()
         room = limit - self._cost(plan)
+        least = _WORTHWHILE * self._value(plan)
         up, down = [], []
         for k, (worth, damage, i) in enumerate(zip(self._worth, tables, plan, strict=True)):
             if i + 1 < len(worth):
                 up.append((int(worth[i + 1] - worth[i]), float(damage[i + 1] - damage[i]), k))
             if i:
                 down.append((int(worth[i] - worth[i - 1]), float(damage[i] - damage[i - 1]), k))
-        ranked = [(cost / gain, _moved(plan, k)) for gain, cost, k in up if cost <= room]
+        ranked = [
+            (cost / gain, _moved(plan, k)) for gain, cost, k in up if gain > least and cost <= room
+        ]
         ranked += [
             ((cost - relief) / (gain - loss), _moved(plan, k, j))
             for gain, cost, k in up
             for loss, relief, j in down
-            if j != k and gain > loss and cost - relief <= room
+            if j != k and gain - loss > least and cost - relief <= room
         ]
         return [move for _, move in sorted(ranked)]
 

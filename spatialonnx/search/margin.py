@@ -109,9 +109,24 @@ class HeldOut:
         """What a plan will show on verify."""
         return forecast_drop(self.find(plan), self.verify_samples)
 
-    def accepts(self, plan: Mapping[str, SiteMask], eps: float) -> bool:
-        """Whether a plan will likely meet its bound on verify."""
-        return self.forecast(plan).likely <= _SLACK * eps
+    def accepts(self, plan: Mapping[str, SiteMask], eps: Fraction) -> bool:
+        """Whether the bound holds on select and will likely be met on verify."""
+        return self.find(plan).holds(eps) and self.forecast(plan).likely <= _SLACK * float(eps)
+
+    def scale(self, plan: Mapping[str, SiteMask], off: Forecast, eps: Fraction) -> float:
+        """By what the damage of a plan may be multiplied so that it is accepted.
+
+        Args:
+            plan: The plan.
+            off: What prediction off will show.
+            eps: The bound.
+        """
+        scale = scale_damage(self.forecast(plan), off, float(eps))
+        measured = self.find(plan)
+        if measured.holds(eps):
+            return scale
+        shown = float(measured.drop) if measured.upper is None else measured.upper
+        return min(scale, max(float(eps) / shown, 1 / _FARTHEST))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -477,16 +478,19 @@ def _certify(
 ) -> SearchResult:
     """The best trial whose drop also holds on select, measured on verify."""
     verify = Samples(job.dataset, job.split.verify)
-    looked_at = 0
+    looked_at, refused = 0, math.inf
     for contender in [*contenders, Contender(0, Fraction(0), "", None)]:
         key = contender.key
         plan = study.plan(key) if key else {}
+        # Where a plan of less divergence was refused, this one would be.
+        if _is_joint(job) and contender.kl is not None and contender.kl >= refused:
+            continue
         on_select = held_out.find(plan)
         looked_at += bool(key)
         eps = bound.eps(on_select.baseline)
-        if key and not on_select.holds(eps):
-            continue
-        if key and _is_joint(job) and not held_out.accepts(plan, float(eps)):
+        holds = held_out.accepts(plan, eps) if _is_joint(job) else on_select.holds(eps)
+        if key and not holds:
+            refused = min(refused, math.inf if contender.kl is None else contender.kl)
             continue
         if key not in verified:
             watch.say("verify")

@@ -89,5 +89,14 @@ def test_a_plan_is_measured_once_on_select():
 
     held_out = HeldOut(measure, 1000)
     assert held_out.forecast({}) == held_out.forecast({})
-    assert held_out.accepts({}, 0.02) and not held_out.accepts({}, 0.002)
+    assert held_out.accepts({}, Fraction(2, 100)) and not held_out.accepts({}, Fraction(2, 1000))
     assert len(asked) == 1
+
+
+def test_a_plan_that_shows_too_much_on_select_is_scaled_by_what_it_shows():
+    """Confidence forecasts next to nothing, but select shows twice the bound."""
+    shown = measured(25, 5, expected=0.001, expected_error=0.0)
+    held_out = HeldOut(lambda plan: shown, 10**9)
+    assert not held_out.accepts({}, Fraction(1, 100))
+    assert held_out.scale({}, NOTHING, Fraction(1, 100)) == pytest.approx(0.5)
+    assert held_out.scale({}, NOTHING, Fraction(2, 100)) == 4
