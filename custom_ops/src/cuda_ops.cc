@@ -13,8 +13,6 @@
 namespace spatialonnx {
 namespace {
 
-constexpr const char* kCuda = "CUDAExecutionProvider";
-
 // An error of CUDA, on its way to an OrtStatus.
 void check(const CudaStatus& status) {
   if (!status.failed()) return;
@@ -195,7 +193,7 @@ constexpr TensorDefinition kConvOutputs[] = {
 
 const OpDefinition kSpatialConvCuda = {
     .name = "SpatialConv",
-    .provider = kCuda,
+    .provider = kCudaProvider,
     .inputs = kConvInputs,
     .outputs = kConvOutputs,
     .create = create_kernel<SpatialConv>,
@@ -203,7 +201,7 @@ const OpDefinition kSpatialConvCuda = {
 
 const OpDefinition kSpatialPredictCuda = {
     .name = "SpatialPredict",
-    .provider = kCuda,
+    .provider = kCudaProvider,
     .inputs = kPredictInputs<abi::kFloat>,
     .outputs = kPredictOutputs<abi::kFloat>,
     .create = create_kernel<SpatialPredict<float>>,
@@ -212,7 +210,7 @@ const OpDefinition kSpatialPredictCuda = {
 
 const OpDefinition kSpatialPredictHalfCuda = {
     .name = "SpatialPredict",
-    .provider = kCuda,
+    .provider = kCudaProvider,
     .inputs = kPredictInputs<abi::kFloat16>,
     .outputs = kPredictOutputs<abi::kFloat16>,
     .create = create_kernel<SpatialPredict<Half>>,
@@ -221,7 +219,7 @@ const OpDefinition kSpatialPredictHalfCuda = {
 
 const OpDefinition kPatchCodesCuda = {
     .name = "PatchCodes",
-    .provider = kCuda,
+    .provider = kCudaProvider,
     .inputs = kCodesInputs,
     .outputs = kCodesOutputs,
     .create = create_kernel<PatchCodes>,

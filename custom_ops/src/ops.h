@@ -7,6 +7,13 @@ namespace spatialonnx {
 
 inline constexpr const char* kDomain = "spatialonnx";
 
+// A library for tests: the ops of CUDA in place of the CPU's, on the CPU, their kernels emulated.
+#if SPATIALONNX_EMULATE_CUDA
+inline constexpr const char* kCudaProvider = nullptr;
+#else
+inline constexpr const char* kCudaProvider = "CUDAExecutionProvider";
+#endif
+
 extern const OpDefinition kSpatialConv;
 extern const OpDefinition kSpatialPredict;
 extern const OpDefinition kPatchCodes;
@@ -19,10 +26,12 @@ extern const OpDefinition kPatchCodesCuda;
 #endif
 
 inline constexpr const OpDefinition* kOps[] = {
+#if !SPATIALONNX_EMULATE_CUDA
     &kSpatialConv,
     &kSpatialPredict,
     &kPatchCodes,
     &kSnapeaConv,
+#endif
 #if SPATIALONNX_WITH_CUDA
     &kSpatialConvCuda,
     &kSpatialPredictCuda,

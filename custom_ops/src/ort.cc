@@ -211,8 +211,13 @@ Scratch<std::byte> RunContext::device_scratch(const Tensor& beside, std::size_t 
   check(ort_, ort_.KernelContext_GetAllocator(context_, where, &allocator));
   void* memory = nullptr;
   try {
-    // Not AllocatorAlloc: this one tells the arena which stream the memory belongs to.
-    check(ort_, ort_.KernelContext_GetScratchBuffer(context_, where, bytes, &memory));
+    if (gpu_stream() != nullptr) {
+      // This tells the arena which stream the memory belongs to; it takes for granted that there
+      // is one.
+      check(ort_, ort_.KernelContext_GetScratchBuffer(context_, where, bytes, &memory));
+    } else {
+      check(ort_, ort_.AllocatorAlloc(allocator, bytes, &memory));
+    }
     if (memory == nullptr) throw std::bad_alloc();
   } catch (...) {
     ort_.ReleaseAllocator(allocator);

@@ -20,6 +20,7 @@ from support.cases import CASES, Case
 from support.conv_cases import NamedCase, conv_cases
 from support.conv_oracle import ConvCase, compare_outputs
 from support.harness import (
+    BUILD,
     ORDERS,
     SOURCES,
     HarnessError,
@@ -33,7 +34,6 @@ from support.harness import (
 )
 from support.oracle import Predicted, patch_codes, spatial_predict
 
-BUILD = SOURCES.parents[1] / "build"
 HALF = tuple(case for case in CASES if not case.name.startswith(("tall", "wide", "many", "width")))
 SMALL = tuple(case for case in CASES if case.shape[2] < 50 and case.shape[3] < 50)
 FEW = tuple(
@@ -48,7 +48,7 @@ FEW = tuple(
 def harness() -> Path:
     if missing := missing_tools():
         pytest.skip(f"not installed: {', '.join(missing)}")
-    return build_harness(BUILD / "harness")
+    return build_harness(BUILD)
 
 
 @functools.cache
@@ -253,7 +253,7 @@ def test_a_wrong_index_is_noticed(
     text = (headers / file).read_text()
     assert text.count(original) == 1
     (headers / file).write_text(text.replace(original, fault))
-    program = build_harness(BUILD / "harness-faults", headers)
+    program = build_harness(BUILD.with_name("harness-faults"), headers)
     if "stride" in fault:
         assert fails(lambda: check_codes(program, FEW, most=1))
     else:

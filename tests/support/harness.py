@@ -23,6 +23,7 @@ SOURCES = ROOT / "custom_ops" / "src"
 ORDERS = {"ascending": 0, "descending": 1, "shuffled": 2}
 MOST_BLOCKS = 65535
 """``kMostBlocks`` of ``device.h``."""
+BUILD = ROOT / "build" / "harness"
 _LIBRARIES_OF_OTHERS = ("LD_PRELOAD", "ASAN_OPTIONS", "UBSAN_OPTIONS")
 
 
@@ -36,20 +37,20 @@ def missing_tools() -> list[str]:
     return [tool for tool in ("cmake", "ninja") if shutil.which(tool, path=path) is None]
 
 
-def build_harness(build: Path, headers: Path = SOURCES) -> Path:
-    """Builds the harness from some folder's kernels; returns the program."""
+def build_harness(build: Path, headers: Path = SOURCES, *, target: str = "cuda_harness") -> Path:
+    """Builds the harness from some folder's kernels, or another target; returns the file."""
     environment = tool_environment()
     commands = (
         [
             *("cmake", "-S", str(ROOT / "custom_ops"), "-B", str(build), "-G", "Ninja"),
             *("-DSPATIALONNX_CUDA=OFF", f"-DSPATIALONNX_HARNESS_HEADERS={headers}"),
         ],
-        ["cmake", "--build", str(build), "--target", "cuda_harness"],
+        ["cmake", "--build", str(build), "--target", target],
     )
     for command in commands:
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stdout + done.stderr
-    return build / "cuda_harness"
+    return build / (target if target == "cuda_harness" else f"lib{target}.so")
 
 
 def tool_environment() -> dict[str, str]:

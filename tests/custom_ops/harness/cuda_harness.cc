@@ -46,36 +46,6 @@ class Array {
   std::unique_ptr<char[]> data_;
 };
 
-// What CudaLaunch does, here.
-class Launch {
- public:
-  Launch(Record& record, Order order, std::int64_t most) : record_(record), order_(order), most_(most) {}
-
-  template <class Kernel>
-  CudaStatus operator()(Kernel, const typename Kernel::Arguments& arguments) const {
-    const std::int64_t blocks = std::min(Kernel::blocks(arguments), most_);
-    record_.blocks[Kernel::kName].push_back(blocks);
-    if (blocks == 0) return {};
-    Fibers fibers(Kernel::kThreads, record_, Kernel::kName);
-    const std::vector<unsigned> order = thread_order(Kernel::kThreads, order_);
-    for (std::int64_t i = 0; i < blocks; ++i) {
-      const std::int64_t number = order_ == Order::descending ? blocks - 1 - i : i;
-      const auto shared = std::make_unique<typename Kernel::Shared>();
-      std::memset(static_cast<void*>(shared.get()), 0xa5, sizeof(typename Kernel::Shared));
-      fibers.run(order, [&](unsigned thread) {
-        const HostBlock block(fibers, number, blocks, thread, Kernel::kThreads);
-        Kernel::run(block, arguments, *shared);
-      });
-    }
-    return {};
-  }
-
- private:
-  Record& record_;
-  Order order_;
-  std::int64_t most_;
-};
-
 class Request {
  public:
   Request(const std::string& line, Record& record) : words_(line), record_(record) {}

@@ -7,8 +7,10 @@
 // the program, as on a device they would hang.
 #pragma once
 
-#include <sanitizer/common_interface_defs.h>
 #include <ucontext.h>
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/common_interface_defs.h>
+#endif
 
 #include <algorithm>
 #include <cstdint>
@@ -24,7 +26,23 @@
 #include <utility>
 #include <vector>
 
+#include "device.h"
+
 namespace harness {
+
+// Tells the address sanitizer, where there is one, that another stack is used from here on.
+inline void leave_stack([[maybe_unused]] void** fake_stack, [[maybe_unused]] const void* to,
+                        [[maybe_unused]] std::size_t size) {
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_start_switch_fiber(fake_stack, to, size);
+#endif
+}
+inline void enter_stack([[maybe_unused]] void* fake_stack, [[maybe_unused]] const void** from,
+                        [[maybe_unused]] std::size_t* size) {
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_finish_switch_fiber(fake_stack, from, size);
+#endif
+}
 
 enum class Order { ascending, descending, shuffled };
 
@@ -83,7 +101,7 @@ class Fibers {
  public:
   Fibers(unsigned threads, Record& record, std::string kernel)
       : record_(record), kernel_(std::move(kernel)), fibers_(threads) {
-    for (Fiber& fiber : fibers_) fiber.stack = std::make_unique<char[]>(kStack);
+    for (Fiber& fiber : fibers_) fiber.stack = std::make_unique_for_overwrite<char[]>(kStack);
   }
 
   // Runs body(thread) on every thread of a block.
@@ -152,13 +170,13 @@ class Fibers {
 
   static void enter(unsigned low, unsigned high) {
     auto* self = reinterpret_cast<Fibers*>(std::uintptr_t{high} << 32 | low);
-    __sanitizer_finish_switch_fiber(nullptr, &self->outer_stack_, &self->outer_size_);
+    enter_stack(nullptr, &self->outer_stack_, &self->outer_size_);
     Fiber& fiber = self->fibers_[self->current_];
     self->body_(self->state_, self->current_);
     fiber.waits_at = {};
     fiber.ended = true;
     // No fake stack to keep: this fiber does not come back.
-    __sanitizer_start_switch_fiber(nullptr, self->outer_stack_, self->outer_size_);
+    leave_stack(nullptr, self->outer_stack_, self->outer_size_);
     setcontext(&self->outer_);
   }
 
@@ -167,17 +185,17 @@ class Fibers {
     current_ = thread;
     Fiber& fiber = fibers_[thread];
     void* fake_stack = nullptr;
-    __sanitizer_start_switch_fiber(&fake_stack, fiber.stack.get(), kStack);
+    leave_stack(&fake_stack, fiber.stack.get(), kStack);
     swapcontext(&outer_, &fiber.context);
-    __sanitizer_finish_switch_fiber(fake_stack, nullptr, nullptr);
+    enter_stack(fake_stack, nullptr, nullptr);
   }
 
   // From a thread to the scheduler.
   void leave() {
     Fiber& fiber = fibers_[current_];
-    __sanitizer_start_switch_fiber(&fiber.fake_stack, outer_stack_, outer_size_);
+    leave_stack(&fiber.fake_stack, outer_stack_, outer_size_);
     swapcontext(&fiber.context, &outer_);
-    __sanitizer_finish_switch_fiber(fiber.fake_stack, &outer_stack_, &outer_size_);
+    enter_stack(fiber.fake_stack, &outer_stack_, &outer_size_);
   }
 
   Record& record_;
@@ -209,5 +227,36 @@ inline std::vector<unsigned> thread_order(unsigned threads, Order order) {
   }
   return numbers;
 }
+
+// What CudaLaunch does, here.
+class Launch {
+ public:
+  Launch(Record& record, Order order, std::int64_t most)
+      : record_(record), order_(order), most_(most) {}
+
+  template <class Kernel>
+  spatialonnx::CudaStatus operator()(Kernel, const typename Kernel::Arguments& arguments) const {
+    const std::int64_t blocks = std::min(Kernel::blocks(arguments), most_);
+    record_.blocks[Kernel::kName].push_back(blocks);
+    if (blocks == 0) return {};
+    Fibers fibers(Kernel::kThreads, record_, Kernel::kName);
+    const std::vector<unsigned> order = thread_order(Kernel::kThreads, order_);
+    for (std::int64_t i = 0; i < blocks; ++i) {
+      const std::int64_t number = order_ == Order::descending ? blocks - 1 - i : i;
+      const auto shared = std::make_unique<typename Kernel::Shared>();
+      std::memset(static_cast<void*>(shared.get()), 0xa5, sizeof(typename Kernel::Shared));
+      fibers.run(order, [&](unsigned thread) {
+        const HostBlock block(fibers, number, blocks, thread, Kernel::kThreads);
+        Kernel::run(block, arguments, *shared);
+      });
+    }
+    return {};
+  }
+
+ private:
+  Record& record_;
+  Order order_;
+  std::int64_t most_;
+};
 
 }  // namespace harness
