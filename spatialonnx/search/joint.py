@@ -101,10 +101,9 @@ def joint_search(
         ]
         layers.append(_profile(trials, group, levels, layouts, worth))
     search = _Search(trials, layers, {layout.patch_size: layout for layout in layouts}, held_out)
-    found = {}
-    for eps in sorted(bounds, reverse=True):
-        found[eps] = search.run(eps)
-    return found
+    limits = {eps: search.run(eps) for eps in sorted(bounds, reverse=True)}
+    # What was tried for one bound may be the answer to another, should select refuse all others.
+    return {eps: search.within(limit, eps) for eps, limit in limits.items()}
 
 
 def _profile(
@@ -164,8 +163,8 @@ class _Search:
         self._off_kl = off.outcome.kl or 0.0
         self._off_forecast = held_out.forecast({})
 
-    def run(self, eps: Fraction) -> list[Trial]:
-        """The trials that the plan for one bound may be chosen from."""
+    def run(self, eps: Fraction) -> float:
+        """Tries plans for one bound; returns the damage that it allows."""
         asked = self._start(eps)
         limit, refused = 0.0, math.inf
         for _ in range(_ROUNDS):
@@ -182,6 +181,10 @@ class _Search:
                 limit = max(limit, cost)
                 break
             asked = best
+        return limit
+
+    def within(self, limit: float, eps: Fraction) -> list[Trial]:
+        """The trials that a plan may be chosen from."""
         return [trial for plan, trial in self._tried.items() if self._within(plan, limit, eps)]
 
     # -- the three steps ---------------------------------------------------------------------

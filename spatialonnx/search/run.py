@@ -482,8 +482,9 @@ def _certify(
     for contender in [*contenders, Contender(0, Fraction(0), "", None)]:
         key = contender.key
         plan = study.plan(key) if key else {}
-        # Where a plan of less divergence was refused, this one would be.
-        if _is_joint(job) and contender.kl is not None and contender.kl >= refused:
+        # Where a plan of less divergence was refused, this one would be, were it measured.
+        diverges = contender.kl is not None and contender.kl >= refused
+        if _is_joint(job) and diverges and key not in held_out.known:
             continue
         on_select = held_out.find(plan)
         looked_at += bool(key)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.searching import make_job, read_journal
 
 from spatialonnx.errors import UsageError
-from spatialonnx.modelfile import load_model
+from spatialonnx.modelfile import ModelFile, load_model
 from spatialonnx.ops import read_plan
 from spatialonnx.search.damage import (
     OFF,
@@ -158,6 +158,73 @@ def test_a_cut_search_continues(tiny_files, tmp_path):
     other.mkdir()
     straight = search_masks(replace(job, study=other / "s.db", output=other / "o.masked.onnx"))
     assert whole.results[0].plan == straight.results[0].plan
+
+
+def test_several_bounds_share_a_search(tiny_files, tmp_path):
+    report = search_masks(make_job(tiny_files, tmp_path, eps="0.1,0.3,0.6", settings=joint()))
+    saved = [result.search["saved_fraction"] for result in report.results]
+    assert saved == sorted(saved) and saved[-1] > saved[0]
+    for result, eps in zip(report.results, (0.1, 0.3, 0.6), strict=True):
+        assert result.search["drop"] is None or result.search["drop"] <= eps
+        assert float(result.select.drop) <= eps
+        assert f"eps{eps:g}" in result.path.name
+    assert report.to_json()["select_plans"] >= 1
+
+
+def test_no_time_is_no_plan_and_a_study_to_go_on_with(tiny_files, tmp_path):
+    job = make_job(tiny_files, tmp_path, eps="0.3", settings=joint(), time_budget=0.0)
+    report = search_masks(job)
+    assert not report.complete and report.results[0].plan == {}
+    assert search_masks(replace(job, time_budget=None)).results[0].plan
+
+
+def test_the_bound_holds_at_a_confidence(tiny_files, tmp_path):
+    report = search_masks(
+        make_job(tiny_files, tmp_path, eps="0.4", settings=joint(), confidence=0.9)
+    )
+    (result,) = report.results
+    assert result.select.upper is not None and result.select.upper <= 0.4
+
+
+def test_the_pareto_front_of_a_joint_study_is_listed(tiny_files, tmp_path):
+    report = search_masks(make_job(tiny_files, tmp_path, eps="0.3", settings=joint()))
+    with Study(tmp_path / "study.db", readonly=True) as study:
+        front = study.pareto_front()
+    assert max(saved for saved, _, _ in front) >= report.results[0].search["saved_fraction"]
+
+
+def test_what_select_refuses_is_never_chosen(tiny_files, tmp_path, monkeypatch):
+    """Every plan above some divergence is refused: rounds go on below, the choice lies there."""
+    refused = []
+
+    def accepts(self, plan, eps):
+        if self.find(plan).kl <= 1e-3:
+            return True
+        refused.append(plan)
+        return False
+
+    monkeypatch.setattr("spatialonnx.search.margin.HeldOut.accepts", accepts)
+    report = search_masks(make_job(tiny_files, tmp_path, eps="0.3", settings=joint()))
+    (result,) = report.results
+    assert refused and result.plan not in refused
+    assert result.select.kl is not None and result.select.kl <= 1e-3
+
+
+def test_a_tuned_network_is_searched_against_its_original(tiny_files, tmp_path):
+    proto = load_model(tiny_files.spatial).proto
+    for tensor in proto.graph.initializer:
+        if list(tensor.dims) == [196, 4]:
+            values = np.frombuffer(tensor.raw_data, np.float32)
+            tensor.raw_data = (values * np.float32(1.05)).tobytes()
+    tuned = ModelFile(tmp_path / "tuned.spatial.onnx", proto, "1" * 64)
+    job = make_job(
+        tiny_files, tmp_path, "0.3", model=tuned, baseline=load_model(tiny_files.model),
+        settings=joint(),
+    )  # fmt: skip
+    (result,) = search_masks(job).results
+    assert result.plan and result.select.expected is not None
+    off = next(line for line in read_journal(job.study) if line[2] == "off")
+    assert off[6] > 0  # the logits differ from the original's with prediction off
 
 
 def test_what_does_not_go_together():
