@@ -162,7 +162,9 @@ class Session:
                 binding.bind_output(name, self._device)
             for name in wanted:
                 binding.bind_output(name, "cpu")
+            binding.synchronize_inputs()
             self._inner.run_with_iobinding(binding)
+            binding.synchronize_outputs()
             outputs = binding.get_outputs()
         except Exception as error:
             raise ModelError(f"ONNX Runtime: {error}") from None
