@@ -6,6 +6,8 @@ Neural Networks", ISCA 2018.
 
 from __future__ import annotations
 
+import json
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from spatialonnx.evaluate import BATCH, Network, Progress, Samples
+from spatialonnx.files import sha256_bytes
 from spatialonnx.fuse import fuse_sites
 from spatialonnx.masks import Plan, full_mask
 from spatialonnx.ops import CONV, DOMAIN, SNAPEA, find_predictors, write_plan
@@ -168,3 +171,21 @@ def run_early(
             progress(seen, len(samples))
     joined = [np.concatenate(part) for part in zip(*parts, strict=True)]
     return EarlyRun(joined, done, skipped)
+
+
+def guesses_to_text(guesses: Mapping[str, Guess]) -> str:
+    """A configuration as JSON; sites that stop exactly are left out."""
+    sites = {
+        site: [
+            b64encode(guess.heads.astype("<i8").tobytes()).decode(),
+            b64encode(guess.threshold.astype("<f4").tobytes()).decode(),
+        ]
+        for site, guess in sorted(guesses.items())
+        if guess.heads.any()
+    }
+    return json.dumps({"snapea": sites})
+
+
+def guesses_key(guesses: Mapping[str, Guess]) -> str:
+    """Key of a configuration."""
+    return sha256_bytes(guesses_to_text(guesses).encode())[:32]

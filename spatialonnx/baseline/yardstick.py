@@ -13,7 +13,7 @@ from spatialonnx.datasets.dataset import Dataset
 from spatialonnx.datasets.split import Split
 from spatialonnx.errors import DataError
 from spatialonnx.evaluate import BATCH, Network, Progress, Samples, check_images
-from spatialonnx.masks import Plan, full_mask
+from spatialonnx.masks import Plan
 from spatialonnx.metrics import Metric
 from spatialonnx.modelfile import ModelFile
 from spatialonnx.search.bounds import Bound
@@ -169,10 +169,6 @@ class Yardstick:
         """The network as it is."""
         outputs = self.certifier.run_dense(self.setup.verify).outputs
         return self.judge("dense", outputs, 0)
-
-    def full_plan(self) -> dict[str, Any]:
-        """The plan that is off everywhere."""
-        return {site.name: full_mask(2) for site in self.sites}
 
     def _row(self, method: str, measured: Measured, note: str) -> Row:
         eps = self.setup.bound.eps(measured.baseline)

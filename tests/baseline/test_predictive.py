@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from support.comparing import make_setup
 
-from spatialonnx.baseline import predictive
+from spatialonnx.baseline import algorithm
+from spatialonnx.baseline.algorithm import LayerOption, next_layer
 from spatialonnx.baseline.kernels import Grid, SiteProfile, profile_site
 from spatialonnx.baseline.nonnegative import find_candidates
-from spatialonnx.baseline.predictive import LayerOption, next_layer, search_guesses
+from spatialonnx.baseline.predictive import search_guesses
 from spatialonnx.baseline.site_op import SiteInputs, SiteOp
-from spatialonnx.baseline.snapea_graph import Guess, run_early, snapea_model
+from spatialonnx.baseline.snapea_graph import Guess, guesses_key, run_early, snapea_model
 from spatialonnx.baseline.suffix import Suffix
 from spatialonnx.baseline.yardstick import Yardstick
 from spatialonnx.errors import StudyError, UsageError
@@ -174,9 +175,9 @@ def test_a_study_continues_where_it_was_stopped(tiny, tmp_path, monkeypatch):
     (tmp_path / "b").mkdir()
     once = search(setup, tmp_path / "a")
     runs = []
-    original = predictive.profile_site
+    original = algorithm.profile_site
     monkeypatch.setattr(
-        predictive, "profile_site", lambda *a: runs.append(a[1].site) or original(*a)
+        algorithm, "profile_site", lambda *a: runs.append(a[1].site) or original(*a)
     )
     stops = [3, 9, 14]
 
@@ -224,6 +225,6 @@ def test_shares_lie_between_0_and_1(shares):
 def test_guesses_have_one_key_whatever_the_order_and_exact_sites():
     on = Guess(np.array([1, 0]), np.array([0.5, 0], np.float32))
     off = Guess(np.array([0, 0]), np.array([0, 0], np.float32))
-    key = predictive.guesses_key({"a": on, "b": off})
-    assert key == predictive.guesses_key({"b": off, "a": on}) == predictive.guesses_key({"a": on})
-    assert key != predictive.guesses_key({"b": on})
+    key = guesses_key({"a": on, "b": off})
+    assert key == guesses_key({"b": off, "a": on}) == guesses_key({"a": on})
+    assert key != guesses_key({"b": on})

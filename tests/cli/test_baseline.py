@@ -3,6 +3,8 @@
 import pytest
 from support.commands import fail, invoke, succeed, succeed_json
 
+from spatialonnx.modelfile import load_model, save_model, set_metadata
+
 
 def test_the_diagonal_for_a_person(tiny):
     text = succeed("baseline", "--data", tiny.spec).stdout
@@ -28,6 +30,14 @@ def test_a_model_without_predictions_gets_them_in_memory(tiny):
     other = succeed_json("baseline", "model.spatial.onnx", "--data", tiny.spec)
     assert one["rows"] == other["rows"]
     assert {path.name for path in tiny.model.parent.iterdir()} == before
+
+
+def test_a_deployed_model_is_refused(tiny):
+    proto = load_model(tiny.spatial).proto
+    set_metadata(proto, stage="deploy")
+    save_model(proto, tiny.spatial)
+    message = fail(2, "baseline", "model.spatial.onnx", "--data", tiny.spec)
+    assert "is deployed: name the original model" in message
 
 
 def test_quiet_says_nothing(tiny):

@@ -1,0 +1,278 @@
+"""The three passes of SnaPEA's Algorithm 1, each trial looked up in a study first.
+
+Akhlaghi et al., ISCA 2018, Algorithm 1. Kernel profiling: every kernel alone (``kernels``). Local
+pass: the t-th best of every kernel of a layer, layer by layer. Global pass: every layer starts at
+its best; while the drop exceeds the bound, the layer that brings back the most accuracy for the
+MACs it gives up takes its next option.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from spatialonnx.baseline.kernels import Grid, SiteProfile, find_false_zeros, profile_site
+from spatialonnx.baseline.nonnegative import Candidates
+from spatialonnx.baseline.site_op import SiteInputs, SiteOp
+from spatialonnx.baseline.snapea_graph import (
+    EarlyRun,
+    Guess,
+    dense_macs,
+    guesses_key,
+    guesses_to_text,
+    run_early,
+    snapea_model,
+)
+from spatialonnx.baseline.suffix import Suffix
+from spatialonnx.baseline.yardstick import Yardstick
+from spatialonnx.certify import Measured
+from spatialonnx.evaluate import Samples
+from spatialonnx.search.run import Watch
+from spatialonnx.search.trials import Status
+from spatialonnx.simulator import Outcome, Reference
+from spatialonnx.study import Study
+
+KERNEL, LOCAL, GLOBAL = "kernel", "local", "global"
+
+
+@dataclass(frozen=True)
+class LayerOption:
+    """One option of a layer: the t-th best of each of its kernels.
+
+    Attributes:
+        choice: Every kernel's candidate, -1 = exact.
+        macs: MACs of the layer on the search samples.
+        right: Right samples with this layer alone.
+    """
+
+    choice: tuple[int, ...]
+    macs: int
+    right: int
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A configuration of the global pass whose drop on the search samples meets the bound.
+
+    Attributes:
+        guesses: By site.
+        measured: What it did on the search samples.
+        exact: Whether it is the last one: no kernel guesses.
+    """
+
+    guesses: dict[str, Guess]
+    measured: Measured
+    exact: bool
+
+
+class Algorithm:
+    """The three passes on the search samples, each trial looked up in the study first."""
+
+    def __init__(
+        self,
+        yardstick: Yardstick,
+        candidates: Candidates,
+        grid: Grid,
+        study: Study,
+        watch: Watch,
+    ) -> None:
+        self._yardstick = yardstick
+        self._setup = yardstick.setup
+        self._candidates = candidates
+        self._grid = grid
+        self._study = study
+        self._watch = watch
+        self._start = time.monotonic()
+        samples = self._setup.search
+        watch.say("running the dense network")
+        dense = yardstick.certifier.run_dense(samples)
+        self._suffix = Suffix(self._setup, samples, dense.outputs)
+        self._reference = Reference(self._setup.metric, dense.outputs, samples.labels)
+        self._eps = self._setup.bound.eps(dense.score)
+        off_right = self._suffix.scorer.off_right
+        assert off_right is not None
+        self._off_right = int(off_right.sum())
+        self._conv_total = yardstick.conv_macs * len(samples)
+        self._best = 0.0
+        self._blocks = 0
+        self._profiles: dict[str, SiteProfile] = {}
+        self._dense_macs = {s.name: dense_macs(s) * len(samples) for s in yardstick.sites}
+        study.set_scale(dense.score, self._conv_total)
+
+    # -- kernel profiling and the local pass ---------------------------------------------------
+
+    def local_pass(self, site: str) -> list[LayerOption]:
+        """A layer's options: the t-th best of every kernel, exact last."""
+        setup, count = self._setup, len(self._setup.search)
+        profile = self._profile(site)
+        self._profiles[site] = profile
+        kernels = range(len(profile.exact))
+        ranked = [profile.rank(k, self._off_right, self._eps, count) for k in kernels]
+        options = []
+        length = max((len(ranks) for ranks in ranked), default=1)
+        op: SiteOp | None = None
+        for t in range(length - 1):
+            choice = tuple(ranks[min(t, len(ranks) - 1)] for ranks in ranked)
+            guess = profile.guess(choice)
+            key = guesses_key({site: guess})
+            outcome = self._study.find(key)
+            if outcome is None:
+                op = op or SiteOp(setup.model.proto, site, setup.runtime)
+                outcome = self._try_layer(op, guess)
+                self._study.add_text(key, guesses_to_text({site: guess}), outcome)
+            self._study.add_record(LOCAL, site, str(t + 1), key)
+            assert outcome.score is not None and outcome.saved is not None
+            macs = self._macs_of_layer(site, outcome)
+            options.append(LayerOption(choice, macs, round(outcome.score * count)))
+        exact = (-1,) * len(profile.exact)
+        options.append(LayerOption(exact, int(profile.exact.sum()), self._off_right))
+        return options
+
+    def _profile(self, site: str) -> SiteProfile:
+        setup = self._setup
+        sites = self._candidates.names
+        total = self._suffix.blocks * len(sites)
+        before = sites.index(site) * self._suffix.blocks
+
+        def tell() -> None:
+            self._blocks += 1
+            self._tell(KERNEL, self._blocks, total)
+
+        def make() -> str:
+            op = SiteOp(setup.model.proto, site, setup.runtime)
+            inputs = SiteInputs(setup.model.proto, op.reads, setup.runtime)
+            return profile_site(self._suffix, op, inputs, self._grid, tell).to_text()
+
+        self._blocks = before
+        self._tell(KERNEL, before, total)
+        return SiteProfile.from_text(self._study.keep(f"kernels {site}", make))
+
+    def _try_layer(self, op: SiteOp, guess: Guess) -> Outcome:
+        """One layer guesses, the others compute in full."""
+        start = time.perf_counter()
+        suffix = self._suffix
+        scorer = suffix.scorer
+        inputs = SiteInputs(self._setup.model.proto, op.reads, self._setup.runtime)
+        right, done = self._off_right, 0
+        kl = None if scorer.off_kl is None else scorer.off_kl.copy()
+        for block in suffix.in_front_of(op.site):
+            y, macs = op.run(inputs.of(block.images), guess)
+            done += int(macs.sum())
+            false = find_false_zeros(y, block.ofmap)
+            changed = np.flatnonzero(false.any(axis=(1, 2, 3)))
+            if not len(changed):
+                continue
+            found, divergence = suffix.run(block, [(int(i), false[i], None) for i in changed])
+            rows = block.rows[changed]
+            assert scorer.off_right is not None
+            right += int(found.sum()) - int(scorer.off_right[rows].sum())
+            if kl is not None and divergence is not None:
+                kl[rows] = divergence
+        return Outcome(
+            score=Fraction(right, max(scorer.samples, 1)),
+            saved=self._dense_macs[op.site] - done,
+            kl=scorer.mean_kl(kl),
+            forward_samples=float(scorer.samples),
+            seconds=time.perf_counter() - start,
+        )
+
+    def _macs_of_layer(self, site: str, outcome: Outcome) -> int:
+        return self._dense_macs[site] - (outcome.saved or 0)
+
+    # -- the global pass -----------------------------------------------------------------------
+
+    def global_pass(self, layers: Sequence[Sequence[LayerOption]]) -> Iterator[Step]:
+        """Walks from every layer's best to exact; yields what meets the bound, and exact last."""
+        indices = [0] * len(layers)
+        expected = sum(len(options) - 1 for options in layers) + 1
+        done = 0
+        while True:
+            measured = self._try_network(layers, indices)
+            done += 1
+            self._tell(GLOBAL, done, expected)
+            layer = next_layer(layers, indices)
+            if measured.drop <= self._eps or layer is None:
+                self._best = max(self._best, measured.saved_fraction)
+                yield Step(self.guesses(layers, indices), measured, layer is None)
+            if layer is None:
+                return
+            indices[layer] += 1
+
+    def _try_network(
+        self, layers: Sequence[Sequence[LayerOption]], indices: Sequence[int]
+    ) -> Measured:
+        chosen = self.guesses(layers, indices)
+        key = guesses_key(chosen)
+        outcome = self._study.find(key)
+        if outcome is None:
+            start = time.perf_counter()
+            run = self.run(chosen, self._setup.search)
+            outcome = Outcome(
+                score=self._reference.score_of(run.outputs),
+                saved=run.saved(self._yardstick.sites, len(self._setup.search)),
+                kl=self._reference.mean_kl(run.outputs),
+                forward_samples=float(len(self._setup.search)),
+                seconds=time.perf_counter() - start,
+            )
+            self._study.add_text(key, guesses_to_text(chosen), outcome)
+        self._study.add_record(GLOBAL, "network", ",".join(map(str, indices)), key)
+        assert outcome.score is not None and outcome.saved is not None
+        return Measured(
+            drop=self._reference.score - outcome.score,
+            saved=outcome.saved,
+            conv_total=self._conv_total,
+            samples=len(self._setup.search),
+            baseline=self._reference.score,
+            interval=(-1.0, 1.0),
+        )
+
+    def guesses(
+        self, layers: Sequence[Sequence[LayerOption]], indices: Sequence[int]
+    ) -> dict[str, Guess]:
+        """The configuration of the whole network, by site."""
+        return {
+            site: self._profiles[site].guess(options[i].choice)
+            for site, options, i in zip(self._candidates.names, layers, indices, strict=True)
+        }
+
+    def run(self, guesses: Mapping[str, Guess], samples: Samples) -> EarlyRun:
+        """Runs samples through the whole network under a configuration."""
+        setup = self._setup
+        proto = snapea_model(setup.model.proto, self._candidates.names, guesses=guesses)
+        progress = None if samples.indices is setup.split.search else self._watch.samples
+        names = self._candidates.names
+        return run_early(proto, names, samples, setup.runtime, setup.batch, progress)
+
+    def measure(
+        self, guesses: Mapping[str, Guess], samples: Samples, confidence: float | None
+    ) -> Measured:
+        """Measures a configuration on samples."""
+        run = self.run(guesses, samples)
+        saved = run.saved(self._yardstick.sites, len(samples))
+        return self._yardstick.compare(run.outputs, saved, samples, confidence)
+
+    def _tell(self, name: str, done: int, expected: int) -> None:
+        if self._watch.trial:
+            seconds = time.monotonic() - self._start
+            self._watch.trial(Status(name, done, expected, self._best, seconds))
+
+
+def next_layer(layers: Sequence[Sequence[LayerOption]], indices: Sequence[int]) -> int | None:
+    """The layer whose next option brings back the most right samples for the MACs it gives up.
+
+    Both from the trials of the layer alone; the last of equals wins. None where all are exact.
+    """
+    best: tuple[Fraction, int] | None = None
+    for k, (options, i) in enumerate(zip(layers, indices, strict=True)):
+        if i + 1 == len(options):
+            continue
+        gain = options[i + 1].right - options[i].right
+        cost = max(options[i + 1].macs - options[i].macs, 1)
+        ratio = Fraction(gain, cost)
+        if best is None or ratio >= best[0]:
+            best = (ratio, k)
+    return None if best is None else best[1]
