@@ -35,12 +35,15 @@ TRAINING = {
     },
     "fashion-mnist": {
         "alexnet": "--epochs 2 --lr 0.03",
-        "resnet18": "--epochs 2 --lr 0.1",
-        "resnet34": "--epochs 2 --lr 0.1",
+        "resnet18": "--epochs 1 --lr 0.1",
+        "resnet34": "--epochs 1 --lr 0.1",
         "vgg16_bn": "--epochs 2 --lr 0.05",
     },
 }
 """Data set and network to options of `models.train`."""
+
+SEARCH = {"mnist": "", "fashion-mnist": "--search-samples 500"}
+"""Data set to options of `search`."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ class Bench:
         return self.ask(
             model.with_suffix(".search.json"),
             *("search", str(spatial), "--data", self._spec(data), "--eps", self.eps),
-            *("--select-confidence", self.select_confidence, "--quiet"),
+            *("--select-confidence", self.select_confidence, *SEARCH[data].split(), "--quiet"),
         )
 
     def _spec(self, data: str) -> str:
