@@ -98,9 +98,9 @@ void Job::expect_rows(const ConvBlock& block) {
 }
 
 // What the next block begins with.
-void Job::expect_next() {
+void Job::expect_next(bool by_panels) {
   if (next_ == nullptr) return;
-  if (next_->panels == 0) return expect_rows(*next_);
+  if (!by_panels) return expect_rows(*next_);
   const int64_t inputs = plan_.segments * plan_.segment_length;
   worker_.ahead.expect(plan_.panels.data() + next_->panel_at,
                        next_->panels * kernels_.panel_channels * inputs);
@@ -183,14 +183,17 @@ void Job::run() {
   expect_writes();
   read_residual();
   if (block_.mixed) {
-    expect_next();
+    expect_next(false);
     finish_mixed_patches();
   } else {
     list_probes();
-    if (worker_.last_block != &block_) expect_rows(block_);
-    run_panels();
-    expect_next();
-    run_rows();
+    const bool by_panels = panels_pay();
+    if (by_panels) {
+      if (worker_.last_block != &block_) expect_rows(block_);
+      run_panels();
+    }
+    expect_next(by_panels);
+    run_rows(by_panels ? block_.panels * kernels_.panel_channels : 0);
     finish_patches();
   }
   worker_.last_block = &block_;

@@ -72,12 +72,14 @@ class Job {
   ConvFinish finish(std::int64_t channel, const float* const* residual) const;
 
   void expect_rows(const ConvBlock& block);
-  void expect_next();
+  void expect_next(bool by_panels);
   void expect_writes() const;
   void read_residual();
   void list_probes();
+  std::int64_t probes() const { return worker_.first_probe[patch_rows_ * patch_columns_]; }
+  bool panels_pay() const;
   void run_panels();
-  void run_rows();
+  void run_rows(std::int64_t channel);
   void count_probes(const Unfinished& patch);
   void find_fired(const Unfinished& patch, unsigned char* bits);
   void compute_fired(const unsigned char* bits, const Positions& at, bool keep);

@@ -29,8 +29,14 @@ void Job::list_probes() {
   *first = count;
 }
 
+// Panels are a second copy of the weights: it has to be read for enough probes.
+bool Job::panels_pay() const {
+  constexpr int64_t kLeastProbes = 48;
+  return block_.panels > 0 && probes() * run_.bands.count() * grid_.batch >= kLeastProbes;
+}
+
 void Job::run_panels() {
-  const int64_t probes = worker_.first_probe[patch_rows_ * patch_columns_];
+  const int64_t probes = this->probes();
   const int64_t width = kernels_.panel_channels;
   const int64_t inputs = plan_.segments * plan_.segment_length;
   const int64_t calls = (probes + kernels_.panel_positions - 1) / kernels_.panel_positions;
@@ -54,20 +60,18 @@ void Job::run_panels() {
   }
 }
 
-// The probes of the channels that have no panel.
-void Job::run_rows() {
-  const int64_t channel = std::min(block_.count, block_.panels * kernels_.panel_channels);
+// The probes of the channels from `channel` on, without panels.
+void Job::run_rows(int64_t channel) {
   const int64_t count = block_.count - channel;
-  if (count == 0) return;
+  if (count <= 0) return;
   const int64_t groups = (count + 7) / 8;
   for (int64_t c = 0; c < count; ++c) {
     worker_.rows[c] = plan_.rows.data() + (block_.first + channel + c) * plan_.row_length;
   }
   std::memset(worker_.bits, 0xff, static_cast<std::size_t>(groups));
   worker_.bits[groups - 1] = static_cast<unsigned char>(0xff >> (8 * groups - count));
-  const int64_t probes = worker_.first_probe[patch_rows_ * patch_columns_];
-  for (int64_t first = 0; first < probes;) {
-    const int64_t left = std::min<int64_t>(kMostPositions, probes - first);
+  for (int64_t first = 0; first < probes();) {
+    const int64_t left = std::min<int64_t>(kMostPositions, probes() - first);
     const int positions = kernels_.first_tile[left];
     multiply(count, worker_.probe_x + first, positions);
     float* out[kMostPositions];
