@@ -183,6 +183,16 @@ class Network:
 
         A batch smaller than the size the model is fixed to is filled up, and the filling is cut
         off again.
+
+        Args:
+            images: float32 [N, C, H, W].
+            plan: Masks of all SpatialPredict sites.
+
+        Returns:
+            The model's outputs, batch first, and counts int64 [N, C] of every site.
+
+        Raises:
+            ModelError: ONNX Runtime refuses the images, or an op fails.
         """
         count = len(images)
         batch = self.fixed_batch

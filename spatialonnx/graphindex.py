@@ -88,7 +88,10 @@ class GraphIndex:
         return None if tensor is None else tensor.data_type
 
     def constant_array(self, name: str, most: int = _SMALL) -> NDArray[np.generic] | None:
-        """Values of a constant of at most so many elements; None if larger, damaged or none."""
+        """Values of a constant of at most so many elements, in its own type and shape.
+
+        None if it is larger, damaged or no constant.
+        """
         tensor = self._constants.get(self._origin(name))
         if tensor is None or uses_external_data(tensor):
             return None

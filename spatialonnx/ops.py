@@ -185,6 +185,7 @@ def write_plan(proto: onnx.ModelProto, plan: Plan) -> onnx.ModelProto:
 
     Raises:
         PlanError: The plan names a site that the model does not have.
+        ModelError: A mask's initializer is missing.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
@@ -204,7 +205,11 @@ def write_plan(proto: onnx.ModelProto, plan: Plan) -> onnx.ModelProto:
 
 
 def plan_feeds(plan: Plan, predictors: Iterable[Predictor]) -> dict[str, NDArray[np.generic]]:
-    """What to feed to an instrumented model so that it evaluates ``plan``."""
+    """What to feed to an instrumented model so that it evaluates ``plan``.
+
+    Returns:
+        By input name: masks, uint16 in their own shapes, and patch sizes, int64 [].
+    """
     feeds: dict[str, NDArray[np.generic]] = {}
     for predictor in predictors:
         feeds[predictor.mask] = plan[predictor.site].mask

@@ -123,6 +123,9 @@ class Session:
             feeds: Arrays by input name.
             outputs: Names of the outputs wanted; None = all of the model's.
 
+        Returns:
+            The outputs in that order, of the shapes that the model gives them.
+
         Raises:
             ModelError: ONNX Runtime refuses the inputs or an op fails.
         """

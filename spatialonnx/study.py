@@ -197,7 +197,11 @@ class Study:
         return {str(key): str(value) for key, value in self._query("SELECT key, value FROM meta")}
 
     def about(self) -> dict[str, Any]:
-        """What the study is of, for a reader."""
+        """What the study is of, for a reader.
+
+        Raises:
+            StudyError: The file is damaged.
+        """
         try:
             value = json.loads(self.meta().get("about", "{}"))
         except (ValueError, RecursionError):
@@ -249,7 +253,11 @@ class Study:
         self._set_meta(baseline=str(baseline), conv_total=str(conv_total))
 
     def scale(self) -> tuple[Fraction, int]:
-        """The dense network's score, and the MACs of all Conv nodes on the search samples."""
+        """The dense network's score, and the MACs of all Conv nodes on the search samples.
+
+        Raises:
+            StudyError: The study is empty or damaged.
+        """
         known = self.meta()
         try:
             return _fraction(known["baseline"]), int(known["conv_total"])

@@ -138,7 +138,11 @@ def choose_runtime(common: Common) -> Runtime:
 
 
 def choose_metric(name: str | None, plan: Provenance) -> Metric:
-    """The metric asked for, or the search's, where that is a built-in one."""
+    """The metric asked for, or the search's, where that is a built-in one.
+
+    Raises:
+        UsageError: None was asked for, and the search used the user's own.
+    """
     from spatialonnx.errors import UsageError
     from spatialonnx.metrics import AGREEMENT, TOP1, find_metric
 

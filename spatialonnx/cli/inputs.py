@@ -44,7 +44,13 @@ def read_model(path: Path | None, *stages: str) -> ModelFile:
 
 
 def read_data(model: ModelFile, spec: str | None, pixels: Pixels) -> Dataset:
-    """Opens the data set of ``--data``, or the built-in one that the model names."""
+    """Opens the data set of ``--data``, or the built-in one that the model names.
+
+    Raises:
+        UsageError: Neither is given, or the set is unknown.
+        DataError: Its files are damaged, or do not fit the model.
+        DataNotInstalledError: It is not on this machine.
+    """
     from spatialonnx.datasets.opening import open_dataset
     from spatialonnx.modelfile import get_metadata
 
@@ -60,7 +66,11 @@ def read_data(model: ModelFile, spec: str | None, pixels: Pixels) -> Dataset:
 
 
 def preprocessing_of(model: ModelFile, spec: str | None, pixels: Pixels) -> Preprocessing | None:
-    """The model's preprocessing with the flags' changes; None = the set's customary values."""
+    """The model's preprocessing with the flags' changes; None = the set's customary values.
+
+    Raises:
+        UsageError: A flag cannot be read, or the model names none and the flags do not suffice.
+    """
     from spatialonnx.datasets.preprocessing import Preprocessing
     from spatialonnx.modelfile import get_metadata
 

@@ -21,7 +21,7 @@ class CalibrationReader(Protocol):
     """The one method that is used of a `CalibrationDataReader`."""
 
     def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-        """The next batch by input name; None after the last one."""
+        """The next batch, [N, C, H, W], by input name; None after the last one."""
         ...
 
 

@@ -40,7 +40,7 @@ def read_idx(path: Path) -> Pixels:
         path: the file.
 
     Returns:
-        uint8 array with the dimensions that the header gives.
+        uint8 array whose shape the header gives.
 
     Raises:
         DataError: the file cannot be read, is damaged, cut off, or is something else.
@@ -49,7 +49,14 @@ def read_idx(path: Path) -> Pixels:
 
 
 def read_idx_parts(path: Path, count: int) -> list[Pixels]:
-    """Reads a file in which `count` IDX arrays follow one another; see `read_idx`."""
+    """Reads a file in which `count` IDX arrays follow one another; see `read_idx`.
+
+    Returns:
+        uint8 arrays, each of the shape that its header gives.
+
+    Raises:
+        DataError: the file cannot be read, is damaged, cut off, or holds more or something else.
+    """
     try:
         with path.open("rb") as raw, _unpack(raw) as stream:
             arrays = [_read_array(stream, path) for _ in range(count)]
@@ -126,12 +133,20 @@ def read_mnist(folder: Path, split: str) -> tuple[Pixels, Labels]:
 
 
 def read_digits(folder: Path, split: str) -> tuple[Pixels, Labels]:
-    """Reads MNIST as `read_mnist` does, and refuses Fashion-MNIST, whose files bear its names."""
+    """Reads MNIST as `read_mnist` does, and refuses Fashion-MNIST, whose files bear its names.
+
+    Returns:
+        Pixels uint8 [n, 28, 28, 1] and labels int64 [n].
+    """
     return _refuse_other("fashion-mnist", folder, split)
 
 
 def read_fashion(folder: Path, split: str) -> tuple[Pixels, Labels]:
-    """Reads Fashion-MNIST as `read_mnist` does, and refuses MNIST, whose files bear its names."""
+    """Reads Fashion-MNIST as `read_mnist` does, and refuses MNIST, whose files bear its names.
+
+    Returns:
+        Pixels uint8 [n, 28, 28, 1] and labels int64 [n].
+    """
     return _refuse_other("mnist", folder, split)
 
 

@@ -170,7 +170,7 @@ class SegmentedNetwork:
     def advance_counting(
         self, number: int, activations: Activations, mask: SiteMask | None = None
     ) -> tuple[Activations, dict[str, NDArray[np.int64]]]:
-        """As ``advance``, with all counts: ``skipped`` and, where asked for, ``false_zero``."""
+        """As ``advance``, with counts [N, C]: ``skipped`` and, if asked for, ``false_zero``."""
         return self._run(number, activations, mask)
 
     def finish(

@@ -78,6 +78,9 @@ class SegmentSimulator:
             level: ORT's graph optimisation.
             bound: Whether activations stay in the provider's memory; default: unless that is
                 the host's.
+
+        Raises:
+            DataError: The images do not fit, or the network's shapes depend on its data.
         """
         before = used_memory()
         if memory is None:

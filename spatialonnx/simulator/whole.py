@@ -43,6 +43,9 @@ class WholeModelSimulator:
             runtime: Provider and threads.
             baseline: The original network, where ``proto`` was tuned with its masks on.
             batch: Samples a run.
+
+        Raises:
+            DataError: The images do not fit, or the network's shapes depend on its data.
         """
         self._network = Network(proto, runtime)
         self._batch = self._network.fixed_batch or batch
@@ -94,7 +97,7 @@ def run_samples(
         plan: Masks of all sites.
 
     Returns:
-        The model's outputs, and the predicted outputs of every site.
+        The model's outputs, [samples, ...] each, and the predicted outputs of every site.
     """
     parts: list[list[NDArray[Any]]] = []
     skipped = {p.site: 0 for p in network.predictors}
