@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import spatialonnx
 from spatialonnx.datasets.opening import open_dataset
 from spatialonnx.datasets.preprocessing import Preprocessing
 from spatialonnx.datasets.split import split_pool
-from spatialonnx.errors import LibraryError, OutputError
+from spatialonnx.errors import LibraryError, OutputError, SetupError
 from spatialonnx.insert import Insertion, insert_predictors
 from spatialonnx.metrics import TOP1
 from spatialonnx.modelfile import get_metadata, load_model, save_model, stage_path
+from spatialonnx.patterns import patterns_with_ones
+from spatialonnx.report.measure import Measuring
+from spatialonnx.report.plots import require_report_extra
+from spatialonnx.report.sources import Search, Sources
+from spatialonnx.report.write import check_output, make_report, source_of, write_report
 from spatialonnx.search.bounds import parse_bounds
 from spatialonnx.search.run import Job, Watch, search_masks
 from spatialonnx.search.settings import SearchReport, Settings
 from spatialonnx.session import Runtime
+from spatialonnx.study import Study
 
 MODEL = "resnet18-w16-fashion-mnist.onnx"
 DATA = "fashion-mnist-sample"
@@ -27,6 +33,15 @@ EPS = "0.01"
 SEARCH, SELECT, VERIFY = 400, 1600, 3000
 MARGIN = 0.95
 """Confidence on select: with so few images, plans that hold there by chance come first."""
+
+QUICK_MODES = ("uniform-filter", "uniform-patch", "max-granularity")
+QUICK_SEARCH, QUICK_SELECT, QUICK_VERIFY, QUICK_TRIALS = 200, 400, 1000, 70
+QUICK_PROBES = (2, 3)
+QUICK_MARGIN = 0.8
+"""The other modes are only searched for their masks' pictures: quickly, and cut short."""
+
+COUNTED = 500
+"""Verify images that the report counts sites on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,12 +52,16 @@ class Demonstration:
         folder: Where its files are.
         insertion: Sites found.
         report: What the search gave.
+        page: The report that shows it; None where it was not made.
+        why_not: Why there is none.
         seconds: Time of all of it.
     """
 
     folder: Path
     insertion: Insertion
     report: SearchReport
+    page: Path | None
+    why_not: str
     seconds: float
 
 
@@ -62,7 +81,12 @@ def shipped_model() -> Path:
 
 
 def run_demo(parent: Path, runtime: Runtime, watch: Watch) -> Demonstration:
-    """Runs insert, search and certification in ``parent / spatialonnx-demo``.
+    """Runs insert, search, certification and report in ``parent / spatialonnx-demo``.
+
+    Args:
+        parent: Where its folder is made.
+        runtime: Provider and threads.
+        watch: Who is told how far it got.
 
     Raises:
         OutputError: The folder cannot be written.
@@ -99,4 +123,79 @@ def run_demo(parent: Path, runtime: Runtime, watch: Watch) -> Demonstration:
         force=True,
     )
     report = search_masks(job, watch)
-    return Demonstration(folder, insertion, report, time.monotonic() - start)
+    page, why_not = None, ""
+    try:
+        require_report_extra()
+        page = show_modes(job, report, watch)
+    except SetupError as error:
+        why_not = str(error)
+    return Demonstration(folder, insertion, report, page, why_not, time.monotonic() - start)
+
+
+def show_modes(job: Job, report: SearchReport, watch: Watch) -> Path:
+    """Searches the other modes quickly and writes a report of all four.
+
+    Args:
+        job: The demo's own search.
+        report: What it gave.
+        watch: Who is told how far it got.
+
+    Returns:
+        The page.
+
+    Raises:
+        SetupError: The extra ``report`` is missing.
+        OutputError: The page cannot be written.
+    """
+    searches = [Search(job.study, load_model(_written(report)))]
+    for mode in QUICK_MODES:
+        watch.say(f"{mode}, quickly")
+        quick = _quick_job(job, mode)
+        found = search_masks(quick, watch)
+        searches.append(Search(quick.study, load_model(_written(found))))
+    sources = Sources(tuple(searches), ())
+    measuring = Measuring(
+        job.dataset, job.runtime, samples=COUNTED, alone=False, say=watch.say,
+        progress=watch.samples,
+    )  # fmt: skip
+    remark = (
+        f"A quick search, for its masks' picture: {QUICK_SEARCH} search images, patterns of "
+        f"{QUICK_PROBES[0]} and {QUICK_PROBES[1]} probes, cut short after {QUICK_TRIALS} trials. "
+        "How well the mode does is another question."
+    )
+    page = job.study.parent / "report.html"
+    check_output(page, source_of(sources), force=True)
+    made = make_report(
+        sources,
+        lambda _: measuring,
+        title=f"Demo: {MODEL.removesuffix('.onnx')}",
+        remarks=("", *(remark for _ in QUICK_MODES)),
+    )
+    write_report(made, page)
+    return page
+
+
+def _quick_job(job: Job, mode: str) -> Job:
+    """A short search of another mode; what an earlier demo ran of it counts."""
+    study = job.study.with_name(f"model.{mode}.study.db")
+    done = 0
+    if study.exists():
+        with Study(study, readonly=True) as known:
+            done = known.count()
+    low, high = QUICK_PROBES
+    return replace(
+        job,
+        split=split_pool(len(job.dataset), 0, QUICK_SEARCH, QUICK_SELECT, QUICK_VERIFY),
+        settings=Settings(mode=mode, strategy="joint", patterns=patterns_with_ones(2, low, high)),
+        study=study,
+        output=job.output.with_name(f"model.{mode}.masked.onnx"),
+        select_confidence=QUICK_MARGIN,
+        max_trials=max(0, QUICK_TRIALS - done),
+    )
+
+
+def _written(report: SearchReport) -> Path:
+    """The model that a search of one bound wrote."""
+    path = report.results[0].path
+    assert path is not None
+    return path

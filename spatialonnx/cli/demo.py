@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @command(app, "demo")
 def demo(common: Common) -> None:
-    """Run insert, search and certification on the shipped network and images.
+    """Run insert, search, certification and report on the shipped network and images.
 
     Writes into ./spatialonnx-demo/ and can be run again (a finished search is not repeated).
     """
@@ -48,6 +48,15 @@ def demo(common: Common) -> None:
         table(f"Certified on {answer.verify.samples} images that chose nothing", ["", ""], rows),
         f"the model: {answer.path}",
     ]
-    show(common, {**report.to_json(), "folder": str(result.folder)}, lines)
+    if result.page is None:
+        warn(common, f"no report: {result.why_not}")
+    else:
+        lines.append(f"the report, with masks of all four modes: {result.page}")
+    value = {
+        **report.to_json(),
+        "folder": str(result.folder),
+        "report": None if result.page is None else str(result.page),
+    }
+    show(common, value, lines)
     if not answer.bound_met:
         raise BoundMissedError(f"the bound of {answer.bound} does not hold on verify")

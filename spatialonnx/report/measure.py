@@ -40,6 +40,7 @@ class Measuring:
         metric: What scores outputs; None = the search's own, where it is a built-in one.
         baseline: The original network, where the model was tuned with its masks on.
         samples: Verify samples that counts come from; None = all.
+        alone: Whether to measure the drop of every site alone that the study does not know.
         say: Told at the start of a stage, in words.
         progress: Told how many samples of it are done.
     """
@@ -49,6 +50,7 @@ class Measuring:
     metric: Metric | None = None
     baseline: onnx.ModelProto | None = None
     samples: int | None = None
+    alone: bool = True
     say: Callable[[str], None] = lambda text: None
     progress: Callable[[int, int], None] | None = None
 
@@ -87,7 +89,8 @@ def measure_run(run: Run, model: ModelFile, measuring: Measuring) -> Run:
             model.proto, metric=metric, runtime=measuring.runtime, baseline=measuring.baseline
         )
         samples = Samples(measuring.dataset, split.search)
-        sites = tuple(_with_drop(site, certifier, samples, measuring) for site in sites)
+        if measuring.alone:
+            sites = tuple(_with_drop(site, certifier, samples, measuring) for site in sites)
         references = tuple(_diagonals(sites, certifier, samples, measuring))
     maps = read_maps(model.proto, sites, measuring.dataset, split, measuring.runtime)
     return replace(

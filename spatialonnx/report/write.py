@@ -29,13 +29,16 @@ Chooser = Callable[[ModelFile], Measuring | str]
 """With what a model is measured, or why it is not."""
 
 
-def make_report(sources: Sources, choose: Chooser, title: str = "") -> Report:
+def make_report(
+    sources: Sources, choose: Chooser, title: str = "", remarks: Sequence[str] = ()
+) -> Report:
     """Gathers and measures everything that a report says.
 
     Args:
         sources: The files it is made of.
         choose: Gives what a model is measured with.
         title: Its heading; default: the names of the models.
+        remarks: What a reader should know of each search; empty where nothing.
 
     Raises:
         SpatialOnnxError: Anything that a user can mend.
@@ -44,6 +47,8 @@ def make_report(sources: Sources, choose: Chooser, title: str = "") -> Report:
     runs = []
     for number, search in enumerate(sources.searches):
         run = gather_run(_letter(number), search)
+        if remark := "".join(remarks[number : number + 1]):
+            run = replace(run, notes=(remark, *run.notes))
         if search.model is not None:
             measuring = choose(search.model)
             if isinstance(measuring, Measuring):

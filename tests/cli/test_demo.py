@@ -1,12 +1,14 @@
 """``demo`` as a command, on a smaller network than the shipped one."""
 
 import pytest
+from support.chromium import open_browser
 from support.commands import fail, succeed, succeed_json
 from support.trained import fashion_model
 
 from spatialonnx import demo
 from spatialonnx.errors import LibraryError
 from spatialonnx.modelfile import load_model, save_model
+from spatialonnx.study import Study
 
 
 @pytest.fixture
@@ -19,7 +21,8 @@ def small(tmp_path, monkeypatch):
     return tmp_path / "spatialonnx-demo"
 
 
-def test_the_whole_job_and_once_more(small):
+def test_the_whole_job_and_once_more(small, monkeypatch):
+    monkeypatch.setattr(demo, "EPS", "0.1")  # so that every mode finds something
     result = succeed("demo")
     for word in ("MACs saved on verify", "drop on verify", "time", "bound"):
         assert word in result.stdout
@@ -27,9 +30,37 @@ def test_the_whole_job_and_once_more(small):
     stages = {path.name: load_model(path).stage for path in small.glob("*.onnx")}
     assert stages.pop("model.onnx") == "original"
     assert stages.pop("model.spatial.onnx") == "spatial"
-    assert list(stages.values()) == ["masked"]
+    assert list(stages.values()) == ["masked"] * 4
+    assert "the report, with masks of all four modes" in result.stdout
+    trials = {path: count_trials(path) for path in small.glob("*.study.db")}
+    assert len(trials) == 4
     value = succeed_json("demo")
     assert value["bound_met"] and value["folder"] == "spatialonnx-demo"
+    assert trials == {path: count_trials(path) for path in small.glob("*.study.db")}
+    page = small / "report.html"
+    assert value["report"] == "spatialonnx-demo/report.html"
+    assert page.stat().st_size < 5_000_000
+    with open_browser() as browser:
+        browser.open(page)
+        assert browser.problems == [] and browser.requests == []
+        for label in "ABCD":
+            assert browser.run(f"document.querySelectorAll('#run-{label} .gallery img').length")
+        text = browser.run("document.body.innerText")
+    assert text.count("A quick search, for its masks' picture") == 3
+
+
+def count_trials(path):
+    with Study(path, readonly=True) as study:
+        return study.count()
+
+
+def test_without_the_extra_it_does_the_rest_and_says_so(small, monkeypatch):
+    monkeypatch.setattr("spatialonnx.report.plots.find_spec", lambda name: None)
+    result = succeed("demo")
+    assert "MACs saved on verify" in result.stdout
+    assert "no report: a report needs jinja2 and matplotlib: run pip install" in result.stderr
+    assert sorted(path.suffix for path in small.glob("*report*")) == []
+    assert len(list(small.glob("*.study.db"))) == 1
 
 
 def test_a_folder_that_cannot_be_written(small):
