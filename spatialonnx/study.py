@@ -238,7 +238,11 @@ class Study:
         self._set_meta(**{f"chosen {eps}": json.dumps({"plan": key, "images": images})})
 
     def choice(self, eps: Fraction) -> tuple[str, int] | None:
-        """The plan that was chosen for a bound, and the images that chose it; None if unknown."""
+        """The plan that was chosen for a bound, and the images that chose it; None if unknown.
+
+        Raises:
+            StudyError: The file is damaged.
+        """
         text = self.meta().get(f"chosen {eps}")
         if text is None:
             return None

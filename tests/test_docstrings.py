@@ -13,7 +13,7 @@ from spatialonnx import errors
 ROOT = Path(spatialonnx.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 Definition = ast.FunctionDef | ast.ClassDef
-ARRAY = re.compile(r"NDArray|\bTensor\b|\bPixels\b|\bLabels\b|\bIndices\b|\bBytes\b")
+ARRAY = re.compile(r"NDArray(?!\[Any\])|\bTensor\b|\bPixels\b|\bLabels\b|\bIndices\b|\bBytes\b")
 SHAPE = re.compile(r"\[[^\]]*\]|\bshape\b|\blength\b|\bone (a|an|per)\b|\bas `|\blikewise\b")
 
 

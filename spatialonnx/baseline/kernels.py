@@ -165,7 +165,7 @@ def profile_site(
 
 
 def find_false_zeros(y: NDArray[np.float32], ofmap: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Where a site gives zero and the dense network does not, near ties left out."""
+    """Where a site gives zero and the dense network does not, near ties left out: as `y`."""
     false: NDArray[np.bool_] = (y == 0) & (ofmap > _NEAR * ofmap.max(initial=0))
     return false
 

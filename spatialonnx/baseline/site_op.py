@@ -120,7 +120,7 @@ class SiteInputs:
         self._network = Network(dense, runtime)
 
     def of(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """The tensors for some images."""
+        """The tensors for some images, [N, ...] each, by name."""
         outputs = self._network.run(images, {})
         outputs.setdefault(self._network.image_input, images)
         return {name: outputs[name] for name in self._reads}

@@ -92,7 +92,7 @@ class Damage:
         self._covariance = np.diag(np.square(_DOUBT * self._guess))
 
     def table(self, layer: int) -> NDArray[np.float64]:
-        """The damage of a layer's levels, rising from 0."""
+        """The damage of a layer's levels, rising from 0: float64 [levels], in nats."""
         chosen = slice(self._first[layer], self._first[layer + 1])
         steps = np.maximum(self._mean[chosen], _LEAST * self._guess[chosen])
         return np.concatenate([[0.0], np.cumsum(steps)])
