@@ -1,0 +1,169 @@
+"""How far a drop scatters, and which margin keeps a bound: plans of a study on all images.
+
+    python benchmarks/margins.py model.spatial.onnx model.study.db --data fashion-mnist
+
+A family of plans is run on all images once; then the images are split again and again, and each
+rule chooses the plan of the largest saving that it lets pass on the parts for search and select.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spatialonnx.certify import DenseRun, Measured, compare
+from spatialonnx.datasets.opening import open_dataset
+from spatialonnx.evaluate import Network, Samples
+from spatialonnx.expectation import expected_losses, fit_temperature
+from spatialonnx.masks import full_mask
+from spatialonnx.metrics import TOP1, kl_divergence
+from spatialonnx.modelfile import load_model
+from spatialonnx.search.margin import forecast_drop
+from spatialonnx.session import Runtime
+from spatialonnx.simulator.whole import run_samples
+from spatialonnx.study import Study
+
+KLS = (0.0035, 0.0181, 0.0207, 0.0256, 0.0298, 0.0335, 0.0445)
+"""Divergences on the study's samples near which plans are taken."""
+SEARCH, SELECT, VERIFY = 1000, 2000, 5000
+
+
+def run_family(model: Path, study: Path, data: str, kept: Path) -> dict[str, NDArray[Any]]:
+    """Logits of the dense network and of the plans on all images; kept in a file."""
+    if kept.exists():
+        with np.load(kept) as file:
+            return dict(file)
+    network = Network(load_model(model).proto, Runtime("cpu", 1))
+    dataset = open_dataset(data)
+    samples = Samples(dataset, np.arange(len(dataset)))
+    off = {p.site: full_mask(2) for p in network.predictors}
+    logits, saved = [run_samples(network, samples, 64, off)[0][0]], []
+    with Study(study, readonly=True) as journal:
+        _, total = journal.scale()
+        records = [
+            r for r in journal.records() if r.target == "network" and (r.outcome.kl or 0) > 0
+        ]
+        for wanted in KLS:
+            near = min(records, key=lambda r: abs(np.log((r.outcome.kl or 0) / wanted)))
+            plan = {**off, **journal.plan(near.plan_key)}
+            logits.append(run_samples(network, samples, 64, plan)[0][0])
+            saved.append((near.outcome.saved or 0) / total)
+    found = {
+        "logits": np.stack(logits), "labels": samples.labels, "saved": np.asarray(saved)
+    }  # fmt: skip
+    np.savez(kept, **found)
+    return found
+
+
+class Family:
+    """Plans by increasing saving, measured on any of the images."""
+
+    def __init__(self, found: dict[str, NDArray[Any]]) -> None:
+        """Sorts the plans."""
+        order = np.argsort(found["saved"])
+        self.saved = found["saved"][order]
+        self.dense, self.masked = found["logits"][0], found["logits"][1:][order]
+        self.labels = found["labels"]
+        self.right = (self.dense.argmax(1) == self.labels).astype(np.float64)
+        self.losses = self.right - (self.masked.argmax(2) == self.labels)
+
+    def measure(self, plan: int, rows: NDArray[np.int64]) -> Measured:
+        """What certification would say of a plan."""
+        dense, labels = self.dense[rows], self.labels[rows]
+        run = DenseRun([dense], labels, TOP1.score([dense], labels))
+        masked = self.masked[plan, rows]
+        found = compare(TOP1, run, [masked], saved=0, conv_total=1, confidence=None)
+        expected = expected_losses(dense, masked, fit_temperature(dense, labels))
+        return Measured(
+            **{
+                **vars(found),
+                "expected": float(expected.mean()),
+                "expected_error": float(expected.std() / np.sqrt(len(rows))),
+            }
+        )
+
+
+Rule = Callable[[Family, int, NDArray[np.int64], NDArray[np.int64], float], bool]
+
+
+def both_hold(family: Family, plan: int, search: Any, select: Any, eps: float) -> bool:
+    """The drop on search and the drop on select."""
+    losses = family.losses[plan]
+    return bool(losses[search].mean() <= eps and losses[select].mean() <= eps)
+
+
+def pooled_holds(family: Family, plan: int, search: Any, select: Any, eps: float) -> bool:
+    """The drop on both together."""
+    return bool(family.losses[plan, np.concatenate([search, select])].mean() <= eps)
+
+
+def likely_holds(family: Family, plan: int, search: Any, select: Any, eps: float) -> bool:
+    """The drop on both, and the forecast from select."""
+    if not both_hold(family, plan, search, select, eps):
+        return False
+    measured = family.measure(plan, select)
+    return measured.holds(Fraction(eps)) and forecast_drop(measured, VERIFY).likely <= eps
+
+
+RULES: dict[str, Rule] = {
+    "holds on search and on select": both_hold,
+    "holds on both pooled": pooled_holds,
+    "holds on both, and likely on verify": likely_holds,
+}
+
+
+def main() -> None:
+    """Prints how plans scatter, and what every rule keeps and saves."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("study", type=Path)
+    parser.add_argument("--data", default="fashion-mnist")
+    parser.add_argument("--keep", type=Path, default=Path("build/margins.npz"))
+    parser.add_argument("--splits", type=int, default=200)
+    arguments = parser.parse_args()
+    arguments.keep.parent.mkdir(parents=True, exist_ok=True)
+    family = Family(run_family(arguments.model, arguments.study, arguments.data, arguments.keep))
+    every = np.arange(len(family.labels))
+    print("| saved, % | KL, nats | drop, points | expected | scatter a sample | of expected |")
+    print("|---|---|---|---|---|---|")
+    for plan, saved in enumerate(family.saved):
+        measured = family.measure(plan, every)
+        kl = kl_divergence(family.dense, family.masked[plan]).mean()
+        scatter = (measured.expected_error or 0) * np.sqrt(len(every))
+        print(
+            f"| {100 * saved:.1f} | {kl:.4f} | {100 * float(measured.drop):.2f} "
+            f"| {100 * (measured.expected or 0):.2f} | {family.losses[plan].std():.3f} "
+            f"| {scatter:.3f} |"
+        )
+    print("| rule | eps | met on verify, % | saved, % | drop, points |\n|---|---|---|---|---|")
+    random = np.random.default_rng(5)
+    splits = [random.permutation(len(every)) for _ in range(arguments.splits)]
+    for eps in (0.005, 0.01):
+        for name, rule in RULES.items():
+            met, saved, drops = 0, 0.0, 0.0
+            for split in splits:
+                search, select, verify = np.split(
+                    split[: SEARCH + SELECT + VERIFY], [SEARCH, SEARCH + SELECT]
+                )
+                passing = (
+                    p
+                    for p in reversed(range(len(family.saved)))
+                    if rule(family, p, search, select, eps)
+                )
+                plan = next(passing, None)
+                drop = 0.0 if plan is None else float(family.losses[plan, verify].mean())
+                met += drop <= eps
+                saved += 0.0 if plan is None else float(family.saved[plan])
+                drops += drop
+            n = len(splits) / 100
+            print(f"| {name} | {eps} | {met / n:.0f} | {saved / n:.1f} | {drops / n:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
