@@ -94,11 +94,12 @@ class Site:
         return self.lost[np.arange(self.channels), patterns]
 
 
-def fit(losses: Floats, damage: Floats) -> Floats:
+def fit(losses: Floats, damage: Floats, weight: Floats) -> Floats:
     """Sensitivities that explain damage by losses, drawn towards one for all channels."""
-    one = damage.sum() / losses.sum()
-    ridge = losses.std(axis=0).mean() * np.sqrt(len(losses)) / 2
-    channels = losses.shape[1]
+    ridge = losses.std(axis=0).mean() * np.sqrt(len(losses)) / 2 * np.median(weight)
+    losses, damage, channels = losses * weight[:, None], damage * weight, losses.shape[1]
+    total = losses.sum(axis=1)
+    one = (damage * total).sum() / (total**2).sum()
     rows = np.vstack([losses, ridge * np.eye(channels)])
     found: Floats = nnls(rows, np.concatenate([damage, np.full(channels, ridge * one)]))[0]
     return found
@@ -122,7 +123,7 @@ def by_halves(site: Site, runs: int) -> Floats:
     chosen = site.choose(np.ones(site.channels), 0.6)
     halves = [np.where(random.random(site.channels) < 0.5, chosen, site.full) for _ in range(runs)]
     damage = np.asarray([site.run(half) for half in halves])
-    return fit(np.stack([site.lost_by(half) for half in halves]), damage)
+    return fit(np.stack([site.lost_by(half) for half in halves]), damage, np.ones(runs))
 
 
 def by_samples(site: Site) -> Floats:
@@ -145,7 +146,7 @@ def by_samples(site: Site) -> Floats:
     rows, values = np.concatenate(losses), np.concatenate(damage)
     total = rows.sum(axis=1)
     weight = 1 / np.sqrt(np.maximum(total, np.percentile(total, 20)) + 1e-9)
-    return fit(rows * weight[:, None], values * weight)
+    return fit(rows, values, weight)
 
 
 def sample_losses(site: Site, patterns: NDArray[np.int64]) -> Floats:
@@ -183,7 +184,9 @@ def main() -> None:
     dataset = open_dataset(arguments.data)
     order = np.random.default_rng(0).permutation(len(dataset))
     n = arguments.samples
-    own, other = (simulate(arguments.model, dataset, np.sort(p)) for p in (order[:n], order[-n:]))
+    own, other = (
+        simulate(arguments.model, dataset, np.sort(p)) for p in (order[:n], order[2 * n : 3 * n])
+    )
     site = Site(own, arguments.site, arguments.patch_size)
     estimates = {"one for the site": np.ones(site.channels)}
     estimate: dict[str, Any] = {

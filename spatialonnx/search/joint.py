@@ -92,6 +92,9 @@ def joint_search(
     Returns:
         By bound, the trials that its plan is chosen from.
     """
+    # Of a tuned network the logits differ from the original's already with prediction off.
+    (off,) = trials.run(CHOOSE, [Candidate("network", "off", {})])
+    off_kl = off.outcome.kl or 0.0
     layers = []
     for group in groups:
         levels = [
@@ -99,8 +102,9 @@ def joint_search(
             for layout in layouts
             for level in find_levels(simulator, group, mode, layout, patterns[layout.patch_size])
         ]
-        layers.append(_profile(trials, group, levels, layouts, worth))
-    search = _Search(trials, layers, {layout.patch_size: layout for layout in layouts}, held_out)
+        layers.append(_profile(trials, group, levels, layouts, worth, off_kl))
+    by_size = {layout.patch_size: layout for layout in layouts}
+    search = _Search(trials, layers, by_size, held_out, off_kl)
     limits = {eps: search.run(eps) for eps in sorted(bounds, reverse=True)}
     # What was tried for one bound may be the answer to another, should select refuse all others.
     return {eps: search.within(limit, eps) for eps, limit in limits.items()}
@@ -112,6 +116,7 @@ def _profile(
     levels: Sequence[Level],
     layouts: Sequence[Layout],
     worth: Worth,
+    off_kl: float,
 ) -> Layer:
     """Measures the damage of a few spread-out levels and interpolates the others."""
     name = "+".join(sites)
@@ -124,7 +129,7 @@ def _profile(
         candidates = [Candidate(name, own[i].label, layout.plan(own[i].pieces)) for i in probes]
         points = rising(
             [
-                (own[i].lost, trial.outcome.kl)
+                (own[i].lost, trial.outcome.kl - off_kl)
                 for i, trial in zip(
                     probes, trials.run(PROFILE, candidates, reject=False), strict=True
                 )
@@ -149,6 +154,7 @@ class _Search:
         layers: Sequence[Layer],
         layouts: Mapping[int, Layout],
         held_out: HeldOut,
+        off_kl: float,
     ) -> None:
         self._trials = trials
         self._layers = list(layers)
@@ -158,9 +164,7 @@ class _Search:
         self._damage = Damage(layers)
         self._tried: dict[Numbers, Trial] = {}
         self._off: Numbers = tuple(0 for _ in layers)
-        # Of a tuned network the logits differ from the original's already with prediction off.
-        (off,) = trials.run(CHOOSE, [Candidate("network", "off", {})])
-        self._off_kl = off.outcome.kl or 0.0
+        self._off_kl = off_kl
         self._off_forecast = held_out.forecast({})
 
     def run(self, eps: Fraction) -> float:

@@ -180,7 +180,7 @@ class Trials:
                 late = self._deadline is not None and time.monotonic() >= self._deadline
                 if late or (self._max_trials is not None and self._begun >= self._max_trials):
                     return
-                self._begun += 1
+                self._begun += bool(plan)  # prediction off is known, it runs nothing
                 yield plan
 
         if not plans:
