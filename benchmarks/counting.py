@@ -1,0 +1,92 @@
+"""`python benchmarks/counting.py`: the same predictions, counted in four ways.
+
+The diagonal and the best-saving pattern everywhere on the shipped network and images. Printed per
+plan: MACs saved as this project counts them (a share of all Convs' MACs, inside the map); the
+share of the sites' activations; the same with positions beyond the border counted as saved; and
+with blind patches predicted too, as in the report.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from spatialonnx.datasets.opening import open_dataset
+from spatialonnx.datasets.preprocessing import Preprocessing
+from spatialonnx.demo import DATA, shipped_model
+from spatialonnx.evaluate import Network
+from spatialonnx.insert import insert_predictors
+from spatialonnx.masks import uniform_mask
+from spatialonnx.modelfile import get_metadata, load_model
+from spatialonnx.ops import find_predictors
+from spatialonnx.patterns import parse_pattern
+from spatialonnx.report.measure import predicted_outputs
+from spatialonnx.session import Runtime
+from spatialonnx.sites import find_sites
+
+PATTERNS = ("1001", "100010001", "1000010000100001", "0001", "000000001")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Count predictions in four ways.")
+    parser.add_argument("--samples", type=int, default=200)
+    samples: int = parser.parse_args().samples
+    source = load_model(shipped_model())
+    proto = insert_predictors(source, runtime=Runtime()).proto
+    dataset = open_dataset(DATA, Preprocessing.from_json(get_metadata(source.proto)["input"]))
+    images = dataset.images(np.arange(samples, dtype=np.int64))
+    print(
+        "| pattern everywhere | MACs of all Convs | activations | + beyond the border | + blind |"
+    )
+    print("|---|---|---|---|---|")
+    for text in PATTERNS:
+        row = [f"{100 * share:.2f} %" for share in count(proto, images, text)]
+        print(f"| `{text}` | " + " | ".join(row) + " |")
+
+
+def count(
+    proto: onnx.ModelProto, images: np.ndarray[tuple[int, ...], np.dtype[np.float32]], text: str
+) -> tuple[float, float, float, float]:
+    """The four shares that a pattern at every site saves, each site seeing the plan's own maps."""
+    pattern, size = parse_pattern(text)
+    mask = uniform_mask(size, pattern)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    sources = {p.site: p.source for p in find_predictors(copy)}
+    for tensor in sources.values():
+        copy.graph.output.append(
+            helper.make_tensor_value_info(tensor, TensorProto.FLOAT, [None] * 4)
+        )
+    network = Network(copy, Runtime())
+    report = find_sites(copy, {network.image_input: (1, *images.shape[1:])})
+    macs = outputs = inside = beyond = blind = 0
+    for start in range(0, len(images), 50):
+        values = network.run(images[start : start + 50], dict.fromkeys(sources, mask))
+        for site in report.sites:
+            ofmaps = values[sources[site.name]]
+            ours = int(predicted_outputs(ofmaps, mask).sum())
+            height, width = ofmaps.shape[2:]
+            rest = ((0, -height % size), (0, -width % size))
+            padded = np.pad(ofmaps, ((0, 0), (0, 0), *rest))
+            fires = predicted_outputs(padded, mask)
+            everything = int(fires.sum())
+            seen = np.pad(np.ones((height, width), bool), rest)
+            bits = np.array([pattern >> i & 1 for i in range(size * size)], bool)
+            tile = np.tile(bits.reshape(size, size), [s // size for s in padded.shape[2:]])
+            probes = (tile & seen).reshape(padded.shape[2] // size, size, -1, size)
+            sighted = probes.any(axis=(1, 3)).repeat(size, 0).repeat(size, 1)
+            macs += ours * site.macs_per_output
+            outputs += ofmaps.size
+            inside += ours
+            beyond += int((fires & sighted).sum())
+            blind += everything
+    total = (report.conv_macs or 0) * len(images)
+    return macs / total, inside / outputs, beyond / outputs, blind / outputs
+
+
+if __name__ == "__main__":
+    main()
