@@ -160,7 +160,7 @@ def show_modes(job: Job, report: SearchReport, watch: Watch) -> Path:
     )  # fmt: skip
     remark = (
         f"A quick search, for its masks' picture: {QUICK_SEARCH} search images, patterns of "
-        f"{QUICK_PROBES[0]} and {QUICK_PROBES[1]} probes, cut short after {QUICK_TRIALS} trials. "
+        f"{QUICK_PROBES[0]} and {QUICK_PROBES[1]} probes, at most {QUICK_TRIALS} trials. "
         "How well the mode does is another question."
     )
     page = job.study.parent / "report.html"
