@@ -156,6 +156,8 @@ def test_a_missed_bound_is_red(clean, searched, tmp_path):
     model = load_model(searched.models["uniform-layer"])
     record = get_json(model.proto, "search")
     record["bound_met"] = False
+    record["bound"] = HOSTILE[0]
+    record["goal"] = HOSTILE[1]
     record["verify"]["drop"] = 0.4
     set_metadata(model.proto, search=record)
     path = tmp_path / "tiny.masked.missed.onnx"
@@ -168,4 +170,7 @@ def test_a_missed_bound_is_red(clean, searched, tmp_path):
     colour = clean.run("getComputedStyle(document.querySelector('.verdict .figure')).color")
     red, green, _ = map(int, re.findall(r"\d+", colour))
     assert red > 150 and green < 60
-    assert "Bound missed" in clean.run("document.querySelector('.verdict').innerText")
+    text = clean.run("document.querySelector('.verdict').innerText")
+    assert "Bound missed" in text and HOSTILE[0] in text
+    assert HOSTILE[1] in clean.run("document.querySelector('#provenance').innerText")
+    assert clean.run("document.scripts.length") == 1
