@@ -132,8 +132,10 @@ def best_plan(
     Args:
         worth: Of the levels of every layer.
         damage: Likewise, rising from 0.
-        limit: The damage allowed, positive.
+        limit: The damage allowed; where there is none, the plan is off everywhere.
     """
+    if limit <= 0:
+        return tuple(0 for _ in worth)
     most = np.zeros(_BINS + 1, np.int64)
     choices = []
     for own_worth, own_damage in zip(worth, damage, strict=True):

@@ -53,6 +53,8 @@ _SHORTER = 0.97
 """How much less is aimed for, at least, after a proposal that cost too much."""
 _REFUSED = 0.85
 """The same after a plan that select refused."""
+_NOTHING = 1e-9
+"""Damage, in nats, of a plan that does none."""
 _WORTHWHILE = 0.005
 """A plan must promise this part more than the best so far: less is within the noise."""
 _PATIENCE = 2
@@ -260,7 +262,8 @@ class _Search:
         trial = self._tried.get(plan)
         if trial is None or trial.outcome.kl is None:
             return self._damage.total(plan)
-        return max(trial.outcome.kl - self._off_kl, 0.0)
+        # Masks that a network was tuned with bring its logits nearer than prediction off does.
+        return max(trial.outcome.kl - self._off_kl, _NOTHING)
 
     def _within(self, plan: Numbers, limit: float, eps: Fraction) -> bool:
         trial = self._tried[plan]

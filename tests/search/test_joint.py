@@ -80,6 +80,10 @@ def test_the_best_plan_is_that_of_all_products(points, limit):
     assert sum(layer.worth[i] for layer, i in zip(layers, plan, strict=True)) >= best
 
 
+def test_without_any_damage_allowed_all_is_off():
+    assert best_plan(*tables_of([layer_of([(1, 1), (2, 3)])]), 0.0) == (0,)
+
+
 def test_measured_plans_teach_what_steps_cost():
     layers = [layer_of([(1, 1), (2, 3)]), layer_of([(1, 1), (2, 3)])]
     damage = Damage(layers)
