@@ -46,7 +46,7 @@ from spatialonnx.modelfile import (
     set_metadata,
 )
 from spatialonnx.ops import find_predictors, read_plan, write_plan
-from spatialonnx.search.run import missed_path
+from spatialonnx.search.job import missed_path
 from spatialonnx.session import Runtime
 
 __all__ = ["export_masked", "finetune_network", "main"]

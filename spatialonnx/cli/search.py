@@ -182,7 +182,8 @@ def search(
     from spatialonnx.modelfile import load_model, stage_path
     from spatialonnx.patterns import parse_ones_range, patch_sizes
     from spatialonnx.search.bounds import parse_bounds
-    from spatialonnx.search.run import Job, search_masks
+    from spatialonnx.search.job import Job
+    from spatialonnx.search.run import search_masks
     from spatialonnx.search.settings import Settings, choose_all_patterns
 
     if list_study is not None:

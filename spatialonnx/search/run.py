@@ -3,40 +3,43 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import onnx
 
-from spatialonnx.certify import Certifier, Measured, check_confidence, resolution
-from spatialonnx.datasets.dataset import Dataset
-from spatialonnx.datasets.opening import public_name
-from spatialonnx.datasets.split import Split
-from spatialonnx.errors import InterruptedSearchError, ModelError
+from spatialonnx.certify import Certifier, Measured, resolution
+from spatialonnx.errors import InterruptedSearchError
 from spatialonnx.evaluate import Samples
-from spatialonnx.files import sha256_bytes
 from spatialonnx.macs import fraction
 from spatialonnx.masks import Plan, SiteMask
-from spatialonnx.metrics import Metric
 from spatialonnx.modelfile import (
-    ModelFile,
     check_replaceable,
     get_json,
     save_model,
     set_metadata,
 )
-from spatialonnx.ops import find_predictors, write_plan
+from spatialonnx.ops import write_plan
 from spatialonnx.search.ahead import LookAhead, look_ahead
 from spatialonnx.search.bounds import Bound
 from spatialonnx.search.coupling import find_groups
 from spatialonnx.search.exhaustive import exhaustive_search
 from spatialonnx.search.greedy import Weigh, greedy_search
+from spatialonnx.search.job import (
+    Job,
+    Watch,
+    by_time,
+    check_job,
+    data_name,
+    metric_name,
+    missed_path,
+    output_paths,
+    study_about,
+    study_key,
+)
 from spatialonnx.search.joint import joint_search, macs_saved
 from spatialonnx.search.latency import (
     MOST_PLANS,
@@ -46,12 +49,11 @@ from spatialonnx.search.latency import (
 )
 from spatialonnx.search.margin import Contender, HeldOut, prefer_safe
 from spatialonnx.search.modes import MODES, Groups
-from spatialonnx.search.settings import SearchReport, SearchResult, Settings
+from spatialonnx.search.settings import SearchReport, SearchResult
 from spatialonnx.search.targets import Layout
-from spatialonnx.search.trials import BudgetSpent, Status, Trial, Trials
-from spatialonnx.session import Runtime, runtime_version
+from spatialonnx.search.trials import BudgetSpent, Trial, Trials
+from spatialonnx.session import runtime_version
 from spatialonnx.simulator import SegmentSimulator, Simulator
-from spatialonnx.sites import find_sites
 from spatialonnx.study import Record, Study, plan_key
 
 Walked = Mapping[Bound, frozenset[str]]
@@ -59,77 +61,6 @@ Walked = Mapping[Bound, frozenset[str]]
 
 _FEW = 5
 """Below this many samples, eps * n says little: a warning."""
-
-
-@dataclass(frozen=True, eq=False)
-class Job:
-    """Everything a search works on.
-
-    Attributes:
-        model: A model of stage spatial (or masked: its plan is ignored).
-        dataset: The pool.
-        split: Its parts.
-        seed: What the split was made with, for the record.
-        bounds: In increasing order.
-        settings: What decides the trials.
-        metric: What scores outputs.
-        runtime: Provider and threads.
-        baseline: The original network, where the model was tuned with its masks on.
-        confidence: Of the upper limit that must meet the bound; None = the drop itself.
-        select_confidence: The same on select, where plans are chosen: a margin against choosing
-            a plan that only looks good there; None = as ``confidence``.
-        study: The journal's file.
-        output: Where the model goes; several bounds put ``.eps...`` into the name.
-        force: Replace files that are not ours.
-        time_budget: Seconds of trials.
-        max_trials: Trials run now.
-        memory: Bytes that stored activations may take; None = half of what is free.
-        literal: One full pass a trial: the oracle.
-    """
-
-    model: ModelFile
-    dataset: Dataset
-    split: Split
-    seed: int
-    bounds: tuple[Bound, ...]
-    settings: Settings
-    metric: Metric
-    runtime: Runtime
-    study: Path
-    output: Path
-    baseline: ModelFile | None = None
-    confidence: float | None = None
-    select_confidence: float | None = None
-    force: bool = False
-    time_budget: float | None = None
-    max_trials: int | None = None
-    memory: int | None = None
-    literal: bool = False
-
-    @property
-    def search_samples(self) -> Samples:
-        """The images that trials run on."""
-        return Samples(self.dataset, self.split.search)
-
-
-@dataclass(frozen=True)
-class Watch:
-    """Who is told how far a search has got.
-
-    Attributes:
-        trial: After every trial.
-        stage: At the start of a stage, in words.
-        samples: While a plan is certified: samples done, samples in all.
-    """
-
-    trial: Callable[[Status], None] | None = None
-    stage: Callable[[str], None] | None = None
-    samples: Callable[[int, int], None] | None = None
-
-    def say(self, text: str) -> None:
-        """Announces a stage."""
-        if self.stage:
-            self.stage(text)
 
 
 def search_masks(job: Job, watch: Watch | None = None) -> SearchReport:
@@ -205,31 +136,6 @@ def search_masks(job: Job, watch: Watch | None = None) -> SearchReport:
     return report
 
 
-def check_job(job: Job) -> None:
-    """Finds what cannot work before anything is run.
-
-    Raises:
-        ModelError: The model holds no SpatialPredict op, or its metadata are damaged.
-        OutputError: An output cannot, or must not, be written.
-        UsageError: The confidence is none, or the mode does not fit maps of dynamic size.
-    """
-    get_json(job.model.proto, "baseline")
-    if not find_predictors(job.model.proto) or job.model.stage == "deploy":
-        raise ModelError(
-            f"{job.model.path} holds no SpatialPredict op: run spatialonnx insert on the original "
-            "model, then search model.spatial.onnx"
-        )
-    check_confidence(job.confidence)
-    check_confidence(job.select_confidence)
-    if MODES[job.settings.mode].by_patch:
-        layout = Layout(find_sites(job.model.proto).sites, job.settings.patch_size)
-        for site in layout.sites:
-            layout.grid(site)
-    for path in output_paths(job):
-        check_replaceable(path, job.model.sha256, force=job.force)
-        check_replaceable(missed_path(path), job.model.sha256, force=job.force)
-
-
 def make_simulator(job: Job) -> SegmentSimulator:
     """The simulator of a job, the dense network run once."""
     return SegmentSimulator(
@@ -264,7 +170,7 @@ def forecast(job: Job, search_samples: int) -> LookAhead:
 
 def keep_latency(job: Job, study: Study, watch: Watch) -> Latency | None:
     """What predictions save in time, measured once a study; None where MACs are the goal."""
-    if not _by_time(job):
+    if not by_time(job):
         return None
 
     def measure() -> str:
@@ -364,60 +270,6 @@ def make_held_out(job: Job, certifier: Certifier, watch: Watch) -> HeldOut:
 
     held_out = HeldOut(measure, len(job.split.verify))
     return held_out
-
-
-def study_about(job: Job, groups: Groups) -> dict[str, Any]:
-    """Everything that decides a trial's outcome, for the study's key and for a reader."""
-    settings = job.settings
-    return {
-        "model": job.model.sha256,
-        "baseline": None if job.baseline is None else job.baseline.sha256,
-        "data": _data_name(job),
-        "data fingerprint": job.dataset.fingerprint(),
-        "samples": sha256_bytes(job.split.search.tobytes()),
-        "seed": job.seed,
-        "mode": settings.mode,
-        "strategy": settings.strategy,
-        "patch size": settings.patch_size,
-        "patterns": sha256_bytes(json.dumps(settings.patterns).encode()),
-        "clusters": settings.max_clusters,
-        **(
-            {"others": [[size, sha256_bytes(repr(own).encode())] for size, own in settings.others]}
-            if settings.others
-            else {}
-        ),
-        "top": settings.top,
-        "coupling": [list(group) for group in groups if len(group) > 1],
-        "metric": _metric_name(job),
-        "metric fingerprint": sha256_bytes(job.metric.name.encode()),
-        "provider": job.runtime.provider,
-        "onnxruntime": runtime_version(),
-        **({"goal": "latency", "threads": job.runtime.threads} if _by_time(job) else {}),
-    }
-
-
-def _by_time(job: Job) -> bool:
-    return job.settings.goal == "latency"
-
-
-def _data_name(job: Job) -> str:
-    """What files may say of the data: a built-in set's name, never a path or code."""
-    return public_name(job.dataset.name) or "own data"
-
-
-def _metric_name(job: Job) -> str:
-    return job.metric.name if job.metric.counts else "own function"
-
-
-def planned_key(job: Job) -> str:
-    """The key of a job's study, before anything is run."""
-    sites = find_sites(job.model.proto).sites
-    return study_key(job, find_groups(job.settings.couple, job.model.proto, sites))
-
-
-def study_key(job: Job, groups: Groups) -> str:
-    """Hash of ``study_about``."""
-    return sha256_bytes(json.dumps(study_about(job, groups), sort_keys=True).encode())
 
 
 def certify_bounds(
@@ -546,21 +398,6 @@ def fastest_trials(
     return [by_key[key] for key in ranked]
 
 
-def output_paths(job: Job) -> tuple[Path, ...]:
-    """Where the model of every bound goes, should the bound be met."""
-    if len(job.bounds) == 1:
-        return (job.output,)
-    name = job.output.name.removesuffix(".onnx").removesuffix(".masked")
-    return tuple(
-        job.output.with_name(f"{name}.eps{bound.text}.masked.onnx") for bound in job.bounds
-    )
-
-
-def missed_path(path: Path) -> Path:
-    """Where a model that misses its bound goes."""
-    return path.with_name(path.name.removesuffix(".onnx") + ".missed.onnx")
-
-
 def _write(job: Job, result: SearchResult, path: Path, study: Study) -> SearchResult:
     plan = {site: mask for site, mask in result.plan.items() if not mask.is_full}
     proto = masked_model(job, plan, result, study)
@@ -591,10 +428,10 @@ def masked_model(
             "mode": job.settings.mode,
             "strategy": job.settings.strategy,
             "goal": job.settings.goal,
-            "data": _data_name(job),
+            "data": data_name(job),
             "seed": job.seed,
             "samples": [len(p) for p in (job.split.search, job.split.select, job.split.verify)],
-            "metric": _metric_name(job),
+            "metric": metric_name(job),
             "confidence": job.confidence,
             "verify": result.verify.to_json(),
             "study": study.meta().get("key", ""),

@@ -13,7 +13,8 @@ from spatialonnx.baseline.yardstick import Yardstick
 from spatialonnx.datasets.split import split_pool
 from spatialonnx.errors import StudyError
 from spatialonnx.modelfile import load_model, save_model, set_metadata
-from spatialonnx.search.run import Watch, search_masks
+from spatialonnx.search.job import Watch
+from spatialonnx.search.run import search_masks
 from spatialonnx.search.settings import Settings
 from spatialonnx.study import Study
 

@@ -21,7 +21,8 @@ from spatialonnx.metrics import TOP1
 from spatialonnx.modelfile import load_model
 from spatialonnx.ops import read_plan
 from spatialonnx.search.bounds import parse_bounds
-from spatialonnx.search.run import Job, Watch, search_masks
+from spatialonnx.search.job import Job, Watch
+from spatialonnx.search.run import search_masks
 from spatialonnx.search.settings import Settings
 from spatialonnx.study import Study
 
