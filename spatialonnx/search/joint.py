@@ -59,6 +59,10 @@ _WORTHWHILE = 0.005
 """A plan must promise this part more than the best so far: less is within the noise."""
 _PATIENCE = 2
 """Moves in a row that may fail."""
+_RETREATS = 12
+"""Plans that are measured, each of less damage, while none is within the bound at all."""
+_RETREAT = 0.75
+"""How much less is aimed for then after a plan that was stopped: of its damage nothing is known."""
 
 
 def macs_saved(sites: Sequence[str], level: Level) -> int:
@@ -229,7 +233,10 @@ class _Search:
     def _refine(self, limit: float, eps: Fraction) -> Numbers:
         """Measures the plans that promise most, each one teaching what its steps cost."""
         aim = limit
-        for _ in range(_PROPOSALS):
+        for number in range(_RETREATS):
+            found = any(self._best(limit, eps))
+            if found and number >= _PROPOSALS:
+                break
             proposal = best_plan(self._worth, self._tables(), aim)
             known = proposal in self._tried
             if known and self._within(proposal, limit, eps):
@@ -237,10 +244,12 @@ class _Search:
             least = (1 + _WORTHWHILE) * self._value(self._best(limit, eps))
             if self._value(proposal) <= least:
                 break
-            self._try(REFINE, proposal, reject=True)
+            trial = self._try(REFINE, proposal, reject=True)
             # What is believed of a plan is not quite what was measured of it.
             over = self._cost(proposal) / limit
             aim *= min(1 / over, _SHORTER) if known or over > 1 else 1.0
+            if not found and trial.outcome.kl is None:
+                aim *= _RETREAT
         best = self._best(limit, eps)
         if not any(best):
             return best

@@ -3,6 +3,7 @@
 import itertools
 from dataclasses import replace
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from support.searching import make_job, read_journal
 from spatialonnx.errors import UsageError
 from spatialonnx.modelfile import ModelFile, load_model
 from spatialonnx.ops import read_plan
+from spatialonnx.search import joint as module
 from spatialonnx.search.damage import (
     OFF,
     Damage,
@@ -28,6 +30,8 @@ from spatialonnx.search.modes import MODES
 from spatialonnx.search.run import make_simulator, search_masks
 from spatialonnx.search.settings import Settings
 from spatialonnx.search.targets import Layout
+from spatialonnx.search.trials import Trial
+from spatialonnx.simulator import Outcome
 from spatialonnx.study import Study
 
 POINTS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=1, max_size=12)
@@ -238,3 +242,40 @@ def test_what_does_not_go_together():
         Settings(others=((3, (1,)),))
     with pytest.raises(UsageError, match="one patch size"):
         joint(goal="latency", others=((3, (1,)),))
+
+
+class StubTrials:
+    """Two layers whose steps each cost 0.01 nats, as believed, and half a point."""
+
+    eps = Fraction(3, 100)
+    simulator = SimpleNamespace(samples=1000)
+
+    def run(self, name, candidates, *, reject=True):
+        for candidate in candidates:
+            steps = sum(map(int, candidate.option.split(",")))
+            drop = Fraction(steps, 200)
+            stopped = reject and drop > self.eps
+            outcome = Outcome(
+                score=None if stopped else 1 - drop,
+                saved=10 * steps,
+                kl=None if stopped else 0.01 * steps,
+                forward_samples=1.0,
+                seconds=0.0,
+                rejected_at=self.eps if stopped else None,
+            )
+            yield Trial(candidate.option, outcome, None if stopped else drop)
+
+
+def test_a_search_whose_plans_are_stopped_retreats_until_one_holds():
+    levels = [OFF, *(Level(str(i), 2, (), 10 * i, float(i)) for i in range(1, 11))]
+    damage = [0.01 * i for i in range(11)]
+    layers = [make_layer(name, levels, damage, [x.saved for x in levels]) for name in "ab"]
+    held_out = SimpleNamespace(
+        forecast=lambda plan: None, scale=lambda *_: 0.9, accepts=lambda *_: True
+    )
+    layouts = {2: SimpleNamespace(plan=lambda pieces: {})}
+    search = module._Search(StubTrials(), layers, layouts, held_out, 0.0)
+    limit = search.run(StubTrials.eps)
+    # The only plan that bisection meets loses three times the bound, and so do those near it.
+    found = [trial.outcome.saved for trial in search.within(limit, StubTrials.eps)]
+    assert found and max(found) >= 40
