@@ -15,14 +15,14 @@ from spatialonnx.certify import Certifier, Measured, resolution
 from spatialonnx.errors import InterruptedSearchError
 from spatialonnx.evaluate import Samples
 from spatialonnx.macs import fraction
-from spatialonnx.masks import Plan, SiteMask
+from spatialonnx.masks import Plan, SiteMask, full_mask
 from spatialonnx.modelfile import (
     check_replaceable,
     get_json,
     save_model,
     set_metadata,
 )
-from spatialonnx.ops import write_plan
+from spatialonnx.ops import find_predictors, write_plan
 from spatialonnx.search.ahead import LookAhead, look_ahead
 from spatialonnx.search.bounds import Bound
 from spatialonnx.search.coupling import find_groups
@@ -412,7 +412,9 @@ def masked_model(
     job: Job, plan: dict[str, SiteMask], result: SearchResult, study: Study
 ) -> onnx.ModelProto:
     """The model that carries a plan, with where the plan comes from in its metadata."""
-    proto = write_plan(job.model.proto, plan)
+    # The model may carry another plan: what this one leaves out is off.
+    off = {predictor.site: full_mask(2) for predictor in find_predictors(job.model.proto)}
+    proto = write_plan(job.model.proto, {**off, **plan})
     set_metadata(
         proto,
         stage="masked",

@@ -535,6 +535,17 @@ def test_a_model_that_carries_a_plan_is_searched_afresh(done, tiny_files, tmp_pa
     again = search_masks(make_job(tiny_files, tmp_path, model=masked))
     assert again.results[0].plan == report.results[0].plan
     assert again.results[0].verify.baseline == report.results[0].verify.baseline
+    written = read_plan(load_model(again.results[0].path).proto)
+    assert {s: m for s, m in written.items() if not m.is_full} == again.results[0].plan
+
+
+def test_sites_that_a_new_plan_leaves_out_are_off_in_the_file(tiny_files, tmp_path):
+    job = make_job(tiny_files, tmp_path, eps="0", max_trials=0)
+    plan = {p.site: uniform_mask(2, 1) for p in find_predictors(job.model.proto)}
+    masked = ModelFile(job.model.path, write_plan(job.model.proto, plan), "2" * 64)
+    (result,) = search_masks(replace(job, model=masked)).results
+    assert result.plan == {} and result.bound_met
+    assert all(mask.is_full for mask in read_plan(load_model(result.path).proto).values())
 
 
 def test_the_tiny_network_has_learned_something():
