@@ -59,8 +59,10 @@ class Measured:
         mcnemar_p: Exact McNemar's p; None likewise.
         kl: Mean divergence of the logits from the dense network's, in nats; where asked for.
         expected: The drop that the networks' own confidence tells, which scatters less than
-            ``drop``; where asked for, and None for a metric that does not count.
-        expected_error: Its standard error.
+            ``drop``; where asked for, and None for a metric that does not count. What sets a
+            tuned network's start apart from the original is counted.
+        expected_error: Standard error of what is not counted.
+        moved: Samples that changed since the start.
     """
 
     drop: Fraction
@@ -75,6 +77,7 @@ class Measured:
     kl: float | None = None
     expected: float | None = None
     expected_error: float | None = None
+    moved: Discordant | None = None
 
     @property
     def saved_fraction(self) -> float:
@@ -128,6 +131,7 @@ class Certifier:
         baseline: onnx.ModelProto | None = None,
         confidence: float | None = None,
         batch: int = BATCH,
+        start: Plan | None = None,
     ) -> None:
         """Opens the sessions.
 
@@ -138,6 +142,8 @@ class Certifier:
             baseline: The original network; default: the model with prediction off.
             confidence: Of the one-sided upper limit; None = the drop itself decides.
             batch: Samples a run.
+            start: Masks of a tuned model that plans go on from, for the expected drop; None =
+                prediction off.
         """
         self._network = Network(proto, runtime)
         self._dense = self._network if baseline is None else Network(baseline, runtime)
@@ -146,7 +152,8 @@ class Certifier:
         self._confidence = confidence
         self._batch = self._network.fixed_batch or batch
         self._runs: dict[bytes, DenseRun] = {}
-        self._off: dict[bytes, DenseRun] = {}
+        self._start = start
+        self._starts: dict[bytes, DenseRun] = {}
 
     def measure(
         self,
@@ -203,36 +210,40 @@ class Certifier:
     ) -> Measured:
         """Adds the divergence and the expected drop.
 
-        Where the model has a baseline of its own, what sets the two apart with prediction off is
-        counted; only what prediction changes is expected.
+        Where the model has a baseline of its own, what sets the two apart at the start is
+        counted; only what a plan changes since is expected.
         """
         logits = first_logits(outputs)
         kl = float(kl_divergence(first_logits(dense.outputs), logits).mean())
-        off = self._run_off(samples)
-        before = first_logits(off.outputs)
+        start = self._run_start(samples)
+        before = first_logits(start.outputs)
         finite = np.isfinite(before).all() and np.isfinite(logits).all()
-        if not self._metric.counts or off.reference is None or not finite:
+        if not self._metric.counts or start.reference is None or not finite:
             return replace(measured, kl=kl)
-        losses = expected_losses(before, logits, fit_temperature(before, off.reference))
-        if off is not dense:
-            assert dense.reference is not None
-            losses = losses + self._metric.right(dense.outputs, dense.reference)
-            losses = losses - self._metric.right(off.outputs, dense.reference)
-        error = float(losses.std()) / math.sqrt(max(len(losses), 1))
-        return replace(measured, kl=kl, expected=float(losses.mean()), expected_error=error)
+        losses = expected_losses(before, logits, fit_temperature(before, start.reference))
+        return replace(
+            measured,
+            kl=kl,
+            expected=float(dense.score - start.score) + float(losses.mean()),
+            expected_error=float(losses.std()) / math.sqrt(max(len(losses), 1)),
+            moved=find_discordant(
+                self._metric.right(start.outputs, start.reference),
+                self._metric.right(outputs, start.reference),
+            ),
+        )
 
-    def _run_off(self, samples: Samples) -> DenseRun:
-        """The model itself with prediction off: the dense run, unless it has a baseline."""
+    def _run_start(self, samples: Samples) -> DenseRun:
+        """What plans go on from: the dense run, unless the model has a baseline."""
         dense = self.run_dense(samples)
         if self._dense is self._network:
             return dense
         key = samples.indices.tobytes()
-        if key not in self._off:
-            off = self._network.dense_plan
-            outputs, _, _ = _run(self._network, samples, self._batch, off, None)
+        if key not in self._starts:
+            plan = {**self._network.dense_plan, **(self._start or {})}
+            outputs, _, _ = _run(self._network, samples, self._batch, plan, None)
             score = self._metric.score(outputs, dense.reference)
-            self._off[key] = DenseRun(outputs, dense.reference, score)
-        return self._off[key]
+            self._starts[key] = DenseRun(outputs, dense.reference, score)
+        return self._starts[key]
 
 
 def compare(
@@ -254,7 +265,7 @@ def compare(
     before = metric.right(dense.outputs, dense.reference)
     after = metric.right(outputs, dense.reference)
     both = int((before & after).sum())
-    discordant = Discordant(int((before & ~after).sum()), int((~before & after).sum()))
+    discordant = find_discordant(before, after)
     neither = samples - both - discordant.lost - discordant.gained
     table = (both, discordant.lost, discordant.gained, neither)
     return Measured(
@@ -268,6 +279,11 @@ def compare(
         discordant=discordant,
         mcnemar_p=mcnemar_p(discordant),
     )
+
+
+def find_discordant(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Discordant:
+    """Counts the samples that are right only before, and only after: bool [n] each."""
+    return Discordant(int((before & ~after).sum()), int((~before & after).sum()))
 
 
 def paired_interval(

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from spatialonnx.search.levels import Level
 
-OFF = Level("off", 2, (), 0, 0.0)
 _BINS = 4000
 """Parts of the damage allowed, to which costs are rounded up when the best plan is looked for."""
 _DOUBT = 0.5
@@ -33,9 +32,9 @@ class Layer:
 
     Attributes:
         name: For records.
-        levels: By increasing damage and worth; the first is off.
+        levels: By increasing damage and worth; the first is the layer's start.
         damage: KL that each level alone costs, in nats, as far as it was measured.
-        worth: What each level is worth: MACs saved, or time.
+        worth: What each level is worth beyond the start: MACs saved, or time.
     """
 
     name: str
@@ -63,7 +62,7 @@ def rising(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 def make_layer(
     name: str, levels: Sequence[Level], damage: Sequence[float], worth: Sequence[int]
 ) -> Layer:
-    """Keeps off, which is the first, and what is worth more than all that costs no more."""
+    """Keeps the start, which is the first, and what is worth more than all that costs no more."""
     order = sorted(range(1, len(levels)), key=lambda i: (damage[i], -worth[i]))
     kept = [0]
     for i in order:

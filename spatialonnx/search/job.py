@@ -15,9 +15,10 @@ from spatialonnx.datasets.split import Split
 from spatialonnx.errors import ModelError
 from spatialonnx.evaluate import Samples
 from spatialonnx.files import sha256_bytes
+from spatialonnx.masks import Plan
 from spatialonnx.metrics import Metric
 from spatialonnx.modelfile import ModelFile, check_replaceable, get_json
-from spatialonnx.ops import find_predictors
+from spatialonnx.ops import find_predictors, read_plan
 from spatialonnx.search.bounds import Bound
 from spatialonnx.search.coupling import find_groups
 from spatialonnx.search.modes import MODES, Groups
@@ -26,6 +27,7 @@ from spatialonnx.search.targets import Layout
 from spatialonnx.search.trials import Status
 from spatialonnx.session import Runtime, runtime_version
 from spatialonnx.sites import find_sites
+from spatialonnx.study import plan_key
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +35,7 @@ class Job:
     """Everything a search works on.
 
     Attributes:
-        model: A model of stage spatial (or masked: its plan is ignored).
+        model: A model of stage spatial (or masked: its plan is ignored, but see ``start``).
         dataset: The pool.
         split: Its parts.
         seed: What the split was made with, for the record.
@@ -77,6 +79,17 @@ class Job:
     def search_samples(self) -> Samples:
         """The images that trials run on."""
         return Samples(self.dataset, self.split.search)
+
+    @property
+    def start(self) -> Plan:
+        """What a joint search begins with: the masks that a network was tuned with, else nothing.
+
+        Without them such a network is no better than with masks it does not know.
+        """
+        if self.baseline is None or self.settings.strategy != "joint":
+            return {}
+        carried = read_plan(self.model.proto)
+        return {site: mask for site, mask in carried.items() if not mask.is_full}
 
 
 @dataclass(frozen=True)
@@ -150,6 +163,7 @@ def study_about(job: Job, groups: Groups) -> dict[str, Any]:
         "metric fingerprint": sha256_bytes(job.metric.name.encode()),
         "provider": job.runtime.provider,
         "onnxruntime": runtime_version(),
+        **({"start": plan_key(job.start)} if job.start else {}),
         **({"goal": "latency", "threads": job.runtime.threads} if by_time(job) else {}),
     }
 

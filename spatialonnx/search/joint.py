@@ -1,10 +1,11 @@
 """The joint search: layers are weighed against each other by damage, not one after another.
 
-Profile: what every mask of every layer saves and loses comes from the census of one dense pass; a
-few suffix runs a layer turn lost signal into damage, the KL divergence of the logits. Choose:
-worth - price * damage is separable over the layers, so a price gives a plan; the price is bisected
-on the real drop. Refine: select tells how much damage the bound allows, the margin included; then
-plans are proposed by what their steps are believed to cost, measured, and teach what they cost.
+It begins with prediction off, or with the masks that a tuned network carries. Profile: what every
+mask of every layer saves and loses comes from the census of one pass; a few suffix runs a layer
+turn lost signal into damage, the KL divergence of the logits. Choose: worth - price * damage is
+separable over the layers, so a price gives a plan; the price is bisected on the real drop. Refine:
+select tells how much damage the bound allows, the margin included; then plans are proposed by what
+their steps are believed to cost, measured, and teach what they cost.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from spatialonnx.masks import SiteMask
+from spatialonnx.errors import UsageError
+from spatialonnx.masks import Plan, SiteMask
 from spatialonnx.search.damage import (
-    OFF,
     Damage,
     Layer,
     best_plan,
@@ -81,12 +82,13 @@ def joint_search(
     bounds: Sequence[Fraction],
     held_out: HeldOut,
     worth: Worth = macs_saved,
+    start: Plan | None = None,
 ) -> dict[Fraction, list[Trial]]:
     """Profiles, chooses and refines.
 
     Args:
         trials: Runs and journals candidates.
-        simulator: Gives the dense network's activations.
+        simulator: Gives the network's activations at the start.
         mode: What a target is.
         layouts: How maps are cut, one a patch size.
         patterns: What may be used, by patch size.
@@ -94,48 +96,82 @@ def joint_search(
         bounds: Largest allowed drops.
         held_out: Measures plans on select.
         worth: What a level is worth.
+        start: Masks to begin with, of a network that was tuned with them; sites without are off.
 
     Returns:
         By bound, the trials that its plan is chosen from.
+
+    Raises:
+        UsageError: The start does not fit the mode, the patch sizes or the coupling.
     """
-    # Of a tuned network the logits differ from the original's already with prediction off.
-    (off,) = trials.run(CHOOSE, [Candidate("network", "off", {})])
-    off_kl = off.outcome.kl or 0.0
-    layers = []
-    for group in groups:
-        levels = [
-            level
+    start = start or {}
+    check_start(start, layouts, groups)
+    # Of a tuned network the logits differ from the original's already at the start.
+    label = "start" if start else "off"
+    (begun,) = trials.run(CHOOSE, [Candidate("network", label, start)], reject=False)
+    tables = [
+        [
+            find_levels(simulator, group, mode, layout, patterns[layout.patch_size], start)
             for layout in layouts
-            for level in find_levels(simulator, group, mode, layout, patterns[layout.patch_size])
+            if all(start[name].patch_size == layout.patch_size for name in group if name in start)
         ]
-        layers.append(_profile(trials, group, levels, layouts, worth, off_kl))
+        for group in groups
+    ]
+    layers: dict[int, Layer] = {}
+    # Trials of a start of their own begin where they differ from the last one: the deepest first.
+    for k in reversed(range(len(groups))) if start else range(len(groups)):
+        layers[k] = _profile(trials, groups[k], tables[k], layouts, worth, start, begun)
     by_size = {layout.patch_size: layout for layout in layouts}
-    search = _Search(trials, layers, by_size, held_out, off_kl)
+    ordered = [layers[k] for k in range(len(groups))]
+    search = _Search(trials, ordered, by_size, held_out, start, begun)
     limits = {eps: search.run(eps) for eps in sorted(bounds, reverse=True)}
     # What was tried for one bound may be the answer to another, should select refuse all others.
     return {eps: search.within(limit, eps) for eps, limit in limits.items()}
 
 
+def check_start(start: Plan, layouts: Sequence[Layout], groups: Groups) -> None:
+    """Checks that every mask to begin with has a patch size that is searched, and one a group.
+
+    Raises:
+        UsageError: One has not, or two differ.
+    """
+    searched = {layout.patch_size for layout in layouts}
+    for name, mask in start.items():
+        if mask.patch_size not in searched:
+            raise UsageError(
+                f"site {name}: the model carries {mask.patch_size} x {mask.patch_size} patches: "
+                f"add {mask.patch_size} to --patch-size"
+            )
+    for group in groups:
+        if len({start[name].patch_size for name in group if name in start}) > 1:
+            raise UsageError(
+                f"sites {', '.join(group)}: the model carries different patch sizes there: "
+                "search without --couple"
+            )
+
+
 def _profile(
     trials: Trials,
     sites: Sequence[str],
-    levels: Sequence[Level],
+    tables: Sequence[Sequence[Level]],
     layouts: Sequence[Layout],
     worth: Worth,
-    off_kl: float,
+    start: Plan,
+    begun: Trial,
 ) -> Layer:
     """Measures the damage of a few spread-out levels and interpolates the others."""
     name = "+".join(sites)
     by_size = {layout.patch_size: layout for layout in layouts}
-    known: list[Level] = [OFF]
+    known: list[Level] = [tables[0][0]]
     damage = [0.0]
-    for size, layout in by_size.items():
-        own = [level for level in levels if level.patch_size == size]
+    for _, *own in tables:
         probes = sorted({round(part * (len(own) - 1)) for part in _PROBES}) if own else []
-        candidates = [Candidate(name, own[i].label, layout.plan(own[i].pieces)) for i in probes]
+        candidates = [
+            Candidate(name, own[i].label, {**start, **_plan(own[i], by_size)}) for i in probes
+        ]
         points = rising(
             [
-                (own[i].lost, trial.outcome.kl - off_kl)
+                (own[i].lost, trial.outcome.kl - (begun.outcome.kl or 0.0))
                 for i, trial in zip(
                     probes, trials.run(PROFILE, candidates, reject=False), strict=True
                 )
@@ -144,7 +180,13 @@ def _profile(
         )
         known += own
         damage += [interpolate(level.lost, points) for level in own]
-    return make_layer(name, known, damage, [worth(sites, level) for level in known])
+    gains = [worth(sites, level) - worth(sites, known[0]) for level in known]
+    return make_layer(name, known, damage, gains)
+
+
+def _plan(level: Level, layouts: Mapping[int, Layout]) -> Plan:
+    """The masks of a level."""
+    return layouts[level.patch_size].plan(level.pieces) if level.pieces else {}
 
 
 Numbers = tuple[int, ...]
@@ -160,7 +202,8 @@ class _Search:
         layers: Sequence[Layer],
         layouts: Mapping[int, Layout],
         held_out: HeldOut,
-        off_kl: float,
+        start: Plan,
+        begun: Trial,
     ) -> None:
         self._trials = trials
         self._layers = list(layers)
@@ -169,19 +212,21 @@ class _Search:
         self._worth: list[NDArray[np.int64]] = [np.asarray(x.worth, np.int64) for x in layers]
         self._damage = Damage(layers)
         self._tried: dict[Numbers, Trial] = {}
-        self._off: Numbers = tuple(0 for _ in layers)
-        self._off_kl = off_kl
-        self._off_forecast = held_out.forecast({})
+        self._first: Numbers = tuple(0 for _ in layers)
+        self._first_kl = begun.outcome.kl or 0.0
+        self._first_forecast = held_out.forecast(start)
+        if start:  # with prediction off there is nothing to choose
+            self._tried[self._first] = begun
 
     def run(self, eps: Fraction) -> float:
         """Tries plans for one bound; returns the damage that it allows."""
         asked = self._start(eps)
-        limit, refused = 0.0, math.inf
+        limit, refused = _NOTHING, math.inf
         for _ in range(_ROUNDS):
             if not any(asked):
                 break
             cost, masks = self._cost(asked), self._masks(asked)
-            limit = cost * self._held_out.scale(masks, self._off_forecast, eps)
+            limit = cost * self._held_out.scale(masks, self._first_forecast, eps)
             accepted = self._held_out.accepts(masks, eps)
             if not accepted:
                 refused = min(refused, cost)
@@ -201,10 +246,10 @@ class _Search:
 
     def _start(self, eps: Fraction) -> Numbers:
         """The plan that select is asked about first: the nearest known, or one by bisection."""
-        if not self._tried:
+        if not any(any(plan) for plan in self._tried):
             self._bisect(eps)
-        known = [plan for plan in self._tried if self._cost(plan) > 0]
-        return min(known, key=lambda plan: self._distance(plan, eps), default=self._off)
+        known = [plan for plan in self._tried if any(plan)]
+        return min(known, key=lambda plan: self._distance(plan, eps), default=self._first)
 
     def _distance(self, plan: Numbers, eps: Fraction) -> float:
         """How far, as a factor's logarithm, a plan's drop on search is from a bound."""
@@ -271,8 +316,8 @@ class _Search:
         trial = self._tried.get(plan)
         if trial is None or trial.outcome.kl is None:
             return self._damage.total(plan)
-        # Masks that a network was tuned with bring its logits nearer than prediction off does.
-        return max(trial.outcome.kl - self._off_kl, _NOTHING)
+        # What a tuned network does not predict may bring it farther from its original.
+        return max(trial.outcome.kl - self._first_kl, _NOTHING)
 
     def _within(self, plan: Numbers, limit: float, eps: Fraction) -> bool:
         trial = self._tried[plan]
@@ -280,7 +325,7 @@ class _Search:
 
     def _best(self, limit: float, eps: Fraction) -> Numbers:
         within = [plan for plan in self._tried if self._within(plan, limit, eps)]
-        return max(within, key=lambda p: (self._value(p), -self._cost(p)), default=self._off)
+        return max(within, key=lambda p: (self._value(p), -self._cost(p)), default=self._first)
 
     def _value(self, plan: Numbers) -> int:
         return int(sum(w[i] for w, i in zip(self._worth, plan, strict=True)))
@@ -336,8 +381,7 @@ class _Search:
     def _masks(self, plan: Numbers) -> dict[str, SiteMask]:
         masks: dict[str, SiteMask] = {}
         for layer, number in zip(self._layers, plan, strict=True):
-            chosen = layer.levels[number]
-            masks.update(self._layouts[chosen.patch_size].plan(chosen.pieces) if number else {})
+            masks.update(_plan(layer.levels[number], self._layouts))
         return masks
 
 

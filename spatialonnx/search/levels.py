@@ -1,9 +1,13 @@
-"""Levels: what a layer may be set to, from off to the most that its targets can save.
+"""Levels: what a layer may be set to, from its start to the most that its targets can save.
 
 For every target of a layer and every pattern, the census gives the MACs saved and the *lost signal*
 (the sum of squares of the values that become false zeros). ``saved - price * lost`` is separable,
 so for a price the best pattern of every target is a point of that target's upper convex hull, and
 one pass over all hulls gives the layer's whole family of masks. A level is one mask of the family.
+
+A layer starts off, or, in a network that was tuned, with the masks that it was tuned with. From
+those, patterns of fewer probes alone are levels: they predict what the start predicts and more, so
+the signal that they lose beyond it, which the network was not tuned to do without, is known.
 """
 
 from __future__ import annotations
@@ -15,6 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatialonnx.census import Census
+from spatialonnx.errors import UsageError
+from spatialonnx.masks import Plan, SiteMask
+from spatialonnx.patterns import full_pattern
 from spatialonnx.search.modes import Mode
 from spatialonnx.search.targets import Layout, Piece, Region
 from spatialonnx.simulator import SegmentSimulator
@@ -32,8 +39,8 @@ class Level:
         label: For records: patch size, and how many of the levels lie below.
         patch_size: Side of a patch.
         pieces: Where which pattern is; none = off.
-        saved: MACs it saves on the search samples, every other layer off.
-        lost: Sum of squares of the values that it sets to zero, likewise.
+        saved: MACs it saves on the search samples, every other layer at its start.
+        lost: Sum of squares of the values that it, but not its start, sets to zero, likewise.
     """
 
     label: str
@@ -43,19 +50,26 @@ class Level:
     lost: float
 
 
+OFF = Level("off", 2, (), 0, 0.0)
+
+
 @dataclass(frozen=True, eq=False)
 class _Hull:
-    """A target's upper convex hull.
+    """A target's upper convex hull, of what its patterns give beyond its start.
 
     Attributes:
         regions: The target's part of every site.
+        start: The pattern it starts with; full = off.
+        start_saved: MACs that this saves.
         patterns: By increasing saving, int64 [k].
-        saved: Outputs or MACs saved, int64 [k].
-        lost: Lost signal, float64 [k].
+        saved: MACs saved beyond the start, int64 [k].
+        lost: Signal lost beyond the start, float64 [k].
         price: The price up to which each step to a pattern pays, decreasing, float64 [k].
     """
 
     regions: tuple[Region, ...]
+    start: int
+    start_saved: int
     patterns: NDArray[np.int64]
     saved: NDArray[np.int64]
     lost: NDArray[np.float64]
@@ -123,41 +137,54 @@ def find_levels(
     mode: Mode,
     layout: Layout,
     patterns: Sequence[int],
+    start: Plan | None = None,
 ) -> list[Level]:
     """The levels of one layer, or of coupled layers that share their patterns, for a patch size.
 
     Args:
-        simulator: Gives the dense network's activations.
+        simulator: Gives the activations, the masks of ``start`` in front of every site.
         sites: The layer, or the coupled ones.
         mode: What a target is.
         layout: How maps are cut.
         patterns: What may be used.
+        start: Masks that sites start with; the others are off.
 
     Returns:
-        By increasing saving, "off" left out, at most ``MOST_LEVELS``.
+        The start and, by increasing saving, at most ``MOST_LEVELS`` more.
+
+    Raises:
+        UsageError: The start is finer than the mode, or differs between coupled sites.
     """
-    hulls = _hulls(simulator, sites, mode, layout, np.asarray(patterns, np.int64))
+    own = {name: mask for name, mask in (start or {}).items() if name in sites}
+    hulls = _hulls(simulator, sites, mode, layout, np.asarray(patterns, np.int64), own)
+    size = layout.patch_size
+    levels = [_level(f"p{size} start", size, hulls, None) if own else OFF]
     prices = np.unique(np.concatenate([h.price for h in hulls] or [np.zeros(0)]))[::-1]
     if not len(prices):
-        return []
+        return levels
     totals = _totals(hulls, prices)
     # Levels at about equal steps of saving: neighbours of the family differ in single targets.
     wanted = np.linspace(0, totals[-1], MOST_LEVELS + 1)[1:]
     chosen = np.unique(np.minimum(np.searchsorted(totals, wanted), len(prices) - 1))
-    size = layout.patch_size
-    levels = []
     for rank, price in enumerate(prices[chosen].tolist(), start=1):
-        pieces: list[Piece] = []
-        saved, lost = 0, 0.0
-        for hull in hulls:
-            step = int(np.count_nonzero(hull.price >= price)) - 1
-            if step >= 0:
-                pattern = int(hull.patterns[step])
-                pieces += [Piece(region, pattern) for region in hull.regions]
-                saved += int(hull.saved[step])
-                lost += float(hull.lost[step])
-        levels.append(Level(f"p{size} level {rank}", size, tuple(pieces), saved, lost))
+        levels.append(_level(f"p{size} level {rank}", size, hulls, price))
     return levels
+
+
+def _level(label: str, size: int, hulls: Sequence[_Hull], price: float | None) -> Level:
+    """The mask that a price gives; None = the start."""
+    pieces: list[Piece] = []
+    saved, lost = 0, 0.0
+    for hull in hulls:
+        steps = 0 if price is None else int(np.count_nonzero(hull.price >= price))
+        pattern = int(hull.patterns[steps - 1]) if steps else hull.start
+        saved += hull.start_saved
+        if steps:
+            saved += int(hull.saved[steps - 1])
+            lost += float(hull.lost[steps - 1])
+        if pattern != full_pattern(size):
+            pieces += [Piece(region, pattern) for region in hull.regions]
+    return Level(label, size, tuple(pieces), saved, lost)
 
 
 def _totals(hulls: Sequence[_Hull], prices: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -175,27 +202,58 @@ def _hulls(
     mode: Mode,
     layout: Layout,
     patterns: NDArray[np.int64],
+    start: Plan,
 ) -> list[_Hull]:
+    starts = _starts(sites, mode, layout, start)
     tables = [_census(simulator, name, mode, layout) for name in sites]
     per_output = [layout.site(name).macs_per_output for name in sites]
     hulls = []
     for first in range(0, tables[0].targets, _TARGETS_AT_ONCE):
         last = min(first + _TARGETS_AT_ONCE, tables[0].targets)
-        saved = sum(
-            t.skipped(first, last)[:, patterns] * m for t, m in zip(tables, per_output, strict=True)
-        )
-        lost = sum(t.lost(first, last)[:, patterns] for t in tables)
+        saved = sum(t.skipped(first, last) * m for t, m in zip(tables, per_output, strict=True))
+        lost = sum(t.lost(first, last) for t in tables)
         assert isinstance(saved, np.ndarray) and isinstance(lost, np.ndarray)
-        for target in range(last - first):
-            points = upper_hull(saved[target], lost[target])
-            if len(points):
-                regions = tuple(_region(name, first + target, mode, layout) for name in sites)
-                hulls.append(_hull(regions, patterns, saved[target], lost[target], points))
+        for target, own in enumerate(starts[first:last].tolist()):
+            # Fewer probes predict the same and more: what is lost beyond the start is known.
+            fewer = patterns[(patterns & own) == patterns]
+            more = saved[target, fewer] - saved[target, own]
+            costs = np.maximum(lost[target, fewer] - lost[target, own], 0.0)
+            regions = tuple(_region(name, first + target, mode, layout) for name in sites)
+            points = upper_hull(more, costs)
+            if len(points) or own != full_pattern(layout.patch_size):
+                saved_so_far = int(saved[target, own])
+                hulls.append(_hull(regions, own, saved_so_far, fewer, more, costs, points))
     return hulls
+
+
+def _starts(sites: Sequence[str], mode: Mode, layout: Layout, start: Plan) -> NDArray[np.int64]:
+    """The pattern that every target starts with, int64 [targets]."""
+    full = SiteMask(layout.patch_size, np.full((1, 1, 1), full_pattern(layout.patch_size), "u2"))
+    found = []
+    for name in sites:
+        site = layout.site(name)
+        labels = layout.labels(site, by_channel=mode.by_channel, by_patch=mode.by_patch)
+        labels, mask = np.broadcast_arrays(labels, start.get(name, full).mask)
+        patterns = np.zeros(int(labels.max()) + 1, np.int64)
+        patterns[labels] = mask
+        if (patterns[labels] != mask).any():
+            raise UsageError(
+                f"site {name}: the model carries finer masks than this --mode can: search with "
+                "a finer one, or with the --max-clusters it was searched with"
+            )
+        found.append(patterns)
+    if any((patterns != found[0]).any() for patterns in found):
+        raise UsageError(
+            f"sites {', '.join(sites)}: the model carries different masks there: "
+            "search without --couple"
+        )
+    return found[0]
 
 
 def _hull(
     regions: tuple[Region, ...],
+    start: int,
+    start_saved: int,
     patterns: NDArray[np.int64],
     saved: NDArray[np.int64],
     lost: NDArray[np.float64],
@@ -205,7 +263,7 @@ def _hull(
     cost = np.diff(lost[points], prepend=0.0)
     with np.errstate(divide="ignore"):
         price = np.where(cost > 0, gain / np.maximum(cost, 1e-300), np.inf)
-    return _Hull(regions, patterns[points], saved[points], lost[points], price)
+    return _Hull(regions, start, start_saved, patterns[points], saved[points], lost[points], price)
 
 
 def _census(simulator: SegmentSimulator, name: str, mode: Mode, layout: Layout) -> Census:

@@ -50,11 +50,16 @@ class Forecast:
 
 
 def forecast_drop(measured: Measured, verify_samples: int) -> Forecast:
-    """What a plan measured on select will show on so many verify samples."""
+    """What a plan measured on select will show on so many verify samples.
+
+    A tuned network's start is given, not chosen: its drop is taken as select shows it, and only
+    what a plan changes since is doubted.
+    """
     n = max(measured.samples, 1)
-    if measured.discordant is not None:
-        changed = (measured.discordant.lost + measured.discordant.gained) / n
-        variance = max(changed - float(measured.drop) ** 2, 0.0)
+    moved = measured.moved or measured.discordant
+    if moved is not None:
+        net = (moved.lost - moved.gained) / n
+        variance = max((moved.lost + moved.gained) / n - net**2, 0.0)
     else:
         width = measured.interval[1] - measured.interval[0]
         variance = (width / (2 * _INTERVAL)) ** 2 * n

@@ -146,6 +146,7 @@ def make_simulator(job: Job) -> SegmentSimulator:
         baseline=None if job.baseline is None else job.baseline.proto,
         literal=job.literal,
         memory=job.memory,
+        start=job.start,
     )
 
 
@@ -239,6 +240,7 @@ def run_joint(
         sorted(set(eps.values())),
         held_out,
         worth,
+        job.start,
     )
     return {bound: frozenset(trial.key for trial in found[eps[bound]]) for bound in job.bounds}
 
@@ -251,6 +253,7 @@ def make_certifier(job: Job) -> Certifier:
         runtime=job.runtime,
         baseline=None if job.baseline is None else job.baseline.proto,
         confidence=job.confidence,
+        start=job.start,
     )
 
 
@@ -328,21 +331,25 @@ def _certify(
     verified: dict[str, Measured],
     watch: Watch,
 ) -> SearchResult:
-    """The best trial whose drop also holds on select, measured on verify."""
+    """The best trial whose drop also holds on select, measured on verify.
+
+    Where none does it is the start: prediction off, or the masks that a tuned network carries.
+    """
     verify = Samples(job.dataset, job.split.verify)
     looked_at, refused = 0, math.inf
-    for contender in [*contenders, Contender(0, Fraction(0), "", None)]:
+    last = _start(job, simulator, study)
+    for contender in [*contenders, last]:
         key = contender.key
         plan = study.plan(key) if key else {}
         # Where a plan of less divergence was refused, this one would be, were it measured.
         diverges = contender.kl is not None and contender.kl >= refused
-        if _is_joint(job) and diverges and key not in held_out.known:
+        if _is_joint(job) and diverges and contender is not last and key not in held_out.known:
             continue
         on_select = held_out.find(plan)
-        looked_at += bool(key)
+        looked_at += contender is not last
         eps = bound.eps(on_select.baseline)
         holds = held_out.accepts(plan, eps) if _is_joint(job) else on_select.holds(eps)
-        if key and not holds:
+        if contender is not last and not holds:
             refused = min(refused, math.inf if contender.kl is None else contender.kl)
             continue
         if key not in verified:
@@ -366,7 +373,16 @@ def _certify(
             or (not plan and on_verify.drop == 0),
             looked_at=looked_at,
         )
-    raise AssertionError("the plan that is off everywhere always holds")
+    raise AssertionError("the start is never refused")
+
+
+def _start(job: Job, simulator: Simulator, study: Study) -> Contender:
+    """The plan that is left where no other holds."""
+    key = plan_key(job.start) if job.start else ""
+    outcome = study.find(key) if key else None
+    if outcome is None or outcome.score is None or outcome.saved is None:
+        return Contender(0, Fraction(0), "", None)
+    return Contender(outcome.saved, simulator.baseline - outcome.score, key, outcome.kl)
 
 
 def _is_joint(job: Job) -> bool:

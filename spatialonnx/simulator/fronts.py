@@ -1,13 +1,14 @@
-"""The activations in front of one site, every site off, block by block within a memory bound."""
+"""The activations in front of one site, block by block within a memory bound."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spatialonnx.masks import SiteMask
 from spatialonnx.segments import Activations, SegmentedNetwork
 from spatialonnx.simulator.scoring import Rows
 
@@ -16,7 +17,7 @@ Images = Callable[[Rows], NDArray[np.float32]]
 
 
 class Front:
-    """The dense network's activations in front of the site that trials are at.
+    """The activations in front of the site that trials are at: every site off, or at its start.
 
     They move forward with the trials: those in front of the next site are made from those in
     front of this one, which are then dropped. What does not fit into memory is made again from
@@ -24,7 +25,12 @@ class Front:
     """
 
     def __init__(
-        self, network: SegmentedNetwork, images: Images, blocks: Sequence[Rows], budget: int
+        self,
+        network: SegmentedNetwork,
+        images: Images,
+        blocks: Sequence[Rows],
+        budget: int,
+        start: Mapping[int, SiteMask] | None = None,
     ) -> None:
         """Starts with nothing stored.
 
@@ -33,6 +39,7 @@ class Front:
             images: Reads images.
             blocks: Samples of every block.
             budget: Bytes that may be kept.
+            start: Masks of sites that are not off, by number of the site; None = all are off.
         """
         self.blocks = blocks
         self.work: Counter[int] = Counter()
@@ -40,6 +47,7 @@ class Front:
         self._network = network
         self._images = images
         self._budget = budget
+        self._start = start or {}
         self._stored: dict[int, tuple[int, Activations]] = {}
         self._codes: dict[int, NDArray[np.uint16]] = {}
         self._codes_of = (0, 0)
@@ -75,7 +83,7 @@ class Front:
             stored = None
         at, found = stored or (0, self._network.start(self._images(self.blocks[block])))
         for j in range(at, number):
-            found, _ = self._network.advance(j, found)
+            found, _ = self._network.advance(j, found, self._start.get(j))
             self.work[j] += len(found)
         held = stored[1].nbytes if stored else 0
         if self._bytes - held + found.nbytes <= self._budget:

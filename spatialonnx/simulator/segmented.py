@@ -61,6 +61,7 @@ class SegmentSimulator:
         memory: int | None = None,
         level: Level = "all",
         bound: bool | None = None,
+        start: Plan | None = None,
     ) -> None:
         """Opens the segments, compares them with the whole model, runs the dense network once.
 
@@ -78,6 +79,7 @@ class SegmentSimulator:
             level: ORT's graph optimisation.
             bound: Whether activations stay in the provider's memory; default: unless that is
                 the host's.
+            start: Masks that ``codes`` and ``ofmaps`` are taken under; None = every site off.
 
         Raises:
             DataError: The images do not fit, or the network's shapes depend on its data.
@@ -106,9 +108,9 @@ class SegmentSimulator:
         macs = segment_macs(proto, self._network.cut, shapes)
         self._shares = [m / max(sum(macs), 1) for m in macs]
 
-        start = time.perf_counter()
+        begun = time.perf_counter()
         off, _ = self._run_literally({})
-        self.seconds_per_pass = time.perf_counter() - start
+        self.seconds_per_pass = time.perf_counter() - begun
         dense = off
         if baseline is not None:
             network = Network(baseline, runtime)
@@ -122,7 +124,8 @@ class SegmentSimulator:
         # What is taken already, and copies of a batch's activations while it is run.
         working = _BATCHES_AT_WORK * self._batch * max(self._network.bytes_per_sample)
         self._budget = max(memory - max(used_memory() - before, 0) - working, 0)
-        self._front = Front(self._network, self._images, blocks, self._budget)
+        self._start = mask_numbers(self._network.predictors, start or {})
+        self._front = Front(self._network, self._images, blocks, self._budget, self._start)
         self._walk = Walk(self._network, self._images, self._scorer, blocks, self._budget)
         self._isolated: IsolatedTrials | None = None
         self._trials_at_once = _FEWEST
@@ -141,7 +144,7 @@ class SegmentSimulator:
             first = group[0]
             if self._literal:
                 yield self._simulate_literally(first)
-            elif len(first) > 1:
+            elif first and (len(first) > 1 or self._start):
                 yield self._simulate_walk(first, least, reject_above)
             elif first:
                 yield from self._simulate_isolated(group, least, reject_above)
@@ -158,7 +161,8 @@ class SegmentSimulator:
             if first is None:
                 return
             group = [first]
-            while not self._literal and len(first) == 1 and len(group) < self._trials_at_once:
+            shared = not (self._literal or self._start) and len(first) == 1
+            while shared and len(group) < self._trials_at_once:
                 masks = next(pending, None)
                 if masks is None:
                     break
@@ -169,14 +173,17 @@ class SegmentSimulator:
             yield group
 
     def codes(self, site: str, patch_size: int) -> Iterator[NDArray[np.uint16]]:
-        """Zero codes of a site's patches, every site off: [b, C, nH, nW] block by block."""
+        """Zero codes of a site's patches: [b, C, nH, nW] block by block.
+
+        The sites in front of it are off, or at their start; the site itself is off.
+        """
         number = self._number(site)
         self._walk.clear()
         for block in range(len(self._front.blocks)):
             yield self._front.codes(block, number, patch_size)
 
     def ofmaps(self, site: str) -> Iterator[NDArray[np.float32]]:
-        """A site's ofmap, every site off: [b, C, H, W] block by block, in the order of ``codes``.
+        """A site's ofmap, likewise: [b, C, H, W] block by block, in the order of ``codes``.
 
         The arrays are the simulator's own: they must not be changed.
         """
@@ -206,7 +213,8 @@ class SegmentSimulator:
         self._isolated = None
         start = time.perf_counter()
         result = self._walk.run(masks, least_right)
-        forward = self._work(result.work)
+        forward = self._work(result.work) + self._work(self._front.work)
+        self._front.work.clear()
         if result.outputs is None or result.skipped is None:
             seconds = time.perf_counter() - start
             return Outcome(None, None, None, forward, seconds, reject_above)

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from support.searching import make_job, read_journal
 
 from spatialonnx.errors import UsageError
+from spatialonnx.masks import full_mask, make_mask
 from spatialonnx.modelfile import ModelFile, load_model
-from spatialonnx.ops import read_plan
+from spatialonnx.ops import read_plan, write_plan
 from spatialonnx.search import joint as module
 from spatialonnx.search.damage import (
-    OFF,
     Damage,
     best_plan,
     interpolate,
@@ -25,13 +25,14 @@ from spatialonnx.search.damage import (
     rising,
 )
 from spatialonnx.search.joint import CHOOSE, PROFILE, REFINE
-from spatialonnx.search.levels import Level, find_levels, upper_hull
+from spatialonnx.search.levels import OFF, Level, find_levels, upper_hull
 from spatialonnx.search.modes import MODES
 from spatialonnx.search.run import make_simulator, search_masks
 from spatialonnx.search.settings import Settings
 from spatialonnx.search.targets import Layout
 from spatialonnx.search.trials import Trial
 from spatialonnx.simulator import Outcome
+from spatialonnx.sites import find_sites
 from spatialonnx.study import Study
 
 POINTS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=1, max_size=12)
@@ -119,8 +120,8 @@ def test_a_levels_saving_is_what_its_trial_saves(tiny_files, tmp_path, mode, pat
     layout = Layout(simulator.sites, patch_size)
     for site in simulator.sites:
         patterns = range(1, 2 ** (patch_size**2) - 1)
-        levels = find_levels(simulator, [site.name], MODES[mode], layout, patterns)
-        assert levels and levels == sorted(levels, key=lambda level: level.saved)
+        off, *levels = find_levels(simulator, [site.name], MODES[mode], layout, patterns)
+        assert off == OFF and levels and levels == sorted(levels, key=lambda level: level.saved)
         for outcome, level in zip(
             simulator.simulate(layout.plan(level.pieces) for level in levels), levels, strict=True
         ):
@@ -219,20 +220,92 @@ def test_what_select_refuses_is_never_chosen(tiny_files, tmp_path, monkeypatch):
 
 
 def test_a_tuned_network_is_searched_against_its_original(tiny_files, tmp_path):
-    proto = load_model(tiny_files.spatial).proto
-    for tensor in proto.graph.initializer:
-        if list(tensor.dims) == [196, 4]:
-            values = np.frombuffer(tensor.raw_data, np.float32)
-            tensor.raw_data = (values * np.float32(1.05)).tobytes()
-    tuned = ModelFile(tmp_path / "tuned.spatial.onnx", proto, "1" * 64)
-    job = make_job(
-        tiny_files, tmp_path, "0.3", model=tuned, baseline=load_model(tiny_files.model),
-        settings=joint(),
-    )  # fmt: skip
+    job = tuned_job(tiny_files, tmp_path, "0.3", settings=joint())
+    off = write_plan(job.model.proto, {site: full_mask(2) for site in job.start})
+    job = replace(job, model=replace(job.model, proto=off))
     (result,) = search_masks(job).results
     assert result.plan and result.select.expected is not None
     off = next(line for line in read_journal(job.study) if line[2] == "off")
     assert off[6] > 0  # the logits differ from the original's with prediction off
+
+
+CARRIED = (6, 9)
+"""Patterns that a network is tuned with, channel by channel, in turns."""
+
+
+def carried_plan(proto):
+    sites = find_sites(proto, {"input": (1, 1, 12, 12)}).sites
+    return {
+        site.name: make_mask(2, np.resize(CARRIED, site.shape[0])[:, None, None])
+        for site in sites[:-1]
+    }
+
+
+def tuned_job(files, folder, eps, **changes):
+    """The tiny network, its weights a little changed, with masks on: as if tuned with them."""
+    proto = load_model(files.spatial).proto
+    for tensor in proto.graph.initializer:
+        if list(tensor.dims) == [196, 4]:
+            values = np.frombuffer(tensor.raw_data, np.float32)
+            tensor.raw_data = (values * np.float32(1.05)).tobytes()
+    proto = write_plan(proto, carried_plan(proto))
+    changes.setdefault("settings", joint(mode="uniform-patch"))
+    return make_job(
+        files, folder, eps, model=ModelFile(folder / "tuned.masked.onnx", proto, "1" * 64),
+        baseline=load_model(files.model), **changes,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["uniform-patch", "max-granularity"])
+def test_levels_go_on_from_the_masks_of_a_tuned_network(tiny_files, tmp_path, mode):
+    job = tuned_job(tiny_files, tmp_path, "0.3")
+    simulator = make_simulator(job)
+    layout = Layout(simulator.sites, 2)
+    (begun,) = simulator.simulate([job.start])
+    for site in simulator.sites:
+        start, *levels = find_levels(
+            simulator, [site.name], MODES[mode], layout, range(1, 15), job.start
+        )
+        assert levels
+        masks = [layout.plan(level.pieces)[site.name].mask for level in levels]
+        carried = job.start.get(site.name)
+        assert carried is None or all((mask & carried.mask == mask).all() for mask in masks)
+        plans = [{**job.start, **layout.plan(level.pieces)} for level in levels]
+        for outcome, level in zip(simulator.simulate(plans), levels, strict=True):
+            assert outcome.kl == begun.kl or level.lost > 0
+            if site is simulator.sites[-1]:  # no other site sees what it does
+                assert outcome.saved - begun.saved == level.saved - start.saved
+
+
+def test_a_tuned_network_is_searched_from_its_masks(tiny_files, tmp_path):
+    job = tuned_job(tiny_files, tmp_path, "0.6")
+    (result,) = search_masks(job).results
+    begun = next(line for line in read_journal(job.study) if line[2] == "start")
+    assert result.search["saved_fraction"] > begun[5] / make_simulator(job).conv_total
+    for site, mask in job.start.items():
+        assert (result.plan[site].mask & mask.mask == result.plan[site].mask).all()
+
+
+def test_a_tuned_network_keeps_its_masks_where_nothing_else_holds(
+    tiny_files, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("spatialonnx.search.margin.HeldOut.accepts", lambda *_: False)
+    job = tuned_job(tiny_files, tmp_path, "0.3")
+    (result,) = search_masks(job).results
+    assert result.plan == job.start and result.search["saved_fraction"] > 0
+
+
+def test_a_start_that_the_search_cannot_hold(tiny_files, tmp_path):
+    job = tuned_job(tiny_files, tmp_path, "0.3")
+    with pytest.raises(UsageError, match="finer masks than this --mode"):
+        search_masks(replace(job, settings=joint(), study=tmp_path / "a.db"))
+    with pytest.raises(UsageError, match="add 2 to --patch-size"):
+        settings = Settings(strategy="joint", mode="uniform-patch", patch_size=3, patterns=(1, 16))
+        search_masks(replace(job, settings=settings, study=tmp_path / "b.db"))
+    names = sorted(job.start)[:2]
+    other = {**job.start, names[0]: make_mask(3, [[[16]]])}
+    with pytest.raises(UsageError, match="different patch sizes"):
+        module.check_start(other, [Layout((), 2), Layout((), 3)], [names])
 
 
 def test_what_does_not_go_together():
@@ -273,8 +346,9 @@ def test_a_search_whose_plans_are_stopped_retreats_until_one_holds():
     held_out = SimpleNamespace(
         forecast=lambda plan: None, scale=lambda *_: 0.9, accepts=lambda *_: True
     )
+    begun = SimpleNamespace(outcome=SimpleNamespace(kl=0.0))
     layouts = {2: SimpleNamespace(plan=lambda pieces: {})}
-    search = module._Search(StubTrials(), layers, layouts, held_out, 0.0)
+    search = module._Search(StubTrials(), layers, layouts, held_out, {}, begun)
     limit = search.run(StubTrials.eps)
     # The only plan that bisection meets loses three times the bound, and so do those near it.
     found = [trial.outcome.saved for trial in search.within(limit, StubTrials.eps)]
