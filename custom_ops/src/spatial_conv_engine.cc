@@ -33,12 +33,29 @@ int64_t processors() {
   return std::max(1u, std::thread::hardware_concurrency());
 }
 
-// Runs body(worker number, portion) for all portions; each thread takes the next one.
+// The portions that a worker begins with; others help with what it has not begun.
+struct alignas(64) Share {
+  std::atomic<int64_t> next;
+  int64_t end;
+};
+
+// Runs body(worker number, portion) for all portions. Every worker begins with a share of its own,
+// the same in every run: what it wrote for the last op, and reads for this one, is in its cache.
 template <class Body>
 void share_out(const RunContext& context, int64_t workers, int64_t portions, const Body& body) {
-  std::atomic<int64_t> next = 0;
-  context.parallel_for(static_cast<std::size_t>(std::min(workers, portions)), [&](std::size_t i) {
-    for (int64_t portion = next++; portion < portions; portion = next++) body(i, portion);
+  const int64_t count = std::min(workers, portions);
+  std::vector<Share> shares(static_cast<std::size_t>(count));
+  for (int64_t i = 0; i < count; ++i) {
+    shares[static_cast<std::size_t>(i)].next = i * portions / count;
+    shares[static_cast<std::size_t>(i)].end = (i + 1) * portions / count;
+  }
+  context.parallel_for(shares.size(), [&](std::size_t i) {
+    for (std::size_t k = 0; k < shares.size(); ++k) {
+      Share& share = shares[(i + k) % shares.size()];
+      for (int64_t portion = share.next++; portion < share.end; portion = share.next++) {
+        body(i, portion);
+      }
+    }
   });
 }
 
@@ -102,7 +119,7 @@ void run_images(const RunContext& context, const ConvRun& run, const SharedMemor
       const MapRows rows =
           run.by_band()
               ? workers[w].band_rows.rows(run.kernels, run.shape, planes, map_index, begin, end)
-              : maps.rows(run.kernels, run.shape, planes, image, block.group, begin, end);
+              : maps.rows(run.kernels, run.shape, planes, image, block.group, begin, end, w);
       const bool last = (job + 1) % (bands * images) == 0 && job + 1 < jobs;
       Job(run, workers[w], first + image, rows, block, last ? &block + 1 : nullptr, job % bands)
           .run();

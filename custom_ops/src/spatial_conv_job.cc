@@ -20,9 +20,9 @@ Job::Job(const ConvRun& run, Worker& worker, int64_t image, MapRows rows, const 
       grid_(run.shape.grid) {
   const Bands& bands = run.bands;
   const int64_t p = grid_.patch_size;
-  patch_row_ = band / bands.across * bands.patch_rows;
+  patch_row_ = bands.first_row(band);
   patch_column_ = band % bands.across * bands.patch_columns;
-  patch_rows_ = std::min(bands.patch_rows, grid_.rows() - patch_row_);
+  patch_rows_ = bands.row_count(band);
   patch_columns_ = std::min(bands.patch_columns, grid_.columns() - patch_column_);
   y_ = patch_row_ * p;
   x_ = patch_column_ * p;

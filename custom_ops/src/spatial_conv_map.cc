@@ -90,19 +90,23 @@ void SharedMaps::begin(std::int64_t images) {
 
 MapRows SharedMaps::rows(const ConvKernels& kernels, const ConvShape& shape,
                          const float* const* planes, std::int64_t image, std::int64_t group,
-                         std::int64_t first, std::int64_t last) const {
+                         std::int64_t first, std::int64_t last, std::size_t worker) const {
   const std::int64_t map_index = image * map_.groups + group;
   const MapRows whole{maps_ + map_index * map_.map_floats, 0};
   unsigned char* states = states_ + map_index * pieces_of(map_);
-  for (std::int64_t piece = first / kPieceRows; piece * kPieceRows < last; ++piece) {
+  const std::int64_t begin = first / kPieceRows;
+  const std::int64_t count = (last + kPieceRows - 1) / kPieceRows - begin;
+  for (std::int64_t k = 0; k < count; ++k) {
+    const std::int64_t piece = begin + (static_cast<std::int64_t>(worker) + k) % count;
     const std::atomic_ref state(states[piece]);
     unsigned char seen = kAwaited;
-    if (state.compare_exchange_strong(seen, kTaken, std::memory_order_acquire)) {
-      const std::int64_t row = piece * kPieceRows;
-      convert_rows(kernels, map_, shape, planes, whole, row,
-                   std::min(row + kPieceRows, map_.height));
-      state.store(kReady, std::memory_order_release);
-    }
+    if (!state.compare_exchange_strong(seen, kTaken, std::memory_order_acquire)) continue;
+    const std::int64_t row = piece * kPieceRows;
+    convert_rows(kernels, map_, shape, planes, whole, row, std::min(row + kPieceRows, map_.height));
+    state.store(kReady, std::memory_order_release);
+  }
+  for (std::int64_t piece = begin; piece < begin + count; ++piece) {
+    const std::atomic_ref state(states[piece]);
     // Another thread is at it, and needs no other's help to finish.
     while (state.load(std::memory_order_acquire) != kReady) std::this_thread::yield();
   }

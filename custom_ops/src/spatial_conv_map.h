@@ -47,8 +47,10 @@ class SharedMaps {
   void begin(std::int64_t images);
 
   // The map of one group of one image, its rows [first, last) ready. `planes` are the group's.
+  // Workers that ask for the same rows each convert some of them.
   MapRows rows(const ConvKernels& kernels, const ConvShape& shape, const float* const* planes,
-               std::int64_t image, std::int64_t group, std::int64_t first, std::int64_t last) const;
+               std::int64_t image, std::int64_t group, std::int64_t first, std::int64_t last,
+               std::size_t worker) const;
 
  private:
   const PaddedMap& map_;

@@ -12,24 +12,36 @@ constexpr int64_t kBandPositions = 96;
 // Of a map too small to give every thread such bands.
 constexpr int64_t kSmallBandPositions = 24;
 constexpr int64_t kMostBandColumns = 128;
+// Jobs a thread, from which on one more or less no longer matters.
+constexpr int64_t kManyJobs = 8;
 
 Bands choose_bands(const ConvPlan& plan, const PatchGrid& grid, int64_t threads) {
-  const Bands bands(grid, kBandPositions);
-  const int64_t jobs = static_cast<int64_t>(plan.blocks.size()) * grid.batch * bands.count();
-  return threads > 1 && jobs < 2 * threads ? Bands(grid, kSmallBandPositions) : bands;
+  Bands bands(grid, kBandPositions);
+  const int64_t maps = static_cast<int64_t>(plan.blocks.size()) * grid.batch * bands.across;
+  if (threads == 1) return bands;
+  if (maps * bands.down < 2 * threads) bands = Bands(grid, kSmallBandPositions);
+  // Few jobs should be as many for every thread: the nearest number of bands that makes them so.
+  for (int64_t off = 0; off < bands.down && maps * bands.down < kManyJobs * threads; ++off) {
+    for (const int64_t down : {bands.down + off, bands.down - off}) {
+      if (down <= bands.rows && maps * down % threads == 0) {
+        bands.down = down;
+        return bands;
+      }
+    }
+  }
+  return bands;
 }
 
 }  // namespace
 
 Bands::Bands(const PatchGrid& grid, int64_t least_positions) {
   const int64_t p = grid.patch_size;
+  rows = grid.rows();
   patch_columns = std::min(grid.columns(), kMostBandColumns / p);
   across = (grid.columns() + patch_columns - 1) / patch_columns;
   const int64_t row_positions = p * std::min(grid.width, patch_columns * p);
   const int64_t least = (least_positions + row_positions - 1) / row_positions;
-  down = std::max<int64_t>(1, grid.rows() / least);
-  patch_rows = (grid.rows() + down - 1) / down;
-  down = (grid.rows() + patch_rows - 1) / patch_rows;
+  down = std::max<int64_t>(1, rows / least);
 }
 
 ConvRun::ConvRun(const ConvTask& task, const ConvPlan& plan, const ConvKernels& kernels,
@@ -49,9 +61,9 @@ ConvRun::ConvRun(const ConvTask& task, const ConvPlan& plan, const ConvKernels& 
 }
 
 Pair ConvRun::input_rows(int64_t band) const {
-  const int64_t first = band / bands.across * bands.patch_rows * shape.grid.patch_size;
-  const int64_t last =
-      std::min(first + bands.patch_rows * shape.grid.patch_size, shape.output[0]) - 1;
+  const int64_t p = shape.grid.patch_size;
+  const int64_t first = bands.first_row(band) * p;
+  const int64_t last = std::min(first + bands.row_count(band) * p, shape.output[0]) - 1;
   return {first * attributes.stride[0],
           last * attributes.stride[0] + (attributes.kernel[0] - 1) * attributes.dilation[0] + 1};
 }

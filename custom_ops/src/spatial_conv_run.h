@@ -13,13 +13,21 @@ struct Bands {
   // Of at least so many positions, where the map has them.
   Bands(const PatchGrid& grid, std::int64_t least_positions);
 
-  std::int64_t patch_rows;  // of a band; the last ones of a map may be smaller
-  std::int64_t patch_columns;
+  std::int64_t rows;  // of patches, in the map
+  std::int64_t patch_columns;  // of a band; the last ones of a map may have fewer
   std::int64_t down;  // bands in a map
   std::int64_t across;
 
   std::int64_t count() const { return down * across; }
-  std::int64_t patches() const { return patch_rows * patch_columns; }
+  // Rows of patches are spread evenly; the first band has no fewer than any other.
+  std::int64_t first_row(std::int64_t band) const { return begin(band / across); }
+  std::int64_t row_count(std::int64_t band) const {
+    return begin(band / across + 1) - begin(band / across);
+  }
+  std::int64_t patches() const { return begin(1) * patch_columns; }
+
+ private:
+  std::int64_t begin(std::int64_t row) const { return (row * rows + down - 1) / down; }
 };
 
 // What all jobs of a run share.
