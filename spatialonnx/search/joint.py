@@ -291,10 +291,13 @@ class _Search:
                 break
             trial = self._try(REFINE, proposal, reject=True)
             # What is believed of a plan is not quite what was measured of it.
-            over = self._cost(proposal) / limit
-            aim *= min(1 / over, _SHORTER) if known or over > 1 else 1.0
+            cost = self._cost(proposal)
+            aim *= min(limit / cost, _SHORTER) if known or cost > limit else 1.0
             if not found and trial.outcome.kl is None:
                 aim *= _RETREAT
+            elif trial.drop is not None and trial.drop > eps:
+                # These search samples lose more than select says: about in proportion to damage.
+                aim = min(aim, cost * float(eps / trial.drop))
         best = self._best(limit, eps)
         if not any(best):
             return best

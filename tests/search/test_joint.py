@@ -353,3 +353,9 @@ def test_a_search_whose_plans_are_stopped_retreats_until_one_holds():
     # The only plan that bisection meets loses three times the bound, and so do those near it.
     found = [trial.outcome.saved for trial in search.within(limit, StubTrials.eps)]
     assert found and max(found) >= 40
+    # Select allows what loses five times this bound on the search samples, which settles it.
+    eps = StubTrials.eps / 6
+    search._held_out = SimpleNamespace(scale=lambda *_: 1.0, accepts=lambda *_: True)
+    before = len(search._tried)
+    found = [trial.outcome.saved for trial in search.within(search.run(eps), eps)]
+    assert found == [10] and len(search._tried) <= before + 6
