@@ -116,9 +116,11 @@ void run_images(const RunContext& context, const ConvRun& run, const SharedMemor
       const auto [begin, end] = run.input_rows(job % bands);
       const int64_t map_index = image * run.map.groups + block.group;
       const float* const* planes = memory.planes + map_index * run.map.inputs;
+      // Of the whole batch: what a worker keeps outlives these images.
+      const int64_t map_number = first * run.map.groups + map_index;
       const MapRows rows =
           run.by_band()
-              ? workers[w].band_rows.rows(run.kernels, run.shape, planes, map_index, begin, end)
+              ? workers[w].band_rows.rows(run.kernels, run.shape, planes, map_number, begin, end)
               : maps.rows(run.kernels, run.shape, planes, image, block.group, begin, end, w);
       const bool last = (job + 1) % (bands * images) == 0 && job + 1 < jobs;
       Job(run, workers[w], first + image, rows, block, last ? &block + 1 : nullptr, job % bands)

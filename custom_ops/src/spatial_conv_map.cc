@@ -114,18 +114,18 @@ MapRows SharedMaps::rows(const ConvKernels& kernels, const ConvShape& shape,
 }
 
 MapRows BandRows::rows(const ConvKernels& kernels, const ConvShape& shape,
-                       const float* const* planes, std::int64_t map_index, std::int64_t first,
+                       const float* const* planes, std::int64_t map_number, std::int64_t first,
                        std::int64_t last) {
   const std::int64_t row_floats = map_.width * map_.inputs;
   std::int64_t have = first;
-  if (map_index == map_index_ && first >= first_ && first < last_) {
+  if (map_number == map_number_ && first >= first_ && first < last_) {
     have = std::min(last, last_);
     std::copy(memory_ + (first - first_) * row_floats, memory_ + (have - first_) * row_floats,
               memory_);
   }
   const MapRows band{memory_, first};
   if (have < last) convert_rows(kernels, map_, shape, planes, band, have, last);
-  map_index_ = map_index;
+  map_number_ = map_number;
   first_ = first;
   last_ = last;
   return band;

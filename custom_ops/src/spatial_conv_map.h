@@ -63,14 +63,14 @@ class BandRows {
  public:
   BandRows(const PaddedMap& map, float* memory) : map_(map), memory_(memory) {}
 
-  // As SharedMaps. `map_index` tells maps apart; the rows that the last request had are kept.
+  // As SharedMaps. `map_number` tells maps apart; the rows that the last request had are kept.
   MapRows rows(const ConvKernels& kernels, const ConvShape& shape, const float* const* planes,
-               std::int64_t map_index, std::int64_t first, std::int64_t last);
+               std::int64_t map_number, std::int64_t first, std::int64_t last);
 
  private:
   const PaddedMap& map_;
   float* memory_;
-  std::int64_t map_index_ = -1;
+  std::int64_t map_number_ = -1;
   std::int64_t first_ = 0;
   std::int64_t last_ = 0;
 };

@@ -20,6 +20,7 @@ from spatialonnx.session import Runtime, open_session
 
 ISAS: list[str] = build_info()["supported"]
 """What this machine runs, the reference included."""
+Pair = tuple[int, int]
 MODES = ("uniform-layer", "uniform-filter", "uniform-patch", "max-granularity")
 KERNELS = ((1, 1), (3, 3), (3, 3), (5, 5), (2, 3), (1, 7), (7, 2), (11, 11))
 
@@ -118,6 +119,22 @@ def test_more_images_than_are_converted_at_once(isa: str) -> None:
     rng = np.random.default_rng(4)
     case = draw_case(rng, (3, 256, 40, 70), 160, (1, 1), 4, pattern=33, residual=True)
     check_outputs(case, threads=2)
+
+
+@pytest.mark.parametrize("size", [(2, 16400), (20, 1700)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_images_that_are_converted_one_at_a_time(isa: str, size: Pair, threads: int) -> None:
+    """What a worker keeps of one image is not taken for the next one's."""
+    rng = np.random.default_rng(6)
+    check_outputs(draw_case(rng, (3, 40, *size), 8, (1, 1), 2, pattern=9), threads)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_bands_of_different_heights_and_widths(isa: str, threads: int) -> None:
+    rng = np.random.default_rng(7)
+    for height in (28, 29, 31, 34):
+        case = draw_case(rng, (2, 8, height, 150), 12, (3, 3), 3, pattern=16, pads=[1] * 4)
+        check_outputs(case, threads)
 
 
 @pytest.mark.parametrize("inputs", [1, 3, 8, 20])
