@@ -27,6 +27,7 @@ from spatialonnx.masks import uniform_mask
 from spatialonnx.metrics import AGREEMENT, TOP1, Metric
 from spatialonnx.modelfile import load_model
 from spatialonnx.ops import find_predictors, write_plan
+from spatialonnx.search.margin import forecast_drop
 
 # Newcombe (1998), Statistics in Medicine 17, 2635-2650, table III, method 10: cells e, f, g, h
 # (both, first only, second only, neither) and the 95 % limits of (f - g) / n.
@@ -262,3 +263,20 @@ def test_a_baseline_of_its_own_is_what_counts(measured_case, tiny_files):
     worse = evaluate_model(tuned, samples, runtime=RUNTIME)
     assert measured.baseline == Fraction(dense.top1, 160)
     assert measured.drop == Fraction(dense.top1 - worse.top1, 160) > Fraction(1, 2)
+
+
+def test_what_a_tuned_network_starts_with_is_counted(measured_case):
+    """The drop of the start is no expectation; what a plan changes since is."""
+    proto, samples, _ = measured_case
+    names = [p.site for p in find_predictors(proto)]
+    start = {names[0]: uniform_mask(2, 1)}
+    certifier = Certifier(proto, metric=TOP1, runtime=RUNTIME, baseline=proto, start=start)
+    begun = certifier.measure(start, samples, expect=True)
+    assert begun.expected == float(begun.drop) and begun.expected_error == 0
+    assert begun.moved == Discordant(0, 0) and begun.discordant != begun.moved
+    assert forecast_drop(begun, 100).likely == begun.expected
+    further = certifier.measure({**start, names[1]: uniform_mask(2, 1)}, samples, expect=True)
+    assert further.moved is not None and further.moved.lost + further.moved.gained > 0
+    net = further.moved.lost - further.moved.gained
+    assert further.drop == begun.drop + Fraction(net, len(samples))
+    assert forecast_drop(further, 100).spread > 0

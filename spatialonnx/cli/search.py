@@ -179,7 +179,7 @@ def search(
     )
     from spatialonnx.errors import BoundMissedError, InterruptedSearchError
     from spatialonnx.metrics import find_metric
-    from spatialonnx.modelfile import load_model, stage_path
+    from spatialonnx.modelfile import load_model
     from spatialonnx.patterns import parse_ones_range, patch_sizes
     from spatialonnx.search.bounds import parse_bounds
     from spatialonnx.search.job import Job
@@ -216,7 +216,7 @@ def search(
         metric=find_metric(metric),
         runtime=common.runtime(),
         study=Path(),
-        output=output or stage_path(source.path, "masked"),
+        output=output or default_output(source.path),
         baseline=None if baseline is None else load_model(baseline),
         confidence=confidence,
         select_confidence=select_confidence,
@@ -245,6 +245,14 @@ def search(
             f"{100 * float(first.verify.drop):.2f} points): kept as {first.path}; try more "
             "--search-samples, or a smaller --eps for the search"
         )
+
+
+def default_output(model: Path) -> Path:
+    """Beside the model: ``m.masked.onnx``, or ``m.again.masked.onnx`` where that is the model."""
+    from spatialonnx.modelfile import stage_path
+
+    path = stage_path(model, "masked")
+    return path if path != model else stage_path(path, "again.masked")
 
 
 def result_lines(report: SearchReport, quiet: bool) -> list[str | Table]:

@@ -185,6 +185,11 @@ def show_plan_ahead(common: Common, job: Job) -> None:
         f"from {ahead.samples} images, with the dense network's activations; trials and passes "
         "are upper limits: options that miss the bound are dropped on the way",
     ]
+    if job.settings.strategy == "joint":
+        lines.append(
+            "trials and hours are those of the greedy passes: --strategy joint runs two trials a "
+            "layer and patch size, and mostly fewer than a hundred more"
+        )
     if max((mode.most_saved for mode in ahead.modes), default=0.0) < _LITTLE:
         lines.append("this network has too few zeros in patches: it will hardly gain")
     show(common, ahead.to_json(), lines)

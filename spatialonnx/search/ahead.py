@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spatialonnx.census import Census
 from spatialonnx.errors import UsageError
@@ -16,6 +17,9 @@ from spatialonnx.search.modes import MODES, Groups, Mode, first_targets, merges_
 from spatialonnx.search.targets import Layout, Target
 from spatialonnx.simulator import SegmentSimulator
 from spatialonnx.sites import Site
+
+_TARGETS_AT_ONCE = 64
+"""Targets whose tables of all patterns are held at once: 65,536 patterns each for p = 4."""
 
 
 @dataclass(frozen=True)
@@ -187,13 +191,22 @@ def _look_at_site(
     chosen = np.asarray(patterns)
     most = {
         name: fraction(
-            int(census.skipped()[:, chosen].max(axis=1).sum()) * site.macs_per_output,
+            _most_skipped(census, chosen) * site.macs_per_output,
             simulator.conv_total,
         )
         for name, census in censuses.items()
     }
     share = fraction(outputs * site.macs_per_output, simulator.conv_total)
     return SiteForecast(site.name, share, fraction(zeros, outputs), most)
+
+
+def _most_skipped(census: Census, patterns: NDArray[np.int64]) -> int:
+    """Outputs that the best pattern of every target predicts, in all."""
+    most = 0
+    for first in range(0, census.targets, _TARGETS_AT_ONCE):
+        last = min(first + _TARGETS_AT_ONCE, census.targets)
+        most += int(census.skipped(first, last)[:, patterns].max(axis=1).sum())
+    return most
 
 
 def _space(patterns: int, targets: int) -> str:

@@ -12,7 +12,7 @@ from spatialonnx.certify import check_confidence
 from spatialonnx.datasets.dataset import Dataset
 from spatialonnx.datasets.opening import public_name
 from spatialonnx.datasets.split import Split
-from spatialonnx.errors import ModelError
+from spatialonnx.errors import ModelError, UsageError
 from spatialonnx.evaluate import Samples
 from spatialonnx.files import sha256_bytes
 from spatialonnx.masks import Plan
@@ -21,12 +21,13 @@ from spatialonnx.modelfile import ModelFile, check_replaceable, get_json
 from spatialonnx.ops import find_predictors, read_plan
 from spatialonnx.search.bounds import Bound
 from spatialonnx.search.coupling import find_groups
+from spatialonnx.search.levels import check_start
 from spatialonnx.search.modes import MODES, Groups
 from spatialonnx.search.settings import Settings
 from spatialonnx.search.targets import Layout
 from spatialonnx.search.trials import Status
 from spatialonnx.session import Runtime, runtime_version
-from spatialonnx.sites import find_sites
+from spatialonnx.sites import Site, find_sites
 from spatialonnx.study import plan_key
 
 
@@ -118,7 +119,8 @@ def check_job(job: Job) -> None:
     Raises:
         ModelError: The model holds no SpatialPredict op, or its metadata are damaged.
         OutputError: An output cannot, or must not, be written.
-        UsageError: The confidence is none, or the mode does not fit maps of dynamic size.
+        UsageError: The confidence is none, the mode does not fit maps of dynamic size, the masks
+            of a tuned network do not fit the search, or two options do not fit together.
     """
     get_json(job.model.proto, "baseline")
     if not find_predictors(job.model.proto) or job.model.stage == "deploy":
@@ -128,10 +130,16 @@ def check_job(job: Job) -> None:
         )
     check_confidence(job.confidence)
     check_confidence(job.select_confidence)
-    if MODES[job.settings.mode].by_patch:
-        layout = Layout(find_sites(job.model.proto).sites, job.settings.patch_size)
+    if job.literal and job.settings.strategy == "joint":
+        raise UsageError("--literal goes with --strategy greedy and exhaustive")
+    mode, sites = MODES[job.settings.mode], find_sites(job.model.proto).sites
+    if mode.by_patch:
+        layout = Layout(sites, job.settings.patch_size)
         for site in layout.sites:
             layout.grid(site)
+    if job.start:
+        groups = find_groups(job.settings.couple, job.model.proto, sites)
+        check_start(job.start, groups, mode, {x.patch_size: x for x in find_layouts(job, sites)})
     for path in output_paths(job):
         check_replaceable(path, job.model.sha256, force=job.force)
         check_replaceable(missed_path(path), job.model.sha256, force=job.force)
@@ -166,6 +174,13 @@ def study_about(job: Job, groups: Groups) -> dict[str, Any]:
         **({"start": plan_key(job.start)} if job.start else {}),
         **({"goal": "latency", "threads": job.runtime.threads} if by_time(job) else {}),
     }
+
+
+def find_layouts(job: Job, sites: tuple[Site, ...]) -> list[Layout]:
+    """How a job cuts maps, one layout a patch size."""
+    settings = job.settings
+    sizes = [settings.patch_size, *(size for size, _ in settings.others)]
+    return [Layout(sites, size, settings.max_clusters) for size in sizes]
 
 
 def by_time(job: Job) -> bool:

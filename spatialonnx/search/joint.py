@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +55,8 @@ _SHORTER = 0.97
 """How much less is aimed for, at least, after a proposal that cost too much."""
 _REFUSED = 0.85
 """The same after a plan that select refused."""
+_LEAST_DAMAGE = 0.05
+"""Part of the other layers' damage that a layer of a tuned network costs at least."""
 _NOTHING = 1e-9
 """Damage, in nats, of a plan that does none."""
 _WORTHWHILE = 0.005
@@ -102,13 +105,17 @@ def joint_search(
         By bound, the trials that its plan is chosen from.
 
     Raises:
-        UsageError: The start does not fit the mode, the patch sizes or the coupling.
+        UsageError: The network gives no logits.
     """
     start = start or {}
-    check_start(start, layouts, groups)
     # Of a tuned network the logits differ from the original's already at the start.
     label = "start" if start else "off"
     (begun,) = trials.run(CHOOSE, [Candidate("network", label, start)], reject=False)
+    if begun.outcome.kl is None:
+        raise UsageError(
+            "--strategy joint weighs damage by the network's logits, [N, classes], which this "
+            "one does not give: use --strategy greedy"
+        )
     tables = [
         [
             find_levels(simulator, group, mode, layout, patterns[layout.patch_size], start)
@@ -117,71 +124,95 @@ def joint_search(
         ]
         for group in groups
     ]
-    layers: dict[int, Layer] = {}
-    # Trials of a start of their own begin where they differ from the last one: the deepest first.
-    for k in reversed(range(len(groups))) if start else range(len(groups)):
-        layers[k] = _profile(trials, groups[k], tables[k], layouts, worth, start, begun)
     by_size = {layout.patch_size: layout for layout in layouts}
-    ordered = [layers[k] for k in range(len(groups))]
-    search = _Search(trials, ordered, by_size, held_out, start, begun)
+    profiles: dict[int, list[Points]] = {}
+    # Trials of a start of their own begin where they differ from the last one: the deepest first.
+    order = list(reversed(range(len(groups))) if start else range(len(groups)))
+    total = sum(len(_probes(own)) for table in tables for own in table)
+    for k in order:
+        done = sum(len(points) for found in profiles.values() for points in found)
+        name = "+".join(groups[k])
+        profiles[k] = _profile(trials, name, tables[k], by_size, start, begun, done, total)
+    least = _least_damage(profiles.values()) if start else 0.0
+    layers = [
+        _make_layer(groups[k], tables[k], profiles[k], least, worth) for k in range(len(groups))
+    ]
+    search = _Search(trials, layers, by_size, held_out, start, begun)
     limits = {eps: search.run(eps) for eps in sorted(bounds, reverse=True)}
     # What was tried for one bound may be the answer to another, should select refuse all others.
     return {eps: search.within(limit, eps) for eps, limit in limits.items()}
 
 
-def check_start(start: Plan, layouts: Sequence[Layout], groups: Groups) -> None:
-    """Checks that every mask to begin with has a patch size that is searched, and one a group.
+Points = list[tuple[float, float]]
+"""Levels that were measured: lost signal, and damage."""
 
-    Raises:
-        UsageError: One has not, or two differ.
-    """
-    searched = {layout.patch_size for layout in layouts}
-    for name, mask in start.items():
-        if mask.patch_size not in searched:
-            raise UsageError(
-                f"site {name}: the model carries {mask.patch_size} x {mask.patch_size} patches: "
-                f"add {mask.patch_size} to --patch-size"
-            )
-    for group in groups:
-        if len({start[name].patch_size for name in group if name in start}) > 1:
-            raise UsageError(
-                f"sites {', '.join(group)}: the model carries different patch sizes there: "
-                "search without --couple"
-            )
+
+def _probes(own: Sequence[Level]) -> list[Level]:
+    """The levels of a layer and patch size, its start first, that are measured."""
+    last = len(own) - 2
+    return (
+        [own[1 + i] for i in sorted({round(part * last) for part in _PROBES})] if last >= 0 else []
+    )
 
 
 def _profile(
     trials: Trials,
-    sites: Sequence[str],
+    name: str,
     tables: Sequence[Sequence[Level]],
-    layouts: Sequence[Layout],
-    worth: Worth,
+    layouts: Mapping[int, Layout],
     start: Plan,
     begun: Trial,
+    done: int,
+    expected: int,
+) -> list[Points]:
+    """Measures the damage of a few spread-out levels, one list a patch size."""
+    found = []
+    for own in tables:
+        levels = _probes(own)
+        candidates = [
+            Candidate(name, level.label, {**start, **_plan(level, layouts)}) for level in levels
+        ]
+        measured = trials.run(PROFILE, candidates, expected, done, reject=False)
+        found.append(
+            [
+                (level.lost, (trial.outcome.kl or 0.0) - (begun.outcome.kl or 0.0))
+                for level, trial in zip(levels, measured, strict=True)
+            ]
+        )
+        done += len(levels)
+    return found
+
+
+def _least_damage(profiles: Iterable[Sequence[Points]]) -> float:
+    """What the last level measured of any layer costs at least, in nats.
+
+    A level may bring the logits of a tuned network nearer to the original's than its start does;
+    nothing is for nothing all the same, and what would cost nothing could not be learned.
+    """
+    last = [points[-1][1] for found in profiles for points in found if points]
+    costs = [damage for damage in last if damage > 0]
+    return _LEAST_DAMAGE * median(costs) if costs else _NOTHING
+
+
+def _make_layer(
+    sites: Sequence[str],
+    tables: Sequence[Sequence[Level]],
+    profiles: Sequence[Points],
+    least: float,
+    worth: Worth,
 ) -> Layer:
-    """Measures the damage of a few spread-out levels and interpolates the others."""
-    name = "+".join(sites)
-    by_size = {layout.patch_size: layout for layout in layouts}
+    """Interpolates the damage of the levels that were not measured."""
     known: list[Level] = [tables[0][0]]
     damage = [0.0]
-    for _, *own in tables:
-        probes = sorted({round(part * (len(own) - 1)) for part in _PROBES}) if own else []
-        candidates = [
-            Candidate(name, own[i].label, {**start, **_plan(own[i], by_size)}) for i in probes
-        ]
+    for (_, *own), measured in zip(tables, profiles, strict=True):
+        most = measured[-1][0] if measured else 0.0
         points = rising(
-            [
-                (own[i].lost, trial.outcome.kl - (begun.outcome.kl or 0.0))
-                for i, trial in zip(
-                    probes, trials.run(PROFILE, candidates, reject=False), strict=True
-                )
-                if trial.outcome.kl is not None
-            ]
+            [(lost, max(cost, least * lost / most if most else 0.0)) for lost, cost in measured]
         )
         known += own
         damage += [interpolate(level.lost, points) for level in own]
     gains = [worth(sites, level) - worth(sites, known[0]) for level in known]
-    return make_layer(name, known, damage, gains)
+    return make_layer("+".join(sites), known, damage, gains)
 
 
 def _plan(level: Level, layouts: Mapping[int, Layout]) -> Plan:
@@ -214,13 +245,14 @@ class _Search:
         self._tried: dict[Numbers, Trial] = {}
         self._first: Numbers = tuple(0 for _ in layers)
         self._first_kl = begun.outcome.kl or 0.0
+        self._first_drop = begun.drop or Fraction(0)
         self._first_forecast = held_out.forecast(start)
         if start:  # with prediction off there is nothing to choose
             self._tried[self._first] = begun
 
     def run(self, eps: Fraction) -> float:
         """Tries plans for one bound; returns the damage that it allows."""
-        asked = self._start(eps)
+        asked = self._first_asked(eps)
         limit, refused = _NOTHING, math.inf
         for _ in range(_ROUNDS):
             if not any(asked):
@@ -244,7 +276,7 @@ class _Search:
 
     # -- the three steps ---------------------------------------------------------------------
 
-    def _start(self, eps: Fraction) -> Numbers:
+    def _first_asked(self, eps: Fraction) -> Numbers:
         """The plan that select is asked about first: the nearest known, or one by bisection."""
         if not any(any(plan) for plan in self._tried):
             self._bisect(eps)
@@ -295,9 +327,10 @@ class _Search:
             aim *= min(limit / cost, _SHORTER) if known or cost > limit else 1.0
             if not found and trial.outcome.kl is None:
                 aim *= _RETREAT
-            elif trial.drop is not None and trial.drop > eps:
+            elif trial.drop is not None and trial.drop > eps > self._first_drop:
                 # These search samples lose more than select says: about in proportion to damage.
-                aim = min(aim, cost * float(eps / trial.drop))
+                room, taken = eps - self._first_drop, trial.drop - self._first_drop
+                aim = min(aim, cost * float(room / taken))
         best = self._best(limit, eps)
         if not any(best):
             return best
@@ -319,7 +352,7 @@ class _Search:
         trial = self._tried.get(plan)
         if trial is None or trial.outcome.kl is None:
             return self._damage.total(plan)
-        # What a tuned network does not predict may bring it farther from its original.
+        # A plan may bring a tuned network's logits nearer to the original's than its start does.
         return max(trial.outcome.kl - self._first_kl, _NOTHING)
 
     def _within(self, plan: Numbers, limit: float, eps: Fraction) -> bool:
@@ -375,7 +408,8 @@ class _Search:
         if plan not in self._tried:
             label = ",".join(str(level) for level in plan)
             candidate = Candidate("network", label, self._masks(plan))
-            (trial,) = self._trials.run(name, [candidate], reject=reject)
+            done = len(self._tried)
+            (trial,) = self._trials.run(name, [candidate], done + 1, done, reject=reject)
             self._tried[plan] = trial
             if trial.outcome.kl is not None:
                 self._damage.learn(plan, self._cost(plan))

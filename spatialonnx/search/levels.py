@@ -6,13 +6,14 @@ so for a price the best pattern of every target is a point of that target's uppe
 one pass over all hulls gives the layer's whole family of masks. A level is one mask of the family.
 
 A layer starts off, or, in a network that was tuned, with the masks that it was tuned with. From
-those, patterns of fewer probes alone are levels: they predict what the start predicts and more, so
-the signal that they lose beyond it, which the network was not tuned to do without, is known.
+those, patterns of fewer probes alone are levels, none of them blind at a border where the start is
+not: they predict what the start predicts and more, so the signal that they lose beyond it, which
+the network was not tuned to do without, is known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,7 @@ from spatialonnx.census import Census
 from spatialonnx.errors import UsageError
 from spatialonnx.masks import Plan, SiteMask
 from spatialonnx.patterns import full_pattern
-from spatialonnx.search.modes import Mode
+from spatialonnx.search.modes import Groups, Mode
 from spatialonnx.search.targets import Layout, Piece, Region
 from spatialonnx.simulator import SegmentSimulator
 
@@ -153,7 +154,7 @@ def find_levels(
         The start and, by increasing saving, at most ``MOST_LEVELS`` more.
 
     Raises:
-        UsageError: The start is finer than the mode, or differs between coupled sites.
+        UsageError: The start is not what ``check_start`` lets pass.
     """
     own = {name: mask for name, mask in (start or {}).items() if name in sites}
     hulls = _hulls(simulator, sites, mode, layout, np.asarray(patterns, np.int64), own)
@@ -214,8 +215,7 @@ def _hulls(
         lost = sum(t.lost(first, last) for t in tables)
         assert isinstance(saved, np.ndarray) and isinstance(lost, np.ndarray)
         for target, own in enumerate(starts[first:last].tolist()):
-            # Fewer probes predict the same and more: what is lost beyond the start is known.
-            fewer = patterns[(patterns & own) == patterns]
+            fewer = patterns[_go_on(patterns, own, tables)]
             more = saved[target, fewer] - saved[target, own]
             costs = np.maximum(lost[target, fewer] - lost[target, own], 0.0)
             regions = tuple(_region(name, first + target, mode, layout) for name in sites)
@@ -224,6 +224,45 @@ def _hulls(
                 saved_so_far = int(saved[target, own])
                 hulls.append(_hull(regions, own, saved_so_far, fewer, more, costs, points))
     return hulls
+
+
+def _go_on(patterns: NDArray[np.int64], start: int, tables: Sequence[Census]) -> NDArray[np.bool_]:
+    """Which patterns predict what a target's start predicts, and perhaps more."""
+    found: NDArray[np.bool_] = (patterns & start) == patterns
+    for inside in {int(inside) for table in tables for inside in table.borders}:
+        if start & inside:
+            found &= (patterns & inside) != 0
+    return found
+
+
+def check_start(start: Plan, groups: Groups, mode: Mode, layouts: Mapping[int, Layout]) -> None:
+    """Checks that a search can hold the masks that it is to begin with.
+
+    Args:
+        start: The masks.
+        groups: Coupled sites.
+        mode: What a target is.
+        layouts: How maps are cut, by patch size.
+
+    Raises:
+        UsageError: A patch size is not searched, the masks are finer than the mode, or coupled
+            sites differ.
+    """
+    for group in groups:
+        sizes = {start[name].patch_size for name in group if name in start}
+        if len(sizes) > 1:
+            raise UsageError(
+                f"sites {', '.join(group)}: the model carries different patch sizes there: "
+                "search without --couple"
+            )
+        for size in sizes:
+            if size not in layouts:
+                carried = sorted({mask.patch_size for mask in start.values()})
+                raise UsageError(
+                    f"site {group[0]}: the model carries {size} x {size} patches: search with "
+                    f"--patch-size {','.join(map(str, carried))}"
+                )
+            _starts(group, mode, layouts[size], start)
 
 
 def _starts(sites: Sequence[str], mode: Mode, layout: Layout, start: Plan) -> NDArray[np.int64]:

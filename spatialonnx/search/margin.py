@@ -140,20 +140,20 @@ class Contender:
 
     Attributes:
         saved: MACs, or whatever it is ordered by.
-        drop: On the search samples.
+        drop: On the search samples; None where it was not run on them.
         key: Of its plan.
         kl: Divergence on the search samples; None where there is none.
     """
 
     saved: int
-    drop: Fraction
+    drop: Fraction | None
     key: str
     kl: float | None
 
 
 def prefer_safe(contenders: Sequence[Contender]) -> list[Contender]:
     """The largest saving first; among nearly equal savings, the smaller divergence first."""
-    rest = sorted(contenders, key=lambda c: (-c.saved, c.drop))
+    rest = sorted(contenders, key=lambda c: (-c.saved, c.drop or 0))
     order = []
     while rest:
         near = [c for c in rest if c.saved >= rest[0].saved * (1 - _EQUAL)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from spatialonnx.search.job import (
     by_time,
     check_job,
     data_name,
+    find_layouts,
     metric_name,
     missed_path,
     output_paths,
@@ -82,7 +83,7 @@ def search_masks(job: Job, watch: Watch | None = None) -> SearchReport:
     start = time.monotonic()
     check_job(job)
     watch.say("running the dense network")
-    simulator = make_simulator(job)
+    simulator = make_simulator(job, job.start)
     groups = find_groups(job.settings.couple, job.model.proto, simulator.sites)
     with Study(job.study) as study:
         if study.bind(study_key(job, groups), study_about(job, groups)):
@@ -125,7 +126,7 @@ def search_masks(job: Job, watch: Watch | None = None) -> SearchReport:
             seconds=time.monotonic() - start,
             select_plans=len(held_out.known),
             verify_reads=int(study.meta().get("verify_reads", "0")),
-            notes=tuple(_notes(job)),
+            notes=(*_notes(job), *_kept(job, results)),
         )
     if interrupted:
         written = ", ".join(str(result.path) for result in results)
@@ -136,8 +137,8 @@ def search_masks(job: Job, watch: Watch | None = None) -> SearchReport:
     return report
 
 
-def make_simulator(job: Job) -> SegmentSimulator:
-    """The simulator of a job, the dense network run once."""
+def make_simulator(job: Job, start: Plan | None = None) -> SegmentSimulator:
+    """The simulator of a job, the dense network run once; censuses are taken under ``start``."""
     return SegmentSimulator(
         job.model.proto,
         job.search_samples,
@@ -146,7 +147,7 @@ def make_simulator(job: Job) -> SegmentSimulator:
         baseline=None if job.baseline is None else job.baseline.proto,
         literal=job.literal,
         memory=job.memory,
-        start=job.start,
+        start=start,
     )
 
 
@@ -225,7 +226,7 @@ def run_joint(
     simulator = trials.simulator
     assert isinstance(simulator, SegmentSimulator)
     table = {settings.patch_size: settings.patterns, **dict(settings.others)}
-    layouts = [Layout(simulator.sites, size, settings.max_clusters) for size in table]
+    layouts = find_layouts(job, simulator.sites)
     eps = {bound: bound.eps(simulator.baseline) for bound in job.bounds}
     worth = macs_saved
     if latency is not None:
@@ -337,10 +338,10 @@ def _certify(
     """
     verify = Samples(job.dataset, job.split.verify)
     looked_at, refused = 0, math.inf
-    last = _start(job, simulator, study)
+    last = _last_resort(job, simulator, study)
     for contender in [*contenders, last]:
         key = contender.key
-        plan = study.plan(key) if key else {}
+        plan = dict(job.start) if contender is last else study.plan(key)
         # Where a plan of less divergence was refused, this one would be, were it measured.
         diverges = contender.kl is not None and contender.kl >= refused
         if _is_joint(job) and diverges and contender is not last and key not in held_out.known:
@@ -361,12 +362,7 @@ def _certify(
             bound=bound,
             eps=float(bound.eps(on_verify.baseline)),
             plan=plan,
-            search={
-                # With a baseline of its own, the plan that is off everywhere is not the baseline.
-                "drop": float(contender.drop) if key or job.baseline is None else None,
-                "saved_fraction": fraction(contender.saved, simulator.conv_total),
-                "samples": simulator.samples,
-            },
+            search={**_on_search(contender, simulator), "samples": simulator.samples},
             select=on_select,
             verify=on_verify,
             bound_met=on_verify.holds(bound.eps(on_verify.baseline))
@@ -376,13 +372,25 @@ def _certify(
     raise AssertionError("the start is never refused")
 
 
-def _start(job: Job, simulator: Simulator, study: Study) -> Contender:
+def _last_resort(job: Job, simulator: Simulator, study: Study) -> Contender:
     """The plan that is left where no other holds."""
-    key = plan_key(job.start) if job.start else ""
-    outcome = study.find(key) if key else None
-    if outcome is None or outcome.score is None or outcome.saved is None:
-        return Contender(0, Fraction(0), "", None)
-    return Contender(outcome.saved, simulator.baseline - outcome.score, key, outcome.kl)
+    key = plan_key(job.start)
+    outcome = study.find(key)
+    if outcome is not None and outcome.score is not None and outcome.saved is not None:
+        return Contender(outcome.saved, simulator.baseline - outcome.score, key, outcome.kl)
+    # With a baseline of its own, the plan that is off everywhere is not the baseline.
+    known = job.baseline is None and not job.start
+    return Contender(0, Fraction(0) if known else None, key, None)
+
+
+def _on_search(contender: Contender, simulator: Simulator) -> dict[str, float | None]:
+    """How a plan did on the search samples, as ``search --json`` prints it."""
+    if contender.drop is None:
+        return {"drop": None, "saved_fraction": None}
+    return {
+        "drop": float(contender.drop),
+        "saved_fraction": fraction(contender.saved, simulator.conv_total),
+    }
 
 
 def _is_joint(job: Job) -> bool:
@@ -457,6 +465,13 @@ def masked_model(
         },
     )
     return proto
+
+
+def _kept(job: Job, results: Sequence[SearchResult]) -> Iterator[str]:
+    """Says where a tuned network keeps the masks that it came with."""
+    for result in results:
+        if job.start and plan_key(result.plan) == plan_key(job.start):
+            yield f"bound {result.bound}: nothing beyond the masks that the model carries held"
 
 
 def _notes(job: Job) -> list[str]:

@@ -117,8 +117,10 @@ class SearchResult:
     Attributes:
         bound: What was asked.
         eps: The largest allowed drop, absolute.
-        plan: The plan; empty where nothing feasible was found.
-        search: How its trial did on the search samples: drop, saved_fraction, samples.
+        plan: The plan; where nothing feasible was found it is empty, or what a tuned network
+            carries.
+        search: How its trial did on the search samples: drop, saved_fraction, samples; the first
+            two None where it was not run.
         select: How it did on the select samples.
         verify: How it did on the verify samples.
         bound_met: Whether the bound holds on verify.

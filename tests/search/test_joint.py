@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.searching import make_job, read_journal
 
+from spatialonnx.census import Census
 from spatialonnx.errors import UsageError
 from spatialonnx.masks import full_mask, make_mask
 from spatialonnx.modelfile import ModelFile, load_model
@@ -25,7 +26,7 @@ from spatialonnx.search.damage import (
     rising,
 )
 from spatialonnx.search.joint import CHOOSE, PROFILE, REFINE
-from spatialonnx.search.levels import OFF, Level, find_levels, upper_hull
+from spatialonnx.search.levels import OFF, Level, _go_on, check_start, find_levels, upper_hull
 from spatialonnx.search.modes import MODES
 from spatialonnx.search.run import make_simulator, search_masks
 from spatialonnx.search.settings import Settings
@@ -259,7 +260,7 @@ def tuned_job(files, folder, eps, **changes):
 @pytest.mark.parametrize("mode", ["uniform-patch", "max-granularity"])
 def test_levels_go_on_from_the_masks_of_a_tuned_network(tiny_files, tmp_path, mode):
     job = tuned_job(tiny_files, tmp_path, "0.3")
-    simulator = make_simulator(job)
+    simulator = make_simulator(job, job.start)
     layout = Layout(simulator.sites, 2)
     (begun,) = simulator.simulate([job.start])
     for site in simulator.sites:
@@ -295,17 +296,62 @@ def test_a_tuned_network_keeps_its_masks_where_nothing_else_holds(
     assert result.plan == job.start and result.search["saved_fraction"] > 0
 
 
+def test_a_search_cut_before_its_first_trial_keeps_the_masks(tiny_files, tmp_path):
+    job = tuned_job(tiny_files, tmp_path, "0.3", max_trials=0)
+    report = search_masks(job)
+    (result,) = report.results
+    assert not report.complete and result.plan == job.start
+    assert result.search["drop"] is None and result.search["saved_fraction"] is None
+    assert any("nothing beyond the masks" in note for note in report.notes)
+
+
+def test_a_cut_search_of_a_tuned_network_continues(tiny_files, tmp_path):
+    job = tuned_job(tiny_files, tmp_path, "0,0.6")
+    assert not search_masks(replace(job, max_trials=3)).complete
+    whole = search_masks(job)
+    other = tmp_path / "other"
+    other.mkdir()
+    straight = search_masks(replace(job, study=other / "s.db", output=other / "o.masked.onnx"))
+    plans = [[result.plan for result in report.results] for report in (whole, straight)]
+    assert plans[0] == plans[1]
+
+
+def test_a_level_is_not_blind_where_its_start_is_not():
+    census = Census(2, (1, 7, 7))
+    patterns = np.arange(1, 15)
+    kept = patterns[_go_on(patterns, 0b1001, [census])]
+    # 1000 is the last position of a patch: outside in the last row and column.
+    assert kept.tolist() == [0b0001, 0b1001]
+    assert patterns[_go_on(patterns, 0b1110, [census])].tolist() == [0b0110, 0b1110]
+    off = Census(2, (1, 8, 8))
+    assert _go_on(patterns, 0b1111, [off]).all()
+
+
+def test_no_level_of_a_tuned_network_is_for_nothing():
+    levels = [OFF, *(Level(str(i), 2, (), 10 * i, float(i)) for i in range(1, 5))]
+    nearer, dearer = [[(1.0, -0.01), (3.0, -0.02)]], [[(1.0, 0.01), (3.0, 0.02)]]
+    least = module._least_damage([nearer, dearer])
+    assert 0 < least < 0.02
+    layer = module._make_layer(["a"], [levels], nearer, least, module.macs_saved)
+    assert len(layer.levels) == 5 and (np.diff(layer.damage) > 0).all()
+    assert module._least_damage([nearer]) > 0
+
+
 def test_a_start_that_the_search_cannot_hold(tiny_files, tmp_path):
     job = tuned_job(tiny_files, tmp_path, "0.3")
     with pytest.raises(UsageError, match="finer masks than this --mode"):
         search_masks(replace(job, settings=joint(), study=tmp_path / "a.db"))
-    with pytest.raises(UsageError, match="add 2 to --patch-size"):
+    with pytest.raises(UsageError, match="search with --patch-size 2"):
         settings = Settings(strategy="joint", mode="uniform-patch", patch_size=3, patterns=(1, 16))
         search_masks(replace(job, settings=settings, study=tmp_path / "b.db"))
-    names = sorted(job.start)[:2]
-    other = {**job.start, names[0]: make_mask(3, [[[16]]])}
-    with pytest.raises(UsageError, match="different patch sizes"):
-        module.check_start(other, [Layout((), 2), Layout((), 3)], [names])
+    assert not list(tmp_path.glob("*.db"))
+    sites = find_sites(job.model.proto, {"input": (1, 1, 12, 12)}).sites
+    layouts = {size: Layout(sites, size) for size in (2, 3)}
+    names = [site.name for site in sites[:2]]
+    for size, message in ((3, "different patch sizes"), (2, "different masks")):
+        other = {names[0]: make_mask(2, [[[6]]]), names[1]: make_mask(size, [[[1]]])}
+        with pytest.raises(UsageError, match=message):
+            check_start(other, [names], MODES["uniform-layer"], layouts)
 
 
 def test_what_does_not_go_together():
@@ -323,7 +369,7 @@ class StubTrials:
     eps = Fraction(3, 100)
     simulator = SimpleNamespace(samples=1000)
 
-    def run(self, name, candidates, *, reject=True):
+    def run(self, name, candidates, expected=None, done=0, *, reject=True):
         for candidate in candidates:
             steps = sum(map(int, candidate.option.split(",")))
             drop = Fraction(steps, 200)
@@ -346,7 +392,7 @@ def test_a_search_whose_plans_are_stopped_retreats_until_one_holds():
     held_out = SimpleNamespace(
         forecast=lambda plan: None, scale=lambda *_: 0.9, accepts=lambda *_: True
     )
-    begun = SimpleNamespace(outcome=SimpleNamespace(kl=0.0))
+    begun = SimpleNamespace(outcome=SimpleNamespace(kl=0.0), drop=Fraction(0))
     layouts = {2: SimpleNamespace(plan=lambda pieces: {})}
     search = module._Search(StubTrials(), layers, layouts, held_out, {}, begun)
     limit = search.run(StubTrials.eps)
@@ -359,3 +405,8 @@ def test_a_search_whose_plans_are_stopped_retreats_until_one_holds():
     before = len(search._tried)
     found = [trial.outcome.saved for trial in search.within(search.run(eps), eps)]
     assert found == [10] and len(search._tried) <= before + 6
+
+
+def test_literal_trials_are_no_oracle_of_a_strategy_that_learns(tiny_files, tmp_path):
+    with pytest.raises(UsageError, match="--literal"):
+        search_masks(make_job(tiny_files, tmp_path, settings=joint(), literal=True))
