@@ -1,8 +1,9 @@
 """The study: a journal of trials in SQLite, so that nothing found is ever lost or run twice.
 
 A study belongs to one key: the hash of everything that decides a trial's outcome (model, data,
-split, mode, patterns, coupling, metric, provider, ORT version). Bounds, budgets and verbosity are
-not part of it. Every trial is committed as it ends; ``kill -9`` loses at most those under way.
+split, mode, patterns, coupling, metric, provider, ORT version, and what it begins with and aims
+for). Bounds, budgets and verbosity are not part of it. Every trial is committed as it ends;
+``kill -9`` loses at most those under way.
 """
 
 from __future__ import annotations

@@ -50,7 +50,8 @@ Baseline = Annotated[
     Path | None,
     typer.Option(
         "--baseline",
-        help="The original network, where the model at hand was tuned with its masks on.",
+        help="The original network, where the model at hand was tuned with its masks on. "
+        "--strategy joint then goes on from these masks.",
         show_default="the model with prediction off",
     ),
 ]

@@ -37,7 +37,8 @@ class Forecast:
 
     Attributes:
         drop: Its expected drop.
-        spread: The standard deviation of what verify shows about it.
+        spread: The standard deviation of what verify shows about it, the luck of a tuned
+            network's start left out.
     """
 
     drop: float
@@ -69,18 +70,18 @@ def forecast_drop(measured: Measured, verify_samples: int) -> Forecast:
     return Forecast(drop, math.sqrt(error**2 + variance / max(verify_samples, 1)))
 
 
-def scale_damage(forecast: Forecast, off: Forecast, eps: float) -> float:
+def scale_damage(forecast: Forecast, start: Forecast, eps: float) -> float:
     """By what the damage of a plan may be multiplied so that its likely drop is ``eps``.
 
     The expected drop grows in proportion to the damage, its spread with the root of it.
 
     Args:
         forecast: Of the plan.
-        off: Of prediction off: nothing, unless the model was tuned.
+        start: Of what the search began with: nothing, unless the model was tuned.
         eps: The bound.
     """
-    drop, room = forecast.drop - off.drop, eps - off.likely
-    margin = max(forecast.likely - forecast.drop - (off.likely - off.drop), 1e-9)
+    drop, room = forecast.drop - start.drop, eps - start.likely
+    margin = max(forecast.likely - forecast.drop - (start.likely - start.drop), 1e-9)
     if room <= 0:
         return 1 / _FARTHEST
     if drop <= 1e-9:
@@ -118,15 +119,15 @@ class HeldOut:
         """Whether the bound holds on select and will likely be met on verify."""
         return self.find(plan).holds(eps) and self.forecast(plan).likely <= _SLACK * float(eps)
 
-    def scale(self, plan: Mapping[str, SiteMask], off: Forecast, eps: Fraction) -> float:
+    def scale(self, plan: Mapping[str, SiteMask], start: Forecast, eps: Fraction) -> float:
         """By what the damage of a plan may be multiplied so that it is accepted.
 
         Args:
             plan: The plan.
-            off: What prediction off will show.
+            start: What the search began with will show.
             eps: The bound.
         """
-        scale = scale_damage(self.forecast(plan), off, float(eps))
+        scale = scale_damage(self.forecast(plan), start, float(eps))
         measured = self.find(plan)
         if measured.holds(eps):
             return scale

@@ -145,6 +145,17 @@ def test_markup_in_a_study_is_text(searched):
     assert "[/x]" in text and "[/y]" in text
 
 
+def test_a_masked_model_is_not_its_own_output(searched):
+    before = searched.model.with_name("model.masked.onnx").read_bytes()
+    options = ["--data", searched.spec, "--eps", 0.1, *FEW]
+    value = succeed_json("search", "model.masked.onnx", *options)
+    assert value["output"] == "model.again.masked.onnx"
+    assert searched.model.with_name("model.masked.onnx").read_bytes() == before
+    joint = ["--strategy", "joint", "--baseline", "model.onnx", "--dry-run"]
+    shown = succeed("search", "model.masked.onnx", *options, *joint)
+    assert "two trials a layer" in " ".join(shown.stdout.split())
+
+
 def test_dry_run_searches_nothing(tiny):
     before = contents(tiny.model.parent)
     value = succeed_json("search", "--data", tiny.spec, "--dry-run", *FEW)
