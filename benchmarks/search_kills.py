@@ -4,7 +4,7 @@
 
 The search of a real network is killed at random moments, ten times, and continued each time by the
 same command. Its records and its masks must be those of a search that nobody disturbed, and no
-trial that was finished may be run again.
+trial that was finished may be lost.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def main() -> None:
     while kills < arguments.kills:
         process = subprocess.Popen(killed, stdout=subprocess.DEVNULL)
         try:
-            process.wait(timeout=1 + draw.random() * whole / arguments.kills * 2)
+            process.wait(timeout=1 + draw.random() * whole / arguments.kills)
             break  # it came to its end first
         except subprocess.TimeoutExpired:
             process.kill()

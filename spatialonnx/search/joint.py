@@ -264,7 +264,9 @@ class _Search:
                 refused = min(refused, cost)
             limit = min(limit, _REFUSED * refused)
             best = self._refine(limit, eps)
-            if accepted and (best == asked or abs(cost - limit) <= _NEAR * limit):
+            # Select's word on a plan that the search samples refuse is none on the others.
+            near = self._tried[asked].feasible(eps) and abs(cost - limit) <= _NEAR * limit
+            if accepted and (best == asked or near):
                 limit = max(limit, cost)
                 break
             asked = best

@@ -229,6 +229,8 @@ def _hulls(
 def _go_on(patterns: NDArray[np.int64], start: int, tables: Sequence[Census]) -> NDArray[np.bool_]:
     """Which patterns predict what a target's start predicts, and perhaps more."""
     found: NDArray[np.bool_] = (patterns & start) == patterns
+    if start == full_pattern(tables[0].patch_size):  # it predicts nothing
+        return found
     for inside in {int(inside) for table in tables for inside in table.borders}:
         if start & inside:
             found &= (patterns & inside) != 0

@@ -323,8 +323,7 @@ def test_a_level_is_not_blind_where_its_start_is_not():
     # 1000 is the last position of a patch: outside in the last row and column.
     assert kept.tolist() == [0b0001, 0b1001]
     assert patterns[_go_on(patterns, 0b1110, [census])].tolist() == [0b0110, 0b1110]
-    off = Census(2, (1, 8, 8))
-    assert _go_on(patterns, 0b1111, [off]).all()
+    assert _go_on(patterns, 0b1111, [census]).all()
 
 
 def test_no_level_of_a_tuned_network_is_for_nothing():
