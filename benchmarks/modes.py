@@ -29,10 +29,10 @@ def spatialonnx(*arguments: str) -> dict[str, Any]:
     return value
 
 
-def spread(values: Sequence[float], scale: float = 100.0) -> str:
+def spread(values: Sequence[float], scale: float = 100.0, digits: int = 1) -> str:
     """Mean and range, in per cent."""
     low, high = scale * min(values), scale * max(values)
-    return f"{scale * mean(values):.1f} ({low:.1f} to {high:.1f})"
+    return f"{scale * mean(values):.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def main() -> None:

@@ -13,12 +13,12 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean
 from typing import Any
+
+from modes import spatialonnx, spread
 
 GREEDY, JOINT = ("--strategy", "greedy"), ("--strategy", "joint")
 FEW = ("--patterns", "1001,1000")
@@ -41,16 +41,6 @@ ROWS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 SHOWN = ("greedy-layer", "joint-layer", "joint-patch-p234")
 DIAGONAL = "diagonal"
-
-
-def spatialonnx(*arguments: str) -> dict[str, Any]:
-    """Runs a command of this interpreter's spatialonnx; returns the object it prints."""
-    command = [sys.executable, "-m", "spatialonnx", *arguments, "--json"]
-    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if result.returncode not in (0, 3):  # 3: a bound is missed, which is a result
-        raise SystemExit(f"{' '.join(command)} failed with {result.returncode}")
-    value: dict[str, Any] = json.loads(result.stdout)
-    return value
 
 
 def processor_time() -> float:
@@ -96,12 +86,6 @@ def diagonal(folder: Path, seed: int, dense: float, options: Sequence[str]) -> d
         kept.write_text(json.dumps({"eps": drop, "verify": verify, "bound_met": True}))
     answer: dict[str, Any] = json.loads(kept.read_text())
     return answer
-
-
-def spread(values: Sequence[float], scale: float = 100.0, digits: int = 1) -> str:
-    """Mean and range."""
-    low, high = scale * min(values), scale * max(values)
-    return f"{scale * mean(values):.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def results_of(answer: dict[str, Any]) -> list[dict[str, Any]]:
