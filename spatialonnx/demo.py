@@ -21,9 +21,10 @@ from spatialonnx.report.plots import require_report_extra
 from spatialonnx.report.sources import Search, Sources
 from spatialonnx.report.write import check_output, make_report, source_of, write_report
 from spatialonnx.search.bounds import parse_bounds
-from spatialonnx.search.job import Job, Watch
+from spatialonnx.search.job import Job
 from spatialonnx.search.run import search_masks
 from spatialonnx.search.settings import SearchReport, Settings
+from spatialonnx.search.watch import Watch
 from spatialonnx.session import Runtime
 from spatialonnx.study import Study
 

@@ -31,8 +31,8 @@ from spatialonnx.baseline.suffix import Suffix
 from spatialonnx.baseline.yardstick import Yardstick
 from spatialonnx.certify import Measured
 from spatialonnx.evaluate import Samples
-from spatialonnx.search.job import Watch
 from spatialonnx.search.trials import Status
+from spatialonnx.search.watch import Watch
 from spatialonnx.simulator import Outcome, Reference
 from spatialonnx.study import Study
 

@@ -19,7 +19,7 @@ from spatialonnx.certify import Measured
 from spatialonnx.datasets.opening import public_name
 from spatialonnx.errors import UsageError
 from spatialonnx.files import sha256_bytes
-from spatialonnx.search.job import Watch
+from spatialonnx.search.watch import Watch
 from spatialonnx.session import runtime_version
 from spatialonnx.study import Study
 

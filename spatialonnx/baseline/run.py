@@ -20,7 +20,7 @@ from spatialonnx.masks import SiteMask
 from spatialonnx.modelfile import ModelFile
 from spatialonnx.ops import find_predictors, read_plan
 from spatialonnx.patterns import PATCH_SIZES
-from spatialonnx.search.job import Watch
+from spatialonnx.search.watch import Watch
 from spatialonnx.session import Runtime
 
 DIAGONAL, EXACT, PREDICTIVE = "diagonal", "snapea-exact", "snapea-predictive"

@@ -21,8 +21,8 @@ from spatialonnx.macs import fraction
 from spatialonnx.masks import SiteMask, check_mask_shape
 from spatialonnx.search.exhaustive import EXHAUSTIVE
 from spatialonnx.search.greedy import LAYER
-from spatialonnx.search.job import Watch
 from spatialonnx.search.modes import MODES
+from spatialonnx.search.watch import Watch
 from spatialonnx.study import Study
 
 JOINT = "joint"

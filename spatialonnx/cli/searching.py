@@ -13,9 +13,10 @@ from spatialonnx.cli.console import percent, points, progress_bar, show, table, 
 from spatialonnx.cli.options import Common
 from spatialonnx.errors import UsageError
 from spatialonnx.macs import fraction
-from spatialonnx.search.job import Job, Watch, planned_key
+from spatialonnx.search.job import Job, planned_key
 from spatialonnx.search.run import forecast
 from spatialonnx.search.trials import Status
+from spatialonnx.search.watch import Watch
 from spatialonnx.study import Record, Study
 
 if TYPE_CHECKING:

@@ -131,7 +131,7 @@ def best_plan(
     Args:
         worth: Of the levels of every layer.
         damage: Likewise, rising from 0.
-        limit: The damage allowed; where there is none, the plan is off everywhere.
+        limit: The damage allowed; where there is none, every layer stays at its start.
     """
     if limit <= 0:
         return tuple(0 for _ in worth)

@@ -1,9 +1,8 @@
-"""What a search works on, who is told how far it got, and the key of its study."""
+"""What a search works on, whether it can, and the key of its study."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from spatialonnx.search.levels import check_start
 from spatialonnx.search.modes import MODES, Groups
 from spatialonnx.search.settings import Settings
 from spatialonnx.search.targets import Layout
-from spatialonnx.search.trials import Status
 from spatialonnx.session import Runtime, runtime_version
 from spatialonnx.sites import Site, find_sites
 from spatialonnx.study import plan_key
@@ -91,26 +89,6 @@ class Job:
             return {}
         carried = read_plan(self.model.proto)
         return {site: mask for site, mask in carried.items() if not mask.is_full}
-
-
-@dataclass(frozen=True)
-class Watch:
-    """Who is told how far a search has got.
-
-    Attributes:
-        trial: After every trial.
-        stage: At the start of a stage, in words.
-        samples: While a plan is certified: samples done, samples in all.
-    """
-
-    trial: Callable[[Status], None] | None = None
-    stage: Callable[[str], None] | None = None
-    samples: Callable[[int, int], None] | None = None
-
-    def say(self, text: str) -> None:
-        """Announces a stage."""
-        if self.stage:
-            self.stage(text)
 
 
 def check_job(job: Job) -> None:

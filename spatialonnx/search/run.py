@@ -30,7 +30,6 @@ from spatialonnx.search.exhaustive import exhaustive_search
 from spatialonnx.search.greedy import Weigh, greedy_search
 from spatialonnx.search.job import (
     Job,
-    Watch,
     by_time,
     check_job,
     data_name,
@@ -53,6 +52,7 @@ from spatialonnx.search.modes import MODES, Groups
 from spatialonnx.search.settings import SearchReport, SearchResult
 from spatialonnx.search.targets import Layout
 from spatialonnx.search.trials import BudgetSpent, Trial, Trials
+from spatialonnx.search.watch import Watch
 from spatialonnx.session import runtime_version
 from spatialonnx.simulator import SegmentSimulator, Simulator
 from spatialonnx.study import Record, Study, plan_key

@@ -18,7 +18,7 @@ from spatialonnx.baseline.suffix import Suffix
 from spatialonnx.baseline.yardstick import Yardstick
 from spatialonnx.errors import StudyError, UsageError
 from spatialonnx.metrics import TOP1, Metric
-from spatialonnx.search.job import Watch
+from spatialonnx.search.watch import Watch
 from spatialonnx.study import Study
 
 GRID = Grid((0.125, 0.25), (0.05, 0.3))

@@ -13,9 +13,9 @@ from spatialonnx.baseline.yardstick import Yardstick
 from spatialonnx.datasets.split import split_pool
 from spatialonnx.errors import StudyError
 from spatialonnx.modelfile import load_model, save_model, set_metadata
-from spatialonnx.search.job import Watch
 from spatialonnx.search.run import search_masks
 from spatialonnx.search.settings import Settings
+from spatialonnx.search.watch import Watch
 from spatialonnx.study import Study
 
 PATTERNS = (1, 6, 8, 9, 14)

@@ -33,10 +33,11 @@ from spatialonnx.metrics import AGREEMENT, Metric
 from spatialonnx.modelfile import ModelFile, get_json, get_metadata, load_model, set_metadata
 from spatialonnx.ops import find_predictors, read_plan, write_plan
 from spatialonnx.search import run as module
-from spatialonnx.search.job import Watch, missed_path, output_paths, planned_key
+from spatialonnx.search.job import missed_path, output_paths, planned_key
 from spatialonnx.search.margin import Contender
 from spatialonnx.search.run import best_trials, search_masks
 from spatialonnx.search.settings import Settings
+from spatialonnx.search.watch import Watch
 from spatialonnx.session import Runtime, open_session
 from spatialonnx.simulator import Outcome
 from spatialonnx.study import Record, Study

@@ -21,9 +21,10 @@ from spatialonnx.metrics import TOP1
 from spatialonnx.modelfile import load_model
 from spatialonnx.ops import read_plan
 from spatialonnx.search.bounds import parse_bounds
-from spatialonnx.search.job import Job, Watch
+from spatialonnx.search.job import Job
 from spatialonnx.search.run import search_masks
 from spatialonnx.search.settings import Settings
+from spatialonnx.search.watch import Watch
 from spatialonnx.study import Study
 
 
