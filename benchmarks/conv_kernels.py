@@ -25,9 +25,9 @@ from conv_shapes import ConvShape, read_shapes
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from spatialonnx.library import build_info
-from spatialonnx.ops import DOMAIN
-from spatialonnx.session import Runtime, Session, open_session, runtime_version
+from spatialonnx.graph.ops import DOMAIN
+from spatialonnx.runtime.library import build_info
+from spatialonnx.runtime.session import Runtime, Session, open_session, runtime_version
 
 Float = NDArray[np.float32]
 

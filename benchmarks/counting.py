@@ -14,18 +14,18 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from spatialonnx.datasets.opening import open_dataset
-from spatialonnx.datasets.preprocessing import Preprocessing
+from spatialonnx.data.opening import open_dataset
+from spatialonnx.data.preprocessing import Preprocessing
 from spatialonnx.demo import DATA, shipped_model
-from spatialonnx.evaluate import Network
-from spatialonnx.insert import insert_predictors
-from spatialonnx.masks import uniform_mask
-from spatialonnx.modelfile import get_metadata, load_model
-from spatialonnx.ops import find_predictors
-from spatialonnx.patterns import parse_pattern
-from spatialonnx.report.measure import predicted_outputs
-from spatialonnx.session import Runtime
-from spatialonnx.sites import find_sites
+from spatialonnx.graph.insert import insert_predictors
+from spatialonnx.graph.ops import find_predictors
+from spatialonnx.graph.sites import find_sites
+from spatialonnx.measure.evaluate import Network
+from spatialonnx.model.model_file import get_metadata, load_model
+from spatialonnx.plan.masks import uniform_mask
+from spatialonnx.plan.patterns import parse_pattern
+from spatialonnx.reporting.measure import predicted_outputs
+from spatialonnx.runtime.session import Runtime
 
 PATTERNS = ("1001", "100010001", "1000010000100001", "0001", "000000001")
 

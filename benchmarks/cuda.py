@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.conv_shapes import ConvShape, read_shapes
-from spatialonnx.library import build_info
-from spatialonnx.ops import DOMAIN, PREDICT
-from spatialonnx.patterns import diagonal_pattern
-from spatialonnx.session import (
+from spatialonnx.graph.ops import DOMAIN, PREDICT
+from spatialonnx.plan.patterns import diagonal_pattern
+from spatialonnx.runtime.library import build_info
+from spatialonnx.runtime.session import (
     DeviceTensor,
     Runtime,
     Session,

@@ -33,8 +33,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from spatialonnx.datasets import batches, open_dataset
-from spatialonnx.datasets.builtin import IMAGENET
+from spatialonnx.data.builtin import IMAGENET
+from spatialonnx.data.dataset import batches
+from spatialonnx.data.opening import open_dataset
 
 THREADS = 2
 BATCH = 32

@@ -17,17 +17,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spatialonnx.certify import DenseRun, Measured, compare
-from spatialonnx.datasets.opening import open_dataset
-from spatialonnx.evaluate import Network, Samples
-from spatialonnx.expectation import expected_losses, fit_temperature
-from spatialonnx.masks import full_mask
-from spatialonnx.metrics import TOP1, kl_divergence
-from spatialonnx.modelfile import load_model
-from spatialonnx.search.margin import forecast_drop
-from spatialonnx.session import Runtime
-from spatialonnx.simulator.whole import run_samples
-from spatialonnx.study import Study
+from spatialonnx.data.opening import open_dataset
+from spatialonnx.measure.calibration import expected_losses, fit_temperature
+from spatialonnx.measure.certify import DenseRun, Measured, compare
+from spatialonnx.measure.evaluate import Network, Samples
+from spatialonnx.measure.metrics import TOP1, kl_divergence
+from spatialonnx.model.model_file import load_model
+from spatialonnx.plan.masks import full_mask
+from spatialonnx.runtime.session import Runtime
+from spatialonnx.searching.rate_distortion.safety_margin import forecast_drop
+from spatialonnx.searching.study import Study
+from spatialonnx.simulate.whole_model import run_samples
 
 KLS = (0.0035, 0.0181, 0.0207, 0.0256, 0.0298, 0.0335, 0.0445)
 """Divergences on the study's samples near which plans are taken."""

@@ -29,8 +29,8 @@ from support.networks import keras_mobilenet, pixel_shuffle, quantised, squeeze_
 from support.zoo import light_model
 
 from spatialonnx.errors import ModelError
-from spatialonnx.insert import insert_predictors
-from spatialonnx.modelfile import ModelFile
+from spatialonnx.graph.insert import insert_predictors
+from spatialonnx.model.model_file import ModelFile
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "networks.md"
 BEGIN, END = "<!-- table: benchmarks/networks.py --write -->", "<!-- end of table -->"

@@ -29,12 +29,12 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from spatialonnx.demo import shipped_model
-from spatialonnx.insert import insert_predictors
-from spatialonnx.library import build_info
-from spatialonnx.modelfile import load_model
-from spatialonnx.ops import DOMAIN, PREDICT
-from spatialonnx.patterns import diagonal_pattern
-from spatialonnx.session import (
+from spatialonnx.graph.insert import insert_predictors
+from spatialonnx.graph.ops import DOMAIN, PREDICT
+from spatialonnx.model.model_file import load_model
+from spatialonnx.plan.patterns import diagonal_pattern
+from spatialonnx.runtime.library import build_info
+from spatialonnx.runtime.session import (
     Runtime,
     Session,
     open_session,

@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from spatialonnx.modelfile import load_model
-from spatialonnx.ops import read_plan
-from spatialonnx.study import Study
+from spatialonnx.graph.ops import read_plan
+from spatialonnx.model.model_file import load_model
+from spatialonnx.searching.study import Study
 
 
 def command(model: Path, folder: Path, options: Sequence[str]) -> list[str]:

@@ -15,15 +15,17 @@ import sys
 import time
 from pathlib import Path
 
-from spatialonnx.datasets import Preprocessing, open_dataset, split_pool
-from spatialonnx.evaluate import Samples
-from spatialonnx.insert import insert_predictors
-from spatialonnx.masks import Plan, uniform_mask
-from spatialonnx.metrics import TOP1
-from spatialonnx.modelfile import get_metadata, load_model
-from spatialonnx.session import Runtime
-from spatialonnx.simulator import SegmentSimulator
-from spatialonnx.simulator.memory import peak_memory, used_memory
+from spatialonnx.data.opening import open_dataset
+from spatialonnx.data.preprocessing import Preprocessing
+from spatialonnx.data.split import split_pool
+from spatialonnx.graph.insert import insert_predictors
+from spatialonnx.measure.evaluate import Samples
+from spatialonnx.measure.metrics import TOP1
+from spatialonnx.model.model_file import get_metadata, load_model
+from spatialonnx.plan.masks import Plan, uniform_mask
+from spatialonnx.runtime.memory import peak_memory, used_memory
+from spatialonnx.runtime.session import Runtime
+from spatialonnx.simulate.segmented import SegmentSimulator
 
 _MIB = 1 << 20
 

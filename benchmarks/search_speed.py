@@ -31,20 +31,23 @@ from unittest.mock import patch
 import numpy as np
 import onnxruntime
 
-from spatialonnx.datasets import Preprocessing, open_dataset, split_pool
-from spatialonnx.evaluate import Samples
-from spatialonnx.insert import insert_predictors
-from spatialonnx.masks import Plan
-from spatialonnx.metrics import TOP1
-from spatialonnx.modelfile import get_metadata, load_model
-from spatialonnx.patterns import patterns_with_ones
-from spatialonnx.search import greedy
-from spatialonnx.search.modes import MODES, first_targets
-from spatialonnx.search.targets import Layout, Target
-from spatialonnx.search.trials import Candidate, Trial, Trials
-from spatialonnx.session import Runtime
-from spatialonnx.simulator import Outcome, SegmentSimulator
-from spatialonnx.study import Record, Study
+from spatialonnx.data.opening import open_dataset
+from spatialonnx.data.preprocessing import Preprocessing
+from spatialonnx.data.split import split_pool
+from spatialonnx.graph.insert import insert_predictors
+from spatialonnx.measure.evaluate import Samples
+from spatialonnx.measure.metrics import TOP1
+from spatialonnx.model.model_file import get_metadata, load_model
+from spatialonnx.plan.masks import Plan
+from spatialonnx.plan.patterns import patterns_with_ones
+from spatialonnx.runtime.session import Runtime
+from spatialonnx.searching import greedy
+from spatialonnx.searching.modes import MODES, first_targets
+from spatialonnx.searching.study import Record, Study
+from spatialonnx.searching.targets import Layout, Target
+from spatialonnx.searching.trials import Candidate, Trial, Trials
+from spatialonnx.simulate.outcome import Outcome
+from spatialonnx.simulate.segmented import SegmentSimulator
 
 AIMS = {"uniform-layer": 2.5, "uniform-patch": 4.0, "max-granularity": 8.0}
 

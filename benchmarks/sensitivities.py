@@ -18,16 +18,16 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 from scipy.special import softmax
 
-from spatialonnx.census import Census
-from spatialonnx.datasets.opening import open_dataset
-from spatialonnx.evaluate import Samples
-from spatialonnx.masks import SiteMask, make_mask
-from spatialonnx.metrics import TOP1
-from spatialonnx.modelfile import load_model
-from spatialonnx.patterns import full_pattern
-from spatialonnx.search.levels import upper_hull
-from spatialonnx.session import Runtime
-from spatialonnx.simulator import SegmentSimulator
+from spatialonnx.data.opening import open_dataset
+from spatialonnx.measure.evaluate import Samples
+from spatialonnx.measure.metrics import TOP1
+from spatialonnx.model.model_file import load_model
+from spatialonnx.plan.masks import SiteMask, make_mask
+from spatialonnx.plan.patterns import full_pattern
+from spatialonnx.runtime.session import Runtime
+from spatialonnx.searching.rate_distortion.operating_points import upper_hull
+from spatialonnx.simulate.code_histogram import Census
+from spatialonnx.simulate.segmented import SegmentSimulator
 
 Floats = NDArray[np.float64]
 PARTS = (0.3, 0.5, 0.7, 0.85)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sensitivities import Site, simulate
 
-from spatialonnx.datasets.opening import open_dataset
+from spatialonnx.data.opening import open_dataset
 
 MOST = 3
 """Patterns that are shared."""

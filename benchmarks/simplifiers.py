@@ -31,9 +31,9 @@ from support.networks import keras_mobilenet
 from support.zoo import light_model
 
 from spatialonnx.errors import ModelError
-from spatialonnx.session import open_session
-from spatialonnx.simplify import prepare_model, simplify_model
-from spatialonnx.sites import find_sites
+from spatialonnx.graph.simplify import prepare_model, simplify_model
+from spatialonnx.graph.sites import find_sites
+from spatialonnx.runtime.session import open_session
 
 Simplifier = Callable[[onnx.ModelProto], onnx.ModelProto]
 

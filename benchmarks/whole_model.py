@@ -32,22 +32,22 @@ import numpy as np
 import onnx
 
 from spatialonnx.cli.inputs import Pixels, read_data
-from spatialonnx.datasets.dataset import Dataset
-from spatialonnx.datasets.split import split_pool
-from spatialonnx.deploy.deployment import DeployJob, Deployment, Watch
-from spatialonnx.deploy.forms import timed_images
-from spatialonnx.deploy.provenance import read_provenance
-from spatialonnx.deploy.run import deploy_model
-from spatialonnx.evaluate import Evaluation, Samples, evaluate_model
-from spatialonnx.fuse import dense_form
-from spatialonnx.insert import insert_predictors
-from spatialonnx.machine import describe_machine, instruction_set, versions
-from spatialonnx.masks import Plan, SiteMask, full_mask, uniform_mask
-from spatialonnx.metrics import TOP1
-from spatialonnx.modelfile import ModelFile, load_model, save_model, set_metadata
-from spatialonnx.ops import find_predictors, read_plan, write_plan
-from spatialonnx.session import Runtime
-from spatialonnx.timing import Ratio, compare_timings, open_timed, time_alternately
+from spatialonnx.data.dataset import Dataset
+from spatialonnx.data.split import split_pool
+from spatialonnx.deployment.deployment import DeployJob, Deployment, Watch
+from spatialonnx.deployment.forms import timed_images
+from spatialonnx.deployment.provenance import read_provenance
+from spatialonnx.deployment.run import deploy_model
+from spatialonnx.graph.fuse import dense_form
+from spatialonnx.graph.insert import insert_predictors
+from spatialonnx.graph.ops import find_predictors, read_plan, write_plan
+from spatialonnx.measure.evaluate import Evaluation, Samples, evaluate_model
+from spatialonnx.measure.metrics import TOP1
+from spatialonnx.model.model_file import ModelFile, load_model, save_model, set_metadata
+from spatialonnx.plan.masks import Plan, SiteMask, full_mask, uniform_mask
+from spatialonnx.runtime.machine import describe_machine, instruction_set, versions
+from spatialonnx.runtime.session import Runtime
+from spatialonnx.runtime.timing import Ratio, compare_timings, open_timed, time_alternately
 
 SAVED_BY_HAND = 0.40
 PLANNING_IMAGES = 50

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from spatialonnx.masks import SiteMask, make_mask
-from spatialonnx.patterns import pattern_text
-from spatialonnx.report.colours import OFF, css, pattern_colours
-from spatialonnx.report.measure import predicted_outputs
-from spatialonnx.report.pictures import FALSE_ZERO, PREDICTED
+from spatialonnx.plan.masks import SiteMask, make_mask
+from spatialonnx.plan.patterns import pattern_text
+from spatialonnx.reporting.colours import OFF, css, pattern_colours
+from spatialonnx.reporting.measure import predicted_outputs
+from spatialonnx.reporting.pictures import FALSE_ZERO, PREDICTED
 
 FOLDER = Path(__file__).resolve().parent / "pictures"
 COLOURS = {pattern: css(colour) for pattern, colour in pattern_colours(2, ()).items()}

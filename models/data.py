@@ -4,9 +4,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from spatialonnx.datasets import Dataset, Preprocessing, open_dataset, public_name
-from spatialonnx.datasets.builtin import BUILT_IN
-from spatialonnx.datasets.spec import parse_spec
+from spatialonnx.data.builtin import BUILT_IN
+from spatialonnx.data.dataset import Dataset
+from spatialonnx.data.opening import open_dataset, public_name
+from spatialonnx.data.preprocessing import Preprocessing
+from spatialonnx.data.spec import parse_spec
 from spatialonnx.errors import DataError, UsageError
 
 __all__ = ["TrainingData", "choose_preprocessing", "image_shape", "open_training_data"]

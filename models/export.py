@@ -26,12 +26,12 @@ from models.data import choose_preprocessing
 from models.images import count_correct
 from models.networks import NETWORKS, NetworkSpec
 from models.restore import add_shape_options, restore_network
-from spatialonnx.datasets import Preprocessing, open_dataset, public_name
-from spatialonnx.datasets.preprocessing import METADATA_KEY
+from spatialonnx.data.opening import open_dataset, public_name
+from spatialonnx.data.preprocessing import METADATA_KEY, Preprocessing
 from spatialonnx.errors import SpatialOnnxError, UsageError
 from spatialonnx.files import check_writable
-from spatialonnx.modelfile import save_model
-from spatialonnx.session import open_session
+from spatialonnx.model.model_file import save_model
+from spatialonnx.runtime.session import open_session
 
 __all__ = ["Exporter", "describe", "export_onnx", "fold_batchnorm", "main"]
 

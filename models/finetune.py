@@ -29,14 +29,15 @@ from models.networks import NETWORKS, NetworkSpec, build_network, choose_memory_
 from models.restore import Restored, add_shape_options, restore_network
 from models.schedule import SCHEDULES
 from models.sitemap import attach_rule, match_sites, plan_of_modules
-from spatialonnx.certify import Certifier, Measured
-from spatialonnx.datasets import Preprocessing, split_pool
+from spatialonnx.data.preprocessing import Preprocessing
+from spatialonnx.data.split import split_pool
 from spatialonnx.errors import BoundMissedError, ModelError, SpatialOnnxError, UsageError
-from spatialonnx.evaluate import Samples
-from spatialonnx.insert import insert_predictors
-from spatialonnx.masks import SiteMask
-from spatialonnx.metrics import TOP1
-from spatialonnx.modelfile import (
+from spatialonnx.graph.insert import insert_predictors
+from spatialonnx.graph.ops import find_predictors, read_plan, write_plan
+from spatialonnx.measure.certify import Certifier, Measured
+from spatialonnx.measure.evaluate import Samples
+from spatialonnx.measure.metrics import TOP1
+from spatialonnx.model.model_file import (
     ModelFile,
     check_replaceable,
     get_json,
@@ -45,9 +46,9 @@ from spatialonnx.modelfile import (
     save_model,
     set_metadata,
 )
-from spatialonnx.ops import find_predictors, read_plan, write_plan
-from spatialonnx.search.job import missed_path
-from spatialonnx.session import Runtime
+from spatialonnx.plan.masks import SiteMask
+from spatialonnx.runtime.session import Runtime
+from spatialonnx.searching.job import missed_path
 
 __all__ = ["export_masked", "finetune_network", "main"]
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spatialonnx.datasets import Dataset, batches
+from spatialonnx.data.dataset import Dataset, batches
 from spatialonnx.errors import DataError
 
 __all__ = ["Augmentation", "augment", "count_correct", "stream", "training_split"]

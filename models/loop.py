@@ -16,7 +16,7 @@ from models.checkpoint import Checkpoint, load_weights, read_checkpoint, write_c
 from models.images import Augmentation, augment, count_correct, stream, training_split
 from models.networks import choose_memory_format
 from models.schedule import SCHEDULES
-from spatialonnx.datasets import Dataset
+from spatialonnx.data.dataset import Dataset
 from spatialonnx.errors import UsageError
 
 __all__ = ["PRECISIONS", "Objective", "Recipe", "say", "train_network"]

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from spatialonnx.datasets.builtin import BUILT_IN, find_set
-from spatialonnx.datasets.idx import read_mnist
-from spatialonnx.datasets.preprocessing import Pixels
+from spatialonnx.data.builtin import BUILT_IN, find_set
+from spatialonnx.data.idx import read_mnist
+from spatialonnx.data.preprocessing import Pixels
 
 SAMPLES = 5000
 SEED = 0

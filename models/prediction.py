@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spatialonnx.masks import SiteMask
+from spatialonnx.plan.masks import SiteMask
 
 __all__ = ["PredictZeros"]
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from models.prediction import PredictZeros
 from spatialonnx.errors import DataError
-from spatialonnx.masks import Plan, SiteMask, full_mask
-from spatialonnx.ops import find_predictors, instrument, plan_feeds
-from spatialonnx.session import Runtime, open_session
+from spatialonnx.graph.ops import find_predictors, instrument, plan_feeds
+from spatialonnx.plan.masks import Plan, SiteMask, full_mask
+from spatialonnx.runtime.session import Runtime, open_session
 
 __all__ = ["attach_rule", "match_sites", "plan_of_modules"]
 

@@ -21,10 +21,10 @@ from models.images import Augmentation, count_correct
 from models.loop import PRECISIONS, Recipe, say, train_network
 from models.networks import NETWORKS, NetworkSpec, build_network
 from models.schedule import SCHEDULES
-from spatialonnx.datasets.spec import parse_spec
+from spatialonnx.data.spec import parse_spec
 from spatialonnx.errors import SpatialOnnxError, UsageError
 from spatialonnx.files import check_writable
-from spatialonnx.modelfile import save_model
+from spatialonnx.model.model_file import save_model
 
 __all__ = ["main", "without_paths"]
 

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spatialonnx.errors import SpatialOnnxError
-    from spatialonnx.library import library_path
-    from spatialonnx.session import register
+    from spatialonnx.runtime.library import library_path
+    from spatialonnx.runtime.session import register
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "SpatialOnnxError": "spatialonnx.errors",
-    "library_path": "spatialonnx.library",
-    "register": "spatialonnx.session",
+    "library_path": "spatialonnx.runtime.library",
+    "register": "spatialonnx.runtime.session",
 }
 
 __all__ = ["SpatialOnnxError", "__version__", "library_path", "register"]

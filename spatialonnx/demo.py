@@ -8,25 +8,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import spatialonnx
-from spatialonnx.datasets.opening import open_dataset
-from spatialonnx.datasets.preprocessing import Preprocessing
-from spatialonnx.datasets.split import split_pool
+from spatialonnx.data.opening import open_dataset
+from spatialonnx.data.preprocessing import Preprocessing
+from spatialonnx.data.split import split_pool
 from spatialonnx.errors import LibraryError, OutputError, SetupError
-from spatialonnx.insert import Insertion, insert_predictors
-from spatialonnx.metrics import TOP1
-from spatialonnx.modelfile import get_metadata, load_model, save_model, stage_path
-from spatialonnx.patterns import patterns_with_ones
-from spatialonnx.report.measure import Measuring
-from spatialonnx.report.plots import require_report_extra
-from spatialonnx.report.sources import Search, Sources
-from spatialonnx.report.write import check_output, make_report, source_of, write_report
-from spatialonnx.search.bounds import parse_bounds
-from spatialonnx.search.job import Job
-from spatialonnx.search.run import search_masks
-from spatialonnx.search.settings import SearchReport, Settings
-from spatialonnx.search.watch import Watch
-from spatialonnx.session import Runtime
-from spatialonnx.study import Study
+from spatialonnx.graph.insert import Insertion, insert_predictors
+from spatialonnx.measure.metrics import TOP1
+from spatialonnx.model.model_file import get_metadata, load_model, save_model, stage_path
+from spatialonnx.plan.bounds import parse_bounds
+from spatialonnx.plan.patterns import patterns_with_ones
+from spatialonnx.reporting.measure import Measuring
+from spatialonnx.reporting.plots import require_report_extra
+from spatialonnx.reporting.sources import Search, Sources
+from spatialonnx.reporting.write import check_output, make_report, source_of, write_report
+from spatialonnx.runtime.session import Runtime
+from spatialonnx.searching.job import Job
+from spatialonnx.searching.progress import Watch
+from spatialonnx.searching.run import search_masks
+from spatialonnx.searching.settings import SearchReport, Settings
+from spatialonnx.searching.study import Study
 
 MODEL = "resnet18-w16-fashion-mnist.onnx"
 DATA = "fashion-mnist-sample"

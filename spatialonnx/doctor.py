@@ -10,11 +10,11 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from spatialonnx import __version__
-from spatialonnx.datasets.builtin import BUILT_IN, find_set
+from spatialonnx.data.builtin import BUILT_IN, find_set
 from spatialonnx.errors import SpatialOnnxError
-from spatialonnx.library import build_info, library_path
-from spatialonnx.ops import CODES, DOMAIN, VERSION
-from spatialonnx.session import Runtime, available_threads, cuda_unavailable, open_session
+from spatialonnx.graph.ops import CODES, DOMAIN, VERSION
+from spatialonnx.runtime.library import build_info, library_path
+from spatialonnx.runtime.session import Runtime, available_threads, cuda_unavailable, open_session
 
 _PACKAGES = (
     "numpy",

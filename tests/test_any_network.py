@@ -14,11 +14,11 @@ from support.networks import keras_mobilenet, pixel_shuffle, quantised, squeeze_
 from support.zoo import ZOO, light_model
 
 from spatialonnx.errors import ModelError
-from spatialonnx.insert import Insertion, insert_predictors
-from spatialonnx.modelfile import ModelFile
-from spatialonnx.session import Runtime
-from spatialonnx.simplify import prepare_model, simplify_model
-from spatialonnx.sites import SiteReport, find_sites
+from spatialonnx.graph.insert import Insertion, insert_predictors
+from spatialonnx.graph.simplify import prepare_model, simplify_model
+from spatialonnx.graph.sites import SiteReport, find_sites
+from spatialonnx.model.model_file import ModelFile
+from spatialonnx.runtime.session import Runtime
 
 LARGE = {"bvlc_alexnet": 5, "vgg19": 16, "zfnet512": 5}
 """Classifiers of hundreds of megabytes; ``benchmarks/networks.py`` inserts into them too."""

@@ -15,17 +15,17 @@ from support.trained import RUNTIME, TinyFiles, write_tiny
 from typer.testing import CliRunner
 
 from spatialonnx.cli import app
-from spatialonnx.datasets.opening import open_dataset
-from spatialonnx.datasets.split import split_pool
-from spatialonnx.deploy.deployment import DeployJob
-from spatialonnx.deploy.provenance import Provenance, read_provenance
-from spatialonnx.deploy.run import deploy_model
+from spatialonnx.data.opening import open_dataset
+from spatialonnx.data.split import split_pool
+from spatialonnx.deployment.deployment import DeployJob
+from spatialonnx.deployment.provenance import Provenance, read_provenance
+from spatialonnx.deployment.run import deploy_model
 from spatialonnx.errors import ModelError, UsageError
-from spatialonnx.fuse import dense_form, fuse_sites
-from spatialonnx.masks import full_mask, uniform_mask
-from spatialonnx.metrics import AGREEMENT, TOP1
-from spatialonnx.modelfile import get_json, load_model, save_model, set_metadata
-from spatialonnx.ops import find_fused, find_predictors, write_plan
+from spatialonnx.graph.fuse import dense_form, fuse_sites
+from spatialonnx.graph.ops import find_fused, find_predictors, write_plan
+from spatialonnx.measure.metrics import AGREEMENT, TOP1
+from spatialonnx.model.model_file import get_json, load_model, save_model, set_metadata
+from spatialonnx.plan.masks import full_mask, uniform_mask
 
 IMPOSSIBLE = 1e9
 

@@ -11,7 +11,7 @@ import pytest
 from spatialonnx import doctor
 from spatialonnx.doctor import Finding, examine
 from spatialonnx.errors import LibraryError
-from spatialonnx.session import Runtime, open_session
+from spatialonnx.runtime.session import Runtime, open_session
 
 
 def found(findings, what):

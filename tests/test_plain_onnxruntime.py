@@ -12,10 +12,10 @@ import pytest
 from support.trained import CLASSES, RUNTIME, draw_images, trained_model
 from test_fuse import masked, names
 
-from spatialonnx.fuse import fuse_sites
-from spatialonnx.library import library_path
-from spatialonnx.modelfile import save_model
-from spatialonnx.session import open_session
+from spatialonnx.graph.fuse import fuse_sites
+from spatialonnx.model.model_file import save_model
+from spatialonnx.runtime.library import library_path
+from spatialonnx.runtime.session import open_session
 
 SCRIPT = """
 import json, sys

@@ -1,1 +1,1 @@
-"""The systems that spatial prediction is compared with, measured as it is itself."""
+"""The systems that spatial prediction is compared with."""

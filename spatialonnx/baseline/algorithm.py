@@ -15,6 +15,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from spatialonnx.baseline.comparison import Yardstick
 from spatialonnx.baseline.kernels import Grid, SiteProfile, find_false_zeros, profile_site
 from spatialonnx.baseline.nonnegative import Candidates
 from spatialonnx.baseline.site_op import SiteInputs, SiteOp
@@ -27,14 +28,14 @@ from spatialonnx.baseline.snapea_graph import (
     run_early,
     snapea_model,
 )
-from spatialonnx.baseline.suffix import Suffix
-from spatialonnx.baseline.yardstick import Yardstick
-from spatialonnx.certify import Measured
-from spatialonnx.evaluate import Samples
-from spatialonnx.search.trials import Status
-from spatialonnx.search.watch import Watch
-from spatialonnx.simulator import Outcome, Reference
-from spatialonnx.study import Study
+from spatialonnx.baseline.suffix_network import Suffix
+from spatialonnx.measure.certify import Measured
+from spatialonnx.measure.evaluate import Samples
+from spatialonnx.searching.progress import Watch
+from spatialonnx.searching.study import Study
+from spatialonnx.searching.trials import Status
+from spatialonnx.simulate.outcome import Outcome
+from spatialonnx.simulate.reference import Reference
 
 KERNEL, LOCAL, GLOBAL = "kernel", "local", "global"
 

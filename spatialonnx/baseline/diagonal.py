@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spatialonnx.baseline.yardstick import Row, Yardstick
-from spatialonnx.evaluate import Network, Progress
-from spatialonnx.macs import fraction
-from spatialonnx.masks import uniform_mask
-from spatialonnx.patterns import PATCH_SIZES, diagonal_pattern, pattern_text
-from spatialonnx.simulator.changes import PatchMap
-from spatialonnx.sites import Site
+from spatialonnx.baseline.comparison import Row, Yardstick
+from spatialonnx.graph.sites import Site
+from spatialonnx.measure.evaluate import Network, Progress
+from spatialonnx.plan.macs import fraction
+from spatialonnx.plan.masks import uniform_mask
+from spatialonnx.plan.patterns import PATCH_SIZES, diagonal_pattern, pattern_text
+from spatialonnx.simulate.patch_effects import PatchMap
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from spatialonnx.baseline.comparison import Row, Yardstick
 from spatialonnx.baseline.nonnegative import Candidates
 from spatialonnx.baseline.snapea_graph import EarlyRun, dense_macs, run_early, snapea_model
-from spatialonnx.baseline.yardstick import Row, Yardstick
-from spatialonnx.evaluate import Progress
-from spatialonnx.macs import fraction
-from spatialonnx.masks import Plan
+from spatialonnx.measure.evaluate import Progress
+from spatialonnx.plan.macs import fraction
+from spatialonnx.plan.masks import Plan
 
 
 @dataclass(frozen=True)

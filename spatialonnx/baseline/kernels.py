@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from spatialonnx.baseline.site_op import SiteInputs, SiteOp
 from spatialonnx.baseline.snapea_graph import Guess
-from spatialonnx.baseline.suffix import Block, Suffix
+from spatialonnx.baseline.suffix_network import Block, Suffix
 from spatialonnx.errors import StudyError, UsageError
 
 _NEAR = np.float32(1e-5)

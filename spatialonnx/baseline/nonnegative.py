@@ -14,13 +14,13 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper
 
-from spatialonnx.baseline.yardstick import Setup
-from spatialonnx.evaluate import Network
-from spatialonnx.fuse import explain_unfusable
-from spatialonnx.graphindex import GraphIndex, attribute, is_op
-from spatialonnx.ops import CONV, DOMAIN, PREDICT, SNAPEA
-from spatialonnx.shapes import infer_shapes
-from spatialonnx.sites import match_chains
+from spatialonnx.baseline.comparison import Setup
+from spatialonnx.graph.fuse import explain_unfusable
+from spatialonnx.graph.index import GraphIndex, attribute, is_op
+from spatialonnx.graph.ops import CONV, DOMAIN, PREDICT, SNAPEA
+from spatialonnx.graph.shapes import infer_shapes
+from spatialonnx.graph.sites import match_chains
+from spatialonnx.measure.evaluate import Network
 
 _ALWAYS = "Relu", "Sigmoid", "HardSigmoid", "Softmax", "Abs", "Exp", "Sqrt", "Softplus"
 _OF_FIRST = (

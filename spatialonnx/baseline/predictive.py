@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from spatialonnx.baseline.algorithm import Algorithm
+from spatialonnx.baseline.comparison import Row, Setup, Yardstick
 from spatialonnx.baseline.exact import EarlySite, early_sites
 from spatialonnx.baseline.kernels import Grid
 from spatialonnx.baseline.nonnegative import Candidates
-from spatialonnx.baseline.yardstick import Row, Setup, Yardstick
-from spatialonnx.certify import Measured
-from spatialonnx.datasets.opening import public_name
+from spatialonnx.data.opening import public_name
 from spatialonnx.errors import UsageError
 from spatialonnx.files import sha256_bytes
-from spatialonnx.search.watch import Watch
-from spatialonnx.session import runtime_version
-from spatialonnx.study import Study
+from spatialonnx.measure.certify import Measured
+from spatialonnx.runtime.session import runtime_version
+from spatialonnx.searching.progress import Watch
+from spatialonnx.searching.study import Study
 
 MODE = "snapea-predictive"
 

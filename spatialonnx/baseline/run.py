@@ -7,21 +7,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from spatialonnx.baseline.comparison import Row, Setup, Yardstick
 from spatialonnx.baseline.diagonal import Diagonal, measure_diagonals
 from spatialonnx.baseline.exact import Exact, measure_exact, measure_together
 from spatialonnx.baseline.kernels import Grid
 from spatialonnx.baseline.nonnegative import Candidates, find_candidates
 from spatialonnx.baseline.predictive import Predictive, search_guesses, study_key
 from spatialonnx.baseline.studies import Found, find_studies, measure_studies, missing_studies
-from spatialonnx.baseline.yardstick import Row, Setup, Yardstick
 from spatialonnx.errors import ModelError, UsageError
-from spatialonnx.insert import insert_predictors
-from spatialonnx.masks import SiteMask
-from spatialonnx.modelfile import ModelFile
-from spatialonnx.ops import find_predictors, read_plan
-from spatialonnx.patterns import PATCH_SIZES
-from spatialonnx.search.watch import Watch
-from spatialonnx.session import Runtime
+from spatialonnx.graph.insert import insert_predictors
+from spatialonnx.graph.ops import find_predictors, read_plan
+from spatialonnx.model.model_file import ModelFile
+from spatialonnx.plan.masks import SiteMask
+from spatialonnx.plan.patterns import PATCH_SIZES
+from spatialonnx.runtime.session import Runtime
+from spatialonnx.searching.progress import Watch
 
 DIAGONAL, EXACT, PREDICTIVE = "diagonal", "snapea-exact", "snapea-predictive"
 STUDIES, BOTH = "studies", "both"

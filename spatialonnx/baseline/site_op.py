@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from spatialonnx.baseline.snapea_graph import Guess
-from spatialonnx.evaluate import Network
-from spatialonnx.fuse import dense_form, make_fused_site
-from spatialonnx.graphindex import GraphIndex
-from spatialonnx.masks import full_mask
-from spatialonnx.ops import DOMAIN, SNAPEA, VERSION
-from spatialonnx.session import Runtime, open_session
-from spatialonnx.shapes import infer_shapes
-from spatialonnx.sites import match_chains
+from spatialonnx.graph.fuse import dense_form, make_fused_site
+from spatialonnx.graph.index import GraphIndex
+from spatialonnx.graph.ops import DOMAIN, SNAPEA, VERSION
+from spatialonnx.graph.shapes import infer_shapes
+from spatialonnx.graph.sites import match_chains
+from spatialonnx.measure.evaluate import Network
+from spatialonnx.plan.masks import full_mask
+from spatialonnx.runtime.session import Runtime, open_session
 
 _IR, _OPSET = 8, 17
 _CONV_ATTRIBUTES = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")

@@ -17,13 +17,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from spatialonnx.evaluate import BATCH, Network, Progress, Samples
 from spatialonnx.files import sha256_bytes
-from spatialonnx.fuse import fuse_sites
-from spatialonnx.masks import Plan, full_mask
-from spatialonnx.ops import CONV, DOMAIN, SNAPEA, find_predictors, write_plan
-from spatialonnx.session import Runtime
-from spatialonnx.sites import Site
+from spatialonnx.graph.fuse import fuse_sites
+from spatialonnx.graph.ops import CONV, DOMAIN, SNAPEA, find_predictors, write_plan
+from spatialonnx.graph.sites import Site
+from spatialonnx.measure.evaluate import BATCH, Network, Progress, Samples
+from spatialonnx.plan.masks import Plan, full_mask
+from spatialonnx.runtime.session import Runtime
 
 
 @dataclass(frozen=True, eq=False)

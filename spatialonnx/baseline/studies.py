@@ -13,17 +13,17 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from spatialonnx.baseline.yardstick import Row, Setup, Yardstick
-from spatialonnx.certify import Measured
+from spatialonnx.baseline.comparison import Row, Setup, Yardstick
 from spatialonnx.errors import StudyError
 from spatialonnx.files import sha256_bytes
-from spatialonnx.macs import fraction
-from spatialonnx.masks import SiteMask, check_mask_shape
-from spatialonnx.search.exhaustive import EXHAUSTIVE
-from spatialonnx.search.greedy import LAYER
-from spatialonnx.search.modes import MODES
-from spatialonnx.search.watch import Watch
-from spatialonnx.study import Study
+from spatialonnx.measure.certify import Measured
+from spatialonnx.plan.macs import fraction
+from spatialonnx.plan.masks import SiteMask, check_mask_shape
+from spatialonnx.searching.exhaustive import EXHAUSTIVE
+from spatialonnx.searching.greedy import LAYER
+from spatialonnx.searching.modes import MODES
+from spatialonnx.searching.progress import Watch
+from spatialonnx.searching.study import Study
 
 JOINT = "joint"
 _LAST_PASSES = {"greedy": (LAYER,), EXHAUSTIVE: (EXHAUSTIVE,), JOINT: ()}

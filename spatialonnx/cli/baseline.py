@@ -116,18 +116,18 @@ def baseline(
 
     Example: spatialonnx baseline --all model.spatial.onnx --eps 0.01 --data fashion-mnist
     """
+    from spatialonnx.baseline.comparison import Setup
     from spatialonnx.baseline.kernels import Grid
     from spatialonnx.baseline.run import METHODS, Choices, compare_systems, prepare_model
-    from spatialonnx.baseline.yardstick import Setup
-    from spatialonnx.certify import check_confidence
     from spatialonnx.cli.console import show
     from spatialonnx.cli.inputs import Pixels, SplitSizes, cut, read_data, read_model
     from spatialonnx.cli.searching import watching
     from spatialonnx.errors import UsageError
-    from spatialonnx.metrics import find_metric
-    from spatialonnx.modelfile import load_model
-    from spatialonnx.patterns import PATCH_SIZES
-    from spatialonnx.search.bounds import parse_bounds
+    from spatialonnx.measure.certify import check_confidence
+    from spatialonnx.measure.metrics import find_metric
+    from spatialonnx.model.model_file import load_model
+    from spatialonnx.plan.bounds import parse_bounds
+    from spatialonnx.plan.patterns import PATCH_SIZES
 
     if everything and method:
         raise UsageError("give either --all or --method, not both")
@@ -218,7 +218,7 @@ def result_lines(result: Comparison) -> list[str | Table]:
 
 def _early_sites(result: Comparison, candidates: Candidates) -> Table:
     from spatialonnx.cli.console import percent, table
-    from spatialonnx.macs import fraction
+    from spatialonnx.plan.macs import fraction
 
     done: dict[str, list[str]] = {candidate.site: [] for candidate in candidates.taken}
     columns = ["site"]
@@ -234,7 +234,7 @@ def _early_sites(result: Comparison, candidates: Candidates) -> Table:
 
 def _taxonomy(diagonal: Diagonal) -> Table:
     from spatialonnx.cli.console import percent, table
-    from spatialonnx.macs import fraction
+    from spatialonnx.plan.macs import fraction
 
     rows = [
         [

@@ -23,7 +23,7 @@ from spatialonnx.cli.options import (
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from spatialonnx.bench import Benchmark, Contestant
+    from spatialonnx.measure.bench import Benchmark, Contestant
 
 _TOP_NODES = 15
 
@@ -61,10 +61,10 @@ def bench(
     What a masked model skips depends on the data: give real images with --data. A model that
     names a built-in set needs none; otherwise noise is used, and named so.
     """
-    from spatialonnx.bench import bench_models
     from spatialonnx.cli.console import progress_bar, show
     from spatialonnx.cli.inputs import Pixels, read_data
-    from spatialonnx.modelfile import find_model, get_metadata, load_model
+    from spatialonnx.measure.bench import bench_models
+    from spatialonnx.model.model_file import find_model, get_metadata, load_model
 
     paths = models or [find_model(Path(), ("original",)), find_model(Path(), ("deploy",))]
     sources = [load_model(path) for path in paths]
@@ -91,7 +91,7 @@ def bench(
 def result_lines(result: Benchmark) -> list[str | Table]:
     """A benchmark's result for a person."""
     from spatialonnx.cli.console import table
-    from spatialonnx.machine import describe_machine, instruction_set, versions
+    from spatialonnx.runtime.machine import describe_machine, instruction_set, versions
 
     rows = [_row(contestant) for contestant in result.contestants]
     columns = ["model", "median ms", "p10", "p90", "ratio", "95 %", "peak MB"]
@@ -125,8 +125,8 @@ def _row(contestant: Contestant) -> list[object]:
 
 
 def _node_table(contestant: Contestant) -> Table:
-    from spatialonnx.bench import node_rows
     from spatialonnx.cli.console import percent, table
+    from spatialonnx.measure.bench import node_rows
 
     assert contestant.nodes is not None
     rows = sorted(node_rows(contestant.nodes), key=lambda row: -row["ms"])

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from spatialonnx.cli.options import Common
 from spatialonnx.errors import OutputError
-from spatialonnx.evaluate import SiteCounts
+from spatialonnx.measure.evaluate import SiteCounts
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from spatialonnx.cli.inputs import SplitSizes
-    from spatialonnx.deploy.deployment import DeployedSite, Deployment, Watch
-    from spatialonnx.deploy.provenance import Provenance
-    from spatialonnx.metrics import Metric
-    from spatialonnx.session import Runtime
+    from spatialonnx.deployment.deployment import DeployedSite, Deployment, Watch
+    from spatialonnx.deployment.provenance import Provenance
+    from spatialonnx.measure.metrics import Metric
+    from spatialonnx.runtime.session import Runtime
 
 _NEEDED = 0.99
 """Share beyond which saying how much would be needed is of no use."""
@@ -88,11 +88,11 @@ def deploy(
     """
     from spatialonnx.cli.console import show, warn
     from spatialonnx.cli.inputs import Pixels, SplitSizes, cut, read_data, read_model
-    from spatialonnx.deploy.deployment import DeployJob
-    from spatialonnx.deploy.provenance import read_provenance
-    from spatialonnx.deploy.run import deploy_model
+    from spatialonnx.deployment.deployment import DeployJob
+    from spatialonnx.deployment.provenance import read_provenance
+    from spatialonnx.deployment.run import deploy_model
     from spatialonnx.errors import BoundMissedError, NotFasterError
-    from spatialonnx.modelfile import load_model, stage_path
+    from spatialonnx.model.model_file import load_model, stage_path
 
     source = read_model(model, "masked")
     plan = read_provenance(source.proto)
@@ -144,7 +144,7 @@ def choose_metric(name: str | None, plan: Provenance) -> Metric:
         UsageError: None was asked for, and the search used the user's own.
     """
     from spatialonnx.errors import UsageError
-    from spatialonnx.metrics import AGREEMENT, TOP1, find_metric
+    from spatialonnx.measure.metrics import AGREEMENT, TOP1, find_metric
 
     if name is None and plan.metric not in (TOP1.name, AGREEMENT.name):
         raise UsageError(
@@ -227,7 +227,7 @@ def _recorded(sizes: SplitSizes, plan: Provenance) -> SplitSizes:
 def watching(common: Common) -> Iterator[Watch]:
     """A progress bar that follows a deployment."""
     from spatialonnx.cli.console import progress_bar
-    from spatialonnx.deploy.deployment import Watch
+    from spatialonnx.deployment.deployment import Watch
 
     with progress_bar(common, "preparing") as (bar, task):
         yield Watch(

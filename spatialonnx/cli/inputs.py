@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from spatialonnx.errors import UsageError
 
 if TYPE_CHECKING:
-    from spatialonnx.datasets.dataset import Dataset
-    from spatialonnx.datasets.preprocessing import Preprocessing
-    from spatialonnx.datasets.split import Split
-    from spatialonnx.modelfile import ModelFile
+    from spatialonnx.data.dataset import Dataset
+    from spatialonnx.data.preprocessing import Preprocessing
+    from spatialonnx.data.split import Split
+    from spatialonnx.model.model_file import ModelFile
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class SplitSizes:
 
 def read_model(path: Path | None, *stages: str) -> ModelFile:
     """Loads the model of an argument, or the folder's only one of a fitting stage."""
-    from spatialonnx.modelfile import find_model, load_model
+    from spatialonnx.model.model_file import find_model, load_model
 
     return load_model(path or find_model(Path(), stages))
 
@@ -51,8 +51,8 @@ def read_data(model: ModelFile, spec: str | None, pixels: Pixels) -> Dataset:
         DataError: Its files are damaged, or do not fit the model.
         DataNotInstalledError: It is not on this machine.
     """
-    from spatialonnx.datasets.opening import open_dataset
-    from spatialonnx.modelfile import get_metadata
+    from spatialonnx.data.opening import open_dataset
+    from spatialonnx.model.model_file import get_metadata
 
     named = get_metadata(model.proto).get("data")
     if spec is None and not named:
@@ -71,8 +71,8 @@ def preprocessing_of(model: ModelFile, spec: str | None, pixels: Pixels) -> Prep
     Raises:
         UsageError: A flag cannot be read, or the model names none and the flags do not suffice.
     """
-    from spatialonnx.datasets.preprocessing import Preprocessing
-    from spatialonnx.modelfile import get_metadata
+    from spatialonnx.data.preprocessing import Preprocessing
+    from spatialonnx.model.model_file import get_metadata
 
     text = get_metadata(model.proto).get("input")
     chosen = Preprocessing.from_json(text) if text else None
@@ -110,7 +110,7 @@ def input_shape(model: ModelFile) -> tuple[int | None, ...] | None:
 
 def cut(dataset: Dataset, sizes: SplitSizes) -> Split:
     """Cuts a pool into search, select and verify."""
-    from spatialonnx.datasets.split import split_pool
+    from spatialonnx.data.split import split_pool
 
     return split_pool(len(dataset), sizes.seed, sizes.search, sizes.select, sizes.verify)
 

@@ -46,9 +46,9 @@ def insert(
     """
     from spatialonnx.cli.console import show, table
     from spatialonnx.cli.inputs import read_model
-    from spatialonnx.insert import insert_predictors
-    from spatialonnx.modelfile import check_replaceable, save_model, stage_path
-    from spatialonnx.patterns import parse_pattern
+    from spatialonnx.graph.insert import insert_predictors
+    from spatialonnx.model.model_file import check_replaceable, save_model, stage_path
+    from spatialonnx.plan.patterns import parse_pattern
 
     source = read_model(model, "original")
     chosen = None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from spatialonnx.session import Runtime
+    from spatialonnx.runtime.session import Runtime
 
 ModelArgument = Annotated[
     Path | None,
@@ -155,7 +155,7 @@ class Common:
             ProviderError: It was asked for and does not load.
         """
         from spatialonnx.errors import UsageError
-        from spatialonnx.session import Runtime, choose_provider, is_unexpected
+        from spatialonnx.runtime.session import Runtime, choose_provider, is_unexpected
 
         if self.provider not in ("auto", "cpu", "cuda"):
             raise UsageError(f"--provider {self.provider}: use auto, cpu or cuda")

@@ -22,7 +22,7 @@ from spatialonnx.cli.options import (
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from spatialonnx.report.facts import Report
+    from spatialonnx.reporting.facts import Report
 
 
 @command(app, "report")
@@ -77,11 +77,11 @@ def report(
     from spatialonnx.cli.console import progress_bar, show
     from spatialonnx.cli.inputs import Pixels, read_data
     from spatialonnx.errors import DataError, DataNotInstalledError
-    from spatialonnx.metrics import find_metric
-    from spatialonnx.modelfile import ModelFile, get_metadata, load_model
-    from spatialonnx.report.measure import Measuring
-    from spatialonnx.report.sources import find_sources
-    from spatialonnx.report.write import (
+    from spatialonnx.measure.metrics import find_metric
+    from spatialonnx.model.model_file import ModelFile, get_metadata, load_model
+    from spatialonnx.reporting.measure import Measuring
+    from spatialonnx.reporting.sources import find_sources
+    from spatialonnx.reporting.write import (
         check_output,
         make_report,
         output_path,
@@ -127,7 +127,7 @@ def report(
 def result_lines(result: Report) -> list[str | Table]:
     """A report's result for a person."""
     from spatialonnx.cli.console import table
-    from spatialonnx.report import words
+    from spatialonnx.reporting import words
 
     rows = [
         [

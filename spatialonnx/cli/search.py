@@ -31,7 +31,7 @@ from spatialonnx.cli.options import (
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from spatialonnx.search.settings import SearchReport
+    from spatialonnx.searching.settings import SearchReport
 
 
 @command(app, "search")
@@ -178,13 +178,13 @@ def search(
         watching,
     )
     from spatialonnx.errors import BoundMissedError, InterruptedSearchError
-    from spatialonnx.metrics import find_metric
-    from spatialonnx.modelfile import load_model
-    from spatialonnx.patterns import parse_ones_range, patch_sizes
-    from spatialonnx.search.bounds import parse_bounds
-    from spatialonnx.search.job import Job
-    from spatialonnx.search.run import search_masks
-    from spatialonnx.search.settings import Settings, choose_all_patterns
+    from spatialonnx.measure.metrics import find_metric
+    from spatialonnx.model.model_file import load_model
+    from spatialonnx.plan.bounds import parse_bounds
+    from spatialonnx.plan.patterns import parse_ones_range, patch_sizes
+    from spatialonnx.searching.job import Job
+    from spatialonnx.searching.run import search_masks
+    from spatialonnx.searching.settings import Settings, choose_all_patterns
 
     if list_study is not None:
         list_front(common, list_study)
@@ -249,7 +249,7 @@ def search(
 
 def default_output(model: Path) -> Path:
     """Beside the model: ``m.masked.onnx``, or ``m.again.masked.onnx`` where that is the model."""
-    from spatialonnx.modelfile import stage_path
+    from spatialonnx.model.model_file import stage_path
 
     path = stage_path(model, "masked")
     return path if path != model else stage_path(path, "again.masked")

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from spatialonnx.cli.console import percent, points, progress_bar, show, table, warn
 from spatialonnx.cli.options import Common
 from spatialonnx.errors import UsageError
-from spatialonnx.macs import fraction
-from spatialonnx.search.job import Job, planned_key
-from spatialonnx.search.run import forecast
-from spatialonnx.search.trials import Status
-from spatialonnx.search.watch import Watch
-from spatialonnx.study import Record, Study
+from spatialonnx.plan.macs import fraction
+from spatialonnx.searching.job import Job, planned_key
+from spatialonnx.searching.progress import Watch
+from spatialonnx.searching.run import forecast
+from spatialonnx.searching.study import Record, Study
+from spatialonnx.searching.trials import Status
 
 if TYPE_CHECKING:
     from rich.table import Table

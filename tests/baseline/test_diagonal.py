@@ -5,14 +5,14 @@ import pytest
 from onnx import TensorProto, helper
 from support.comparing import make_setup
 
+from spatialonnx.baseline.comparison import Yardstick
 from spatialonnx.baseline.diagonal import measure_diagonal, measure_diagonals
-from spatialonnx.baseline.yardstick import Yardstick
-from spatialonnx.certify import Certifier
-from spatialonnx.masks import uniform_mask
-from spatialonnx.metrics import TOP1
-from spatialonnx.ops import find_predictors, write_plan
-from spatialonnx.patterns import diagonal_pattern
-from spatialonnx.session import open_session
+from spatialonnx.graph.ops import find_predictors, write_plan
+from spatialonnx.measure.certify import Certifier
+from spatialonnx.measure.metrics import TOP1
+from spatialonnx.plan.masks import uniform_mask
+from spatialonnx.plan.patterns import diagonal_pattern
+from spatialonnx.runtime.session import open_session
 
 
 def count_slowly(ofmap, p):

@@ -7,18 +7,18 @@ from support.comparing import make_setup
 from support.snapea_oracle import SnapeaCase, count_slowly
 from support.trained import RUNTIME
 
+from spatialonnx.baseline.comparison import Yardstick
 from spatialonnx.baseline.exact import measure_exact, measure_together
 from spatialonnx.baseline.nonnegative import find_candidates
 from spatialonnx.baseline.run import prepare_model
 from spatialonnx.baseline.snapea_graph import dense_macs, run_early, snapea_model
-from spatialonnx.baseline.yardstick import Yardstick
-from spatialonnx.datasets.opening import open_dataset
-from spatialonnx.datasets.preprocessing import Preprocessing
+from spatialonnx.data.opening import open_dataset
+from spatialonnx.data.preprocessing import Preprocessing
 from spatialonnx.demo import shipped_model
-from spatialonnx.evaluate import Samples
-from spatialonnx.masks import full_mask, uniform_mask
-from spatialonnx.modelfile import get_metadata, load_model
-from spatialonnx.session import Runtime, open_session
+from spatialonnx.measure.evaluate import Samples
+from spatialonnx.model.model_file import get_metadata, load_model
+from spatialonnx.plan.masks import full_mask, uniform_mask
+from spatialonnx.runtime.session import Runtime, open_session
 
 
 def node_cases(proto, images):

@@ -9,17 +9,17 @@ from support.comparing import make_setup
 
 from spatialonnx.baseline import algorithm
 from spatialonnx.baseline.algorithm import LayerOption, next_layer
+from spatialonnx.baseline.comparison import Yardstick
 from spatialonnx.baseline.kernels import Grid, SiteProfile, profile_site
 from spatialonnx.baseline.nonnegative import find_candidates
 from spatialonnx.baseline.predictive import search_guesses
 from spatialonnx.baseline.site_op import SiteInputs, SiteOp
 from spatialonnx.baseline.snapea_graph import Guess, guesses_key, run_early, snapea_model
-from spatialonnx.baseline.suffix import Suffix
-from spatialonnx.baseline.yardstick import Yardstick
+from spatialonnx.baseline.suffix_network import Suffix
 from spatialonnx.errors import StudyError, UsageError
-from spatialonnx.metrics import TOP1, Metric
-from spatialonnx.search.watch import Watch
-from spatialonnx.study import Study
+from spatialonnx.measure.metrics import TOP1, Metric
+from spatialonnx.searching.progress import Watch
+from spatialonnx.searching.study import Study
 
 GRID = Grid((0.125, 0.25), (0.05, 0.3))
 

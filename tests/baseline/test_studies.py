@@ -8,15 +8,15 @@ import pytest
 from support.comparing import make_setup
 from support.searching import make_job, read_masks
 
+from spatialonnx.baseline.comparison import Yardstick
 from spatialonnx.baseline.studies import find_studies, measure_studies, missing_studies
-from spatialonnx.baseline.yardstick import Yardstick
-from spatialonnx.datasets.split import split_pool
+from spatialonnx.data.split import split_pool
 from spatialonnx.errors import StudyError
-from spatialonnx.modelfile import load_model, save_model, set_metadata
-from spatialonnx.search.run import search_masks
-from spatialonnx.search.settings import Settings
-from spatialonnx.search.watch import Watch
-from spatialonnx.study import Study
+from spatialonnx.model.model_file import load_model, save_model, set_metadata
+from spatialonnx.searching.progress import Watch
+from spatialonnx.searching.run import search_masks
+from spatialonnx.searching.settings import Settings
+from spatialonnx.searching.study import Study
 
 PATTERNS = (1, 6, 8, 9, 14)
 

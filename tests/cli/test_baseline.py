@@ -3,7 +3,7 @@
 import pytest
 from support.commands import fail, invoke, succeed, succeed_json
 
-from spatialonnx.modelfile import load_model, save_model, set_metadata
+from spatialonnx.model.model_file import load_model, save_model, set_metadata
 
 
 def test_the_diagonal_for_a_person(tiny):

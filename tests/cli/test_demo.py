@@ -7,8 +7,8 @@ from support.trained import fashion_model
 
 from spatialonnx import demo
 from spatialonnx.errors import LibraryError
-from spatialonnx.modelfile import load_model, save_model
-from spatialonnx.study import Study
+from spatialonnx.model.model_file import load_model, save_model
+from spatialonnx.searching.study import Study
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def count_trials(path):
 
 
 def test_without_the_extra_it_does_the_rest_and_says_so(small, monkeypatch):
-    monkeypatch.setattr("spatialonnx.report.plots.find_spec", lambda name: None)
+    monkeypatch.setattr("spatialonnx.reporting.plots.find_spec", lambda name: None)
     result = succeed("demo")
     assert "MACs saved on verify" in result.stdout
     assert "no report: a report needs jinja2 and matplotlib: run pip install" in result.stderr

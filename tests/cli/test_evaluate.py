@@ -7,9 +7,9 @@ import pytest
 from support.commands import contents, fail, succeed, succeed_json
 from support.trained import draw_images
 
-from spatialonnx.masks import SiteMask
-from spatialonnx.modelfile import load_model, save_model
-from spatialonnx.ops import find_predictors, write_plan
+from spatialonnx.graph.ops import find_predictors, write_plan
+from spatialonnx.model.model_file import load_model, save_model
+from spatialonnx.plan.masks import SiteMask
 
 
 def test_a_person_sees_accuracy_savings_and_sites(tiny):

@@ -4,9 +4,9 @@ import pytest
 from support.models import plain
 
 from spatialonnx.cli.inputs import Pixels, input_shape, preprocessing_of, read_data
-from spatialonnx.datasets.preprocessing import Preprocessing
+from spatialonnx.data.preprocessing import Preprocessing
 from spatialonnx.errors import UsageError
-from spatialonnx.modelfile import ModelFile, set_metadata
+from spatialonnx.model.model_file import ModelFile, set_metadata
 
 RECORDED = Preprocessing((8, 8), 3, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 

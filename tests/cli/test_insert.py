@@ -9,9 +9,9 @@ from support.commands import contents, fail, run_alone, succeed, succeed_json
 from support.models import Net, plain, residual
 from support.trained import RUNTIME
 
-from spatialonnx.modelfile import load_model, save_model, set_metadata
-from spatialonnx.ops import read_plan
-from spatialonnx.session import open_session
+from spatialonnx.graph.ops import read_plan
+from spatialonnx.model.model_file import load_model, save_model, set_metadata
+from spatialonnx.runtime.session import open_session
 
 
 def test_inserting_writes_beside_the_model(tiny):

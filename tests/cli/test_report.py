@@ -7,7 +7,7 @@ import sys
 import pytest
 from support.commands import contents, fail, succeed, succeed_json
 
-from spatialonnx.modelfile import load_model, save_model, set_metadata
+from spatialonnx.model.model_file import load_model, save_model, set_metadata
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_what_is_not_ours_is_kept(folder, tmp_path):
 def test_a_missing_extra_is_one_line_before_any_work(folder, tmp_path, monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr(
-        "spatialonnx.report.plots.find_spec",
+        "spatialonnx.reporting.plots.find_spec",
         lambda name: None if name == "matplotlib" else found(name),
     )
     line = fail(4, "report", "--data", folder.spec)
@@ -73,7 +73,7 @@ def test_a_missing_extra_is_one_line_before_any_work(folder, tmp_path, monkeypat
 
 
 def test_the_extra_is_not_loaded_by_other_commands():
-    code = "import sys; from spatialonnx.cli import app; import spatialonnx.report.write; "
+    code = "import sys; from spatialonnx.cli import app; import spatialonnx.reporting.write; "
     code += "print({'jinja2', 'matplotlib'} & set(sys.modules))"
 
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

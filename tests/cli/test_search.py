@@ -14,8 +14,8 @@ import pytest
 from support.commands import START, contents, fail, invoke, run_alone, succeed, succeed_json
 from support.trained import draw_images, fashion_model
 
-from spatialonnx.modelfile import load_model, save_model
-from spatialonnx.ops import read_plan
+from spatialonnx.graph.ops import read_plan
+from spatialonnx.model.model_file import load_model, save_model
 
 FEW = ["--patterns", "1000,1001,0111"]
 
@@ -213,7 +213,7 @@ def test_models_that_cannot_be_searched(tiny):
 
 
 def test_data_that_a_model_may_not_name(tiny):
-    from spatialonnx.modelfile import set_metadata
+    from spatialonnx.model.model_file import set_metadata
 
     for evil in ("npz:data.npz", "python:os:system", "folder:/", "mnist@/tmp"):
         proto = load_model(tiny.spatial).proto
@@ -256,7 +256,7 @@ def test_a_foreign_file_is_not_replaced(tiny):
 
 
 def test_a_second_search_is_refused_while_the_first_runs(searched):
-    from spatialonnx.study import Study
+    from spatialonnx.searching.study import Study
 
     (name,) = studies(searched.model.parent)
     with Study(searched.model.with_name(name)):

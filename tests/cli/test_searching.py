@@ -5,7 +5,7 @@ import pytest
 from spatialonnx.cli.options import Common
 from spatialonnx.cli.searching import memory_bytes, watching
 from spatialonnx.errors import UsageError
-from spatialonnx.search.trials import Status
+from spatialonnx.searching.trials import Status
 
 
 def test_sizes_of_memory():

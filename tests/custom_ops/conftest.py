@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from spatialonnx import session
-from spatialonnx.library import build_info
+from spatialonnx.runtime import session
+from spatialonnx.runtime.library import build_info
 
 
 @pytest.fixture(autouse=True)

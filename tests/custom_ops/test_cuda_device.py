@@ -15,12 +15,12 @@ from support.models import feeds, plain, residual
 from support.oracle import patch_codes, spatial_predict
 
 from spatialonnx.errors import ModelError
-from spatialonnx.insert import insert_predictors
-from spatialonnx.library import build_info
-from spatialonnx.modelfile import ModelFile
-from spatialonnx.ops import DOMAIN
-from spatialonnx.segments import SegmentedNetwork
-from spatialonnx.session import Runtime, Session, cuda_unavailable, open_session
+from spatialonnx.graph.insert import insert_predictors
+from spatialonnx.graph.ops import DOMAIN
+from spatialonnx.model.model_file import ModelFile
+from spatialonnx.runtime.library import build_info
+from spatialonnx.runtime.session import Runtime, Session, cuda_unavailable, open_session
+from spatialonnx.simulate.segments import SegmentedNetwork
 
 pytestmark = pytest.mark.cuda
 CUDA = Runtime("cuda", 1)

@@ -13,8 +13,8 @@ from support.harness import SOURCES, missing_tools, tool_environment
 
 from benchmarks.conv_shapes import read_shapes
 from benchmarks.cuda import measure_conv, measure_predict
-from spatialonnx.library import build_info, library_path
-from spatialonnx.session import Runtime
+from spatialonnx.runtime.library import build_info, library_path
+from spatialonnx.runtime.session import Runtime
 
 SESSION = """
 import numpy, onnx, onnxruntime, sys

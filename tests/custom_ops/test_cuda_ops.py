@@ -19,9 +19,9 @@ from support.harness import BUILD, build_harness, missing_tools
 from support.opsession import OpSession, expect_error, open_op
 from support.oracle import patch_codes, spatial_predict
 
-from spatialonnx import session as session_module
 from spatialonnx.errors import ModelError
-from spatialonnx.session import Runtime, open_session
+from spatialonnx.runtime import session as session_module
+from spatialonnx.runtime.session import Runtime, open_session
 
 INTS = TensorProto.INT64
 SLOW = ("many", "tall", "wide")

@@ -14,7 +14,7 @@ from support.cases import Case
 from support.opsession import ISAS, cached_op
 from support.oracle import spatial_predict
 
-from spatialonnx import library
+from spatialonnx.runtime import library
 
 
 def test_build_info_says_what_was_built() -> None:

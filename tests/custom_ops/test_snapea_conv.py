@@ -23,8 +23,8 @@ from support.snapea_oracle import (
 )
 
 from spatialonnx.errors import ModelError
-from spatialonnx.library import build_info
-from spatialonnx.session import Runtime, open_session
+from spatialonnx.runtime.library import build_info
+from spatialonnx.runtime.session import Runtime, open_session
 
 ISAS: list[str] = build_info()["supported"]
 

@@ -15,8 +15,8 @@ from support.conv_oracle import ConvCase, check_outputs, conv_model, convolve, r
 
 from benchmarks.conv_shapes import ConvShape, read_shapes
 from spatialonnx.errors import ModelError
-from spatialonnx.library import build_info
-from spatialonnx.session import Runtime, open_session
+from spatialonnx.runtime.library import build_info
+from spatialonnx.runtime.session import Runtime, open_session
 
 ISAS: list[str] = build_info()["supported"]
 """What this machine runs, the reference included."""

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from spatialonnx.modelfile import get_json, load_model
+from spatialonnx.model.model_file import get_json, load_model
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")

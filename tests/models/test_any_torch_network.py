@@ -18,9 +18,9 @@ from models.detector import Detector
 from models.export import Exporter
 from models.plain_export import export_plainly
 from models.segmenter import Segmenter
-from spatialonnx.insert import insert_predictors
-from spatialonnx.modelfile import ModelFile, save_model
-from spatialonnx.session import Runtime, open_session
+from spatialonnx.graph.insert import insert_predictors
+from spatialonnx.model.model_file import ModelFile, save_model
+from spatialonnx.runtime.session import Runtime, open_session
 
 ONE_THREAD = Runtime(threads=1)
 EXPORTERS: tuple[Exporter, ...] = ("dynamo", "torchscript")

@@ -14,8 +14,8 @@ from torch import nn
 from models.checkpoint import Checkpoint, write_checkpoint
 from models.export import Exporter, describe, export_onnx, fold_batchnorm, main
 from models.networks import NETWORKS, NetworkSpec, build_network
-from spatialonnx.datasets import Preprocessing
-from spatialonnx.session import Runtime, open_session
+from spatialonnx.data.preprocessing import Preprocessing
+from spatialonnx.runtime.session import Runtime, open_session
 
 EXPORTERS = get_args(Exporter)
 

@@ -12,10 +12,10 @@ from models.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from models.export import export_onnx
 from models.finetune import main
 from models.networks import NetworkSpec, build_network
-from spatialonnx.insert import insert_predictors
-from spatialonnx.masks import uniform_mask
-from spatialonnx.modelfile import get_json, get_metadata, load_model, save_model
-from spatialonnx.ops import find_predictors, read_plan, write_plan
+from spatialonnx.graph.insert import insert_predictors
+from spatialonnx.graph.ops import find_predictors, read_plan, write_plan
+from spatialonnx.model.model_file import get_json, get_metadata, load_model, save_model
+from spatialonnx.plan.masks import uniform_mask
 
 SPEC = NetworkSpec("resnet18", 2, 1, 2, 16)
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from models.images import Augmentation, training_split
 from models.loop import Recipe, train_network
-from spatialonnx.datasets.dataset import Tensor, TensorDataset
+from spatialonnx.data.dataset import Tensor, TensorDataset
 from spatialonnx.errors import UsageError
 
 

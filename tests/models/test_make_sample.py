@@ -8,7 +8,7 @@ import pytest
 from support.datafiles import random_pixels, write_mnist
 
 from models import make_sample
-from spatialonnx.datasets.idx import read_sample
+from spatialonnx.data.idx import read_sample
 from spatialonnx.errors import DataNotInstalledError
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models.mnist_sample import main
-from spatialonnx.datasets import open_dataset
+from spatialonnx.data.opening import open_dataset
 
 
 def test_reader_reads_what_was_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

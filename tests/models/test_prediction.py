@@ -11,9 +11,9 @@ from onnx import TensorProto, helper
 from support.oracle import spatial_predict
 
 from models.prediction import PredictZeros
-from spatialonnx.masks import SiteMask, patch_grid, uniform_mask
-from spatialonnx.ops import DOMAIN, PREDICT, add_opset
-from spatialonnx.session import Runtime, Session, open_session
+from spatialonnx.graph.ops import DOMAIN, PREDICT, add_opset
+from spatialonnx.plan.masks import SiteMask, patch_grid, uniform_mask
+from spatialonnx.runtime.session import Runtime, Session, open_session
 
 Case = tuple[NDArray[np.float32], SiteMask]
 

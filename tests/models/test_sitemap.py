@@ -14,11 +14,11 @@ from models.networks import NetworkSpec, build_network
 from models.prediction import PredictZeros
 from models.sitemap import attach_rule, match_sites, plan_of_modules
 from spatialonnx.errors import DataError
-from spatialonnx.insert import insert_predictors
-from spatialonnx.masks import full_mask, uniform_mask
-from spatialonnx.modelfile import load_model, save_model
-from spatialonnx.ops import find_predictors, write_plan
-from spatialonnx.session import Runtime, open_session
+from spatialonnx.graph.insert import insert_predictors
+from spatialonnx.graph.ops import find_predictors, write_plan
+from spatialonnx.model.model_file import load_model, save_model
+from spatialonnx.plan.masks import full_mask, uniform_mask
+from spatialonnx.runtime.session import Runtime, open_session
 
 BLOCKS = [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)]
 RESNET18_RELUS = ["relu", *(f"{block}.relu{half}" for block in BLOCKS for half in (1, 2))]

@@ -7,12 +7,12 @@ from typing import Any
 
 from support.trained import RUNTIME, TinyFiles
 
-from spatialonnx.baseline.yardstick import Setup
-from spatialonnx.datasets.opening import open_dataset
-from spatialonnx.datasets.split import split_pool
-from spatialonnx.metrics import TOP1
-from spatialonnx.modelfile import load_model
-from spatialonnx.search.bounds import parse_bounds
+from spatialonnx.baseline.comparison import Setup
+from spatialonnx.data.opening import open_dataset
+from spatialonnx.data.split import split_pool
+from spatialonnx.measure.metrics import TOP1
+from spatialonnx.model.model_file import load_model
+from spatialonnx.plan.bounds import parse_bounds
 
 
 def make_setup(files: TinyFiles, eps: str = "0.05", **changes: Any) -> Setup:

@@ -10,8 +10,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from spatialonnx.ops import DOMAIN
-from spatialonnx.session import Runtime, Session, open_session
+from spatialonnx.graph.ops import DOMAIN
+from spatialonnx.runtime.session import Runtime, Session, open_session
 
 Float = NDArray[np.float32]
 Ints = NDArray[np.int64]

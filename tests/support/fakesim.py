@@ -14,9 +14,9 @@ from fractions import Fraction
 
 import numpy as np
 
-from spatialonnx.masks import Plan
-from spatialonnx.simulator import Outcome
-from spatialonnx.sites import Site
+from spatialonnx.graph.sites import Site
+from spatialonnx.plan.masks import Plan
+from spatialonnx.simulate.outcome import Outcome
 
 Spread = tuple[tuple[int, ...], ...]
 """For every site the pattern of every patch: [C, nH, nW], row by row."""

@@ -14,9 +14,9 @@ import pytest
 from numpy.typing import NDArray
 from onnx import NodeProto, helper, numpy_helper
 
-from spatialonnx import session
-from spatialonnx.library import build_info
-from spatialonnx.session import Runtime
+from spatialonnx.runtime import session
+from spatialonnx.runtime.library import build_info
+from spatialonnx.runtime.session import Runtime
 
 ISAS: tuple[str, ...] = tuple(build_info()["supported"])
 """The instruction sets that the library has kernels for and this machine runs."""

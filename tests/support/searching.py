@@ -15,17 +15,17 @@ from typing import Any
 
 from support.trained import RUNTIME, TinyFiles
 
-from spatialonnx.datasets.opening import open_dataset
-from spatialonnx.datasets.split import split_pool
-from spatialonnx.metrics import TOP1
-from spatialonnx.modelfile import load_model
-from spatialonnx.ops import read_plan
-from spatialonnx.search.bounds import parse_bounds
-from spatialonnx.search.job import Job
-from spatialonnx.search.run import search_masks
-from spatialonnx.search.settings import Settings
-from spatialonnx.search.watch import Watch
-from spatialonnx.study import Study
+from spatialonnx.data.opening import open_dataset
+from spatialonnx.data.split import split_pool
+from spatialonnx.graph.ops import read_plan
+from spatialonnx.measure.metrics import TOP1
+from spatialonnx.model.model_file import load_model
+from spatialonnx.plan.bounds import parse_bounds
+from spatialonnx.searching.job import Job
+from spatialonnx.searching.progress import Watch
+from spatialonnx.searching.run import search_masks
+from spatialonnx.searching.settings import Settings
+from spatialonnx.searching.study import Study
 
 
 def make_job(files: TinyFiles, folder: Path, eps: str = "0.05", **changes: Any) -> Job:

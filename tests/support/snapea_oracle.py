@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from support.oracle import spatial_predict
 
-from spatialonnx.ops import DOMAIN
-from spatialonnx.session import Runtime, open_session
+from spatialonnx.graph.ops import DOMAIN
+from spatialonnx.runtime.session import Runtime, open_session
 
 Float = NDArray[np.float32]
 Ints = NDArray[np.int64]

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from support.models import Net
 
-from spatialonnx.datasets.opening import open_dataset
-from spatialonnx.datasets.preprocessing import Preprocessing
-from spatialonnx.insert import insert_predictors
-from spatialonnx.modelfile import load_model, save_model, set_metadata
-from spatialonnx.session import Runtime, open_session
+from spatialonnx.data.opening import open_dataset
+from spatialonnx.data.preprocessing import Preprocessing
+from spatialonnx.graph.insert import insert_predictors
+from spatialonnx.model.model_file import load_model, save_model, set_metadata
+from spatialonnx.runtime.session import Runtime, open_session
 
 CLASSES = 4
 SHAPE = (1, 7, 7)

@@ -1,0 +1,131 @@
+"""Trials that set outputs of one site to zero: only what lies behind the site runs again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spatialonnx.baseline.comparison import Setup
+from spatialonnx.measure.evaluate import Samples
+from spatialonnx.runtime.memory import free_memory
+from spatialonnx.simulate.prefix import Front
+from spatialonnx.simulate.reference import Reference
+from spatialonnx.simulate.scoring import Rows, Scorer
+from spatialonnx.simulate.segments import Activations, SegmentedNetwork
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Some samples in front of a site.
+
+    Attributes:
+        number: The site, counted from 1.
+        rows: Their numbers among the samples.
+        images: [b, C, H, W].
+        ofmap: The site's dense ofmap, not to be changed.
+        front: The activations in front of the site.
+    """
+
+    number: int
+    rows: Rows
+    images: NDArray[np.float32]
+    ofmap: NDArray[np.float32]
+    front: Activations
+
+
+class Suffix:
+    """The network cut at its sites, with the dense activations in front of one of them."""
+
+    def __init__(self, setup: Setup, samples: Samples, dense: list[NDArray[Any]]) -> None:
+        """Opens the segments and runs them once.
+
+        Args:
+            setup: The network and how it is run.
+            samples: What trials run on.
+            dense: The dense network's outputs on them.
+        """
+        self.samples = samples
+        count = len(samples)
+        network = _open(setup, samples)
+        self._network = network
+        size = min(setup.batch, count)
+        self._blocks = [np.arange(i, min(i + size, count)) for i in range(0, count, size)]
+        self._batch = size
+        self._front = Front(network, self._images, self._blocks, free_memory() // 4)
+        outputs = [network.finish(0, network.start(self._images(rows))) for rows in self._blocks]
+        off = [np.concatenate([part[name] for part in outputs]) for name in network.output_names]
+        self.scorer = Scorer(Reference(setup.metric, dense, samples.labels), off)
+        self.sites = tuple(predictor.site for predictor in network.predictors)
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks that the samples are cut into."""
+        return len(self._blocks)
+
+    def in_front_of(self, site: str, most: int | None = None) -> Iterator[Block]:
+        """The samples in front of a site, block by block.
+
+        Args:
+            site: Its name.
+            most: No further block is begun after so many samples; None = all.
+        """
+        number = self.sites.index(site) + 1
+        seen = 0
+        for block, rows in enumerate(self._blocks):
+            if most is not None and seen >= most:
+                return
+            front = self._front.activations(block, number)
+            ofmap = self._network.ofmap(number, front)
+            yield Block(number, rows, self._images(rows), ofmap, front)
+            seen += len(rows)
+
+    def run(
+        self, block: Block, trials: list[tuple[int, NDArray[np.bool_], int | None]]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.float64] | None]:
+        """Runs samples of a block with some outputs of its site set to zero.
+
+        Args:
+            block: The samples.
+            trials: Which sample of the block, which outputs are set to zero ([H, W] of one
+                channel, or [C, H, W]), and the channel (None = all).
+
+        Returns:
+            Whether each is right, [m], and its KL divergence, [m] (None without logits).
+        """
+        right = np.zeros(len(trials), np.bool_)
+        kl = None if self.scorer.off_kl is None else np.zeros(len(trials))
+        for first in range(0, len(trials), self._batch):
+            chunk = trials[first : first + self._batch]
+            samples = np.asarray([sample for sample, _, _ in chunk])
+            front = block.front.take(samples)
+            ofmap = self._network.ofmap(block.number, front)
+            for own, (_, zero, channel) in zip(ofmap, chunk, strict=True):
+                target = own if channel is None else own[channel]
+                target[zero] = 0
+            after = self._network.finish(block.number, front)
+            outputs = [after[name] for name in self._network.output_names]
+            scores = self.scorer.score(outputs, block.rows[samples])
+            assert scores.right is not None
+            right[first : first + len(chunk)] = scores.right
+            if kl is not None and scores.kl is not None:
+                kl[first : first + len(chunk)] = scores.kl
+        return right, kl
+
+    def _images(self, rows: Rows) -> NDArray[np.float32]:
+        return self.samples.dataset.images(self.samples.indices[rows])
+
+
+def _open(setup: Setup, samples: Samples) -> SegmentedNetwork:
+    proto = setup.model.proto
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    value = next(v for v in proto.graph.input if v.name not in weights)
+    first = value.type.tensor_type.shape.dim[0]
+    fixed = first.dim_value if first.HasField("dim_value") and first.dim_value > 0 else None
+    size = fixed or max(min(setup.batch, len(samples)), 1)
+    rows = np.resize(np.arange(len(samples)), size)
+    example = samples.dataset.images(samples.indices[rows])
+    return SegmentedNetwork(proto, example, setup.runtime, fixed=fixed is not None)

@@ -1,0 +1,1 @@
+"""Data sets: readers, preprocessing and the search / select / verify split."""

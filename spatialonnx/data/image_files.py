@@ -1,0 +1,221 @@
+"""A set of encoded pictures (JPEG, PNG, ...) that are decoded when they are asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from spatialonnx.data.dataset import Labels, Tensor
+from spatialonnx.data.limits import usable_cores
+from spatialonnx.data.preprocessing import Preprocessing
+from spatialonnx.errors import DataError
+
+SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp"))
+"""Endings, in lower case, of files that are taken for pictures."""
+
+# Only these decoders: what a file is called does not decide what opens it, and some of Pillow's
+# formats start other programs (EPS runs Ghostscript).
+_FORMATS = ("BMP", "JPEG", "PNG", "PPM", "WEBP")
+_HASHED_FILES = 64
+
+
+class Store(Protocol):
+    """Where encoded pictures are kept: a folder or an archive."""
+
+    @property
+    def place(self) -> Path:
+        """The folder or archive, for messages."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """Content of one file; safe to be called by several threads at once."""
+        ...
+
+    def size(self, name: str) -> int:
+        """Bytes of one file, without reading it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Files below a folder."""
+
+    place: Path
+
+    def read(self, name: str) -> bytes:
+        """Content of a file."""
+        return (self.place / name).read_bytes()
+
+    def size(self, name: str) -> int:
+        """Bytes of a file."""
+        return (self.place / name).stat().st_size
+
+    def names(self, below: str) -> list[str]:
+        """Files below one of its folders, by their path with `/`, sorted; hidden ones left out."""
+        found = []
+        for folder, inner, files in os.walk(self.place / below):
+            inner[:] = [name for name in inner if not is_hidden(name)]
+            base = Path(folder).relative_to(self.place).as_posix()
+            found += [f"{base}/{name}" for name in files if not is_hidden(name)]
+        return sorted(found)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Names of encoded pictures and their labels.
+
+    Attributes:
+        store: where they are kept.
+        names: one a picture, as the store knows it.
+        labels: int64 [n], or None.
+        classes: number of classes, or None.
+    """
+
+    store: Store
+    names: tuple[str, ...]
+    labels: Labels | None
+    classes: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class FileDataset:
+    """Pictures that are read, decoded and fitted when asked for; none is kept.
+
+    Attributes:
+        name: the text it was opened by.
+        pictures: names and labels.
+        preprocessing: what `images` applies.
+        threads: pictures decoded at once; Pillow decodes without Python's lock.
+    """
+
+    name: str
+    pictures: Pictures
+    preprocessing: Preprocessing
+    threads: int = 0
+
+    @property
+    def labels(self) -> Labels | None:
+        """int64 [n], or None."""
+        return self.pictures.labels
+
+    @property
+    def classes(self) -> int | None:
+        """Number of classes, or None."""
+        return self.pictures.classes
+
+    def __len__(self) -> int:
+        """Number of pictures."""
+        return len(self.pictures.names)
+
+    def images(self, indices: NDArray[np.int64]) -> Tensor:
+        """Decoded and fitted pictures, float32 [len(indices), C, H, W].
+
+        Raises:
+            DataError: naming a file that is missing or no picture.
+        """
+        chosen = [self.pictures.names[index] for index in indices]
+        shape = (len(chosen), self.preprocessing.channels, *self.preprocessing.size)
+        images = np.empty(shape, np.float32)
+        jobs = [
+            self._workers.submit(self._load, name, row)
+            for name, row in zip(chosen, images, strict=True)
+        ]
+        try:
+            for job in jobs:
+                job.result()
+        finally:
+            for job in jobs:
+                job.cancel()
+        return images
+
+    def fingerprint(self) -> str:
+        """Hash of names, sizes, labels and preprocessing, and of the content of some files.
+
+        Reading all of ImageNet to name it would take longer than a search; 64 files spread
+        over the set are hashed.
+        """
+        return self._fingerprint
+
+    @cached_property
+    def _workers(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.threads or usable_cores(), thread_name_prefix="decode")
+
+    def _load(self, name: str, row: Tensor) -> None:
+        """Reads one picture into its row, float32 [C, H, W]."""
+        pixels = self.preprocessing.fit(decode(self._read(name), self._place(name)))
+        self.preprocessing.normalise(pixels[np.newaxis], out=row[np.newaxis])
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return self.pictures.store.read(name)
+        except OSError as error:
+            reason = error.strerror or error
+            raise DataError(f"{self._place(name)}: cannot be read ({reason})") from None
+
+    def _place(self, name: str) -> str:
+        return str(self.pictures.store.place / name)
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        names = self.pictures.names
+        digest = hashlib.sha256(self.preprocessing.to_json().encode())
+        for name in names:
+            try:
+                size = self.pictures.store.size(name)
+            except OSError as error:
+                reason = error.strerror or error
+                raise DataError(f"{self._place(name)}: cannot be read ({reason})") from None
+            digest.update(f"{name}\0{size}\0".encode(errors="surrogateescape"))
+        for position in _spread(len(names), _HASHED_FILES):
+            digest.update(hashlib.sha256(self._read(names[position])).digest())
+        if self.labels is not None:
+            digest.update(self.labels.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+
+def decode(content: bytes, where: str) -> Image.Image:
+    """Decodes one picture.
+
+    Args:
+        content: of the file.
+        where: the file, for the message.
+
+    Raises:
+        DataError: it is no picture, is damaged, or is too large.
+    """
+    try:
+        image = Image.open(io.BytesIO(content), formats=_FORMATS)
+        image.load()
+    except UnidentifiedImageError:
+        raise DataError(f"{where}: not a picture (takes {', '.join(_FORMATS)})") from None
+    except Exception as error:
+        # Pillow documents no list of what its decoders raise for damaged files.
+        raise DataError(f"{where}: damaged picture ({error}); get it again") from None
+    return image
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file is taken for a picture, by its ending."""
+    path = PurePosixPath(name)
+    return not is_hidden(path.name) and path.suffix.lower() in SUFFIXES
+
+
+def is_hidden(name: str) -> bool:
+    """What file managers and archivers leave behind (.DS_Store, __MACOSX)."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _spread(count: int, wanted: int) -> Iterable[int]:
+    """At most `wanted` positions in 0..count-1, evenly spread, each once."""
+    return sorted({position * count // wanted for position in range(wanted)} if count else ())

@@ -1,0 +1,159 @@
+"""From the text of `--data` to a data set that fits a model."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import replace
+
+import numpy as np
+
+from spatialonnx.data.builtin import BUILT_IN, IMAGENET, find_set, user_path
+from spatialonnx.data.dataset import Dataset, PixelDataset
+from spatialonnx.data.folder import read_folder
+from spatialonnx.data.image_files import FileDataset, Pictures
+from spatialonnx.data.npz import read_npz
+from spatialonnx.data.preprocessing import Preprocessing
+from spatialonnx.data.spec import OWN_KINDS, Spec, parse_spec
+from spatialonnx.data.user_code import call_user_code
+from spatialonnx.errors import DataError, UsageError
+
+InputShape = tuple[int | None, ...]
+
+
+def open_dataset(
+    spec: str,
+    preprocessing: Preprocessing | None = None,
+    *,
+    input_shape: InputShape | None = None,
+    untrusted: bool = False,
+) -> Dataset:
+    """Opens a data set.
+
+    Args:
+        spec: `fashion-mnist`, `mnist:train`, `mnist@PATH`, `folder:PATH`, `npz:FILE` or
+            `python:MODULE:FUNCTION`. A built-in set opens its test or validation split unless
+            the text says `:train`.
+        preprocessing: what the model's metadata say; None takes the set's customary values.
+            Not used for `npz:` and `python:`, which hold network inputs.
+        input_shape: the model's [C, H, W], None where a size is free; images are checked
+            against it.
+        untrusted: the text came out of a model or a study: only built-in sets, no path.
+
+    Returns:
+        The set; sets of arrays are read whole, pictures are decoded when asked for.
+
+    Raises:
+        UsageError: an unknown set or split, or a text that is not trusted.
+        DataNotInstalledError: a built-in set that is not on this machine.
+        DataError: damaged files, or images that do not fit the model.
+    """
+    parsed = parse_spec(spec)
+    if untrusted and (parsed.kind in OWN_KINDS or parsed.path):
+        raise UsageError(
+            f"the file names the data set {spec!r}, but a file may only name a built-in one: "
+            "give it yourself with --data"
+        )
+    if parsed.kind == "npz":
+        return _checked(read_npz(spec, user_path(parsed.path)), input_shape)
+    if parsed.kind == "python":
+        return _checked(call_user_code(spec, parsed.path), input_shape)
+    if parsed.kind == "folder":
+        fitting = preprocessing or _customary(IMAGENET, input_shape, any_size=True)
+        check_shape(spec, fitting.shape, input_shape)
+        return FileDataset(spec, read_folder(user_path(parsed.path)), fitting)
+    if parsed.kind not in BUILT_IN:
+        raise UsageError(_unknown(parsed))
+    return _open_built_in(parsed, preprocessing, input_shape)
+
+
+def public_name(spec: str) -> str | None:
+    """What a model or a study may say about where its images came from.
+
+    Returns:
+        Name and split of a built-in set, without a path; None for a user's own data.
+    """
+    return parse_spec(spec).public_name
+
+
+def check_shape(text: str, gives: InputShape, takes: InputShape | None) -> None:
+    """Compares what a set gives with what the model takes.
+
+    Args:
+        text: the set, for the message.
+        gives: the images' [C, H, W].
+        takes: the model's, None where a size is free; None altogether checks nothing.
+
+    Raises:
+        DataError: they differ.
+    """
+    if takes is None:
+        return
+    fits = len(takes) == len(gives) and all(
+        taken is None or taken == given for taken, given in zip(takes, gives, strict=True)
+    )
+    if not fits:
+        raise DataError(
+            f"{text}: the model takes {_shape_text(takes)} (channels x height x width), "
+            f"the images are {_shape_text(gives)}: give data of the model's size"
+        )
+
+
+def _open_built_in(
+    parsed: Spec, preprocessing: Preprocessing | None, input_shape: InputShape | None
+) -> Dataset:
+    """Reads a built-in set's split and checks it against the model."""
+    row = BUILT_IN[parsed.kind]
+    split = parsed.split or row.splits[0]
+    if split not in row.splits:
+        raise UsageError(f"{row.name} has no split {split!r}: it has {', '.join(row.splits)}")
+    fitting = preprocessing or _customary(row.preprocessing, input_shape, any_size=row.any_size)
+    check_shape(parsed.text, fitting.shape, input_shape)
+    content = row.read(find_set(row, parsed.path), split)
+    if isinstance(content, Pictures):
+        return FileDataset(parsed.text, content, fitting)
+    pixels, labels = content
+    if preprocessing is None and pixels.shape[1:3] != fitting.size:
+        check_shape(parsed.text, (pixels.shape[3], *pixels.shape[1:3]), fitting.shape)
+    return PixelDataset(parsed.text, pixels, labels, row.classes, fitting)
+
+
+def _customary(values: Preprocessing, takes: InputShape | None, *, any_size: bool) -> Preprocessing:
+    """Customary values, brought to the model's channels and, where the set allows, its size.
+
+    Args:
+        values: the set's.
+        takes: the model's [C, H, W].
+        any_size: the set's pictures have no size of their own, so the model's is taken; the
+            shorter side keeps its ratio to the crop (256 : 224).
+    """
+    if takes is None or len(takes) != 3:
+        return values
+    channels, height, width = takes
+    if channels in (1, 3):
+        values = values.with_channels(channels)
+    size = (height or width or values.size[0], width or height or values.size[1])
+    if any_size and size != values.size:
+        resize = None if values.resize is None else max(size) * values.resize // max(values.size)
+        values = replace(values, size=size, resize=resize)
+    return values
+
+
+def _checked(dataset: Dataset, takes: InputShape | None) -> Dataset:
+    """A set of network inputs, after a look at the first one."""
+    if takes is not None:
+        gives = dataset.images(np.zeros(1, np.int64)).shape[1:]
+        check_shape(dataset.name, gives, takes)
+    return dataset
+
+
+def _unknown(parsed: Spec) -> str:
+    """The message for a set that does not exist, with the nearest name if one is near."""
+    names = [*BUILT_IN, *(f"{kind}:..." for kind in OWN_KINDS)]
+    near = difflib.get_close_matches(parsed.kind, list(BUILT_IN), 1)
+    guess = f" (did you mean {near[0]}?)" if near else ""
+    return f"unknown data set {parsed.kind!r}{guess}: known are {', '.join(names)}"
+
+
+def _shape_text(shape: InputShape) -> str:
+    """A shape as people write it, `?` for a free size."""
+    return " x ".join("?" if size is None else str(size) for size in shape) or "nothing"

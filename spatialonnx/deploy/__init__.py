@@ -1,1 +1,0 @@
-"""Deploying masked models."""

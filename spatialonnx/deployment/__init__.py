@@ -1,0 +1,1 @@
+"""Deploying masked models: sites that gain become SpatialConv."""

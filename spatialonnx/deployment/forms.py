@@ -1,0 +1,111 @@
+"""Choosing which sites are fused: each is timed inside the model, on real images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import onnx
+
+from spatialonnx.deployment.deployment import DeployedSite, DeployJob, Watch
+from spatialonnx.graph.fuse import explain_unfusable
+from spatialonnx.graph.sites import find_sites
+from spatialonnx.measure.evaluate import Network
+from spatialonnx.plan.macs import fraction
+from spatialonnx.runtime.timing import Images
+from spatialonnx.simulate.site_timing import time_sites
+
+_WORTH_TIMING = 0.02
+"""Share of a site's outputs below which what is saved cannot pay for SpatialConv's own work."""
+_TIMED_IMAGES = 64
+_PASSES = 4
+"""Times that the sites left are timed again, their neighbours having become dense."""
+
+
+def timed_images(job: DeployJob) -> Images:
+    """Batches of images that sites are timed on: of the search part, never of verify."""
+    count = max(1, min(_TIMED_IMAGES, len(job.split.search)) // job.batch)
+    indices = np.resize(job.split.search, count * job.batch)
+    return [job.dataset.images(part) for part in np.split(indices, count)]
+
+
+def measure_sites(proto: onnx.ModelProto, network: Network, images: Images) -> list[DeployedSite]:
+    """What every site predicts and how much of the network it is; no form is chosen yet.
+
+    Args:
+        proto: The masked model.
+        network: The same, opened.
+        images: What to run it on.
+    """
+    report = find_sites(proto, {network.image_input: (1, *images[0].shape[1:])})
+    skipped = dict.fromkeys(network.plan, 0)
+    for batch in images:
+        outputs = network.run(batch, network.plan)
+        for name in skipped:
+            skipped[name] += int(outputs[f"{name}/skipped"].sum())
+    samples = sum(len(batch) for batch in images)
+    sites = []
+    for site in report.sites:
+        count = int(np.prod([d or 0 for d in site.shape], dtype=np.int64))
+        reason = "its mask is full" if network.plan[site.name].is_full else ""
+        sites.append(
+            DeployedSite(
+                name=site.name,
+                form="dense",
+                reason=reason,
+                predicted=fraction(skipped[site.name], samples * count),
+                share=fraction(count * site.macs_per_output, report.conv_macs or 0),
+            )
+        )
+    return sites
+
+
+def choose_forms(
+    job: DeployJob, sites: Sequence[DeployedSite], images: Images, watch: Watch
+) -> list[DeployedSite]:
+    """Decides which sites are fused; every other one is left dense, with the reason.
+
+    All sites that could be fused are, then each is timed against itself left dense. Those that
+    gain too little become dense; that changes what their neighbours cost, so the rest is timed
+    again until all that is left gains.
+    """
+    unfusable = explain_unfusable(job.model.proto)
+    chosen = {site.name: _before_timing(job, site, unfusable) for site in sites}
+    for _ in range(_PASSES):
+        fused = [site.name for site in chosen.values() if site.form == "fused"]
+        if job.fuse == "none" or not fused:
+            break
+        dense = [name for name in chosen if name not in fused]
+        times = time_sites(
+            job.model.proto,
+            fused,
+            dense,
+            images,
+            job.runtime,
+            shares={site.name: site.share for site in sites},
+            progress=lambda name: watch.say(f"timing site {name}"),
+        )
+        lost = 0
+        for name, time in times.items():
+            chosen[name] = replace(chosen[name], time=time)
+            if job.fuse == "auto" and time.gain < job.guard:
+                reason = f"its gain is below the guard, {job.guard:g}"
+                chosen[name] = replace(chosen[name], form="dense", reason=reason)
+                lost += 1
+        if not lost:
+            break
+    return list(chosen.values())
+
+
+def _before_timing(job: DeployJob, site: DeployedSite, unfusable: dict[str, str]) -> DeployedSite:
+    if site.reason:
+        return site
+    if job.fuse == "none":
+        return replace(site, reason="--fuse none")
+    if site.name in unfusable:
+        return replace(site, reason=unfusable[site.name])
+    if job.fuse == "auto" and site.predicted < _WORTH_TIMING:
+        share = f"{100 * site.predicted:.1f} %"
+        return replace(site, reason=f"predicting {share} of its outputs cannot pay: not timed")
+    return replace(site, form="fused", reason="--fuse all" if job.fuse == "all" else "gains")

@@ -1,0 +1,1 @@
+"""Graphs: shapes, sites, and the passes that insert and fuse prediction ops."""

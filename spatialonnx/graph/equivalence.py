@@ -1,0 +1,201 @@
+"""Checking a transformation: with full masks, a model's outputs are the original's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from spatialonnx.errors import ModelError
+from spatialonnx.model.model_file import get_metadata
+from spatialonnx.runtime.session import Level, Runtime, Session, TensorInfo, open_session
+
+TOLERANCE = 1e-5
+"""Of the largest output: what fusing across nodes may change at ORT's default level."""
+_SIZES = (64, 224, 32, 128, 256, 28, 299, 320, 416, 512)
+_BATCHES = (2, 1)
+Feeds = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How the outputs of two models differ on the same random input.
+
+    Attributes:
+        exact: Whether they are equal to the last bit at ORT_ENABLE_EXTENDED.
+        largest: The largest difference at the default level, relative to the largest output.
+    """
+
+    exact: bool
+    largest: float
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What a user's model gives on a random input.
+
+    Attributes:
+        feeds: The input.
+        extended: Outputs at ORT_ENABLE_EXTENDED.
+        default: Outputs at ORT's default level.
+        repeats: Whether a second run gave the same.
+    """
+
+    feeds: Feeds
+    extended: list[NDArray[Any]]
+    default: list[NDArray[Any]]
+    repeats: bool
+
+
+def run_reference(
+    original: onnx.ModelProto, prepared: onnx.ModelProto, runtime: Runtime
+) -> Reference:
+    """Runs a user's model on random input.
+
+    Args:
+        original: The model.
+        prepared: The same with its weights constant, so that ORT folds what it can.
+        runtime: How to run them.
+
+    Raises:
+        ModelError: ORT cannot run them on an input of any customary size.
+    """
+    session = open_session(prepared, runtime, level="extended")
+    feeds, outputs = _first_run(session, prepared)
+    # ORT's random generators go on from run to run.
+    repeats = _equal(outputs, session.run(feeds))
+    return Reference(feeds, outputs, _run(original, feeds, "all", runtime), repeats)
+
+
+def compare_models(
+    reference: Reference, network: onnx.ModelProto, spatial: onnx.ModelProto, runtime: Runtime
+) -> Difference:
+    """Compares a model with full masks with the one it was made from.
+
+    Args:
+        reference: What the user's model gives.
+        network: The simplified graph that predictions were inserted into.
+        spatial: The model with predictions, every mask full.
+        runtime: How to run them.
+
+    Raises:
+        ModelError: ORT cannot run one of them, or their outputs differ by more than rounding.
+    """
+    feeds = reference.feeds
+    got = _run(spatial, feeds, "extended", runtime)
+    exact = _equal(reference.extended, got)
+    if not exact and not _equal(_run(network, feeds, "extended", runtime), got):
+        if not reference.repeats:
+            raise ModelError("the model's outputs are random: remove its random or training ops")
+        raise ModelError(
+            "the outputs change although nothing is predicted; leave sites out with --exclude, or "
+            "try --no-simplify"
+        )
+    largest = _largest_difference(reference.default, _run(spatial, feeds, "all", runtime))
+    if not largest <= TOLERANCE:
+        raise ModelError(
+            f"the outputs change by {largest:.1e} of the largest although nothing is predicted; "
+            "leave sites out with --exclude, or try --no-simplify"
+        )
+    return Difference(exact, largest)
+
+
+def compare_interfaces(original: onnx.ModelProto, spatial: onnx.ModelProto) -> None:
+    """Makes sure that inputs, outputs and metadata were kept; initializers are no inputs.
+
+    Raises:
+        ModelError: They were not.
+    """
+    weights = {tensor.name for tensor in original.graph.initializer}
+    inputs = [value for value in original.graph.input if value.name not in weights]
+    theirs = {e.key: e.value for e in original.metadata_props}
+    ours = {e.key: e.value for e in spatial.metadata_props}
+    if (
+        inputs != list(spatial.graph.input)
+        or list(original.graph.output) != list(spatial.graph.output)
+        or not theirs.items() <= ours.items()
+    ):
+        raise ModelError("the model's inputs, outputs or metadata were not kept: report this")
+
+
+def _first_run(session: Session, proto: onnx.ModelProto) -> tuple[Feeds, list[NDArray[Any]]]:
+    """Finds an input that the model takes; returns it with the outputs."""
+    error: ModelError | None = None
+    for feeds in _candidates(session, proto):
+        try:
+            return feeds, session.run(feeds)
+        except ModelError as failure:
+            error = error or failure
+    raise ModelError(f"the model does not run on random input: {error}")
+
+
+def _candidates(session: Session, proto: onnx.ModelProto) -> Iterator[Feeds]:
+    """Random inputs: of the size that the metadata name, then of customary sizes."""
+    sizes = list(_SIZES)
+    recorded = get_metadata(proto).get("input", "")
+    sizes = [s for s in sizes if str(s) in recorded] + [s for s in sizes if str(s) not in recorded]
+    dynamic = any(None in info.shape[1:] for info in session.inputs)
+    batch = any(info.shape[:1] == (None,) for info in session.inputs)
+    rng = np.random.default_rng(0)
+    for size, count in product(sizes if dynamic else sizes[:1], _BATCHES if batch else (1,)):
+        yield {info.name: _random(info, size, count, rng) for info in session.inputs}
+
+
+def _random(info: TensorInfo, size: int, batch: int, rng: np.random.Generator) -> NDArray[Any]:
+    shape = [
+        d if d is not None else (batch if axis == 0 else size) for axis, d in enumerate(info.shape)
+    ]
+    kind = info.type.removeprefix("tensor(").removesuffix(")")
+    if kind in _FLOATS:
+        return rng.normal(0, 1, shape).astype(_FLOATS[kind])
+    if kind == "uint8":
+        return rng.integers(0, 256, shape).astype(np.uint8)
+    if kind in _INTEGERS:
+        return np.ones(shape, _INTEGERS[kind])
+    if kind == "bool":
+        return np.zeros(shape, np.bool_)
+    raise ModelError(f"input {info.name} is {info.type}: only models of tensors of numbers fit")
+
+
+_FLOATS: Mapping[str, type] = {"float": np.float32, "double": np.float64, "float16": np.float16}
+_INTEGERS: Mapping[str, type] = {
+    name: getattr(np, name) for name in ("int8", "int16", "int32", "int64", "uint16", "uint32")
+}
+
+
+def _run(
+    proto: onnx.ModelProto, feeds: Feeds, level: Level, runtime: Runtime
+) -> list[NDArray[Any]]:
+    return open_session(proto, runtime, level=level).run(feeds)
+
+
+def _equal(expected: list[NDArray[Any]], got: list[NDArray[Any]]) -> bool:
+    return all(
+        a.shape == b.shape and a.tobytes() == b.tobytes()
+        for a, b in zip(expected, got, strict=True)
+    )
+
+
+def _largest_difference(expected: list[NDArray[Any]], got: list[NDArray[Any]]) -> float:
+    """Over the floating outputs, each relative to its largest magnitude.
+
+    Integers (as detections' classes) may flip on a rounding; at ORT_ENABLE_EXTENDED they are
+    compared like everything else.
+    """
+    largest = 0.0
+    for a, b in zip(expected, got, strict=True):
+        if not np.issubdtype(a.dtype, np.floating):
+            continue
+        if a.shape != b.shape or not np.array_equal(np.isfinite(a), np.isfinite(b)):
+            return float("inf")
+        finite = np.isfinite(a)
+        a, b = a[finite].astype(np.float64), b[finite].astype(np.float64)
+        if a.size:
+            scale = float(np.abs(a).max()) or 1.0
+            largest = max(largest, float(np.abs(a - b).max()) / scale)
+    return largest

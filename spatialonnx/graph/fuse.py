@@ -1,0 +1,221 @@
+"""Fusing sites: Conv [-> BatchNormalization] [-> Add] -> ReLU -> SpatialPredict as one SpatialConv.
+
+A site of a deployed model has one of three forms: fused, dense (its SpatialPredict is gone, which
+is a full mask) or simulated (its nodes stay as they are: predicted, but computed all the same).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import NodeProto, helper, numpy_helper
+
+from spatialonnx.errors import ModelError
+from spatialonnx.graph.affine import channel_affine
+from spatialonnx.graph.index import GraphIndex
+from spatialonnx.graph.ops import CONV, DOMAIN, find_predictors, mask_name, read_plan
+from spatialonnx.graph.shapes import Shapes, infer_shapes
+from spatialonnx.graph.site_match import Chain
+from spatialonnx.graph.sites import match_chains
+from spatialonnx.plan.masks import SiteMask
+
+_CONV_ATTRIBUTES = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
+
+
+@dataclass(frozen=True, eq=False)
+class FusedSite:
+    """What a site becomes.
+
+    Attributes:
+        node: The SpatialConv node.
+        constants: Its weight, mask and bias.
+        replaced: The nodes it stands for, its SpatialPredict last.
+    """
+
+    node: NodeProto
+    constants: tuple[onnx.TensorProto, ...]
+    replaced: tuple[NodeProto, ...]
+
+
+def explain_unfusable(proto: onnx.ModelProto) -> dict[str, str]:
+    """Why sites cannot be fused, by site; a site that can be is not listed.
+
+    Args:
+        proto: A model with SpatialPredict nodes.
+    """
+    index, shapes, chains = _match(proto)
+    reasons = {}
+    for predictor in find_predictors(proto):
+        chain = chains.get(predictor.site)
+        reason = (
+            "no Conv and ReLU stand in front of its SpatialPredict"
+            if chain is None
+            else _obstacle(index, shapes, chain)
+        )
+        if reason:
+            reasons[predictor.site] = reason
+    return reasons
+
+
+def fuse_sites(
+    proto: onnx.ModelProto, fused: Collection[str], dense: Collection[str]
+) -> onnx.ModelProto:
+    """A copy of a model with some sites fused and some left dense; the others stay simulated.
+
+    Inputs, outputs and metadata stay, and so do the names of all tensors that are left.
+
+    Args:
+        proto: A model with SpatialPredict nodes.
+        fused: Sites that become a SpatialConv node each.
+        dense: Sites whose SpatialPredict is removed.
+
+    Raises:
+        ModelError: A site is not in the model, or cannot be fused.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(proto)
+    predictors = {p.site for p in find_predictors(result)}
+    if unknown := sorted({*fused, *dense} - predictors):
+        raise ModelError(f"the model has no SpatialPredict at site {unknown[0]}: insert again")
+    reasons = explain_unfusable(result)
+    for site in fused:
+        if site in reasons:
+            raise ModelError(f"site {site} cannot be fused: {reasons[site]}")
+    index, _, chains = _match(result)
+    plan = read_plan(result)
+    sites = [make_fused_site(index, chains[site], plan[site]) for site in fused]
+    gone = {id(node) for site in sites for node in site.replaced}
+    instead = {id(site.replaced[-1]): site.node for site in sites}
+    for node in index.nodes:
+        if node.domain == DOMAIN and node.name in dense:
+            gone.add(id(node))
+            if (identity := _bypass(index, node)) is not None:
+                instead[id(node)] = identity
+    kept = [
+        instead.get(id(node), node)
+        for node in index.nodes
+        if id(node) not in gone or id(node) in instead
+    ]
+    _rebuild(result, kept, [tensor for site in sites for tensor in site.constants])
+    return result
+
+
+def dense_form(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A model without its predictions: the network that they were inserted into."""
+    return fuse_sites(proto, (), [p.site for p in find_predictors(proto)])
+
+
+def make_fused_site(index: GraphIndex, chain: Chain, mask: SiteMask) -> FusedSite:
+    """The SpatialConv node of a site, what stands before its ReLU folded into its weights.
+
+    Args:
+        index: The graph.
+        chain: The site's nodes.
+        mask: Its mask.
+    """
+    assert chain.predictor is not None
+    weight, bias = _fold(index, chain)
+    site = chain.name
+    names = [f"{site}/W", mask_name(site), f"{site}/B"]
+    node = helper.make_node(
+        CONV,
+        [chain.conv.input[0], *names, *([chain.residual] if chain.residual else [])],
+        [chain.predictor.output[0]],
+        name=site,
+        domain=DOMAIN,
+        patch_size=mask.patch_size,
+    )
+    node.attribute.extend(a for a in chain.conv.attribute if a.name in _CONV_ATTRIBUTES)
+    if np.isfinite(chain.clip_max):
+        node.attribute.append(helper.make_attribute("clip_max", float(chain.clip_max)))
+    arrays: tuple[NDArray[Any], ...] = (weight, mask.mask, bias)
+    constants = tuple(numpy_helper.from_array(a, n) for a, n in zip(arrays, names, strict=True))
+    before = (chain.conv, *chain.between, *([chain.add] if chain.add is not None else []))
+    return FusedSite(node, constants, (*before, chain.relu, chain.predictor))
+
+
+def _fold(index: GraphIndex, chain: Chain) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Weight and bias of Conv and everything up to the residual Add, rounded once."""
+    weight = index.constant_array(chain.conv.input[1], most=sys.maxsize)
+    assert weight is not None
+    scale, shift = channel_affine(index, chain)
+    bias = np.zeros(len(weight))
+    if len(chain.conv.input) > 2 and chain.conv.input[2]:
+        own = index.constant_array(chain.conv.input[2])
+        assert own is not None
+        bias = np.asarray(own, np.float64)
+    folded = np.asarray(weight, np.float64) * scale[:, None, None, None]
+    return folded.astype(np.float32), (bias * scale + shift).astype(np.float32)
+
+
+def _match(proto: onnx.ModelProto) -> tuple[GraphIndex, Shapes, dict[str, Chain]]:
+    index, shapes = GraphIndex(proto), infer_shapes(proto)
+    chains, _ = match_chains(index, shapes)
+    return index, shapes, {c.name: c for c in chains if c.predictor is not None}
+
+
+def _obstacle(index: GraphIndex, shapes: Shapes, chain: Chain) -> str:
+    """Why a site cannot be fused; empty where it can be."""
+    if index.constant_array(chain.conv.input[1], most=sys.maxsize) is None:
+        return "the values of its weight cannot be read"
+    has_bias = len(chain.conv.input) > 2 and chain.conv.input[2] != ""
+    if has_bias and index.constant_array(chain.conv.input[2]) is None:
+        return "its bias is computed, not a constant"
+    if chain.output in index.outputs:
+        return "its ReLU's output is also an output of the model"
+    try:
+        channel_affine(index, chain)
+    except ModelError as error:
+        return str(error)
+    if chain.residual and shapes.get(chain.residual) != shapes.get(chain.output):
+        return "its residual has another shape than its map"
+    return ""
+
+
+def _bypass(index: GraphIndex, predictor: NodeProto) -> NodeProto | None:
+    """Takes a SpatialPredict out of the graph.
+
+    Returns:
+        None where the node in front of it now writes its output; else an Identity that must
+        take its place.
+    """
+    source, output = predictor.input[0], predictor.output[0]
+    position = index.producer.get(source)
+    if position is None or len(index.uses[source]) > 1 or source in index.outputs:
+        return helper.make_node("Identity", [source], [output], name=predictor.name)
+    before = index.nodes[position]
+    before.output[list(before.output).index(source)] = output
+    return None
+
+
+def _rebuild(
+    proto: onnx.ModelProto, nodes: list[NodeProto], constants: list[onnx.TensorProto]
+) -> None:
+    """Puts nodes and constants into a model and removes what nothing refers to any more."""
+    copies = [onnx.NodeProto() for _ in nodes]
+    for copy, node in zip(copies, nodes, strict=True):
+        copy.CopyFrom(node)
+    graph = proto.graph
+    before = set(GraphIndex(proto).uses)
+    del graph.node[:]
+    graph.node.extend(copies)
+    index = GraphIndex(proto)
+    replaced = {tensor.name for tensor in constants}
+    unused = (before - set(index.uses) - index.outputs) | replaced
+    weights = [tensor for tensor in graph.initializer if tensor.name not in unused]
+    del graph.initializer[:]
+    graph.initializer.extend([*weights, *constants])
+    written = set(index.producer) | {value.name for value in graph.input}
+    infos = [value for value in graph.value_info if value.name in written]
+    del graph.value_info[:]
+    graph.value_info.extend(infos)
+    if all(node.domain != DOMAIN for node in copies):
+        opsets = [entry for entry in proto.opset_import if entry.domain != DOMAIN]
+        del proto.opset_import[:]
+        proto.opset_import.extend(opsets)

@@ -1,0 +1,248 @@
+"""Inserting predictions: one SpatialPredict node behind every site's ReLU."""
+
+from __future__ import annotations
+
+import logging
+import re
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from onnx import TensorProto, helper
+
+from spatialonnx.errors import ModelError, UsageError
+from spatialonnx.graph.equivalence import (
+    Difference,
+    compare_interfaces,
+    compare_models,
+    run_reference,
+)
+from spatialonnx.graph.index import GraphIndex, inner_nodes
+from spatialonnx.graph.ops import DOMAIN, PREDICT, add_opset, mask_name, patch_size_name, write_plan
+from spatialonnx.graph.shapes import infer_shapes
+from spatialonnx.graph.simplify import copy_around, name_nodes, prepare_model, simplify_model
+from spatialonnx.graph.sites import Site, SiteReport, SkippedConv, find_sites, require_sites
+from spatialonnx.model.model_file import ORIGINAL, ModelFile, model_stage, save_model, set_metadata
+from spatialonnx.plan.masks import SiteMask, full_mask, uniform_mask
+from spatialonnx.runtime.session import Runtime
+
+_LOG = logging.getLogger(__name__)
+_PROTOBUF_LIMIT = 2_000_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Insertion:
+    """A model with predictions, and how it was made.
+
+    Attributes:
+        proto: The model, of stage ``spatial``, or ``masked`` where a pattern was given.
+        report: Its sites, and the Convs that are none with their reasons.
+        difference: How its outputs with full masks differ from the original's.
+    """
+
+    proto: onnx.ModelProto
+    report: SiteReport
+    difference: Difference
+
+
+def insert_predictors(
+    model: ModelFile,
+    *,
+    include: str | None = None,
+    exclude: str | None = None,
+    patch_size: int = 2,
+    pattern: int | None = None,
+    simplify: bool = True,
+    runtime: Runtime | None = None,
+) -> Insertion:
+    """Inserts a SpatialPredict node behind every site's ReLU and checks the result.
+
+    Args:
+        model: The user's model.
+        include: Only sites whose name holds a match of this regular expression are taken.
+        exclude: Sites whose name holds a match of this one are not.
+        patch_size: Of the full masks, or of ``pattern``.
+        pattern: A plan by hand: this pattern in every patch of every site.
+        simplify: Whether the graph is simplified first.
+        runtime: Threads of the check; it runs on the CPU.
+
+    Raises:
+        ModelError: The model is not valid, holds no site or holds predictions already, or its
+            outputs change although every mask is full.
+        PlanError: The patch size or the pattern is not allowed.
+        UsageError: ``include`` or ``exclude`` is no regular expression, or leaves no site.
+    """
+    runtime = Runtime("cpu", runtime.threads if runtime else 0)
+    mask = full_mask(patch_size)
+    by_hand = None if pattern is None else uniform_mask(patch_size, pattern)
+    _check_original(model)
+    prepared = prepare_model(model.proto)
+    network = simplify_model(prepared) if simplify else prepared
+    report = find_sites(network)
+    require_sites(report)
+    report = _select(report, include, exclude)
+    reference = run_reference(model.proto, prepared, runtime)
+    del prepared  # copies of a large model add up
+    spatial = _insert(network, report.sites, mask)
+    set_metadata(spatial, stage="spatial", source_sha256=model.sha256)
+    check_model(spatial, "the model with predictions")
+    compare_interfaces(model.proto, spatial)
+    difference = compare_models(reference, network, spatial, runtime)
+    if by_hand is not None:
+        spatial = write_plan(spatial, {site.name: by_hand for site in report.sites})
+        set_metadata(spatial, stage="masked")
+    return Insertion(spatial, report, difference)
+
+
+def check_model(proto: onnx.ModelProto, what: str) -> None:
+    """Runs the ONNX checker.
+
+    Args:
+        proto: The model.
+        what: What to call it in the message.
+
+    Raises:
+        ModelError: The checker objects.
+    """
+    try:
+        if proto.ByteSize() < _PROTOBUF_LIMIT:
+            onnx.checker.check_model(proto)
+            return
+        with tempfile.TemporaryDirectory(prefix="spatialonnx-") as folder:
+            path = Path(folder) / "model.onnx"
+            save_model(proto, path)
+            onnx.checker.check_model(str(path))
+    except Exception as error:  # the checker raises errors of several kinds
+        line = next((text for text in str(error).splitlines() if text.strip()), "no reason given")
+        raise ModelError(f"{what} is not valid ONNX: {line[:300]}") from None
+
+
+def _check_original(model: ModelFile) -> None:
+    GraphIndex(model.proto)  # refuses names that are no text
+    nodes = (n for node in model.proto.graph.node for n in (node, *inner_nodes(node)))
+    if model_stage(model.proto) != ORIGINAL or any(node.domain == DOMAIN for node in nodes):
+        raise ModelError(
+            f"{model.path} holds predictions already, and inserting twice is refused: insert into "
+            "the original model that it was made from"
+        )
+    check_model(model.proto, str(model.path))
+
+
+def _select(report: SiteReport, include: str | None, exclude: str | None) -> SiteReport:
+    """Keeps the sites that the user wants; the others are listed as skipped."""
+    wanted = _regex("--include", include)
+    unwanted = _regex("--exclude", exclude)
+    sites: list[Site] = []
+    skipped = list(report.skipped)
+    for site in report.sites:
+        if wanted is not None and not wanted.search(site.name):
+            skipped.append(SkippedConv(site.conv, f"site {site.name} does not match --include"))
+        elif unwanted is not None and unwanted.search(site.name):
+            skipped.append(SkippedConv(site.conv, f"site {site.name} matches --exclude"))
+        else:
+            sites.append(site)
+    if not sites:
+        raise UsageError(
+            f"--include and --exclude leave none of the {len(report.sites)} sites, such as "
+            f"{report.sites[0].name}; they are regular expressions searched for in site names"
+        )
+    return replace(report, sites=tuple(sites), skipped=tuple(skipped))
+
+
+def _regex(option: str, text: str | None) -> re.Pattern[str] | None:
+    try:
+        return None if text is None else re.compile(text)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise UsageError(f"{option} {text!r} is not a regular expression: {error}") from None
+
+
+def _insert(network: onnx.ModelProto, sites: tuple[Site, ...], mask: SiteMask) -> onnx.ModelProto:
+    """A model with a SpatialPredict node behind each site's ReLU.
+
+    Nodes of the given one that are named like a site get another name.
+    """
+    name_nodes(network, frozenset(site.name for site in sites))
+    graph = gs.import_onnx(network)
+    tensors = graph.tensors()
+    taken = set(tensors)
+    written = {site.name: _add_predictor(graph, tensors, taken, site.name, mask) for site in sites}
+    # The exporter rebuilds the graph alone; what it does not know is taken from the model.
+    graph.name, graph.doc_string, graph.producer_name, graph.producer_version = "graph", "", "", ""
+    exported = gs.export_onnx(graph, do_type_check=False).graph
+    result = copy_around(network)
+    result.graph.node.extend(exported.node)
+    result.graph.initializer.extend(exported.initializer)
+    add_opset(result)
+    _describe(result, exported, network, written)
+    return result
+
+
+def _add_predictor(
+    graph: gs.Graph, tensors: dict[str, gs.Tensor], taken: set[str], site: str, mask: SiteMask
+) -> str:
+    """Adds one node; returns the name of the tensor that it writes."""
+    source = tensors[site]
+    readers = list(source.outputs)
+    predicted = gs.Variable(_free(f"{site}/predicted", taken), dtype=np.float32)
+    for reader in readers:
+        reader.inputs = [predicted if tensor is source else tensor for tensor in reader.inputs]
+    if any(output is source for output in graph.outputs):
+        # The graph's output keeps its name, so the ReLU's own output gets another one.
+        graph.outputs = [predicted if o is source else o for o in graph.outputs]
+        source.name, predicted.name = _free(f"{site}/relu", taken), site
+    node = gs.Node(
+        PREDICT,
+        name=site,
+        domain=DOMAIN,
+        inputs=[
+            source,
+            gs.Constant(_free(mask_name(site), taken), np.asarray(mask.mask)),
+            gs.Constant(_free(patch_size_name(site), taken), np.asarray(mask.patch_size, np.int64)),
+        ],
+        outputs=[predicted],
+    )
+    # Right behind the ReLU: nodes keep their order, on which the charged Conv may depend.
+    graph.nodes.insert(_position(graph, source) + 1, node)
+    return str(predicted.name)
+
+
+def _position(graph: gs.Graph, tensor: gs.Tensor) -> int:
+    """Position of the node that writes a tensor; by identity, since nodes compare by value."""
+    producer = tensor.inputs[0]
+    return next(i for i, node in enumerate(graph.nodes) if node is producer)
+
+
+def _free(stem: str, taken: set[str]) -> str:
+    name, count = stem, 0
+    while name in taken:
+        count += 1
+        name = f"{stem}_{count}"
+    taken.add(name)
+    return name
+
+
+def _describe(
+    result: onnx.ModelProto,
+    exported: onnx.GraphProto,
+    network: onnx.ModelProto,
+    written: dict[str, str],
+) -> None:
+    """Writes value_info: ORT's shape inference stops at a custom op."""
+    outputs = {value.name for value in network.graph.output}
+    ours = set(written.values())
+    result.graph.value_info.extend(
+        v for v in exported.value_info if v.name not in ours and v.name not in outputs
+    )
+    shapes = infer_shapes(network)
+    for site, name in written.items():
+        if name in outputs:
+            continue
+        shape = list(shapes.get(site) or (None,) * 4)
+        if shapes.dynamic_batch:
+            shape[0] = None
+        result.graph.value_info.append(
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        )

@@ -1,0 +1,173 @@
+"""Simplifying a user's graph before sites are looked for.
+
+The simplifier is ONNX Runtime's own basic optimiser: it folds BatchNormalization and Mul / Add
+into Convs, drops Identities and no-op Casts, folds constants and moves Transposes out of the way.
+``benchmarks/simplifiers.py`` compares it with onnxslim and onnxsim. It finds the most sites, and
+as ONNX Runtime does the same rewrites to the original, outputs stay equal to the last bit.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from typing import Any
+
+import onnx
+import onnx.inliner
+from google.protobuf.message import Message
+from onnx import NodeProto, TensorProto
+
+from spatialonnx.errors import ModelError
+from spatialonnx.graph.index import attribute, inner_nodes, is_op
+from spatialonnx.graph.site_match import QUANTIZED
+from spatialonnx.runtime.session import optimize_model
+
+_LOG = logging.getLogger(__name__)
+_SIZE_LIMIT = 1_900_000_000
+_FIRST_IR_WITH_FREE_WEIGHTS = 4
+
+
+def prepare_model(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a model with its functions inlined, its weights constant and its nodes named.
+
+    Initializers that are also graph inputs (IR 3 demanded that) could be replaced at run time,
+    so nothing may be folded into them; as constants they can be. Names are unique afterwards.
+
+    Raises:
+        ModelError: A function cannot be inlined.
+    """
+    if proto.functions:
+        try:
+            copy = onnx.inliner.inline_local_functions(proto)
+        except Exception as error:  # the inliner raises errors of several kinds
+            raise ModelError(f"the model's functions cannot be inlined: {error}") from None
+    else:
+        copy = onnx.ModelProto()
+        copy.CopyFrom(proto)
+    weights = {t.name for t in copy.graph.initializer}
+    inputs = [value for value in copy.graph.input if value.name not in weights]
+    if len(inputs) < len(copy.graph.input):
+        copy.ir_version = max(copy.ir_version, _FIRST_IR_WITH_FREE_WEIGHTS)
+        del copy.graph.input[:]
+        copy.graph.input.extend(inputs)
+    name_nodes(copy)
+    return copy
+
+
+def copy_around(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a model but for its nodes, initializers and value_info, which may be large."""
+    result = onnx.ModelProto()
+    for field, value in proto.ListFields():
+        if field.name != "graph":
+            _copy_field(result, field.name, value)
+    for field, value in proto.graph.ListFields():
+        if field.name not in ("node", "initializer", "value_info"):
+            _copy_field(result.graph, field.name, value)
+    return result
+
+
+def _copy_field(target: Message, name: str, value: Any) -> None:
+    if isinstance(value, str | int | bytes):
+        setattr(target, name, value)
+    elif isinstance(value, Message):
+        getattr(target, name).CopyFrom(value)
+    else:
+        getattr(target, name).extend(value)
+
+
+def name_nodes(proto: onnx.ModelProto, reserved: frozenset[str] = frozenset()) -> None:
+    """Gives every node of the main graph a name of its own, in place.
+
+    Args:
+        proto: The model.
+        reserved: Names that no node may keep.
+    """
+    taken = set(reserved) | {node.name for node in proto.graph.node}
+    seen = set(reserved)
+    for position, node in enumerate(proto.graph.node):
+        if not node.name or node.name in seen:
+            stem = node.name or f"{node.op_type}_{position}"
+            name, count = stem, 0
+            while name in taken:
+                count += 1
+                name = f"{stem}_{count}"
+            node.name = name
+            taken.add(name)
+        seen.add(node.name)
+
+
+def simplify_model(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Simplifies a prepared model; its inputs, outputs, metadata and node order stay.
+
+    Returned as they are: a model too large to be handed over in memory, one with sparse weights,
+    which ONNX Runtime does not write back as they were, and one with quantised or half-precision
+    parts, which it would rewrite for the processor at hand.
+
+    Raises:
+        ModelError: ONNX Runtime cannot load the model.
+    """
+    if proto.ByteSize() > _SIZE_LIMIT:
+        _LOG.warning("the model is too large to be simplified: its graph is taken as it is")
+        return proto
+    if proto.graph.sparse_initializer or _is_low_precision(proto):
+        _LOG.info("the model has sparse, quantised or half-precision parts: it is not simplified")
+        return proto
+    optimized = optimize_model(proto)
+    result = copy_around(proto)
+    graph = result.graph
+    graph.node.extend(_in_order(optimized, proto))
+    graph.initializer.extend(optimized.graph.initializer)
+    graph.value_info.extend(optimized.graph.value_info)
+    present = {entry.domain for entry in result.opset_import}
+    used = {n.domain for node in graph.node for n in (node, *inner_nodes(node))}
+    for entry in optimized.opset_import:
+        if entry.domain in used - present:
+            result.opset_import.append(entry)
+    name_nodes(result)
+    return result
+
+
+def _is_low_precision(proto: onnx.ModelProto) -> bool:
+    graph = proto.graph
+    kinds = {tensor.data_type for tensor in graph.initializer}
+    kinds |= {value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info)}
+    for node in graph.node:
+        if is_op(node, *QUANTIZED):
+            return True
+        if is_op(node, "Cast") and (to := attribute(node, "to")) is not None:
+            kinds.add(to.i)
+    return bool(kinds & {TensorProto.FLOAT16, TensorProto.BFLOAT16})
+
+
+def _in_order(optimized: onnx.ModelProto, original: onnx.ModelProto) -> list[NodeProto]:
+    """The optimised nodes, sorted topologically and otherwise as in the original.
+
+    Which of two equal Convs is charged depends on the order of the nodes, which the optimiser
+    does not keep.
+    """
+    by_name = {node.name: i for i, node in enumerate(original.graph.node)}
+    by_output = {name: i for i, node in enumerate(original.graph.node) for name in node.output}
+    nodes = list(optimized.graph.node)
+    producer = {name: i for i, node in enumerate(nodes) for name in node.output if name}
+    waiting: list[int] = []
+    readers: list[list[int]] = [[] for _ in nodes]
+    rank: list[int] = []
+    for i, node in enumerate(nodes):
+        names = {name for n in (node, *inner_nodes(node)) for name in n.input}
+        sources = {producer[name] for name in names if name in producer} - {i}
+        for source in sources:
+            readers[source].append(i)
+        waiting.append(len(sources))
+        known = [by_output[name] for name in node.output if name in by_output]
+        rank.append(by_name.get(node.name, min(known, default=len(by_name))))
+    ready = [(rank[i], i) for i, count in enumerate(waiting) if not count]
+    heapq.heapify(ready)
+    ordered = []
+    while ready:
+        _, i = heapq.heappop(ready)
+        ordered.append(nodes[i])
+        for reader in readers[i]:
+            waiting[reader] -= 1
+            if not waiting[reader]:
+                heapq.heappush(ready, (rank[reader], reader))
+    return ordered if len(ordered) == len(nodes) else nodes

@@ -1,0 +1,227 @@
+"""Checking fused sites: on the same input, SpatialConv gives what Conv and SpatialPredict give.
+
+Networks are not compared end to end: a probe that rounds to another side of zero changes its
+patch, and the change spreads. So every site is compared by itself, on the input that it has in the
+simulated network, and patches with a probe that close to zero are left out and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from spatialonnx.errors import ModelError
+from spatialonnx.graph.fuse import make_fused_site
+from spatialonnx.graph.index import GraphIndex
+from spatialonnx.graph.ops import DOMAIN, VERSION, instrument, read_plan
+from spatialonnx.graph.shapes import infer_shapes
+from spatialonnx.graph.sites import match_chains
+from spatialonnx.plan.masks import SiteMask, patch_grid
+from spatialonnx.runtime.session import Runtime, open_session
+
+TOLERANCE = 1e-4
+"""Largest difference of an output, relative to the largest of its map."""
+NEAR_ZERO = 1e-5
+"""A probe this close to zero, relative to the largest value of its map, may round either way."""
+
+
+@dataclass(frozen=True)
+class SiteDifference:
+    """How a fused site differs from the simulated one on the same input.
+
+    Attributes:
+        site: Its name.
+        largest: The largest difference of an output, relative to the largest of the map.
+        patches: Patches that were compared.
+        left_out: Patches that were not, a probe of theirs being within rounding of zero.
+        counts_differ: (Sample, channel) pairs whose counts of predicted outputs differ by more
+            than the patches left out explain.
+    """
+
+    site: str
+    largest: float
+    patches: int
+    left_out: int
+    counts_differ: int
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether it does what it should."""
+        return self.largest <= TOLERANCE and not self.counts_differ
+
+
+def compare_sites(
+    proto: onnx.ModelProto,
+    sites: Collection[str],
+    images: NDArray[np.float32],
+    runtime: Runtime,
+) -> Iterator[SiteDifference]:
+    """Compares sites fused with the same ones simulated, each on the input it has in the network.
+
+    Args:
+        proto: The simulated network, with SpatialPredict nodes.
+        sites: Sites to compare; each can be fused.
+        images: One batch, float32 [b, C, H, W].
+        runtime: Threads; both run on the CPU.
+
+    Yields:
+        One difference a site, in graph order.
+    """
+    runtime = Runtime("cpu", runtime.threads)
+    index = GraphIndex(proto)
+    plan = read_plan(proto)
+    chains, _ = match_chains(index, infer_shapes(proto))
+    chosen = [c for c in chains if c.predictor is not None and c.name in sites]
+    exposed = instrument(proto, promote=False)
+    present = {value.name for value in (*exposed.graph.output, *exposed.graph.input)}
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    (image_name,) = (v.name for v in proto.graph.input if v.name not in weights)
+    for chain in chosen:
+        assert chain.predictor is not None
+        names = [chain.conv.input[0], chain.residual, chain.relu.input[0]]
+        for name in (*names, chain.predictor.output[0]):
+            if name and name not in present:
+                value = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+                exposed.graph.output.append(value)
+                present.add(name)
+    session = open_session(exposed, runtime)
+    for chain in chosen:
+        assert chain.predictor is not None
+        fused = make_fused_site(index, chain, plan[chain.name])
+        wanted = [
+            *dict.fromkeys([chain.conv.input[0], *([chain.residual] if chain.residual else [])]),
+            chain.relu.input[0],
+            chain.predictor.output[0],
+            f"{chain.name}/skipped",
+        ]
+        fetched = [name for name in dict.fromkeys(wanted) if name != image_name]
+        values = dict(zip(fetched, session.run({image_name: images}, fetched), strict=True)) | {
+            image_name: images
+        }
+        inputs = {n: values[n] for n in (chain.conv.input[0], chain.residual) if n}
+        result, skipped = open_session(
+            _site_model(fused.node, fused.constants, proto, inputs), runtime
+        ).run(inputs)
+        yield compare_maps(
+            chain.name,
+            plan[chain.name],
+            before=values[chain.relu.input[0]],
+            expected=(values[chain.predictor.output[0]], values[f"{chain.name}/skipped"]),
+            got=(result, skipped),
+        )
+
+
+def compare_maps(
+    site: str,
+    mask: SiteMask,
+    *,
+    before: NDArray[np.float32],
+    expected: tuple[NDArray[np.float32], NDArray[np.int64]],
+    got: tuple[NDArray[np.float32], NDArray[np.int64]],
+) -> SiteDifference:
+    """Compares two maps of a site.
+
+    Args:
+        site: Its name.
+        mask: Its mask.
+        before: The map in front of the ReLU, [N, C, H, W].
+        expected: The map behind the prediction, and its counts [N, C].
+        got: The same of the fused site.
+    """
+    channels, height, width = before.shape[1:]
+    probes = probe_positions(mask, channels, height, width)
+    finite = np.abs(before[np.isfinite(before)])
+    scale = float(finite.max(initial=0.0)) or 1.0
+    near = _by_patch((np.abs(before) <= NEAR_ZERO * scale) & probes, mask.patch_size)
+    left_out: NDArray[np.bool_] = np.any(near, axis=(-3, -1))
+    keep = ~_spread(left_out, mask.patch_size, height, width)
+    a, b = expected[0][keep], got[0][keep]
+    with np.errstate(invalid="ignore"):
+        difference = np.where(a == b, 0.0, np.abs(a.astype(np.float64) - b))
+    difference[np.isnan(a) & np.isnan(b)] = 0.0
+    largest = float(np.nan_to_num(difference, nan=np.inf).max(initial=0.0)) / scale
+    loose = (~keep & ~probes).sum(axis=(2, 3))
+    return SiteDifference(
+        site=site,
+        largest=largest,
+        patches=left_out.size - int(left_out.sum()),
+        left_out=int(left_out.sum()),
+        counts_differ=int((np.abs(expected[1] - got[1]) > loose).sum()),
+    )
+
+
+def probe_positions(mask: SiteMask, channels: int, height: int, width: int) -> NDArray[np.bool_]:
+    """Which outputs of a map are probes, bool [C, H, W]."""
+    p = mask.patch_size
+    rows, columns = patch_grid(height, width, p)
+    patterns = np.broadcast_to(mask.mask, (channels, rows, columns))
+    bits = patterns[..., None] >> np.arange(p * p, dtype=np.uint16) & 1
+    grid = bits.astype(np.bool_).reshape(channels, rows, columns, p, p)
+    full = grid.transpose(0, 1, 3, 2, 4).reshape(channels, rows * p, columns * p)
+    return full[:, :height, :width]
+
+
+def _by_patch(values: NDArray[np.bool_], p: int) -> NDArray[np.bool_]:
+    """[N, C, H, W] as [N, C, rows, p, columns, p], False beyond the border."""
+    n, c, height, width = values.shape
+    rows, columns = patch_grid(height, width, p)
+    padded = np.zeros((n, c, rows * p, columns * p), np.bool_)
+    padded[:, :, :height, :width] = values
+    return padded.reshape(n, c, rows, p, columns, p)
+
+
+def _spread(patches: NDArray[np.bool_], p: int, height: int, width: int) -> NDArray[np.bool_]:
+    """[N, C, rows, columns] as [N, C, H, W]."""
+    full = patches.repeat(p, axis=2).repeat(p, axis=3)
+    return full[:, :, :height, :width]
+
+
+def _site_model(
+    node: onnx.NodeProto,
+    constants: tuple[onnx.TensorProto, ...],
+    proto: onnx.ModelProto,
+    inputs: dict[str, NDArray[Any]],
+) -> onnx.ModelProto:
+    """A model of one SpatialConv node with its counts."""
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    del copy.output[:]
+    copy.output.extend(["y", "skipped"])
+    kind = TensorProto.FLOAT, TensorProto.INT64
+    graph = helper.make_graph(
+        [copy],
+        "site",
+        [helper.make_tensor_value_info(n, kind[0], a.shape) for n, a in inputs.items()],
+        [
+            helper.make_tensor_value_info("y", kind[0], [None] * 4),
+            helper.make_tensor_value_info("skipped", kind[1], [None] * 2),
+        ],
+        initializer=constants,
+    )
+    opsets = [o for o in proto.opset_import if o.domain != DOMAIN]
+    return helper.make_model(
+        graph,
+        ir_version=proto.ir_version,
+        opset_imports=[*opsets, helper.make_opsetid(DOMAIN, VERSION)],
+    )
+
+
+def require_equal(differences: Collection[SiteDifference]) -> None:
+    """Makes sure that fused sites do what they should.
+
+    Raises:
+        ModelError: One does not.
+    """
+    for difference in differences:
+        if not difference.is_equal:
+            raise ModelError(
+                f"site {difference.site} fused differs from the simulated one by "
+                f"{difference.largest:.1e} of its largest value on the same input, in "
+                f"{difference.counts_differ} counts: please report this model"
+            )

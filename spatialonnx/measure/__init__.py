@@ -1,0 +1,1 @@
+"""Measuring a network: metrics, statistics, evaluation and certification."""

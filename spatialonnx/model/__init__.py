@@ -1,0 +1,1 @@
+"""ONNX files: loading, saving, external data and metadata."""

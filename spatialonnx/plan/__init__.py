@@ -1,0 +1,1 @@
+"""Values of a prediction plan: patterns, masks, MACs and accuracy bounds."""

@@ -1,0 +1,118 @@
+"""Latencies and compared systems, as the JSON files of other commands hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from spatialonnx.errors import UsageError
+from spatialonnx.reporting.facts import BenchRow, Latency, Point, Rival, SiteLatency
+from spatialonnx.reporting.fields import Fields
+
+
+def read_documents(
+    documents: Sequence[tuple[Path, Fields]],
+) -> tuple[tuple[Latency, ...], tuple[Rival, ...]]:
+    """Reads every file by what it holds.
+
+    Returns:
+        Latencies, and the systems compared with.
+
+    Raises:
+        UsageError: A file is of no command that a report shows.
+    """
+    latencies: list[Latency] = []
+    rivals: list[Rival] = []
+    for path, value in documents:
+        if "models" in value and "runs" in value:
+            latencies.append(_bench(path, value))
+        elif "fused" in value and "sites" in value:
+            latencies.append(_deployment(path, value))
+        elif found := list(_rivals(path, value)):
+            rivals += found
+        else:
+            raise UsageError(
+                f"{path} is not what bench --json, deploy --json or baseline --json prints"
+            )
+    return tuple(latencies), tuple(rivals)
+
+
+def _bench(path: Path, value: Fields) -> Latency:
+    rows = []
+    for model in value.objects("models"):
+        median, ratio = model.number("median_ms"), model.number("ratio")
+        if median is None or ratio is None:
+            raise UsageError(f"{path} is not what bench --json prints: a model has no median_ms")
+        low, high = model.number("p10_ms"), model.number("p90_ms")
+        rows.append(
+            BenchRow(
+                model=Path(model.text("path")).name,
+                median=median,
+                low=median if low is None else low,
+                high=median if high is None else high,
+                ratio=ratio,
+                interval=model.pair("ratio_ci95"),
+            )
+        )
+    runs = value.count("runs")
+    return Latency(
+        source=path.name,
+        title=f"Models in turns, {runs} runs each" if runs else "Models in turns",
+        rows=tuple(rows),
+        conditions=_conditions(value),
+    )
+
+
+def _deployment(path: Path, value: Fields) -> Latency:
+    sites = []
+    for site in value.objects("sites"):
+        fused, layout = site.number("fused_ms"), site.number("layout_ms")
+        sites.append(
+            SiteLatency(
+                name=site.text("name"),
+                form=site.text("form"),
+                reason=site.text("reason"),
+                share=site.number("share"),
+                predicted=site.number("predicted"),
+                dense=site.number("dense_ms"),
+                fused=None if fused is None else fused + (layout or 0.0),
+                gain=site.number("gain"),
+            )
+        )
+    output, model = value.text("output"), value.text("model")
+    return Latency(
+        source=path.name,
+        title=f"Deployed: {Path(output or model).name}" + ("" if output else ", not written"),
+        ratio=value.number("ratio"),
+        interval=value.pair("ratio_ci95"),
+        faster=value.flag("faster"),
+        sites=tuple(sites),
+        conditions=_conditions(value),
+        notes=value.texts("notes"),
+    )
+
+
+def _conditions(value: Fields) -> str:
+    machine, versions = value.object("machine"), value.object("versions")
+    known = [
+        f"batch {value.count('batch')}" if value.count("batch") else "",
+        f"threads: {value.count('threads')}" if value.count("threads") else "",
+        f"data: {value.text('data')}" if value.text("data") else "",
+        machine.text("processor"),
+        value.text("isa"),
+        f"onnxruntime {versions.text('onnxruntime')}" if versions.text("onnxruntime") else "",
+    ]
+    return ", ".join(part for part in known if part)
+
+
+def _rivals(path: Path, value: Fields) -> Iterable[Rival]:
+    model = Path(value.text("model")).name
+    for row in value.objects("rows"):
+        name, saved, drop = row.text("method"), row.number("saved_fraction"), row.number("drop")
+        if name and saved is not None and drop is not None:
+            yield Rival(
+                point=Point(name, saved, drop, row.pair("drop_ci95"), row.count("samples")),
+                met=row.flag("bound_met"),
+                note=row.text("note"),
+                source=f"{path.name}: {model}, {value.text('data')}",
+            )

@@ -1,0 +1,1 @@
+"""ONNX Runtime: sessions, the op library, the machine and timing."""

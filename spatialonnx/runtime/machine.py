@@ -1,0 +1,64 @@
+"""What timings depend on beside the networks: processor, versions, instruction set."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from spatialonnx import __version__
+from spatialonnx.errors import LibraryError
+from spatialonnx.runtime.library import build_info
+from spatialonnx.runtime.session import available_threads, runtime_version
+
+
+def describe_machine() -> dict[str, Any]:
+    """Processor, processors that this process may use, memory in bytes and system."""
+    return {
+        "processor": _processor(),
+        "processors": available_threads(),
+        "memory": _memory(),
+        "system": f"{platform.system()} {platform.release()}",
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes."""
+    return {
+        "spatialonnx": __version__,
+        "onnxruntime": runtime_version(),
+        "onnx": onnx.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def instruction_set() -> str:
+    """The instruction set that the op library's kernels use here."""
+    if forced := os.environ.get("SPATIALONNX_ISA"):
+        return forced
+    try:
+        supported = build_info().get("supported") or ["unknown"]
+    except LibraryError:
+        return "no op library"
+    return str(supported[0])
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None

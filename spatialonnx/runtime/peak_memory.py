@@ -1,0 +1,79 @@
+"""Peak memory of running a model, measured in a process of its own.
+
+A process's high-water mark never falls, and a second session reuses what a first one freed; so
+every model gets its own process, which runs this module.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from spatialonnx.runtime.session import Runtime, open_session
+
+_RUNS = 3
+_TIMEOUT = 600.0
+
+
+def measure_peak(path: Path, shape: Sequence[int], runtime: Runtime) -> int | None:
+    """Bytes that loading and running a model adds to a process at its peak.
+
+    Args:
+        path: The model file.
+        shape: Of the images, [b, C, H, W]; their values do not matter.
+        runtime: Provider and threads.
+
+    Returns:
+        None where the system does not tell, or the model does not run.
+    """
+    arguments = [str(path), *map(str, shape), runtime.provider, str(runtime.threads)]
+    command = [sys.executable, "-m", "spatialonnx.runtime.peak_memory", *arguments]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, timeout=_TIMEOUT, check=False, text=True, env=os.environ
+        )
+        value = json.loads(done.stdout) if done.returncode == 0 else None
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+    return value if isinstance(value, int) and value > 0 else None
+
+
+def _high_water() -> int | None:
+    """This process's largest resident size so far, in bytes.
+
+    Linux is asked through /proc: what getrusage says there includes the parent's size.
+    """
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        line = next(text for text in status.splitlines() if text.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    except (OSError, StopIteration):
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _main(arguments: Sequence[str]) -> None:
+    path, *shape, provider, threads = arguments
+    images = np.zeros([int(d) for d in shape], np.float32)
+    before = _high_water()
+    runtime = Runtime("cuda" if provider == "cuda" else "cpu", int(threads))
+    session = open_session(Path(path), runtime)
+    for _ in range(_RUNS):
+        session.run({session.inputs[0].name: images})
+    after = _high_water()
+    grown = None if before is None or after is None else after - before
+    sys.stdout.write(json.dumps(grown))
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1:])

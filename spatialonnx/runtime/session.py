@@ -1,0 +1,373 @@
+"""ONNX Runtime sessions: the only module that imports onnxruntime."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from spatialonnx.errors import LibraryError, ModelError, ProviderError
+from spatialonnx.model.model_file import save_model
+from spatialonnx.runtime.library import library_path
+
+Level = Literal["extended", "all"]
+try:
+    import onnxruntime as ort
+
+    _LEVELS = {
+        "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+        "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    }
+except (ImportError, AttributeError) as _error:
+    # What is left of the package where onnxruntime and onnxruntime-gpu overwrote each other.
+    raise LibraryError(
+        f"onnxruntime does not load ({_error}): run pip uninstall onnxruntime onnxruntime-gpu, "
+        "then install one of them"
+    ) from None
+_PROTOBUF_LIMIT = 2_000_000_000
+_CPU = "CPUExecutionProvider"
+_CUDA = "CUDAExecutionProvider"
+_BUILT_WITHOUT = "this onnxruntime is built without CUDA (install onnxruntime-gpu)"
+_NO_DRIVER = "no NVIDIA driver is installed"
+_CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "DEFAULT"}
+"""float32 as the CPU computes it, by an algorithm that is not chosen by its time of the day."""
+_FATAL = 4
+"""ORT's log level that shows fatal errors only: ours are raised, not logged."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How sessions run: what a user chooses once for a whole command.
+
+    Attributes:
+        provider: ``cpu`` or ``cuda``.
+        threads: Threads within an op.
+    """
+
+    provider: Literal["cpu", "cuda"] = "cpu"
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        """Fills in the number of threads: the processors this process may use."""
+        if self.threads <= 0:
+            object.__setattr__(self, "threads", available_threads())
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Name, element type (ORT's spelling) and shape (None = dynamic) of an input or output."""
+
+    name: str
+    type: str
+    shape: tuple[int | None, ...]
+
+
+class DeviceTensor:
+    """A tensor in a provider's own memory: what one session leaves there for another."""
+
+    __slots__ = ("dtype", "shape", "value")
+
+    def __init__(self, value: Any) -> None:
+        """Wraps an ``onnxruntime.OrtValue``."""
+        self.value = value
+        self.shape: tuple[int, ...] = tuple(value.shape())
+        self.dtype: np.dtype[Any] = np.dtype(
+            onnx.helper.tensor_dtype_to_np_dtype(value.element_type())
+        )
+
+    def __len__(self) -> int:
+        """The first dimension."""
+        return self.shape[0]
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the elements."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def numpy(self) -> NDArray[Any]:
+        """A copy in host memory."""
+        return np.asarray(self.value.numpy())
+
+
+class Session:
+    """One ONNX Runtime session; a thin typed wrapper whose errors are ours."""
+
+    def __init__(self, inner: Any, device: Literal["cpu", "cuda"] = "cpu") -> None:
+        """Wraps an ``onnxruntime.InferenceSession`` whose provider's memory is ``device``'s."""
+        self._inner = inner
+        self._device = device
+        self.inputs = tuple(_tensor_info(value) for value in inner.get_inputs())
+        self.outputs = tuple(_tensor_info(value) for value in inner.get_outputs())
+
+    def run(
+        self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None
+    ) -> list[NDArray[Any]]:
+        """Runs the model.
+
+        Args:
+            feeds: Arrays by input name.
+            outputs: Names of the outputs wanted; None = all of the model's.
+
+        Returns:
+            The outputs in that order, of the shapes that the model gives them.
+
+        Raises:
+            ModelError: ONNX Runtime refuses the inputs or an op fails.
+        """
+        try:
+            result = self._inner.run(list(outputs) if outputs is not None else None, dict(feeds))
+        except Exception as error:
+            raise ModelError(f"ONNX Runtime: {error}") from None
+        return [np.asarray(value) for value in result]
+
+    def run_bound(
+        self,
+        feeds: Mapping[str, NDArray[Any] | DeviceTensor],
+        kept: Sequence[str],
+        wanted: Sequence[str],
+    ) -> tuple[list[DeviceTensor], list[NDArray[Any]]]:
+        """Runs the model on tensors that stay in the provider's memory.
+
+        Args:
+            feeds: Arrays, or what a session left in the provider's memory, by input name.
+            kept: Names of the outputs that stay there.
+            wanted: Names of the outputs that come back.
+
+        Returns:
+            The outputs that stay, and those that come back.
+
+        Raises:
+            ModelError: ONNX Runtime refuses the inputs or an op fails.
+        """
+        try:
+            binding = self._inner.io_binding()
+            for name, value in feeds.items():
+                if isinstance(value, DeviceTensor):
+                    binding.bind_ortvalue_input(name, value.value)
+                else:
+                    binding.bind_cpu_input(name, np.asarray(value, order="C"))
+            for name in kept:
+                binding.bind_output(name, self._device)
+            for name in wanted:
+                binding.bind_output(name, "cpu")
+            binding.synchronize_inputs()
+            self._inner.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+            outputs = binding.get_outputs()
+        except Exception as error:
+            raise ModelError(f"ONNX Runtime: {error}") from None
+        stay, back = outputs[: len(kept)], outputs[len(kept) :]
+        return [DeviceTensor(value) for value in stay], [np.asarray(v.numpy()) for v in back]
+
+    def end_profiling(self) -> Path:
+        """Stops ORT's profiler; returns the file it wrote."""
+        return Path(self._inner.end_profiling())
+
+
+def open_session(
+    model: onnx.ModelProto | Path,
+    runtime: Runtime | None = None,
+    *,
+    level: Level = "all",
+    profile: Path | None = None,
+    taking_turns: bool = False,
+    timed: bool = False,
+) -> Session:
+    """Opens a session with the op library registered.
+
+    Args:
+        model: A model, or a file that ORT reads itself.
+        runtime: Provider and threads; default: CPU, all processors.
+        level: Graph optimisation: ``all`` is ORT's default.
+        profile: Prefix of the profile file, where one is wanted.
+        taking_turns: Whether it is one of many sessions that run one after another. The threads
+            of a session that has just run would otherwise spin, waiting for more, and take the
+            processors from the next one; and each would keep the memory that it works in.
+        timed: Whether it is timed in turns with others: its threads spin while it runs, as by
+            default, but not beyond.
+
+    Raises:
+        ModelError: ORT cannot load the model.
+        ProviderError: The provider does not load.
+    """
+    runtime = runtime or Runtime()
+    options = session_options(runtime, level=level)
+    if taking_turns:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if _share_memory():
+            options.add_session_config_entry("session.use_env_allocators", "1")
+    if timed:
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
+    if isinstance(model, Path):
+        return _open(str(model), options, runtime)
+    if model.ByteSize() < _PROTOBUF_LIMIT:
+        return _open(model.SerializeToString(), options, runtime)
+    with tempfile.TemporaryDirectory(prefix="spatialonnx-") as folder:
+        path = Path(folder) / "model.onnx"
+        save_model(model, path)
+        return _open(str(path), options, runtime)
+
+
+@functools.cache
+def _share_memory() -> bool:
+    """Sets up one memory arena for all sessions that ask for it, once; whether that worked."""
+    try:
+        info = ort.OrtMemoryInfo(
+            "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
+        )
+        exactly_what_is_asked_for = ort.OrtArenaCfg({"arena_extend_strategy": 1})
+        ort.create_and_register_allocator(info, exactly_what_is_asked_for)
+    except Exception:  # an onnxruntime without it; or somebody else has set one up
+        return False
+    return True
+
+
+def optimize_model(model: onnx.ModelProto) -> onnx.ModelProto:
+    """What ORT's basic optimisations, those for no particular hardware, make of a model.
+
+    Raises:
+        ModelError: ORT cannot load the model.
+    """
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.log_severity_level = _FATAL
+    with tempfile.TemporaryDirectory(prefix="spatialonnx-") as folder:
+        path = Path(folder) / "optimized.onnx"
+        options.optimized_model_filepath = str(path)
+        _open(model.SerializeToString(), options, Runtime())
+        return onnx.load(str(path))
+
+
+def session_options(runtime: Runtime, *, level: Level = "all") -> Any:
+    """ORT's defaults but for threads, level and silence, with the op library registered."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = runtime.threads
+    options.graph_optimization_level = _LEVELS[level]
+    options.log_severity_level = _FATAL
+    register(options)
+    return options
+
+
+def register(options: Any) -> None:
+    """Registers the op library with an ``onnxruntime.SessionOptions``.
+
+    Raises:
+        LibraryError: The library is missing or ORT cannot load it.
+    """
+    try:
+        options.register_custom_ops_library(str(library_path()))
+    except LibraryError:
+        raise
+    except Exception as error:
+        raise LibraryError(f"ONNX Runtime cannot load the op library: {error}") from None
+
+
+def _open(model: str | bytes, options: Any, runtime: Runtime) -> Session:
+    providers = [(_CUDA, _CUDA_OPTIONS), _CPU] if runtime.provider == "cuda" else [_CPU]
+    try:
+        inner = ort.InferenceSession(model, options, providers=providers)
+    except Exception as error:
+        raise ModelError(f"ONNX Runtime cannot load the model: {error}") from None
+    if runtime.provider == "cuda" and _CUDA not in inner.get_providers():
+        raise ProviderError("the CUDA provider does not load: run spatialonnx doctor")
+    return Session(inner, runtime.provider)
+
+
+def available_threads() -> int:
+    """Processors this process may use (its affinity, not the machine's core count)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def choose_provider(wanted: str) -> tuple[Literal["cpu", "cuda"], str]:
+    """Turns ``auto``, ``cpu`` or ``cuda`` into a provider that really loads.
+
+    Returns:
+        The provider and, where ``auto`` fell back although this ORT was built with CUDA, one
+        line that says why; else an empty string.
+
+    Raises:
+        ProviderError: ``cuda`` was asked for and does not load.
+    """
+    if wanted == "cpu":
+        return "cpu", ""
+    reason = cuda_unavailable()
+    if not reason:
+        return "cuda", ""
+    if wanted == "cuda":
+        raise ProviderError(f"the CUDA provider does not load: {reason}; use --provider cpu")
+    return "cpu", reason
+
+
+@functools.cache
+def cuda_unavailable() -> str:
+    """Why the CUDA provider does not load; empty where it does.
+
+    ORT prints red errors where it fails; so the driver is looked for first, and the provider
+    itself is tried with logging off.
+    """
+    if _CUDA not in ort.get_available_providers():
+        return _BUILT_WITHOUT
+    try:
+        ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    except OSError:
+        return _NO_DRIVER
+    ort.set_default_logger_severity(_FATAL)
+    try:
+        probe = _probe_model().SerializeToString()
+        options = ort.SessionOptions()
+        options.log_severity_level = _FATAL
+        inner = ort.InferenceSession(probe, options, providers=[_CUDA])
+        if _CUDA not in inner.get_providers():
+            return "its libraries (CUDA, cuDNN) or the device are missing"
+        inner.run(None, {"x": np.zeros(1, np.float32)})
+    except Exception as error:
+        return str(error).partition("\n")[0]
+    return ""
+
+
+def is_unexpected(reason: str) -> bool:
+    """Whether a machine that cannot run CUDA for this reason looks as if it could."""
+    return reason not in ("", _BUILT_WITHOUT, _NO_DRIVER)
+
+
+def _probe_model() -> onnx.ModelProto:
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Relu", ["x"], ["y"])],
+        "probe",
+        [value("x", onnx.TensorProto.FLOAT, [1])],
+        [value("y", onnx.TensorProto.FLOAT, [1])],
+    )
+    return onnx.helper.make_model(
+        graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 13)]
+    )
+
+
+def runtime_version() -> str:
+    """The version of onnxruntime in use."""
+    return str(ort.__version__)
+
+
+def _tensor_info(value: Any) -> TensorInfo:
+    shape = tuple(d if isinstance(d, int) else None for d in value.shape)
+    return TensorInfo(value.name, value.type, shape)

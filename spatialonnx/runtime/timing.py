@@ -1,0 +1,252 @@
+"""Timing networks against each other: run by run in turns, so that both see the same machine.
+
+Another process slows down whoever runs at that moment. So networks are never timed one after
+another: every round runs each of them once on the same images, in an order that turns round, and
+ratios are formed of medians over the same rounds.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from spatialonnx.errors import ModelError, UsageError
+from spatialonnx.runtime.session import Runtime, Session, open_session
+
+WARMUP = 3
+_RESAMPLES = 2000
+_NODE_EVENT = "_kernel_time"
+Images = Sequence[NDArray[np.float32]]
+"""Batches of images, float32 [b, C, H, W]; rounds take them in turn."""
+Progress = Callable[[int, int], None]
+"""Called with rounds done and rounds in all."""
+
+
+@dataclass(frozen=True, eq=False)
+class Timing:
+    """Times of one network.
+
+    Attributes:
+        seconds: One a round, float64 [rounds].
+    """
+
+    seconds: NDArray[np.float64] = field(repr=False)
+
+    @property
+    def median(self) -> float:
+        """Median, in seconds."""
+        return float(np.median(self.seconds))
+
+    @property
+    def p10(self) -> float:
+        """10th percentile, in seconds."""
+        return float(np.quantile(self.seconds, 0.1))
+
+    @property
+    def p90(self) -> float:
+        """90th percentile, in seconds."""
+        return float(np.quantile(self.seconds, 0.9))
+
+    @property
+    def spread(self) -> float:
+        """How far apart these percentiles are, as a fraction of the median."""
+        return (self.p90 - self.p10) / self.median
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A time as a multiple of another's.
+
+    Attributes:
+        value: Ratio of the medians.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def is_faster(self) -> bool:
+        """Whether the whole interval lies below 1."""
+        return self.high < 1
+
+
+def compare_timings(timing: Timing, baseline: Timing) -> Ratio:
+    """The ratio of two networks' times, with a 95 % interval.
+
+    The interval is a percentile bootstrap over rounds: a round's two times stay together, since
+    what disturbed one may have disturbed the other.
+
+    Args:
+        timing: Of the network.
+        baseline: Of the other one, from the same rounds.
+    """
+    rounds = len(timing.seconds)
+    if timing is baseline:
+        return Ratio(1.0, 1.0, 1.0)
+    rows = np.random.default_rng(0).integers(0, rounds, (_RESAMPLES, rounds))
+    ratios = np.median(timing.seconds[rows], axis=1) / np.median(baseline.seconds[rows], axis=1)
+    low, high = (float(v) for v in np.quantile(ratios, [0.025, 0.975]))
+    return Ratio(timing.median / baseline.median, low, high)
+
+
+def time_alternately(
+    sessions: Sequence[Session],
+    images: Images,
+    rounds: int,
+    *,
+    warmup: int = WARMUP,
+    clock: Callable[[], float] = time.perf_counter,
+    progress: Progress | None = None,
+) -> tuple[Timing, ...]:
+    """Times sessions in turns.
+
+    Args:
+        sessions: What to time; all are open at the same time.
+        images: What they run on, the same for all of them in a round.
+        rounds: Timed runs of each session.
+        warmup: Runs of each session before that.
+        clock: Another one, such as ``time.thread_time`` for sessions of one thread on a machine
+            that does other things too.
+        progress: Told how far it got.
+
+    Returns:
+        One timing a session.
+    """
+    names = [image_input(session) for session in sessions]
+    seconds = np.empty((len(sessions), rounds))
+    order = list(range(len(sessions)))
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for number in range(-warmup, rounds):
+            batch = images[number % len(images)]
+            for k in order:
+                feeds = {names[k]: batch}
+                start = clock()
+                sessions[k].run(feeds)
+                elapsed = clock() - start
+                if number >= 0:
+                    seconds[k, number] = elapsed
+            order.reverse()
+            if progress and number >= 0:
+                progress(number + 1, rounds)
+    finally:
+        if collecting:
+            gc.enable()
+    return tuple(Timing(row) for row in seconds)
+
+
+def image_input(session: Session) -> str:
+    """Name of a session's only input, the images.
+
+    Raises:
+        ModelError: It has other inputs.
+    """
+    inputs = session.inputs
+    if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type != "tensor(float)":
+        names = ", ".join(f"{v.name} {list(v.shape)} {v.type}" for v in inputs)
+        raise ModelError(f"the model must take one float image batch [N, C, H, W], not: {names}")
+    return inputs[0].name
+
+
+def open_timed(model: onnx.ModelProto | Path, runtime: Runtime) -> Session:
+    """Opens a session that is timed in turns with others, optimised as ORT does by default."""
+    return open_session(model, runtime, timed=True)
+
+
+@dataclass(frozen=True, eq=False)
+class NodeTimes:
+    """Times of the nodes of an optimised network, from ORT's profiler.
+
+    Attributes:
+        seconds: By node name, one a run, float64 [runs].
+        ops: Op types by node name.
+    """
+
+    seconds: dict[str, NDArray[np.float64]]
+    ops: dict[str, str]
+
+    def between(self, first: int, last: int) -> NodeTimes:
+        """The times of runs ``first`` to ``last - 1``."""
+        return NodeTimes({n: s[first:last] for n, s in self.seconds.items()}, self.ops)
+
+
+class ProfiledSession:
+    """A session with ORT's profiler on; its file is read and removed."""
+
+    def __init__(
+        self, model: onnx.ModelProto | Path, runtime: Runtime, *, profile: bool = True
+    ) -> None:
+        """Opens the session; without ``profile`` it is one like any other."""
+        self._folder = tempfile.TemporaryDirectory(prefix="spatialonnx-") if profile else None
+        prefix = None if self._folder is None else Path(self._folder.name) / "profile"
+        self.session = open_session(model, runtime, timed=True, profile=prefix)
+
+    def node_times(self, runs: int) -> NodeTimes:
+        """Stops profiling and reads the times.
+
+        Args:
+            runs: How often the session was run.
+        """
+        assert self._folder is not None
+        try:
+            return read_profile(self.session.end_profiling(), runs)
+        finally:
+            self._folder.cleanup()
+
+
+def read_profile(path: Path, runs: int) -> NodeTimes:
+    """Reads the times of nodes from a file of ORT's profiler.
+
+    A node that does not run equally often in every run (inside an If, say) is left out.
+
+    Args:
+        path: The file.
+        runs: How often the session was run.
+    """
+    found: dict[str, list[float]] = {}
+    ops: dict[str, str] = {}
+    events: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8", errors="replace"))
+    for event in events:
+        name = str(event.get("name", ""))
+        if event.get("cat") == "Node" and name.endswith(_NODE_EVENT):
+            name = name.removesuffix(_NODE_EVENT)
+            found.setdefault(name, []).append(float(event["dur"]) * 1e-6)
+            ops[name] = str(event.get("args", {}).get("op_name", ""))
+    seconds = {
+        name: np.asarray(values).reshape(runs, -1).sum(axis=1)
+        for name, values in found.items()
+        if len(values) % runs == 0
+    }
+    return NodeTimes(seconds, {name: ops[name] for name in seconds})
+
+
+def noise_images(shape: Sequence[int | None], batch: int, count: int) -> list[NDArray[np.float32]]:
+    """Batches of noise, for timing where there are no images.
+
+    Args:
+        shape: Channels, height and width that the model takes.
+        batch: Images in a batch.
+        count: Batches.
+
+    Raises:
+        UsageError: A dimension is dynamic.
+    """
+    sizes = [d for d in shape if d is not None]
+    if len(sizes) != len(shape):
+        raise UsageError("the model takes images of any size: give some with --data")
+    rng = np.random.default_rng(0)
+    return [rng.normal(0, 1, (batch, *sizes)).astype(np.float32) for _ in range(count)]

@@ -1,0 +1,185 @@
+"""The report's greedy search (section 5.2.2 and appendix 1), corrected by its final edition.
+
+First level: every pattern of every target alone. Patch, channel and group passes: targets are
+merged rank by rank. Layer pass: from the greediest plan down, always the step that loses the
+least saving for the accuracy it brings back.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from fractions import Fraction
+from typing import TypeVar
+
+from spatialonnx.plan.patterns import pattern_text
+from spatialonnx.searching.modes import Groups, Mode, first_targets, merges_of
+from spatialonnx.searching.targets import (
+    Layout,
+    Option,
+    Target,
+    off_option,
+    pattern_option,
+    pattern_pieces,
+)
+from spatialonnx.searching.trials import Candidate, Trial, Trials
+
+FIRST, LAYER = "first", "layer"
+CHUNK = 1024
+Pair = TypeVar("Pair")
+Weigh = Callable[[Target, Sequence[Option]], list[Option]]
+
+
+def greedy_search(
+    trials: Trials,
+    mode: Mode,
+    layout: Layout,
+    patterns: Sequence[int],
+    groups: Groups,
+    top: int | None = None,
+    weigh: Weigh | None = None,
+) -> list[Trial]:
+    """Runs all passes of a mode.
+
+    Args:
+        trials: Runs and journals candidates.
+        mode: A row of the table of modes.
+        layout: How maps are cut.
+        patterns: What the first level tries.
+        groups: Coupled sites.
+        top: Keep only the best options of every target; None = all.
+        weigh: Puts something else in the place of the MACs that options of a layer save.
+
+    Returns:
+        The trials of the layer pass, in order.
+    """
+    choices = first_level(trials, first_targets(mode, layout, groups), layout, patterns)
+    for merge in merges_of(mode, groups):
+        ranked = {t: rank_options(o, trials, top) for t, o in choices.items()}
+        children: dict[Target, list[list[Option]]] = {}
+        for target, options in ranked.items():
+            children.setdefault(merge.parent(target), []).append(options)
+        choices = _merge_pass(trials, merge.name, children, layout)
+    ranked = {t: rank_options(o, trials, top) for t, o in choices.items()}
+    if weigh:
+        ranked = {t: weigh(t, options) for t, options in ranked.items()}
+    return [trial for trial, _ in layer_pass(trials, list(ranked.values()), layout)]
+
+
+def first_level(
+    trials: Trials, targets: Sequence[Target], layout: Layout, patterns: Sequence[int]
+) -> dict[Target, list[Option]]:
+    """Tries every pattern of every target, only that target predicting."""
+    choices: dict[Target, list[Option]] = {target: [] for target in targets}
+    size = layout.patch_size
+    done, expected = 0, len(targets) * len(patterns)
+    # In chunks: there may be millions of candidates, and the simulator shares work among those
+    # that it sees together.
+    for chunk in chunks(itertools.product(targets, patterns), CHUNK):
+        candidates = [
+            Candidate(t.name, pattern_text(p, size), layout.plan(pattern_pieces(t, p)))
+            for t, p in chunk
+        ]
+        found = trials.run(FIRST, candidates, expected, done)
+        for (target, pattern), trial in zip(chunk, found, strict=True):
+            saved, score = trial.outcome.saved, trial.outcome.score
+            if saved is not None and score is not None:
+                option = pattern_option(target, pattern, size, saved, score, trial.key)
+                choices[target].append(option)
+        done += len(candidates)
+    return choices
+
+
+def rank_options(options: Sequence[Option], trials: Trials, top: int | None) -> list[Option]:
+    """Drops what misses the bound, sorts the rest, appends "off".
+
+    Larger saving first, then larger score, then the smaller pattern (or rank).
+    """
+    baseline = trials.simulator.baseline
+    kept = [option for option in options if baseline - option.score <= trials.eps]
+    kept.sort(key=lambda o: (-o.saved, -o.score, o.order))
+    return [*kept[: top or None], off_option(baseline)]
+
+
+def _merge_pass(
+    trials: Trials, name: str, children: dict[Target, list[list[Option]]], layout: Layout
+) -> dict[Target, list[Option]]:
+    """Candidate i of a parent takes every sub-target's i-th option, "off" beyond its list."""
+    choices: dict[Target, list[Option]] = {}
+    lengths = {t: max(len(options) for options in lists) - 1 for t, lists in children.items()}
+    done, expected = 0, sum(lengths.values())
+    for parent, lists in children.items():
+        merged = []
+        for rank in range(lengths[parent]):
+            chosen = [options[min(rank, len(options) - 1)] for options in lists]
+            merged.append(tuple(piece for option in chosen for piece in option.pieces))
+        candidates = [
+            Candidate(parent.name, str(rank + 1), layout.plan(pieces))
+            for rank, pieces in enumerate(merged)
+        ]
+        found = list(trials.run(name, candidates, expected, done))
+        done += len(candidates)
+        choices[parent] = [
+            Option(str(rank + 1), rank + 1, pieces, t.outcome.saved or 0, t.outcome.score, t.key)
+            for rank, (pieces, t) in enumerate(zip(merged, found, strict=True))
+            if t.outcome.score is not None
+        ]
+    return choices
+
+
+def layer_pass(
+    trials: Trials, layers: Sequence[Sequence[Option]], layout: Layout
+) -> Iterator[tuple[Trial, tuple[int, ...]]]:
+    """Walks from the greediest plan down until every layer is off.
+
+    Args:
+        trials: Runs and journals candidates.
+        layers: Options of every layer, "off" last.
+        layout: How maps are cut.
+
+    Yields:
+        Every plan's trial and the index of each layer's option.
+    """
+    indices = [0] * len(layers)
+    expected = sum(len(options) - 1 for options in layers)
+    done = 0
+    while any(not layers[k][i].is_off for k, i in enumerate(indices)):
+        pieces = [piece for k, i in enumerate(indices) for piece in layers[k][i].pieces]
+        label = ",".join(layers[k][i].label for k, i in enumerate(indices))
+        candidate = Candidate("network", label, layout.plan(pieces))
+        (trial,) = trials.run(LAYER, [candidate], expected, done)
+        done += 1
+        yield trial, tuple(indices)
+        layer = next_layer(layers, indices)
+        if layer is None:
+            # Only "off" is left everywhere: the last layer that is on goes first.
+            layer = max(k for k, i in enumerate(indices) if not layers[k][i].is_off)
+        indices[layer] += 1
+    trials.record_off(LAYER, "network", ",".join(options[-1].label for options in layers))
+
+
+def next_layer(layers: Sequence[Sequence[Option]], indices: Sequence[int]) -> int | None:
+    """UpdateMask: the layer whose next option brings the most score for the saving it gives up.
+
+    gain = score(next) - score(current), cost = (S - S' + 1) / (S + 1), both from isolated trials;
+    the last of equals wins. None where every next option is "off".
+    """
+    total = sum(layers[k][i].saved for k, i in enumerate(indices))
+    best: tuple[Fraction, int] | None = None
+    for k, i in enumerate(indices):
+        if layers[k][i].is_off or layers[k][i + 1].is_off:
+            continue
+        current, following = layers[k][i], layers[k][i + 1]
+        gain = following.score - current.score
+        after = total - current.saved + following.saved
+        ratio = gain * Fraction(total + 1, total - after + 1)
+        if best is None or ratio >= best[0]:
+            best = (ratio, k)
+    return None if best is None else best[1]
+
+
+def chunks(pairs: Iterable[Pair], size: int) -> Iterator[tuple[Pair, ...]]:
+    """Cuts an iterable into tuples of at most ``size`` (itertools.batched of Python 3.12)."""
+    iterator = iter(pairs)
+    while chunk := tuple(itertools.islice(iterator, size)):
+        yield chunk

@@ -1,0 +1,259 @@
+"""Latency as the goal of a search: what a site's predictions save in time, not in MACs.
+
+A fused site costs dense time plus an overhead, less so much for every MAC that is predicted. Both
+numbers are measured inside the model, once a search, with few and with many outputs predicted. A
+site that saves less than its overhead saves nothing: deploy leaves it dense.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from spatialonnx.errors import StudyError, UsageError
+from spatialonnx.graph.fuse import explain_unfusable
+from spatialonnx.graph.ops import find_predictors, write_plan
+from spatialonnx.graph.sites import Site, find_sites
+from spatialonnx.measure.evaluate import Network, Samples
+from spatialonnx.plan.masks import Plan, SiteMask, full_mask, make_mask, uniform_mask
+from spatialonnx.plan.patterns import full_pattern
+from spatialonnx.runtime.session import Runtime
+from spatialonnx.searching.rate_distortion.operating_points import Level
+from spatialonnx.searching.targets import Option, Target
+from spatialonnx.simulate.site_timing import SiteTime, time_sites
+
+TIMED_IMAGES = 16
+MOST_PLANS = 200
+"""Plans whose times are compared for the final choice: those that save the most MACs."""
+_TELLING = 0.02
+"""Share of a site's MACs by which two savings must differ for a slope to be read from them."""
+_UNIT = 1e-12
+"""Seconds that one unit of an option's saving stands for: searches compare integers."""
+Batch = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class SiteSpeed:
+    """What predicting at a site saves.
+
+    Attributes:
+        macs: MACs of the site, for one image.
+        overhead: Seconds an image that it takes longer fused than dense, nothing being predicted.
+        per_mac: Seconds that one predicted MAC saves.
+    """
+
+    macs: int
+    overhead: float
+    per_mac: float
+
+    def saved(self, macs: float) -> float:
+        """Seconds an image that predicting so many MACs of it saves; never less than none."""
+        return max(0.0, self.per_mac * macs - self.overhead)
+
+
+@dataclass(frozen=True)
+class Latency:
+    """What predictions save, by site."""
+
+    speeds: Mapping[str, SiteSpeed]
+
+    def saved(self, macs: Mapping[str, float]) -> float:
+        """Seconds an image, from the MACs that are predicted at each site for it."""
+        return sum(self.speeds[site].saved(count) for site, count in macs.items())
+
+    def weigh(self, target: Target, options: Sequence[Option], samples: int) -> list[Option]:
+        """Options of a whole layer, or of coupled ones, with time in the place of MACs.
+
+        Args:
+            target: What the options are of.
+            options: With the MACs that they save on all samples.
+            samples: Number of samples.
+        """
+        sites = [region.site for region in target.regions]
+        total = sum(self.speeds[site].macs for site in sites) or 1
+        weighed = []
+        for option in options:
+            share = {s: option.saved / samples * self.speeds[s].macs / total for s in sites}
+            weighed.append(replace(option, saved=round(self.saved(share) / _UNIT)))
+        return weighed
+
+    def worth(self, sites: Sequence[str], level: Level, samples: int) -> int:
+        """A level of a layer, or of coupled ones, as the time that it saves.
+
+        Args:
+            sites: The layer, or the coupled ones.
+            level: With the MACs that it saves on all samples.
+            samples: Number of samples.
+        """
+        total = sum(self.speeds[site].macs for site in sites) or 1
+        share = {s: level.saved / samples * self.speeds[s].macs / total for s in sites}
+        return round(self.saved(share) / _UNIT)
+
+    def to_text(self) -> str:
+        """As a study keeps it: a search that is continued must go by the same times."""
+        return json.dumps({site: asdict(speed) for site, speed in self.speeds.items()})
+
+    @staticmethod
+    def from_text(text: str) -> Latency:
+        """Reads what ``to_text`` wrote.
+
+        Raises:
+            StudyError: It is damaged.
+        """
+        try:
+            found = {
+                str(site): SiteSpeed(int(v["macs"]), float(v["overhead"]), float(v["per_mac"]))
+                for site, v in json.loads(text).items()
+            }
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            raise StudyError("the study's site times are damaged: start another one") from None
+        return Latency(found)
+
+
+def measure_latency(
+    proto: onnx.ModelProto,
+    samples: Samples,
+    runtime: Runtime,
+    *,
+    patch_size: int,
+    patterns: Sequence[int],
+    by_channel: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> Latency:
+    """Times every site with few and with many of its outputs predicted.
+
+    The kernel computes the probes of a block of channels together, then what is left of a patch
+    for the channels that fired. Both are slower where the channels' patterns differ, so these
+    are timed for a mode that lets them differ.
+
+    Args:
+        proto: The model with SpatialPredict nodes.
+        samples: Real images: how fast a site is depends on them.
+        runtime: Provider and threads.
+        patch_size: Side of a patch.
+        patterns: Those of the search; the one with the fewest probes predicts the most.
+        by_channel: Whether the channels of a site may take different patterns.
+        progress: Told what is timed.
+
+    Raises:
+        UsageError: The runtime is not the CPU.
+    """
+    if runtime.provider != "cpu":
+        raise UsageError("--goal latency times SpatialConv on the CPU: use --provider cpu")
+    network = Network(proto, runtime)
+    images = timed_images(network, samples)
+    report = find_sites(proto, {network.image_input: (1, *images[0].shape[1:])})
+    full = full_pattern(patch_size)
+    many = sorted(patterns, key=lambda pattern: (pattern.bit_count(), pattern))
+    used = 2 if by_channel else 1
+    predicting = {p.site for p in find_predictors(proto)}
+    found = []
+    for chosen in ((full ^ 1, full ^ 2)[:used], many[:used]):
+        plan = {
+            site.name: _mixed_mask(site, patch_size, chosen)
+            for site in report.sites
+            if site.name in predicting
+        }
+        saved = predicted_macs(network, report.sites, images, plan)
+        masked = write_plan(proto, plan)
+        unfusable = explain_unfusable(masked)
+        sites = [site.name for site in report.sites if site.name not in unfusable]
+        times = time_sites(
+            masked, sites, list(unfusable), images, runtime, shares={}, progress=progress
+        )
+        found.append((saved, times))
+    per_image = 1 / len(images[0])
+    return Latency(
+        {
+            site.name: _fit(
+                site,
+                [
+                    (saved[site.name], times[site.name], per_image)
+                    for saved, times in found
+                    if site.name in times
+                ],
+            )
+            for site in report.sites
+        }
+    )
+
+
+def _mixed_mask(site: Site, patch_size: int, patterns: Sequence[int]) -> SiteMask:
+    """The patterns in turns, channel by channel."""
+    channels = site.shape[0]
+    if len(patterns) == 1 or not channels:
+        return uniform_mask(patch_size, patterns[0])
+    return make_mask(patch_size, np.resize(patterns, channels)[:, None, None])
+
+
+def _fit(site: Site, points: Sequence[tuple[float, SiteTime, float]]) -> SiteSpeed:
+    """A line through two points: predicted MACs against time, both for one image."""
+    macs = site.macs_per_output * int(np.prod([d or 0 for d in site.shape], dtype=np.int64))
+    if len(points) < 2:
+        return SiteSpeed(macs, 0.0, 0.0)
+    (few, slow, scale), (many, fast, _) = points
+    dense = (slow.dense + fast.dense) / 2 * scale
+    before, after = ((time.fused + time.layout) * scale for time in (slow, fast))
+    per_mac = dense / max(macs, 1)
+    if many - few > _TELLING * macs and before > after:
+        per_mac = (before - after) / (many - few)
+    return SiteSpeed(macs, after + per_mac * many - dense, per_mac)
+
+
+def timed_images(network: Network, samples: Samples) -> list[Batch]:
+    """Batches of images, of one each unless the model is fixed to another size."""
+    size = network.fixed_batch or 1
+    indices = np.resize(samples.indices, TIMED_IMAGES * size)
+    return [samples.dataset.images(part) for part in np.split(indices, TIMED_IMAGES)]
+
+
+def predicted_macs(
+    network: Network, sites: Sequence[Site], images: Sequence[Batch], plan: Plan
+) -> dict[str, float]:
+    """MACs of predicted outputs by site, for one image in the mean.
+
+    Args:
+        network: The model, opened.
+        sites: Its sites.
+        images: What to run it on.
+        plan: Masks of the sites that predict, the others being off.
+    """
+    off = {p.site: full_mask(2) for p in network.predictors}
+    counts = {site.name: 0 for site in sites}
+    for batch in images:
+        outputs = network.run(batch, {**off, **plan})
+        for name in counts:
+            counts[name] += int(outputs[f"{name}/skipped"].sum())
+    samples = sum(len(batch) for batch in images)
+    return {site.name: counts[site.name] * site.macs_per_output / samples for site in sites}
+
+
+def rank_plans(
+    latency: Latency,
+    proto: onnx.ModelProto,
+    samples: Samples,
+    runtime: Runtime,
+    plans: Mapping[str, Plan],
+) -> list[str]:
+    """Keys of plans, the one that saves the most time first.
+
+    Args:
+        latency: What predictions save.
+        proto: The model with SpatialPredict nodes.
+        samples: Real images: how much each site predicts depends on the others.
+        runtime: Provider and threads.
+        plans: By key.
+    """
+    network = Network(proto, runtime)
+    images = timed_images(network, samples)
+    sites = find_sites(proto, {network.image_input: (1, *images[0].shape[1:])}).sites
+    saved = {
+        key: latency.saved(predicted_macs(network, sites, images, plan))
+        for key, plan in plans.items()
+    }
+    return sorted(plans, key=lambda key: -saved[key])

@@ -1,0 +1,109 @@
+"""The four modes of the report (section 5.2.2) as rows of a table of passes.
+
+A mode says what one target of the first level is, and by which passes targets are merged, rank by
+rank, until one target a layer is left for the layer pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from spatialonnx.searching.targets import Layout, Region, Target
+
+Groups = tuple[tuple[str, ...], ...]
+"""Coupled sites: every site is in exactly one group."""
+
+Parent = Callable[[Target], Target]
+
+
+@dataclass(frozen=True)
+class Merge:
+    """A pass that merges targets into their parents.
+
+    Attributes:
+        name: Of its records.
+        parent: The target that a target is part of.
+    """
+
+    name: str
+    parent: Parent
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One mode.
+
+    Attributes:
+        by_channel: Whether a first-level target is of one channel.
+        by_patch: Whether it is of one patch position or cluster.
+        merges: Passes between the first level and the layer pass.
+    """
+
+    by_channel: bool
+    by_patch: bool
+    merges: tuple[Merge, ...]
+
+
+def _whole_map(target: Target) -> Target:
+    (region,) = target.regions
+    return _target(Region(region.site, region.channel))
+
+
+def _whole_site(target: Target) -> Target:
+    (region,) = target.regions
+    return _target(Region(region.site))
+
+
+PATCH_PASS = Merge("patch", _whole_map)
+CHANNEL_PASS = Merge("channel", _whole_site)
+
+MODES = {
+    "uniform-layer": Mode(by_channel=False, by_patch=False, merges=()),
+    "uniform-filter": Mode(by_channel=False, by_patch=True, merges=(PATCH_PASS,)),
+    "uniform-patch": Mode(by_channel=True, by_patch=False, merges=(CHANNEL_PASS,)),
+    "max-granularity": Mode(by_channel=True, by_patch=True, merges=(PATCH_PASS, CHANNEL_PASS)),
+}
+
+
+def first_targets(mode: Mode, layout: Layout, groups: Groups) -> list[Target]:
+    """The targets of the first level, in graph order.
+
+    In a mode with one target a layer, a group of coupled sites is one target.
+    """
+    if not mode.by_channel and not mode.by_patch:
+        return [group_target(group) for group in groups]
+    targets = []
+    for site in layout.sites:
+        channels = range(site.shape[0] or 1) if mode.by_channel else (None,)
+        clusters = range(layout.clusters(site)) if mode.by_patch else (None,)
+        for channel in channels:
+            targets += [_target(Region(site.name, channel, cluster)) for cluster in clusters]
+    return targets
+
+
+def merges_of(mode: Mode, groups: Groups) -> tuple[Merge, ...]:
+    """The passes between the first level and the layer pass, the group pass included."""
+    coupled = any(len(group) > 1 for group in groups)
+    if not coupled or not (mode.by_channel or mode.by_patch):
+        return mode.merges
+    home = {site: group for group in groups for site in group}
+
+    def parent(target: Target) -> Target:
+        return group_target(home[target.regions[0].site])
+
+    return (*mode.merges, Merge("group", parent))
+
+
+def group_target(group: Sequence[str]) -> Target:
+    """The target of coupled sites; of one site, where it is alone."""
+    return Target("+".join(group), tuple(Region(site) for site in group))
+
+
+def _target(region: Region) -> Target:
+    name = region.site
+    if region.channel is not None:
+        name += f" channel {region.channel}"
+    if region.cluster is not None:
+        name += f" cluster {region.cluster}"
+    return Target(name, (region,))

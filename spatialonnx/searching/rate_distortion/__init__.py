@@ -1,0 +1,1 @@
+"""The joint search: MACs saved against the divergence of the logits."""

@@ -1,0 +1,507 @@
+"""The study: a journal of trials in SQLite, so that nothing found is ever lost or run twice.
+
+A study belongs to one key: the hash of everything that decides a trial's outcome (model, data,
+split, mode, patterns, coupling, metric, provider, ORT version, and what it begins with and aims
+for). Bounds, budgets and verbosity are not part of it. Every trial is committed as it ends;
+``kill -9`` loses at most those under way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import sqlite3
+import zlib
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from spatialonnx.errors import OutputError, StudyError
+from spatialonnx.files import check_writable, sha256_bytes
+from spatialonnx.plan.masks import Plan, SiteMask, make_mask
+from spatialonnx.simulate.outcome import Outcome
+
+_FORMAT = 1
+_LARGEST_MASK = 1 << 26
+"""Bytes of a mask beyond which a study file is taken for damaged."""
+
+_BROKEN = (sqlite3.Error, UnicodeError)
+"""SQLite's complaint about a damaged file may quote bytes that are no text."""
+
+_NOT_WRITTEN = (
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+)
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS trials (
+  id INTEGER PRIMARY KEY, plan_key TEXT NOT NULL UNIQUE, plan TEXT NOT NULL,
+  score TEXT, saved INTEGER, kl REAL, forward_samples REAL NOT NULL, seconds REAL NOT NULL,
+  rejected_at TEXT);
+CREATE TABLE IF NOT EXISTS records (
+  id INTEGER PRIMARY KEY, pass TEXT NOT NULL, target TEXT NOT NULL, option TEXT NOT NULL,
+  plan_key TEXT NOT NULL, UNIQUE (pass, target, option, plan_key));
+"""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of a pass: which option of which target, and what it gave.
+
+    Attributes:
+        pass_name: ``first``, ``patch``, ``channel``, ``group``, ``layer``, ...
+        target: What the option belongs to.
+        option: The option: a pattern, or a rank.
+        plan_key: Key of the plan that was simulated.
+        outcome: What it gave.
+    """
+
+    pass_name: str
+    target: str
+    option: str
+    plan_key: str
+    outcome: Outcome
+
+
+class Study:
+    """One study file, locked while it is open for writing."""
+
+    def __init__(self, path: Path, *, readonly: bool = False) -> None:
+        """Opens a study file.
+
+        Args:
+            path: The file; created where it does not exist, unless ``readonly``.
+            readonly: Only list what is in it; needs no lock.
+
+        Raises:
+            StudyError: The file is missing, is no study, or another search is writing to it.
+            OutputError: It cannot be written.
+        """
+        self.path = path
+        self._lock: int | None = None
+        if readonly:
+            if not path.is_file():
+                raise StudyError(f"there is no study {path}")
+        else:
+            check_writable(path)
+            self._lock = _take_lock(path)
+        try:
+            self._db = self._connect(readonly)
+        except (*_BROKEN, StudyError) as error:
+            self._release()
+            if isinstance(error, StudyError):
+                raise
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NOT_WRITTEN:
+                raise OutputError(
+                    f"cannot write {path}: {error}; free some space or name another with --study"
+                ) from None
+            raise StudyError(
+                f"{path} is not a study file ({error}); name another with --study"
+            ) from None
+
+    def _connect(self, readonly: bool) -> sqlite3.Connection:
+        if readonly:
+            db = sqlite3.connect(f"file:{_quote(self.path)}?mode=ro", uri=True)
+        else:
+            db = sqlite3.connect(self.path, isolation_level=None)
+        try:
+            self._prepare(db, readonly)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _prepare(self, db: sqlite3.Connection, readonly: bool) -> None:
+        # Looked at before anything is written: setting the journal mode writes already.
+        known = dict(db.execute("SELECT name, type FROM sqlite_master"))
+        if known and known.get("trials") != "table":
+            raise StudyError(f"{self.path} is another database, not a study file")
+        if {"view", "trigger"} & set(known.values()):
+            raise StudyError(f"{self.path} holds views or triggers, which no study does")
+        if not readonly:
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=NORMAL")
+            db.executescript(_SCHEMA)
+        db.execute("SELECT key, value FROM meta")
+        db.execute("SELECT plan_key, score FROM trials LIMIT 1")
+
+    def __enter__(self) -> Self:
+        """Returns the study."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Closes it."""
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file and gives the lock back."""
+        if self._lock is not None:
+            # A file left in WAL mode would make whoever only reads it create two more.
+            with contextlib.suppress(*_BROKEN):
+                self._db.execute("PRAGMA journal_mode=DELETE")
+        self._db.close()
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            with contextlib.suppress(OSError):
+                _lock_path(self.path).unlink(missing_ok=True)
+            os.close(self._lock)
+            self._lock = None
+
+    # -- what the study is of ----------------------------------------------------------------
+
+    def bind(self, key: str, about: Mapping[str, Any]) -> bool:
+        """Makes sure that the file is the study of ``key``; a new file becomes it.
+
+        Args:
+            key: Hash of everything that decides outcomes.
+            about: The same for a reader, kept as JSON.
+
+        Returns:
+            Whether there were trials already.
+
+        Raises:
+            StudyError: The file is the study of something else.
+        """
+        known = self.meta()
+        if "key" not in known:
+            self._set_meta(key=key, format=str(_FORMAT), about=json.dumps(dict(about)))
+            return False
+        if known["key"] != key or known.get("format") != str(_FORMAT):
+            differing = _differences(known.get("about", ""), about)
+            raise StudyError(
+                f"{self.path} is the study of another search ({differing}): name another file "
+                "with --study"
+            )
+        return self.count() > 0
+
+    def meta(self) -> dict[str, str]:
+        """What the file says about itself."""
+        return {str(key): str(value) for key, value in self._query("SELECT key, value FROM meta")}
+
+    def about(self) -> dict[str, Any]:
+        """What the study is of, for a reader.
+
+        Raises:
+            StudyError: The file is damaged.
+        """
+        try:
+            value = json.loads(self.meta().get("about", "{}"))
+        except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, dict):
+            raise StudyError(f"{self.path} is damaged: start another study with --study")
+        return value
+
+    def _set_meta(self, **values: str) -> None:
+        with self._writing() as db:
+            db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(values.items()))
+
+    def keep(self, key: str, make: Callable[[], str]) -> str:
+        """A text that was made once, so that a search which is continued goes by the same."""
+        known = self.meta()
+        if key not in known:
+            self._set_meta(**{key: make()})
+        return self.meta()[key]
+
+    def count_verify_read(self) -> int:
+        """Counts that verify was read; returns how often so far."""
+        times = int(self.meta().get("verify_reads", "0")) + 1
+        self._set_meta(verify_reads=str(times))
+        return times
+
+    def set_choice(self, eps: Fraction, key: str, images: int) -> None:
+        """Notes what a search that came to its end chose.
+
+        Args:
+            eps: The largest allowed drop.
+            key: The plan's; empty = off everywhere.
+            images: Images of the split that chose it: those of search and select, the first ones.
+        """
+        self._set_meta(**{f"chosen {eps}": json.dumps({"plan": key, "images": images})})
+
+    def choice(self, eps: Fraction) -> tuple[str, int] | None:
+        """The plan that was chosen for a bound, and the images that chose it; None if unknown.
+
+        Raises:
+            StudyError: The file is damaged.
+        """
+        text = self.meta().get(f"chosen {eps}")
+        if text is None:
+            return None
+        try:
+            value = json.loads(text)
+            return str(value["plan"]), int(value["images"])
+        except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
+            raise StudyError(f"{self.path} is damaged: start another study with --study") from None
+
+    def set_scale(self, baseline: Fraction, conv_total: int) -> None:
+        """Notes what drops and savings are relative to, for listings."""
+        self._set_meta(baseline=str(baseline), conv_total=str(conv_total))
+
+    def scale(self) -> tuple[Fraction, int]:
+        """The dense network's score, and the MACs of all Conv nodes on the search samples.
+
+        Raises:
+            StudyError: The study is empty or damaged.
+        """
+        known = self.meta()
+        try:
+            return _fraction(known["baseline"]), int(known["conv_total"])
+        except (KeyError, ValueError, ZeroDivisionError):
+            raise StudyError(f"{self.path} is empty or damaged: run the search first") from None
+
+    def pareto_front(self) -> list[tuple[float, float, Record]]:
+        """The trials that no other beats in both saving and drop.
+
+        Returns:
+            Saved fraction, drop and record, by increasing saving.
+        """
+        baseline, total = self.scale()
+        points = [
+            (record.outcome.saved, baseline - record.outcome.score, record)
+            for record in self.records()
+            if record.outcome.saved is not None and record.outcome.score is not None
+        ]
+        points.sort(key=lambda point: (-point[0], point[1]))
+        front: list[tuple[float, float, Record]] = []
+        least: Fraction | None = None
+        for saved, drop, record in points:
+            if least is None or drop < least:
+                least = drop
+                front.append((saved / total if total else 0.0, float(drop), record))
+        return front[::-1]
+
+    # -- trials ------------------------------------------------------------------------------
+
+    def count(self) -> int:
+        """Number of trials; the plan that is off everywhere is recorded, but never run."""
+        sql = "SELECT COUNT(*) FROM trials WHERE plan_key != ?"
+        return int(next(self._query(sql, (plan_key({}),)))[0])
+
+    def find(self, key: str, reject_above: Fraction | None = None) -> Outcome | None:
+        """The outcome of a finished trial.
+
+        Args:
+            key: The plan's key.
+            reject_above: A rejection counts as finished only where it was at this bound or a
+                larger one: below it, the drop is not known well enough.
+        """
+        columns = "score, saved, kl, forward_samples, seconds, rejected_at"
+        rows = list(self._query(f"SELECT {columns} FROM trials WHERE plan_key = ?", (key,)))
+        if not rows:
+            return None
+        outcome = self._outcome(rows[0])
+        rejected = outcome.rejected_at
+        if rejected is not None and (reject_above is None or rejected < reject_above):
+            return None
+        return outcome
+
+    def add(self, key: str, plan: Plan, outcome: Outcome) -> None:
+        """Records a finished trial; it replaces a rejection of the same plan."""
+        self.add_text(key, plan_to_text(plan), outcome)
+
+    def add_text(self, key: str, text: str, outcome: Outcome) -> None:
+        """Records a finished trial of something that is no plan of masks, described by a text."""
+        row = (
+            key,
+            text,
+            None if outcome.score is None else str(outcome.score),
+            outcome.saved,
+            outcome.kl,
+            outcome.forward_samples,
+            outcome.seconds,
+            None if outcome.rejected_at is None else str(outcome.rejected_at),
+        )
+        with self._writing() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO trials (plan_key, plan, score, saved, kl, "
+                "forward_samples, seconds, rejected_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                row,
+            )
+
+    def add_record(self, pass_name: str, target: str, option: str, key: str) -> None:
+        """Notes that a pass looked at a plan as an option of a target."""
+        with self._writing() as db:
+            db.execute(
+                "INSERT OR IGNORE INTO records (pass, target, option, plan_key) "
+                "VALUES (?, ?, ?, ?)",
+                (pass_name, target, option, key),
+            )
+
+    def records(self, pass_name: str | None = None) -> Iterator[Record]:
+        """The records of one pass, or of all, in the order in which they were made."""
+        sql = (
+            "SELECT r.pass, r.target, r.option, r.plan_key, t.score, t.saved, t.kl, "
+            "t.forward_samples, t.seconds, t.rejected_at FROM records r "
+            "JOIN trials t ON t.plan_key = r.plan_key"
+        )
+        where, values = (" WHERE r.pass = ?", (pass_name,)) if pass_name else ("", ())
+        for row in self._query(sql + where + " ORDER BY r.id", values):
+            name, target, option, key = (str(v) for v in row[:4])
+            yield Record(name, target, option, key, self._outcome(row[4:]))
+
+    def plan(self, key: str) -> dict[str, SiteMask]:
+        """The plan of a trial.
+
+        Raises:
+            StudyError: There is no such trial, or its plan is damaged.
+        """
+        rows = list(self._query("SELECT plan FROM trials WHERE plan_key = ?", (key,)))
+        if not rows:
+            raise StudyError(f"{self.path} holds no trial {key}")
+        try:
+            plan = plan_from_text(str(rows[0][0]))
+        except (ValueError, KeyError, TypeError, AttributeError, zlib.error, RecursionError):
+            plan = {}
+        if plan_key(plan) != key:
+            raise StudyError(f"{self.path} is damaged: start another study with --study")
+        return plan
+
+    def totals(self) -> tuple[int, float, float]:
+        """Trials, forward samples and seconds of all trials."""
+        row = next(self._query("SELECT TOTAL(forward_samples), TOTAL(seconds) FROM trials"))
+        return self.count(), float(row[0]), float(row[1])
+
+    # -- SQLite ------------------------------------------------------------------------------
+
+    def _query(self, sql: str, values: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+        try:
+            yield from self._db.execute(sql, values)
+        except _BROKEN as error:
+            raise StudyError(f"{self.path} is damaged ({error}): name another study") from None
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        try:
+            yield self._db
+        except _BROKEN as error:
+            raise OutputError(
+                f"cannot write {self.path}: {error}; free some space, then run the same command "
+                "again: it continues"
+            ) from None
+
+    def _outcome(self, row: tuple[Any, ...]) -> Outcome:
+        score, saved, kl, forward, seconds, rejected = row
+        try:
+            return Outcome(
+                score=None if score is None else _fraction(score),
+                saved=None if saved is None else int(saved),
+                kl=None if kl is None else float(kl),
+                forward_samples=float(forward),
+                seconds=float(seconds),
+                rejected_at=None if rejected is None else _fraction(rejected),
+            )
+        except (ValueError, TypeError, ZeroDivisionError, OverflowError):
+            raise StudyError(f"{self.path} is damaged: start another study") from None
+
+
+def plan_key(plan: Plan) -> str:
+    """Key of a plan: equal for equal masks, full sites left out."""
+    parts = []
+    for site in sorted(plan):
+        mask = plan[site]
+        if not mask.is_full:
+            shape = ",".join(map(str, mask.mask.shape))
+            parts += [site.encode(), f"{mask.patch_size}:{shape}".encode(), mask.mask.tobytes()]
+    return sha256_bytes(*parts)[:32]
+
+
+def plan_to_text(plan: Plan) -> str:
+    """Writes a plan as JSON, masks compressed; full sites are left out."""
+    sites = {
+        site: [
+            mask.patch_size,
+            list(mask.mask.shape),
+            b64encode(zlib.compress(mask.mask.astype("<u2").tobytes())).decode(),
+        ]
+        for site, mask in plan.items()
+        if not mask.is_full
+    }
+    return json.dumps(sites)
+
+
+def plan_from_text(text: str) -> dict[str, SiteMask]:
+    """Reads what ``plan_to_text`` wrote.
+
+    Raises:
+        ValueError: The text is something else, or a mask in it is not allowed.
+    """
+    plan = {}
+    for site, (patch_size, shape, data) in json.loads(text).items():
+        inflater = zlib.decompressobj()
+        raw = inflater.decompress(b64decode(data), _LARGEST_MASK)
+        mask = np.frombuffer(raw, "<u2").reshape(shape)
+        try:
+            plan[site] = make_mask(int(patch_size), mask)
+        except StudyError:
+            raise
+        except Exception as error:
+            raise ValueError(str(error)) from None
+    return plan
+
+
+def _fraction(value: object) -> Fraction:
+    """Reads what ``str(Fraction)`` wrote; 1e999999999, which Fraction takes, is damage."""
+    text = str(value)
+    if not re.fullmatch(r"-?[0-9]+(/[0-9]+)?", text):
+        raise ValueError(f"{text[:40]!r} is no fraction")
+    return Fraction(text)
+
+
+def _differences(known: str, about: Mapping[str, Any]) -> str:
+    try:
+        other = json.loads(known)
+        names = [k for k, v in about.items() if json.loads(json.dumps(v)) != other.get(k)]
+    except (ValueError, AttributeError, RecursionError):
+        names = []
+    return "other " + ", ".join(names) if names else "other options"
+
+
+def _lock_path(path: Path) -> Path:
+    return path.with_name(path.name + "-lock")
+
+
+def _take_lock(path: Path) -> int:
+    """Takes the lock file; the system gives it back even after ``kill -9``."""
+    lock = _lock_path(path)
+    while True:
+        try:
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise OutputError(f"cannot write {lock}: {error.strerror}") from None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(handle)
+            raise StudyError(
+                f"another search is using {path}: wait for it, or name another with --study"
+            ) from None
+        with contextlib.suppress(OSError):
+            if os.fstat(handle).st_ino == lock.stat().st_ino:
+                return handle
+        os.close(handle)
+
+
+def _quote(path: Path) -> str:
+    from urllib.parse import quote
+
+    return quote(str(path.resolve()))

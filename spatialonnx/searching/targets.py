@@ -1,0 +1,198 @@
+"""Targets and options: what a pass chooses for, and what it chooses from.
+
+A target is a set of patches: of one site or of several coupled ones, of all channels or one, of
+the whole map or one cluster of patches. An option is what a target may be set to: pieces, each a
+pattern in the patches of one region; what no piece covers is off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spatialonnx.errors import UsageError
+from spatialonnx.graph.sites import Site
+from spatialonnx.plan.masks import SiteMask, make_mask, patch_grid
+from spatialonnx.plan.patterns import full_pattern, pattern_text
+
+
+@dataclass(frozen=True)
+class Region:
+    """Patches of one site.
+
+    Attributes:
+        site: The site's name.
+        channel: One channel, or None for all.
+        cluster: One cluster of patches (its number, row by row), or None for the whole map.
+    """
+
+    site: str
+    channel: int | None = None
+    cluster: int | None = None
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one choice is made for: one region, or the regions of coupled sites.
+
+    Attributes:
+        name: For records.
+        regions: One or several.
+    """
+
+    name: str
+    regions: tuple[Region, ...]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A pattern in one region."""
+
+    region: Region
+    pattern: int
+
+
+@dataclass(frozen=True)
+class Option:
+    """What a target may be set to, with what its isolated trial gave.
+
+    Attributes:
+        label: For records: the pattern, or the rank among the target's candidates.
+        order: Breaks ties: the pattern's integer, or the rank.
+        pieces: Where which pattern is; none = off.
+        saved: MACs that were saved with only this target on.
+        score: The metric's value with only this target on.
+        trial: Key of its trial; empty for "off".
+    """
+
+    label: str
+    order: int
+    pieces: tuple[Piece, ...]
+    saved: int
+    score: Fraction
+    trial: str = field(default="", compare=False)
+
+    @property
+    def is_off(self) -> bool:
+        """Whether the option predicts nothing."""
+        return not self.pieces
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the maps of a network are cut: everything needed to turn pieces into masks.
+
+    Attributes:
+        sites: In graph order.
+        patch_size: Side of a patch.
+        max_clusters: Largest number of clusters of a channel's map; 0 = one patch each.
+    """
+
+    sites: tuple[Site, ...]
+    patch_size: int
+    max_clusters: int = 0
+
+    def site(self, name: str) -> Site:
+        """The site of a name."""
+        return next(site for site in self.sites if site.name == name)
+
+    def grid(self, site: Site) -> tuple[int, int]:
+        """Rows and columns of patches of a site.
+
+        Raises:
+            UsageError: The map's height or width is dynamic.
+        """
+        _, height, width = site.shape
+        if height is None or width is None:
+            raise UsageError(
+                f"site {site.name}: its height or width is dynamic, so only the modes "
+                "uniform-layer and uniform-patch fit"
+            )
+        return patch_grid(height, width, self.patch_size)
+
+    def cluster_side(self, site: Site) -> int:
+        """Side, in patches, of the squares that patches are merged into.
+
+        The smallest side s with ceil(rows / s) * ceil(columns / s) <= ``max_clusters`` (the
+        report's granularity threshold, section 5.2.3.3).
+        """
+        rows, columns = self.grid(site)
+        side = 1
+        if self.max_clusters:
+            while -(-rows // side) * -(-columns // side) > self.max_clusters:
+                side += 1
+        return side
+
+    def clusters(self, site: Site) -> int:
+        """Number of clusters of one channel's map."""
+        rows, columns = self.grid(site)
+        side = self.cluster_side(site)
+        return -(-rows // side) * -(-columns // side)
+
+    def labels(self, site: Site, *, by_channel: bool, by_patch: bool) -> NDArray[np.int64]:
+        """The target of every patch of a site, broadcastable to [C, nH, nW].
+
+        Targets are numbered channel by channel, and within one cluster by cluster.
+        """
+        labels: NDArray[np.int64] = np.zeros((1, 1, 1), np.int64)
+        clusters = 1
+        if by_patch:
+            rows, columns = self.grid(site)
+            side = self.cluster_side(site)
+            row, column = np.indices((rows, columns)) // side
+            labels = (row * -(-columns // side) + column)[None]
+            clusters = self.clusters(site)
+        if by_channel:
+            labels = labels + clusters * np.arange(site.shape[0] or 1)[:, None, None]
+        return labels
+
+    def plan(self, pieces: Sequence[Piece]) -> dict[str, SiteMask]:
+        """The plan that pieces make; regions that overlap must not occur.
+
+        Every site gets the smallest of the four mask shapes that its regions need.
+        """
+        by_site: dict[str, list[Piece]] = {}
+        for piece in pieces:
+            by_site.setdefault(piece.region.site, []).append(piece)
+        return {name: self._mask(self.site(name), found) for name, found in by_site.items()}
+
+    def _mask(self, site: Site, pieces: Sequence[Piece]) -> SiteMask:
+        full = full_pattern(self.patch_size)
+        channels = site.shape[0] or 1
+        by_channel = any(piece.region.channel is not None for piece in pieces)
+        by_patch = any(piece.region.cluster is not None for piece in pieces)
+        grid = self.grid(site) if by_patch else (1, 1)
+        mask: NDArray[np.int64] = np.full((channels if by_channel else 1, *grid), full, np.int64)
+        side = self.cluster_side(site) if by_patch else 1
+        columns = -(-grid[1] // side)
+        for piece in pieces:
+            channel, cluster = piece.region.channel, piece.region.cluster
+            where = slice(None) if channel is None else slice(channel, channel + 1)
+            if cluster is None:
+                mask[where] = piece.pattern
+            else:
+                row, column = (cluster // columns) * side, (cluster % columns) * side
+                mask[where, row : row + side, column : column + side] = piece.pattern
+        return make_mask(self.patch_size, mask)
+
+
+def pattern_option(
+    target: Target, pattern: int, patch_size: int, saved: int, score: Fraction, trial: str
+) -> Option:
+    """An option of the first level: one pattern in all regions of its target."""
+    pieces = pattern_pieces(target, pattern)
+    return Option(pattern_text(pattern, patch_size), pattern, pieces, saved, score, trial)
+
+
+def pattern_pieces(target: Target, pattern: int) -> tuple[Piece, ...]:
+    """One pattern in all regions of a target."""
+    return tuple(Piece(region, pattern) for region in target.regions)
+
+
+def off_option(baseline: Fraction) -> Option:
+    """The option that predicts nothing: saves nothing, costs nothing."""
+    return Option("off", 0, (), 0, baseline)

@@ -1,0 +1,206 @@
+"""Running trials: the simulator for what is new, the study for what is known, within budgets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from spatialonnx.plan.masks import Plan
+from spatialonnx.searching.study import Study, plan_key
+from spatialonnx.simulate.outcome import Outcome, Simulator
+
+
+class BudgetSpent(Exception):
+    """The time budget or the number of trials is used up."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A plan that a pass wants to know about.
+
+    Attributes:
+        target: Name of the target it belongs to.
+        option: Label of the option.
+        plan: Masks of the sites that predict.
+    """
+
+    target: str
+    option: str
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A candidate with what it gave.
+
+    Attributes:
+        key: Key of its plan.
+        outcome: What it gave.
+        drop: Baseline minus score; None where it was rejected.
+    """
+
+    key: str
+    outcome: Outcome
+    drop: Fraction | None
+
+    def feasible(self, eps: Fraction) -> bool:
+        """Whether the drop is known and within ``eps``."""
+        return self.drop is not None and self.drop <= eps
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a search has got, for progress bars.
+
+    Attributes:
+        pass_name: The pass under way.
+        done: Trials of it that are done.
+        expected: Trials of it in all.
+        best_saved: The largest saving within the bound so far, as a fraction.
+        seconds: Time since the search began.
+    """
+
+    pass_name: str
+    done: int
+    expected: int
+    best_saved: float
+    seconds: float
+
+
+class Trials:
+    """Runs candidates and journals them; a finished trial is never run again."""
+
+    def __init__(
+        self,
+        simulator: Simulator,
+        study: Study,
+        *,
+        eps: Fraction,
+        time_budget: float | None = None,
+        max_trials: int | None = None,
+        report: Callable[[Status], None] | None = None,
+        off_is_dense: bool = True,
+    ) -> None:
+        """Prepares; nothing is run.
+
+        Args:
+            simulator: Answers what the study does not know.
+            study: The journal.
+            eps: The largest bound of this search: trials beyond it may be rejected.
+            time_budget: Seconds after which no further trial is begun.
+            max_trials: Trials run now, after which no further one is begun.
+            report: Told how far the search has got.
+            off_is_dense: Whether the plan that is off everywhere is the baseline; it is not
+                where a tuned network is compared with its original.
+        """
+        self.simulator = simulator
+        self.study = study
+        self.eps = eps
+        self.run_now = 0
+        self.forward_samples = 0.0
+        self.best: tuple[int, str] | None = None
+        self._deadline = None if time_budget is None else time.monotonic() + time_budget
+        self._max_trials = max_trials
+        self._report = report
+        self._off_is_dense = off_is_dense
+        self._start = time.monotonic()
+        self._begun = 0
+
+    @property
+    def seconds(self) -> float:
+        """Time since the search began."""
+        return time.monotonic() - self._start
+
+    def run(
+        self,
+        pass_name: str,
+        candidates: Sequence[Candidate],
+        expected: int | None = None,
+        done: int = 0,
+        *,
+        reject: bool = True,
+    ) -> Iterator[Trial]:
+        """Runs the candidates of one pass, in order.
+
+        Args:
+            pass_name: For records and progress.
+            candidates: What to try.
+            expected: Trials of the pass in all, where they come in several calls.
+            done: Trials of the pass that earlier calls ran.
+            reject: Whether trials beyond the bound may be rejected early.
+
+        Yields:
+            One trial a candidate.
+
+        Raises:
+            BudgetSpent: A budget is used up; what was done is in the study.
+        """
+        keys = [plan_key(candidate.plan) for candidate in candidates]
+        known: dict[str, Outcome] = {}
+        new: dict[str, Plan] = {}
+        for key, candidate in zip(keys, candidates, strict=True):
+            if key in known or key in new:
+                continue
+            outcome = self.study.find(key, self.eps if reject else None)
+            if outcome is None:
+                new[key] = candidate.plan
+            else:
+                known[key] = outcome
+        fresh = self._simulate(new, self.eps if reject else None)
+        for index, (key, candidate) in enumerate(zip(keys, candidates, strict=True)):
+            while key not in known:
+                try:
+                    finished, outcome = next(fresh)
+                except StopIteration:
+                    raise BudgetSpent from None
+                known[finished] = outcome
+            self.study.add_record(pass_name, candidate.target, candidate.option, key)
+            trial = self._trial(key, known[key])
+            self._tell(pass_name, done + index + 1, expected or len(candidates))
+            yield trial
+
+    def record_off(self, pass_name: str, target: str, option: str) -> None:
+        """Records the plan that is off everywhere; as the dense network it needs no run."""
+        if not self._off_is_dense:
+            return
+        key = plan_key({})
+        if self.study.find(key) is None:
+            self.study.add(key, {}, Outcome(self.simulator.baseline, 0, 0.0, 0.0, 0.0))
+        self.study.add_record(pass_name, target, option, key)
+
+    def _simulate(
+        self, plans: dict[str, Plan], reject_above: Fraction | None
+    ) -> Iterator[tuple[str, Outcome]]:
+        """Runs plans that are new, each journalled as it ends; stops where a budget is spent."""
+
+        def within_budget() -> Iterator[Plan]:
+            for plan in plans.values():
+                late = self._deadline is not None and time.monotonic() >= self._deadline
+                if late or (self._max_trials is not None and self._begun >= self._max_trials):
+                    return
+                self._begun += bool(plan)  # prediction off is known, it runs nothing
+                yield plan
+
+        if not plans:
+            return
+        outcomes = self.simulator.simulate(within_budget(), reject_above)
+        for (key, plan), outcome in zip(plans.items(), outcomes, strict=False):
+            self.study.add(key, plan, outcome)
+            self.run_now += 1
+            self.forward_samples += outcome.forward_samples
+            yield key, outcome
+
+    def _trial(self, key: str, outcome: Outcome) -> Trial:
+        drop = None if outcome.score is None else self.simulator.baseline - outcome.score
+        trial = Trial(key, outcome, drop)
+        if trial.feasible(self.eps) and (self.best is None or (outcome.saved or 0) > self.best[0]):
+            self.best = (outcome.saved or 0, key)
+        return trial
+
+    def _tell(self, pass_name: str, done: int, expected: int) -> None:
+        if self._report:
+            total = self.simulator.conv_total
+            best = self.best[0] / total if self.best and total else 0.0
+            self._report(Status(pass_name, done, expected, best, self.seconds))

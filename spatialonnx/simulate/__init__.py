@@ -1,0 +1,1 @@
+"""Simulating plans: stored activations and incremental trials."""

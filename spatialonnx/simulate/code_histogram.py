@@ -1,0 +1,208 @@
+r"""The census: what every pattern would save, and lose, counted from one dense pass.
+
+One histogram of zero codes for every target and border class (the set R of positions of a patch
+that lie inside the ofmap: interior, right, bottom, corner), then superset sums:
+
+    skipped(m) = sum over R of |R \ m| * (patches whose zeros include m & R)
+    lost(m)    = sum over R and over i in R \ m of (x_i^2 of the patches whose zeros include m & R)
+
+and nothing where m & R is empty: such a patch is blind. One pass over the data so answers for all
+2^(p*p) patterns m at once, exactly. Where the zeros include m & R, the positions of m & R add
+nothing to the sum of squares: it is that of the whole patch, one histogram more, not p * p.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spatialonnx.errors import PlanError
+from spatialonnx.plan.masks import patch_grid
+from spatialonnx.plan.patterns import full_pattern
+
+_DENSE = 1 << 22
+"""Bins up to which histograms are arrays; above, only the codes that occur are kept."""
+
+
+class Census:
+    """Counts zero codes of one site, target by target.
+
+    Attributes:
+        patch_size: Side of a patch.
+        targets: Number of targets.
+        borders: The border classes: bits inside the ofmap, one integer a class.
+    """
+
+    def __init__(
+        self,
+        patch_size: int,
+        shape: tuple[int, int, int],
+        labels: NDArray[Any] | None = None,
+        *,
+        energy: bool = False,
+    ) -> None:
+        """Starts with nothing counted.
+
+        Args:
+            patch_size: Side of a patch.
+            shape: C, H, W of the ofmap.
+            labels: The target of every patch, integers from 0, broadcastable to [C, nH, nW];
+                negative = none. Default: the whole layer is one target.
+            energy: Whether ``lost`` will be asked for.
+
+        Raises:
+            PlanError: The labels do not fit the map.
+        """
+        self.patch_size = patch_size
+        self._shape = shape
+        self._codes = full_pattern(patch_size) + 1
+        self._grid = patch_grid(shape[1], shape[2], patch_size)
+        wanted = (shape[0], *self._grid)
+        given = np.zeros((1, 1, 1), np.int64) if labels is None else labels
+        try:
+            spread = np.broadcast_to(given, wanted)
+        except ValueError:
+            raise PlanError(
+                f"labels of shape {list(given.shape)} do not fit patches of {list(wanted)}"
+            ) from None
+        self.targets = int(spread.max(initial=-1)) + 1
+        inside = _inside(shape[1], shape[2], patch_size)
+        self.borders, border = np.unique(inside, return_inverse=True)
+        bins = spread * len(self.borders) + border.reshape(self._grid)
+        self._base = np.where(spread < 0, -1, bins).reshape(-1).astype(np.int64)
+        self._energy = energy
+        size = self.targets * len(self.borders) * self._codes
+        self._dense = size <= _DENSE
+        self._keys = np.arange(size if self._dense else 0)
+        self._counts = np.zeros(len(self._keys), np.int64)
+        self._squares = np.zeros(len(self._keys) if energy else 0)
+
+    def add(self, codes: NDArray[np.uint16], ofmap: NDArray[np.float32] | None = None) -> None:
+        """Counts some samples.
+
+        Args:
+            codes: Zero codes of the dense ofmap, [n, C, nH, nW].
+            ofmap: The dense ofmap itself, [n, C, H, W], where ``lost`` will be asked for.
+        """
+        flat = codes.reshape(len(codes), len(self._base))
+        chosen = self._base >= 0
+        keys = (self._base[chosen] * self._codes + flat[:, chosen]).reshape(-1)
+        squares = None
+        if self._energy:
+            if ofmap is None:
+                raise ValueError("a census with energy needs the ofmap")
+            squares = self._patch_squares(ofmap)[:, chosen].reshape(len(keys))
+        if self._dense:
+            self._enter(keys, len(self._keys), squares)
+            return
+        known, where = np.unique(np.concatenate([self._keys, keys]), return_inverse=True)
+        old = where[: len(self._keys)]
+        self._counts = _spread(self._counts, old, len(known))
+        if self._energy:
+            self._squares = _spread(self._squares, old, len(known))
+        self._keys = known
+        self._enter(where[len(old) :], len(known), squares)
+
+    def skipped(self, first: int = 0, last: int | None = None) -> NDArray[np.int64]:
+        """Outputs that every pattern predicts, over all samples counted.
+
+        Args:
+            first: The first target.
+            last: The one behind the last; None = all from ``first`` on.
+
+        Returns:
+            int64 [targets, 2^(p*p)], by target and pattern.
+        """
+        last = self.targets if last is None else last
+        supersets = superset_sums(self._histogram(self._counts, first, last))
+        patterns = np.arange(self._codes)
+        total = np.zeros((last - first, self._codes), np.int64)
+        for k, inside in enumerate(self.borders.tolist()):
+            probes = patterns & inside
+            outputs = np.bitwise_count(inside & ~patterns) * (probes != 0)
+            total += supersets[:, k, probes] * outputs.astype(np.int64)
+        return total
+
+    def lost(self, first: int = 0, last: int | None = None) -> NDArray[np.float64]:
+        """Sum of squares of the values that every pattern would set to zero.
+
+        Args:
+            first: The first target.
+            last: The one behind the last; None = all from ``first`` on.
+
+        Returns:
+            float64 [targets, 2^(p*p)], by target and pattern.
+        """
+        if not self._energy:
+            raise ValueError("this census counts no energy")
+        last = self.targets if last is None else last
+        supersets = superset_sums(self._histogram(self._squares, first, last))
+        patterns = np.arange(self._codes)
+        total = np.zeros((last - first, self._codes))
+        for k, inside in enumerate(self.borders.tolist()):
+            probes = patterns & inside
+            total += supersets[:, k, probes] * (probes != 0)
+        return total
+
+    def _enter(
+        self, positions: NDArray[np.int64], size: int, squares: NDArray[np.float64] | None
+    ) -> None:
+        self._counts += np.bincount(positions, minlength=size)
+        if squares is not None:
+            self._squares += np.bincount(positions, squares, minlength=size)
+
+    def _histogram(self, values: NDArray[Any], first: int, last: int) -> NDArray[Any]:
+        """Values by target, border class and code, [targets, classes, codes]."""
+        row = len(self.borders) * self._codes
+        low, high = np.searchsorted(self._keys, [first * row, last * row])
+        found = np.zeros((last - first) * row, values.dtype)
+        found[self._keys[low:high] - first * row] = values[low:high]
+        return found.reshape(last - first, len(self.borders), self._codes)
+
+    def _patch_squares(self, ofmap: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Sum of squares of every patch, float64 [n, C * nH * nW]."""
+        n, (channels, height, width), p = len(ofmap), self._shape, self.patch_size
+        rows, columns = self._grid
+        padded = np.zeros((n, channels, rows * p, columns * p))
+        padded[:, :, :height, :width] = ofmap
+        patches = padded.reshape(n, channels, rows, p, columns, p)
+        sums: NDArray[np.float64] = np.einsum("ncrpsq,ncrpsq->ncrs", patches, patches)
+        return sums.reshape(n, len(self._base))
+
+
+def superset_sums(values: NDArray[Any]) -> NDArray[Any]:
+    """For every set s, the sum over all sets that include s (the fast zeta transform).
+
+    Args:
+        values: By set, a bit an element, along the last axis of length 2^k; other axes at will.
+
+    Returns:
+        Sums of the same shape.
+    """
+    sums = values.copy()
+    size = sums.shape[-1]
+    step = 1
+    while step < size:
+        halves = sums.reshape(*sums.shape[:-1], size // (2 * step), 2, step)
+        halves[..., 0, :] += halves[..., 1, :]
+        step *= 2
+    return sums
+
+
+def _spread(values: NDArray[Any], positions: NDArray[np.int64], size: int) -> NDArray[Any]:
+    """Values moved to new positions along the last axis, zeros elsewhere."""
+    result = np.zeros((*values.shape[:-1], size), values.dtype)
+    result[..., positions] = values
+    return result
+
+
+def _inside(height: int, width: int, patch_size: int) -> NDArray[np.int64]:
+    """Bits of every patch's positions inside the map, [nH, nW]."""
+    rows, columns = patch_grid(height, width, patch_size)
+    bit = np.arange(patch_size * patch_size)
+    y = np.arange(rows)[:, None, None] * patch_size + bit // patch_size
+    x = np.arange(columns)[None, :, None] * patch_size + bit % patch_size
+    bits: NDArray[np.int64] = (((y < height) & (x < width)).astype(np.int64) << bit).sum(axis=2)
+    return bits

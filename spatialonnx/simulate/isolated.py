@@ -1,0 +1,218 @@
+"""Trials that change one site only: what they save is counted, what they break is run.
+
+The zero codes of the site's patches tell everything in front of the site. A patch is predicted
+where its probes are all zero; it changes where it is predicted and holds anything but zeros. A
+sample without a changed patch gives what it gives with the site off. Samples that two trials
+change alike are run once. The others, of many trials, share batches behind the site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spatialonnx.plan.masks import SiteMask
+from spatialonnx.simulate.batching import SharedRuns
+from spatialonnx.simulate.patch_effects import Group, PatchMap, find_changes, group_trials
+from spatialonnx.simulate.prefix import Front
+from spatialonnx.simulate.scoring import Rows, Scorer
+from spatialonnx.simulate.segments import SegmentedNetwork
+
+_LARGEST_POOL = 1 << 16
+"""Runs that are remembered."""
+_PHASE_CELLS = 1 << 22
+"""Patches x samples that are looked at together."""
+
+
+@dataclass(frozen=True, eq=False)
+class IsolatedResult:
+    """What one trial gave.
+
+    Attributes:
+        skipped: Predicted outputs over all samples.
+        rejected: Whether it was stopped: it must have fewer right samples than asked.
+        right: Right samples; None for a metric that does not count.
+        kl: Divergence of every sample, float64 [n]; None without logits.
+        outputs: The network's outputs; None for a metric that counts.
+        runs: Samples that were run behind the site on its behalf.
+    """
+
+    skipped: int
+    rejected: bool
+    right: int | None
+    kl: NDArray[np.float64] | None
+    outputs: list[NDArray[Any]] | None
+    runs: int
+
+
+class IsolatedTrials:
+    """Simulates trials at one site; the last runs of earlier calls are remembered."""
+
+    def __init__(
+        self,
+        network: SegmentedNetwork,
+        front: Front,
+        scorer: Scorer,
+        patch_map: PatchMap,
+        number: int,
+        batch: int,
+    ) -> None:
+        """Prepares for one site.
+
+        Args:
+            network: Runs the segments.
+            front: Activations in front of the site.
+            scorer: Scores outputs.
+            patch_map: The site's patches.
+            number: The site.
+            batch: Samples a run.
+        """
+        self.number = number
+        self.patch_size = patch_map.patch_size
+        self._front = front
+        self._scorer = scorer
+        self._map = patch_map
+        self._order = np.concatenate(front.blocks)
+        self._last_key = b""
+        self._runs = SharedRuns(network, front, scorer, patch_map, number, self._order, batch)
+
+    def run(self, masks: Sequence[SiteMask], least_right: int | None) -> list[IsolatedResult]:
+        """Runs trials.
+
+        Args:
+            masks: One a trial, of this patch size, none of them full.
+            least_right: Trials that must have fewer right samples are stopped; None = none is.
+        """
+        try:
+            return self._run(masks, least_right)
+        except BaseException:
+            self._runs.clear()  # Ctrl-C may have come between asking for a run and running it
+            raise
+
+    def _run(self, masks: Sequence[SiteMask], least_right: int | None) -> list[IsolatedResult]:
+        groups = group_trials(masks, self._map)
+        if groups[0].key != self._last_key:
+            self._runs.clear()
+        self._last_key = groups[-1].key
+        tally = _Tally(len(masks), self._scorer)
+        for phase in self._phases(least_right is not None):
+            self._run_phase(phase, groups, tally)
+            tally.reject(least_right)
+            if len(self._runs) > _LARGEST_POOL:
+                self._runs.clear()
+        return tally.results()
+
+    def _run_phase(self, phase: range, groups: Sequence[Group], tally: _Tally) -> None:
+        """Runs some blocks of samples of all trials."""
+        first = phase[0] * len(self._front.blocks[0])
+        codes = [self._front.codes(b, self.number, self.patch_size) for b in phase]
+        flat = [c.reshape(len(c), -1) for c in codes]
+        together = flat[0] if len(flat) == 1 else np.concatenate(flat)
+        found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]] = []
+        for group in groups:
+            key = blake2b(group.key, digest_size=8).digest()
+            for changes in find_changes(group, together):
+                tally.skipped[changes.trials] += changes.skipped
+                alive = tally.alive[changes.trials, None]
+                touched = changes.changed.any(axis=2) & alive
+                trial, sample = np.nonzero(touched)
+                if not len(trial):
+                    continue
+                slots, new = self._runs.request(
+                    key, first + sample, changes.changed[trial, sample], group.patches
+                )
+                trials = changes.trials[trial]
+                np.add.at(tally.runs, trials[new], 1)
+                found.append((trials, self._order[first + sample], slots))
+        self._runs.finish()
+        tally.see(self._order[first : first + len(together)], self._runs, found)
+
+    def _phases(self, rejecting: bool) -> Iterator[range]:
+        """Blocks that are looked at together; after each, trials may be stopped."""
+        count = len(self._front.blocks)
+        cells = len(self._map) * len(self._front.blocks[0])
+        most = max(1, _PHASE_CELLS // cells) if self._front.fits(self.number) else 1
+        start, length = 0, 1
+        while start < count:
+            length = min(length, most) if rejecting else most
+            yield range(start, min(start + length, count))
+            start += length
+            # A trial that survives one phase mostly survives the next.
+            length *= 2 if start > 1 else 1
+
+
+class _Tally:
+    """What is known of some trials so far."""
+
+    def __init__(self, trials: int, scorer: Scorer) -> None:
+        self.alive = np.ones(trials, np.bool_)
+        self.skipped = np.zeros(trials, np.int64)
+        self.runs = np.zeros(trials, np.int64)
+        self._scorer = scorer
+        self._seen = 0
+        self._right = np.zeros(trials, np.int64)
+        self._kl = None if scorer.off_kl is None else np.tile(scorer.off_kl, (trials, 1))
+        self._outputs: list[list[tuple[Rows, list[list[NDArray[Any]]]]]] = [
+            [] for _ in range(trials)
+        ]
+
+    def see(
+        self,
+        rows: Rows,
+        runs: SharedRuns,
+        found: Sequence[tuple[NDArray[np.int64], Rows, NDArray[np.int64]]],
+    ) -> None:
+        """Enters what some samples gave.
+
+        Args:
+            rows: The samples.
+            runs: Their runs.
+            found: Trials, their samples that were run, and the runs' slots.
+        """
+        self._seen += len(rows)
+        if self._scorer.off_right is not None:
+            self._right += int(self._scorer.off_right[rows].sum())
+        for trials, samples, slots in found:
+            if self._scorer.off_right is not None:
+                gain = runs.right[slots].astype(np.int64) - self._scorer.off_right[samples]
+                np.add.at(self._right, trials, gain)
+            else:
+                for trial, sample, slot in zip(
+                    trials.tolist(), samples.tolist(), slots.tolist(), strict=True
+                ):
+                    self._outputs[trial].append((sample, runs.outputs[slot]))
+            if self._kl is not None:
+                self._kl[trials, samples] = runs.kl[slots]
+
+    def reject(self, least_right: int | None) -> None:
+        """Stops the trials that must have fewer right samples."""
+        rest = self._scorer.samples - self._seen
+        if least_right is not None and rest:
+            self.alive &= self._right + rest >= least_right
+
+    def results(self) -> list[IsolatedResult]:
+        """Everything about every trial."""
+        counts = self._scorer.counts
+        return [
+            IsolatedResult(
+                skipped=int(self.skipped[t]),
+                rejected=not self.alive[t],
+                right=int(self._right[t]) if counts else None,
+                kl=None if self._kl is None else self._kl[t],
+                outputs=None if counts else self._outputs_of(t),
+                runs=int(self.runs[t]),
+            )
+            for t in range(len(self.alive))
+        ]
+
+    def _outputs_of(self, trial: int) -> list[NDArray[Any]]:
+        outputs = [array.copy() for array in self._scorer.off]
+        for sample, values in self._outputs[trial]:
+            for array, value in zip(outputs, values, strict=True):
+                array[sample] = value
+        return outputs

@@ -1,0 +1,131 @@
+"""The activations in front of one site, block by block within a memory bound."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spatialonnx.plan.masks import SiteMask
+from spatialonnx.simulate.scoring import Rows
+from spatialonnx.simulate.segments import Activations, SegmentedNetwork
+
+Images = Callable[[Rows], NDArray[np.float32]]
+"""Reads the images of samples."""
+
+
+class Front:
+    """The activations in front of the site that trials are at: every site off, or at its start.
+
+    They move forward with the trials: those in front of the next site are made from those in
+    front of this one, which are then dropped. What does not fit into memory is made again from
+    the nearest that does, or from the images.
+    """
+
+    def __init__(
+        self,
+        network: SegmentedNetwork,
+        images: Images,
+        blocks: Sequence[Rows],
+        budget: int,
+        start: Mapping[int, SiteMask] | None = None,
+    ) -> None:
+        """Starts with nothing stored.
+
+        Args:
+            network: Runs the segments.
+            images: Reads images.
+            blocks: Samples of every block.
+            budget: Bytes that may be kept.
+            start: Masks of sites that are not off, by number of the site; None = all are off.
+        """
+        self.blocks = blocks
+        self.work: Counter[int] = Counter()
+        """Samples that were run through each segment."""
+        self._network = network
+        self._images = images
+        self._budget = budget
+        self._start = start or {}
+        self._stored: dict[int, tuple[int, Activations]] = {}
+        self._codes: dict[int, NDArray[np.uint16]] = {}
+        self._codes_of = (0, 0)
+        self._bytes = 0
+        self._last: tuple[int, int, Activations] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes stored."""
+        return self._bytes
+
+    def clear(self) -> None:
+        """Drops everything."""
+        self._stored.clear()
+        self._codes.clear()
+        self._bytes = 0
+        self._last = None
+
+    def fits(self, number: int) -> bool:
+        """Whether all samples fit into memory in front of a site, their codes included."""
+        samples = sum(len(block) for block in self.blocks)
+        return self._network.bytes_per_sample[number] * samples * 9 // 8 <= self._budget
+
+    def activations(self, block: int, number: int) -> Activations:
+        """What is in front of site ``number`` for one block; stored where there is room."""
+        stored = self._stored.get(block)
+        if stored is not None and stored[0] == number:
+            return stored[1]
+        if self._last is not None and self._last[:2] == (block, number):
+            return self._last[2]
+        if stored is not None and stored[0] > number:
+            self._drop(block)
+            stored = None
+        at, found = stored or (0, self._network.start(self._images(self.blocks[block])))
+        for j in range(at, number):
+            found, _ = self._network.advance(j, found, self._start.get(j))
+            self.work[j] += len(found)
+        held = stored[1].nbytes if stored else 0
+        if self._bytes - held + found.nbytes <= self._budget:
+            self._drop(block)
+            self._stored[block] = number, found
+            self._bytes += found.nbytes
+            self._last = None
+        else:
+            self._last = block, number, found
+        return found
+
+    def take(self, positions: NDArray[np.int64], number: int) -> Activations:
+        """A copy of what is in front of a site for some samples.
+
+        Args:
+            positions: Which, counted through the blocks, which are equally long but the last.
+            number: The site.
+        """
+        length = len(self.blocks[0])
+        of_block = positions // length
+        parts = [
+            (np.flatnonzero(of_block == block), self.activations(int(block), number))
+            for block in np.unique(of_block)
+        ]
+        if len(parts) == 1:
+            return parts[0][1].take(positions % length)
+        return Activations.gather([(rows, a, positions[rows] % length) for rows, a in parts])
+
+    def codes(self, block: int, number: int, patch_size: int) -> NDArray[np.uint16]:
+        """Zeros in site ``number``'s patches for one block, [b, C, nH, nW]."""
+        if self._codes_of != (number, patch_size):
+            self._bytes -= sum(codes.nbytes for codes in self._codes.values())
+            self._codes.clear()
+            self._codes_of = number, patch_size
+        if block in self._codes:
+            return self._codes[block]
+        codes = self._network.codes(number, self.activations(block, number), patch_size)
+        if self._bytes + codes.nbytes <= self._budget:
+            self._codes[block] = codes
+            self._bytes += codes.nbytes
+        return codes
+
+    def _drop(self, block: int) -> None:
+        if block in self._stored:
+            self._bytes -= self._stored.pop(block)[1].nbytes

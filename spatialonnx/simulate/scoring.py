@@ -1,0 +1,84 @@
+"""Scoring sample by sample: what a trial needs to know of every sample, and when it is lost."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spatialonnx.measure.metrics import first_logits, kl_divergence, margins
+from spatialonnx.simulate.reference import Reference
+
+Rows = NDArray[np.int64]
+"""Numbers of samples, in the order of the search samples."""
+
+
+@dataclass(frozen=True, eq=False)
+class RowScores:
+    """What some samples gave.
+
+    Attributes:
+        right: bool [m]; None for a metric that does not count.
+        kl: float64 [m], nats; None without logits.
+        outputs: The network's outputs, kept only for a metric that does not count.
+    """
+
+    right: NDArray[np.bool_] | None
+    kl: NDArray[np.float64] | None
+    outputs: list[NDArray[Any]] | None
+
+
+class Scorer:
+    """Scores samples one by one; together they give exactly what ``Reference`` gives for all."""
+
+    def __init__(self, reference: Reference, off: list[NDArray[Any]]) -> None:
+        """Scores the network with every site off.
+
+        Args:
+            reference: The dense network's score; it may be another network's.
+            off: Outputs of the network at hand with every site off.
+        """
+        self.reference = reference
+        self.counts = reference.metric.counts
+        self.samples = len(off[0])
+        self.off = off
+        scores = self.score(off, np.arange(self.samples))
+        self.off_right, self.off_kl = scores.right, scores.kl
+
+    def score(self, outputs: list[NDArray[Any]], rows: Rows) -> RowScores:
+        """Scores the outputs of some samples."""
+        right = kl = None
+        if self.counts:
+            assert self.reference.reference is not None
+            right = self.reference.metric.right(outputs, self.reference.reference[rows])
+        if self.reference.logits is not None:
+            kl = kl_divergence(self.reference.logits[rows], first_logits(outputs))
+        return RowScores(right, kl, None if self.counts else outputs)
+
+    def order(self, dense: list[NDArray[Any]]) -> Rows:
+        """The order in which a trial is lost soonest.
+
+        First the samples that the dense network gets wrong, for these can only gain; then the
+        others, those that it gets right by the smallest margin first.
+        """
+        labels = self.reference.reference
+        if not self.counts or labels is None:
+            return np.arange(self.samples)
+        logits = first_logits(dense)
+        right = self.reference.metric.right(dense, labels)
+        margin = np.nan_to_num(margins(logits, labels), nan=0.0)
+        return np.lexsort((np.arange(self.samples), margin, right)).astype(np.int64)
+
+    def least_right(self, reject_above: Fraction | None) -> int | None:
+        """How many right samples a trial needs so that its drop is no more than a bound."""
+        if reject_above is None or not self.counts:
+            return None
+        return math.ceil((self.reference.score - reject_above) * self.samples)
+
+    def mean_kl(self, kl: NDArray[np.float64] | None) -> float | None:
+        """The mean of all samples' divergences, summed exactly."""
+        return None if kl is None else math.fsum(kl.tolist()) / max(len(kl), 1)

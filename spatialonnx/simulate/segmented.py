@@ -1,0 +1,337 @@
+"""The fast way to simulate, and its oracle: a network cut at its sites."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from spatialonnx.errors import DataError, ModelError
+from spatialonnx.graph.shapes import infer_shapes
+from spatialonnx.graph.sites import find_sites
+from spatialonnx.measure.evaluate import BATCH, Network, Samples, check_images
+from spatialonnx.measure.metrics import Metric
+from spatialonnx.plan.masks import Plan, SiteMask
+from spatialonnx.runtime.memory import free_device_memory, free_memory, used_memory
+from spatialonnx.runtime.session import Level, Runtime
+from spatialonnx.simulate.cut import mask_numbers, segment_macs
+from spatialonnx.simulate.incremental import Walk
+from spatialonnx.simulate.isolated import IsolatedResult, IsolatedTrials
+from spatialonnx.simulate.outcome import Outcome
+from spatialonnx.simulate.patch_effects import PatchMap
+from spatialonnx.simulate.prefix import Front
+from spatialonnx.simulate.reference import Reference
+from spatialonnx.simulate.scoring import Rows, Scorer
+from spatialonnx.simulate.segments import SegmentedNetwork
+from spatialonnx.simulate.whole_model import run_samples
+
+Masks = Mapping[int, SiteMask]
+
+_RUNS_AT_ONCE = 8
+"""Batches that a group of trials of one site should fill: what ``kill -9`` may lose."""
+_FEWEST, _MOST = 8, 1024
+_MOST_CELLS = 1 << 21
+"""Trials x samples of one site at once."""
+_BATCHES_AT_WORK = 4
+_FEWEST_AGAIN = 128
+"""Trials of one site at once where its activations are made anew for every group of them."""
+
+
+class SegmentSimulator:
+    """Simulates plans on a network that is cut at its sites.
+
+    Outcomes are exactly those of ``literal=True``, which runs every plan through all segments.
+    """
+
+    def __init__(
+        self,
+        proto: onnx.ModelProto,
+        samples: Samples,
+        *,
+        metric: Metric,
+        runtime: Runtime,
+        baseline: onnx.ModelProto | None = None,
+        batch: int = BATCH,
+        literal: bool = False,
+        memory: int | None = None,
+        level: Level = "all",
+        bound: bool | None = None,
+        start: Plan | None = None,
+    ) -> None:
+        """Opens the segments, compares them with the whole model, runs the dense network once.
+
+        Args:
+            proto: A model with SpatialPredict nodes.
+            samples: The search samples.
+            metric: What scores outputs.
+            runtime: Provider and threads.
+            baseline: The original network, where ``proto`` was tuned with its masks on.
+            batch: Samples a run.
+            literal: One full pass a trial: nothing is shared, nothing is rejected.
+            memory: Bytes that the simulator may take, sessions included; default: half of what
+                is free where activations are kept. Below what the sessions take nothing is
+                stored, and it still works.
+            level: ORT's graph optimisation.
+            bound: Whether activations stay in the provider's memory; default: unless that is
+                the host's.
+            start: Masks that ``codes`` and ``ofmaps`` are taken under; None = every site off.
+
+        Raises:
+            DataError: The images do not fit, or the network's shapes depend on its data.
+        """
+        before = used_memory()
+        if memory is None:
+            memory = (free_memory() if runtime.provider == "cpu" else free_device_memory()) // 2
+        self._samples = samples
+        self._literal = literal
+        fixed, *image = _image_dims(proto)
+        self._batch = fixed or max(min(batch, len(samples)), 1)
+        check_images(samples, tuple(image))
+        example = self._images(np.resize(np.arange(len(samples)), self._batch))
+        self._network = SegmentedNetwork(
+            proto, example, runtime, level=level, fixed=fixed is not None, bound=bound
+        )
+        shape = (1, *example.shape[1:])
+        report = find_sites(proto, {self._network.cut.image: shape})
+        if report.conv_macs is None:
+            raise DataError("the network's shapes depend on its data: MACs cannot be counted")
+        by_name = {site.name: site for site in report.sites}
+        self.sites = tuple(by_name[p.site] for p in self._network.predictors)
+        self.samples = len(samples)
+        self.conv_total = report.conv_macs * len(samples)
+        shapes = infer_shapes(proto, {self._network.cut.image: shape})
+        macs = segment_macs(proto, self._network.cut, shapes)
+        self._shares = [m / max(sum(macs), 1) for m in macs]
+
+        begun = time.perf_counter()
+        off, _ = self._run_literally({})
+        self.seconds_per_pass = time.perf_counter() - begun
+        dense = off
+        if baseline is not None:
+            network = Network(baseline, runtime)
+            dense, _ = run_samples(
+                network, samples, network.fixed_batch or batch, network.dense_plan
+            )
+        self._scorer = Scorer(Reference(metric, dense, samples.labels), off)
+        self.baseline = self._scorer.reference.score
+        order = self._scorer.order(dense)
+        blocks = [order[i : i + self._batch] for i in range(0, len(order), self._batch)]
+        # What is taken already, and copies of a batch's activations while it is run.
+        working = _BATCHES_AT_WORK * self._batch * max(self._network.bytes_per_sample)
+        self._budget = max(memory - max(used_memory() - before, 0) - working, 0)
+        self._start = mask_numbers(self._network.predictors, start or {})
+        self._front = Front(self._network, self._images, blocks, self._budget, self._start)
+        self._walk = Walk(self._network, self._images, self._scorer, blocks, self._budget)
+        self._isolated: IsolatedTrials | None = None
+        self._trials_at_once = _FEWEST
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of activations that are kept now."""
+        return self._front.nbytes + self._walk.nbytes
+
+    def simulate(
+        self, plans: Iterable[Plan], reject_above: Fraction | None = None
+    ) -> Iterator[Outcome]:
+        """Simulates plans, in order; those of one site in a row are looked at together."""
+        least = None if self._literal else self._scorer.least_right(reject_above)
+        for group in self._groups(plans):
+            first = group[0]
+            if self._literal:
+                yield self._simulate_literally(first)
+            elif first and (len(first) > 1 or self._start):
+                yield self._simulate_walk(first, least, reject_above)
+            elif first:
+                yield from self._simulate_isolated(group, least, reject_above)
+            else:
+                yield self._simulate_off()
+
+    def _groups(self, plans: Iterable[Plan]) -> Iterator[list[Masks]]:
+        """Plans that are looked at together; no plan is taken before it is needed."""
+        pending = (mask_numbers(self._network.predictors, plan) for plan in plans)
+        held: Masks | None = None
+        while True:
+            first = next(pending, None) if held is None else held
+            held = None
+            if first is None:
+                return
+            group = [first]
+            shared = not (self._literal or self._start) and len(first) == 1
+            while shared and len(group) < self._trials_at_once:
+                masks = next(pending, None)
+                if masks is None:
+                    break
+                if not _same_site(first, masks):
+                    held = masks
+                    break
+                group.append(masks)
+            yield group
+
+    def codes(self, site: str, patch_size: int) -> Iterator[NDArray[np.uint16]]:
+        """Zero codes of a site's patches: [b, C, nH, nW] block by block.
+
+        The sites in front of it are off, or at their start; the site itself is off.
+        """
+        number = self._number(site)
+        self._walk.clear()
+        for block in range(len(self._front.blocks)):
+            yield self._front.codes(block, number, patch_size)
+
+    def ofmaps(self, site: str) -> Iterator[NDArray[np.float32]]:
+        """A site's ofmap, likewise: [b, C, H, W] block by block, in the order of ``codes``.
+
+        The arrays are the simulator's own: they must not be changed.
+        """
+        number = self._number(site)
+        self._walk.clear()
+        for block in range(len(self._front.blocks)):
+            yield self._network.ofmap(number, self._front.activations(block, number))
+
+    def share_behind(self, site: str) -> float:
+        """Share of the network's MACs that a trial of this site alone has to run again."""
+        return float(sum(self._shares[self._number(site) :]))
+
+    # -- the four ways -----------------------------------------------------------------------
+
+    def _simulate_literally(self, masks: Masks) -> Outcome:
+        start = time.perf_counter()
+        outputs, skipped = self._run_literally(masks)
+        return self._outcome(outputs, skipped, float(self.samples), start)
+
+    def _simulate_off(self) -> Outcome:
+        return self._outcome(self._scorer.off, {}, 0.0, time.perf_counter())
+
+    def _simulate_walk(
+        self, masks: Masks, least_right: int | None, reject_above: Fraction | None
+    ) -> Outcome:
+        self._front.clear()
+        self._isolated = None
+        start = time.perf_counter()
+        result = self._walk.run(masks, least_right)
+        forward = self._work(result.work) + self._work(self._front.work)
+        self._front.work.clear()
+        if result.outputs is None or result.skipped is None:
+            seconds = time.perf_counter() - start
+            return Outcome(None, None, None, forward, seconds, reject_above)
+        return self._outcome(result.outputs, result.skipped, forward, start)
+
+    def _simulate_isolated(
+        self, group: Sequence[Masks], least_right: int | None, reject_above: Fraction | None
+    ) -> Iterator[Outcome]:
+        self._walk.clear()
+        start = time.perf_counter()
+        number, first = next(iter(group[0].items()))
+        trials = self._isolated
+        if trials is None or trials.number != number or trials.patch_size != first.patch_size:
+            shape = tuple(d or 0 for d in self.sites[number - 1].shape)
+            patch_map = PatchMap((shape[0], shape[1], shape[2]), first.patch_size)
+            trials = IsolatedTrials(
+                self._network, self._front, self._scorer, patch_map, number, self._batch
+            )
+            self._isolated = trials
+            self._trials_at_once = _FEWEST if self._front.fits(number) else _FEWEST_AGAIN
+        results = trials.run([masks[number] for masks in group], least_right)
+        runs = sum(result.runs for result in results)
+        self._plan_ahead(number, len(group), runs)
+        behind = sum(self._shares[number:])
+        before = self._work(self._front.work)
+        self._front.work.clear()
+        seconds = (time.perf_counter() - start) / len(group)
+        per_output = self.sites[number - 1].macs_per_output
+        for result in results:
+            yield self._isolated_outcome(
+                result, per_output, before + result.runs * behind, seconds, reject_above
+            )
+            before = 0.0
+
+    def _plan_ahead(self, number: int, trials: int, runs: int) -> None:
+        """Chooses how many trials are looked at together next, from what the last ones took."""
+        fewest = _FEWEST if self._front.fits(number) else _FEWEST_AGAIN
+        wanted = _RUNS_AT_ONCE * self._batch * trials // max(runs, 1)
+        # A metric that does not count keeps the outputs of every trial until it is scored.
+        most = max(min(_MOST, _MOST_CELLS // self.samples), fewest)
+        if not self._scorer.counts:
+            most = fewest
+        self._trials_at_once = min(max(wanted, fewest), most, 4 * self._trials_at_once)
+
+    def _isolated_outcome(
+        self,
+        result: IsolatedResult,
+        macs_per_output: int,
+        forward: float,
+        seconds: float,
+        reject_above: Fraction | None,
+    ) -> Outcome:
+        saved = result.skipped * macs_per_output
+        if result.rejected:
+            return Outcome(None, saved, None, forward, seconds, reject_above)
+        if result.outputs is not None:
+            score = self._scorer.reference.score_of(result.outputs)
+        else:
+            score = Fraction(result.right or 0, max(self.samples, 1))
+        kl = self._scorer.mean_kl(result.kl)
+        return Outcome(score, saved, kl, forward, seconds)
+
+    # -- parts -------------------------------------------------------------------------------
+
+    def _run_literally(self, masks: Masks) -> tuple[list[NDArray[Any]], dict[int, int]]:
+        """Runs all samples through all segments."""
+        parts: list[list[NDArray[Any]]] = []
+        skipped: Counter[int] = Counter()
+        for images in self._samples.batches(self._batch):
+            activations = self._network.start(images)
+            for number in range(self._network.sites + 1):
+                activations, counts = self._network.advance(number, activations, masks.get(number))
+                if counts is not None:
+                    skipped[number] += int(counts.sum())
+            parts.append([activations[name] for name in self._network.output_names])
+        return [np.concatenate(part) for part in zip(*parts, strict=True)], skipped
+
+    def _outcome(
+        self, outputs: list[NDArray[Any]], skipped: Mapping[int, int], forward: float, start: float
+    ) -> Outcome:
+        reference = self._scorer.reference
+        return Outcome(
+            score=reference.score_of(outputs),
+            saved=sum(n * self.sites[k - 1].macs_per_output for k, n in skipped.items()),
+            kl=reference.mean_kl(outputs),
+            forward_samples=forward,
+            seconds=time.perf_counter() - start,
+        )
+
+    def _work(self, work: Mapping[int, int]) -> float:
+        """Samples through the whole network that samples through segments amount to."""
+        return sum(self._shares[number] * count for number, count in work.items())
+
+    def _images(self, rows: Rows) -> NDArray[np.float32]:
+        return self._samples.dataset.images(self._samples.indices[rows])
+
+    def _number(self, site: str) -> int:
+        return next(k for k, s in enumerate(self.sites, start=1) if s.name == site)
+
+
+def _same_site(first: Masks, second: Masks) -> bool:
+    (number, mask), *_ = first.items()
+    return len(second) == 1 and number in second and second[number].patch_size == mask.patch_size
+
+
+def _image_dims(proto: onnx.ModelProto) -> tuple[int | None, ...]:
+    """Dimensions [N, C, H, W] of the image input; None where dynamic.
+
+    Raises:
+        ModelError: It is no batch of float images.
+    """
+    weights = {t.name for t in proto.graph.initializer}
+    value = next((v for v in proto.graph.input if v.name not in weights), None)
+    kind = value.type.tensor_type if value is not None else onnx.TypeProto.Tensor()
+    if kind.elem_type != onnx.TensorProto.FLOAT or len(kind.shape.dim) != 4:
+        raise ModelError("the model must take one float image batch [N, C, H, W]")
+    return tuple(
+        d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in kind.shape.dim
+    )

@@ -1,0 +1,318 @@
+"""Running a network segment by segment, from activations that are stored in between."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper
+
+from spatialonnx.errors import ModelError
+from spatialonnx.graph.ops import CODES, DOMAIN, VERSION, instrument, plan_feeds
+from spatialonnx.plan.masks import SiteMask, full_mask
+from spatialonnx.runtime.session import Level, Runtime, Session, open_session
+from spatialonnx.simulate.activation_store import Array, DeviceMemory, HostMemory, Memory
+from spatialonnx.simulate.cut import cut_graph, segment_model
+
+_TOLERANCE = 1e-5
+"""Of the largest output: ONNX Runtime fuses across nodes, and a cut is a barrier to that."""
+_CODES_IR = 8
+_CODES_OPSET = 17
+
+
+class Activations:
+    """Activations of some samples in front of one segment; every array has a row a sample.
+
+    Attributes:
+        arrays: By tensor name.
+    """
+
+    __slots__ = ("arrays", "memory")
+
+    def __init__(self, arrays: Mapping[str, Array], memory: Memory) -> None:
+        """Wraps arrays whose first dimension is the sample, and what keeps them."""
+        self.arrays = dict(arrays)
+        self.memory = memory
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(next(iter(self.arrays.values())))
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """The array of a tensor, in host memory."""
+        return self.memory.host(self.arrays[name])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(array.nbytes for array in self.arrays.values())
+
+    def take(self, rows: NDArray[np.int64]) -> Activations:
+        """A copy of some samples, which may repeat."""
+        take = self.memory.take
+        return Activations({n: take(value, rows) for n, value in self.arrays.items()}, self.memory)
+
+    @staticmethod
+    def gather(
+        parts: Sequence[tuple[NDArray[np.int64], Activations, NDArray[np.int64]]],
+    ) -> Activations:
+        """Samples of several activations in front of the same segment.
+
+        Args:
+            parts: Rows of the result, and the activations and their rows that they come from;
+                together they give every row once.
+        """
+        first = parts[0][1]
+        arrays = {
+            name: first.memory.gather([(to, a.arrays[name], rows) for to, a, rows in parts])
+            for name in first.arrays
+        }
+        return Activations(arrays, first.memory)
+
+
+class SegmentedNetwork:
+    """One session a segment, each with the weights that it needs and no others."""
+
+    def __init__(
+        self,
+        proto: ModelProto,
+        example: NDArray[np.float32],
+        runtime: Runtime,
+        *,
+        level: Level = "all",
+        false_zeros: bool = False,
+        fixed: bool = False,
+        bound: bool | None = None,
+    ) -> None:
+        """Opens the sessions and compares them with the whole model on one batch.
+
+        Args:
+            proto: A model with SpatialPredict nodes.
+            example: Images [N, C, H, W] of one full batch; later ones have the same size.
+            runtime: Provider and threads.
+            level: ORT's graph optimisation.
+            false_zeros: Whether false zeros are counted too.
+            fixed: Whether the model takes batches of the example's size only.
+            bound: Whether activations stay in the provider's memory; default: unless that is
+                the host's.
+
+        Raises:
+            ModelError: The graph cannot be cut, or its parts do not compute what the whole does.
+        """
+        self.cut = cut_graph(proto)
+        self.predictors = tuple(s.predictor for s in self.cut.segments if s.predictor is not None)
+        self.bytes_per_sample: list[int] = []
+        self._runtime = runtime
+        bound = runtime.provider != "cpu" if bound is None else bound
+        self._memory: Memory = DeviceMemory(runtime) if bound else HostMemory()
+        self._false_zeros = false_zeros
+        self._width: int | None = None
+        self._full = {p: full_mask(p) for p in (2, 3, 4)}
+        self._sessions: list[Session] = []
+        self._codes = open_session(_codes_model(), runtime, level=level, taking_turns=True)
+        activations = self.start(example)
+        initializers = {tensor.name: tensor for tensor in proto.graph.initializer}
+        for number in range(len(self.cut.segments)):
+            self.bytes_per_sample.append(activations.nbytes // max(len(example), 1))
+            model = segment_model(
+                proto, self.cut, number, activations.arrays, initializers, false_zeros=false_zeros
+            )
+            self._sessions.append(open_session(model, runtime, level=level, taking_turns=True))
+            activations, _ = self.advance(number, activations)
+        self._compare(proto, example, activations, level)
+        self._settle_width(example, activations, fixed)
+
+    @property
+    def sites(self) -> int:
+        """Number of sites, L."""
+        return len(self.predictors)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the graph's outputs."""
+        return self.cut.live[-1]
+
+    def start(self, images: NDArray[np.float32]) -> Activations:
+        """The activations in front of the first segment: the images."""
+        return Activations({self.cut.image: images}, self._memory)
+
+    def ofmap(self, number: int, activations: Activations) -> NDArray[np.float32]:
+        """Site ``number``'s ofmap, [N, C, H, W], among the activations in front of it.
+
+        It is in host memory, and the activations' own array where they are kept there.
+        """
+        return activations[self.predictors[number - 1].source]
+
+    def zero(self, number: int, activations: Activations, positions: NDArray[np.int64]) -> None:
+        """Sets outputs of site ``number`` to zero, by flat positions in its ofmap."""
+        source = self.predictors[number - 1].source
+        activations.arrays[source] = self._memory.zero(activations.arrays[source], positions)
+
+    def advance(
+        self, number: int, activations: Activations, mask: SiteMask | None = None
+    ) -> tuple[Activations, NDArray[np.int64] | None]:
+        """Runs one segment.
+
+        Args:
+            number: Which.
+            activations: What is in front of it.
+            mask: Of the site it begins with; None = off.
+
+        Returns:
+            The activations behind it, and the site's predicted outputs [N, C] (None for
+            segment 0).
+        """
+        after, counts = self._run(number, activations, mask)
+        return after, counts.get("skipped")
+
+    def advance_counting(
+        self, number: int, activations: Activations, mask: SiteMask | None = None
+    ) -> tuple[Activations, dict[str, NDArray[np.int64]]]:
+        """As ``advance``, with counts [N, C]: ``skipped`` and, if asked for, ``false_zero``."""
+        return self._run(number, activations, mask)
+
+    def finish(
+        self, number: int, activations: Activations, masks: Mapping[int, SiteMask] | None = None
+    ) -> Activations:
+        """Runs a segment and all behind it.
+
+        Args:
+            number: The first.
+            activations: What is in front of it.
+            masks: By number of the site; sites it does not name are off.
+
+        Returns:
+            The network's outputs.
+        """
+        for j in range(number, len(self._sessions)):
+            activations, _ = self._run(j, activations, (masks or {}).get(j))
+        return activations
+
+    def codes(self, number: int, activations: Activations, patch_size: int) -> NDArray[np.uint16]:
+        """Which values of every patch of site ``number``'s ofmap are zero, [N, C, nH, nW]."""
+        feeds: dict[str, Array] = {
+            "x": activations.arrays[self.predictors[number - 1].source],
+            "p": np.asarray(patch_size, np.int64),
+        }
+        return self._memory.host(self._memory.run(self._codes, feeds, [], ["codes"])["codes"])
+
+    def _run(
+        self, number: int, activations: Activations, mask: SiteMask | None
+    ) -> tuple[Activations, dict[str, NDArray[np.int64]]]:
+        segment = self.cut.segments[number]
+        count = len(activations)
+        feeds = {name: self._padded(activations.arrays[name]) for name in segment.inputs}
+        # The network's outputs and all counts are for us; the rest is for the next segment.
+        last = number + 1 == len(self.cut.segments)
+        kept, wanted = ([], [*segment.outputs]) if last else ([*segment.outputs], [])
+        if segment.predictor is not None:
+            used = self._full[2] if mask is None else mask
+            feeds[segment.predictor.mask] = used.mask
+            feeds[segment.predictor.patch_size] = np.asarray(used.patch_size, np.int64)
+            wanted.append(segment.predictor.skipped)
+            if self._false_zeros:
+                wanted.append(segment.predictor.false_zero)
+        values = self._memory.run(self._sessions[number], feeds, kept, wanted)
+        rows = max(count, self._width or 0)
+        for name, value in values.items():
+            if value.ndim == 0 or len(value) != rows:
+                raise ModelError(
+                    f"tensor {name!r} has shape {list(value.shape)} for {rows} images: a network "
+                    "can be searched only if every activation has one row an image"
+                )
+        made = {name: self._first(value, count) for name, value in values.items()}
+        arrays = {
+            name: made[name] if name in made else activations.arrays[name]
+            for name in self.cut.live[number + 1]
+        }
+        counts = {}
+        if segment.predictor is not None:
+            counts["skipped"] = self._memory.host(made[segment.predictor.skipped])
+            if self._false_zeros:
+                counts["false_zero"] = self._memory.host(made[segment.predictor.false_zero])
+        return Activations(arrays, self._memory), counts
+
+    def _first(self, value: Array, count: int) -> Array:
+        """The first rows."""
+        if isinstance(value, np.ndarray):
+            return value[:count]
+        return value if len(value) == count else self._memory.take(value, np.arange(count))
+
+    def _padded(self, array: Array) -> Array:
+        """Filled up to the width that every run has, with copies of the last row."""
+        count, missing = len(array), (self._width or 0) - len(array)
+        if missing <= 0:
+            return array
+        return self._memory.take(array, np.minimum(np.arange(count + missing), count - 1))
+
+    def _compare(
+        self, proto: ModelProto, example: NDArray[np.float32], got: Activations, level: Level
+    ) -> None:
+        """Makes sure that the segments together compute what the whole model does."""
+        session = open_session(instrument(proto), self._runtime, level=level, taking_turns=True)
+        feeds = plan_feeds({p.site: self._full[2] for p in self.predictors}, self.predictors)
+        feeds[self.cut.image] = example
+        for name, expected in zip(
+            self.output_names, session.run(feeds, self.output_names), strict=True
+        ):
+            if expected.dtype.kind != "f":
+                continue
+            finite = np.isfinite(expected)
+            largest = float(np.abs(expected[finite]).max(initial=0.0))
+            difference = np.abs(expected[finite] - got[name][finite]).max(initial=0.0)
+            if difference > _TOLERANCE * largest or not np.array_equal(
+                finite, np.isfinite(got[name])
+            ):
+                raise ModelError(
+                    f"output {name!r} of the network cut at its sites differs by "
+                    f"{float(difference):.1e} from the whole network's, whose largest is "
+                    f"{largest:.1e}: please report this model"
+                )
+
+    def _settle_width(self, example: NDArray[np.float32], full: Activations, fixed: bool) -> None:
+        """Finds out whether an image's outputs depend, in their last bit, on the batch size.
+
+        A library may choose another algorithm for another batch size. Then every run is filled
+        up to the size of the first.
+        """
+        count = len(example)
+        parts = [slice(0, 1), slice(1, 3), slice(3, None)]
+        if not fixed and self._same_bits(example, full, parts):
+            return
+        self._width = count
+        half = (count + 1) // 2
+        if not self._same_bits(example, full, [slice(half, None), slice(0, half)]):
+            raise ModelError(
+                "what the network computes for an image depends on the images beside it: export "
+                "it in inference mode"
+            )
+
+    def _same_bits(
+        self, example: NDArray[np.float32], full: Activations, parts: Sequence[slice]
+    ) -> bool:
+        for part in parts:
+            images = example[part]
+            if not len(images):
+                continue
+            outputs = self.finish(0, self.start(images))
+            for name in self.output_names:
+                value = outputs[name]
+                exact = value.dtype.kind == "f"
+                if not np.array_equal(value, full[name][part], equal_nan=exact):
+                    return False
+        return True
+
+
+def _codes_model() -> ModelProto:
+    """PatchCodes alone."""
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node(CODES, ["x", "p"], ["codes"], "codes", domain=DOMAIN)],
+        "codes",
+        [value("x", TensorProto.FLOAT, [None] * 4), value("p", TensorProto.INT64, [])],
+        [value("codes", TensorProto.UINT16, [None] * 4)],
+    )
+    opsets = [helper.make_opsetid("", _CODES_OPSET), helper.make_opsetid(DOMAIN, VERSION)]
+    return helper.make_model(graph, ir_version=_CODES_IR, opset_imports=opsets)

@@ -1,0 +1,146 @@
+"""Timing sites inside the model: what a site costs fused, and what it costs dense.
+
+A site timed alone misleads: around a fused node ORT reorders tensors between its blocked layout
+and NCHW, and a neighbour that is fused too saves that again. So the whole model runs twice, with
+the site fused and with the site dense, in turns and under ORT's profiler. Nodes of the same name
+are the same work; what only one of the two has, and the difference in reordering, is the site's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from spatialonnx.graph.fuse import fuse_sites
+from spatialonnx.runtime.session import Runtime
+from spatialonnx.runtime.timing import (
+    WARMUP,
+    Images,
+    NodeTimes,
+    ProfiledSession,
+    Timing,
+    time_alternately,
+)
+
+ROUNDS = 20
+LAYOUT_OPS = frozenset({"ReorderInput", "ReorderOutput", "Reshape", "Transpose"})
+"""Ops that ORT inserts between layouts, under names of its own."""
+_PROFILED = ("cpu",)
+"""Providers whose nodes the profiler times; CUDA's kernels run on after their launch."""
+_QUANTILE = 0.25
+"""Of a node's runs: what else the machine does only ever adds time."""
+Progress = Callable[[str], None]
+"""Called with a site's name before it is timed."""
+
+
+@dataclass(frozen=True)
+class SiteTime:
+    """What a site costs inside the model, in seconds.
+
+    Attributes:
+        dense: Its nodes, left dense.
+        fused: Its node, fused.
+        layout: Reordering that fusing it adds; negative where it saves some.
+    """
+
+    dense: float
+    fused: float
+    layout: float
+
+    @property
+    def gain(self) -> float:
+        """How many times faster the site is fused."""
+        return self.dense / max(self.fused + self.layout, 1e-9)
+
+    @property
+    def saved(self) -> float:
+        """Seconds that fusing it saves."""
+        return self.dense - self.fused - self.layout
+
+
+def time_sites(
+    proto: onnx.ModelProto,
+    fused: Sequence[str],
+    dense: Sequence[str],
+    images: Images,
+    runtime: Runtime,
+    *,
+    shares: dict[str, float],
+    rounds: int = ROUNDS,
+    progress: Progress | None = None,
+) -> dict[str, SiteTime]:
+    """Times every fused site against itself left dense, all others staying as they are.
+
+    Args:
+        proto: The model with SpatialPredict nodes.
+        fused: Sites that are fused; each is timed.
+        dense: Sites that are dense in both.
+        images: Real images: what is skipped depends on them.
+        runtime: Provider and threads.
+        shares: Each site's share of the model's MACs; used where the profiler cannot time nodes
+            (CUDA, whose kernels run on after their launch).
+        rounds: Timed runs of each model.
+        progress: Told which site is timed.
+    """
+    profile = runtime.provider in _PROFILED
+    all_fused = ProfiledSession(fuse_sites(proto, fused, dense), runtime, profile=profile)
+    windows: list[tuple[NodeTimes | None, Timing, Timing]] = []
+    for site in fused:
+        if progress:
+            progress(site)
+        others = [name for name in fused if name != site]
+        variant = ProfiledSession(
+            fuse_sites(proto, others, [*dense, site]), runtime, profile=profile
+        )
+        with_it, without = time_alternately(
+            [all_fused.session, variant.session], images, rounds, warmup=WARMUP
+        )
+        nodes = variant.node_times(WARMUP + rounds) if profile else None
+        windows.append((nodes, with_it, without))
+    if not profile:
+        return {
+            site: _whole_model_time(with_it, without, shares[site])
+            for site, (_, with_it, without) in zip(fused, windows, strict=True)
+        }
+    size = WARMUP + rounds
+    together = all_fused.node_times(size * len(fused))
+    times = {}
+    for number, (site, (nodes, _, _)) in enumerate(zip(fused, windows, strict=True)):
+        assert nodes is not None
+        first = size * number
+        ours = together.between(first + WARMUP, first + size)
+        times[site] = compare_nodes(ours, nodes.between(WARMUP, size))
+    return times
+
+
+def compare_nodes(fused: NodeTimes, dense: NodeTimes) -> SiteTime:
+    """A site's times from the nodes of a model with it fused and with it dense."""
+    return SiteTime(
+        dense=_own(dense, fused),
+        fused=_own(fused, dense),
+        layout=_layout(fused) - _layout(dense),
+    )
+
+
+def _own(nodes: NodeTimes, other: NodeTimes) -> float:
+    return sum(
+        float(np.quantile(seconds, _QUANTILE))
+        for name, seconds in nodes.seconds.items()
+        if name not in other.seconds and nodes.ops[name] not in LAYOUT_OPS
+    )
+
+
+def _layout(nodes: NodeTimes) -> float:
+    return sum(
+        float(np.quantile(seconds, _QUANTILE))
+        for name, seconds in nodes.seconds.items()
+        if nodes.ops[name] in LAYOUT_OPS
+    )
+
+
+def _whole_model_time(with_it: Timing, without: Timing, share: float) -> SiteTime:
+    dense = share * without.median
+    return SiteTime(dense, dense - (without.median - with_it.median), 0.0)

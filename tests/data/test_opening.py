@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.datafiles import (
+    picture,
+    random_pixels,
+    tiny_imagenet_files,
+    write_files,
+    write_mnist,
+)
+
+from spatialonnx.data import builtin
+from spatialonnx.data.opening import open_dataset, public_name
+from spatialonnx.data.preprocessing import Preprocessing
+from spatialonnx.errors import (
+    DataError,
+    DataNotInstalledError,
+    InputError,
+    SpatialOnnxError,
+    UsageError,
+)
+
+PIXELS = random_pixels(6, 28, 28)
+LABELS = np.array([3, 0, 9, 1, 5, 5], np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine with a small Fashion-MNIST and nothing else; it is the current folder."""
+    monkeypatch.setattr(builtin, "SYSTEM_FOLDER", tmp_path / "none")
+    monkeypatch.setenv("SPATIALONNX_DATA", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    write_mnist(tmp_path / "fashion-mnist", PIXELS, LABELS)
+    write_mnist(tmp_path / "fashion-mnist", PIXELS[:2], LABELS[:2], split="train")
+    return tmp_path
+
+
+def test_the_default_split_is_the_test_split() -> None:
+    dataset = open_dataset("fashion-mnist", input_shape=(1, 28, 28))
+    assert len(dataset) == 6 and dataset.classes == 10 and dataset.name == "fashion-mnist"
+    assert dataset.labels is not None and dataset.labels.tolist() == LABELS.tolist()
+    expected = (PIXELS / 255 - 0.2860) / 0.3530
+    np.testing.assert_allclose(dataset.images(np.arange(6))[:, 0], expected, atol=1e-6)
+    assert len(open_dataset("fashion-mnist:train")) == 2
+    assert len(open_dataset("fashion-mnist:test")) == 6
+
+
+def test_fingerprints_of_splits_differ_and_of_copies_do_not(data: Path) -> None:
+    write_mnist(data / "copy", PIXELS, LABELS, packed=False)
+    prints = [
+        open_dataset(spec).fingerprint()
+        for spec in ("fashion-mnist", "fashion-mnist:train", f"fashion-mnist@{data / 'copy'}")
+    ]
+    assert prints[0] == prints[2] != prints[1]
+
+
+def test_a_colour_model_gets_grey_images_three_times() -> None:
+    images = open_dataset("fashion-mnist", input_shape=(3, 28, 28)).images(np.arange(2))
+    grey = open_dataset("fashion-mnist").images(np.arange(2))
+    assert images.shape == (2, 3, 28, 28) and (images == grey).all()
+
+
+def test_free_sizes_take_anything() -> None:
+    assert open_dataset("fashion-mnist", input_shape=(None, None, 28)).images(
+        np.arange(1)
+    ).shape == (1, 1, 28, 28)
+
+
+@pytest.mark.parametrize("shape", [(1, 32, 32), (2, 28, 28), (28, 28), (), (1, 28, None, 28)])
+def test_a_model_of_another_size_is_told_apart(shape: tuple[int | None, ...]) -> None:
+    with pytest.raises(
+        DataError, match=r"fashion-mnist: the model takes .*, the images are 1 x 28"
+    ):
+        open_dataset("fashion-mnist", input_shape=shape)
+
+
+def test_metadata_come_before_customary_values() -> None:
+    other = Preprocessing((32, 32), 3, (0.5,) * 3, (0.5,) * 3)
+    dataset = open_dataset("fashion-mnist", other, input_shape=(3, 32, 32))
+    images = dataset.images(np.arange(2))
+    assert images.shape == (2, 3, 32, 32) and -1 <= images.min() < images.max() <= 1
+    with pytest.raises(DataError, match=r"takes 1 x 28 x 28.*images are 3 x 32 x 32"):
+        open_dataset("fashion-mnist", other, input_shape=(1, 28, 28))
+
+
+def test_images_of_an_unexpected_size_are_refused(data: Path) -> None:
+    write_mnist(data / "odd", random_pixels(2, 20, 28), LABELS[:2])
+    with pytest.raises(DataError, match="1 x 20 x 28"):
+        open_dataset(f"fashion-mnist@{data / 'odd'}")
+    fitting = Preprocessing((28, 28), 1, (0.0,), (1.0,))
+    assert open_dataset(f"fashion-mnist@{data / 'odd'}", fitting).images(np.arange(2)).shape == (
+        (2, 1, 28, 28)
+    )
+
+
+def test_an_unknown_set_lists_the_known_ones() -> None:
+    with pytest.raises(
+        InputError, match=r"unknown data set 'fasion-mnist' \(did you mean"
+    ) as caught:
+        open_dataset("fasion-mnist")
+    assert all(name in str(caught.value) for name in ("mnist", "imagenet", "folder:", "python:"))
+    assert caught.value.exit_code == 2
+
+
+def test_an_unknown_split_lists_the_known_ones() -> None:
+    with pytest.raises(UsageError, match="no split 'val': it has test, train"):
+        open_dataset("fashion-mnist:val")
+
+
+def test_a_missing_set_is_not_installed() -> None:
+    with pytest.raises(DataNotInstalledError, match="mnist is not installed"):
+        open_dataset("mnist")
+
+
+@pytest.mark.parametrize(
+    "spec", ["fashion-mnist@fashion-mnist", "folder:.", "npz:a.npz", "python:os:getcwd"]
+)
+def test_a_file_may_only_name_built_in_sets(spec: str) -> None:
+    with pytest.raises(UsageError, match="may only name a built-in"):
+        open_dataset(spec, untrusted=True)
+
+
+def test_user_code_named_by_a_file_is_not_imported(data: Path) -> None:
+    (data / "evil_module_of_a_model.py").write_text("open('ran', 'w').close()\ndef f(): pass\n")
+    with pytest.raises(UsageError):
+        open_dataset("python:evil_module_of_a_model:f", untrusted=True)
+    assert not (data / "ran").exists()
+
+
+def test_a_file_may_name_a_built_in_set() -> None:
+    assert len(open_dataset("fashion-mnist:train", untrusted=True)) == 2
+
+
+def test_npz_is_used_as_it_is_whatever_the_metadata_say(data: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(3, 2, 5, 5)).astype(np.float32)
+    np.savez(data / "a.npz", x=x, y=[0, 1, 1])
+    fitting = Preprocessing((28, 28), 1, (0.5,), (0.5,))
+    dataset = open_dataset("npz:a.npz", fitting, input_shape=(2, None, 5))
+    assert (dataset.images(np.arange(3)) == x).all()
+    with pytest.raises(DataError, match=r"takes 1 x 5 x 5 .* images are 2 x 5 x 5"):
+        open_dataset("npz:a.npz", input_shape=(1, 5, 5))
+
+
+def test_a_folder_takes_the_models_size(data: Path) -> None:
+    content = picture(random_pixels(40, 60, 3))
+    write_files(data / "pictures", {f"{name}/1.png": content for name in "ab"})
+    dataset = open_dataset("folder:pictures", input_shape=(3, 32, 48))
+    assert dataset.images(np.arange(2)).shape == (2, 3, 32, 48)
+    assert dataset.labels is not None and dataset.labels.tolist() == [0, 1]
+    assert open_dataset("folder:pictures", input_shape=(1, None, None)).images(
+        np.arange(1)
+    ).shape == (1, 1, 224, 224)
+    fitting = Preprocessing((8, 8), 3, (0.0,) * 3, (1.0,) * 3)
+    assert open_dataset("folder:pictures", fitting).images(np.arange(1)).shape == (1, 3, 8, 8)
+    with pytest.raises(DataError, match=r"takes 3 x 9 x 9 .* images are 3 x 8 x 8"):
+        open_dataset("folder:pictures", fitting, input_shape=(3, 9, 9))
+
+
+def test_python_returns_are_checked_against_the_model(data: Path) -> None:
+    (data / "small_module_of_a_user.py").write_text(
+        "import numpy as np\ndef f(): return np.zeros((2, 1, 4, 4), np.float32), [0, 1]\n"
+    )
+    assert len(open_dataset("python:small_module_of_a_user:f", input_shape=(1, 4, 4))) == 2
+    with pytest.raises(DataError, match="takes 3 x 4 x 4"):
+        open_dataset("python:small_module_of_a_user:f", input_shape=(3, 4, 4))
+
+
+def test_a_set_of_pictures_opens_by_name(data: Path) -> None:
+    write_files(data, tiny_imagenet_files(["n2", "n1"]))
+    dataset = open_dataset("tiny-imagenet", input_shape=(3, 64, 64))
+    assert dataset.images(np.arange(4)).shape == (4, 3, 64, 64) and dataset.classes == 2
+    with pytest.raises(DataError, match="images are 3 x 64 x 64"):
+        open_dataset("tiny-imagenet", input_shape=(3, 224, 224))
+
+
+@pytest.mark.parametrize("kind", ["folder:", "npz:", "fashion-mnist@"])
+@pytest.mark.parametrize("path", ["~no_such_user_here/x", "a" * 5000, "a\0b", "\ud800"])
+def test_paths_that_cannot_be_are_known_errors(kind: str, path: str) -> None:
+    with pytest.raises(SpatialOnnxError):
+        open_dataset(kind + path)
+
+
+def test_damage_reaches_the_user_as_one_line(data: Path) -> None:
+    path = data / "fashion-mnist" / "t10k-images-idx3-ubyte.gz"
+    path.write_bytes(gzip.compress(b"\0\0\x08\x03")[:12])
+    with pytest.raises(DataError, match=r"t10k-images-idx3-ubyte\.gz: damaged"):
+        open_dataset("fashion-mnist")
+
+
+def test_a_public_name_has_no_path() -> None:
+    assert public_name("fashion-mnist:train@/secret") == "fashion-mnist:train"
+    assert public_name("npz:/secret") is None
+
+
+def test_the_shipped_sample_opens_anywhere() -> None:
+    dataset = open_dataset("fashion-mnist-sample", input_shape=(1, 28, 28))
+    assert len(dataset) == 5000 and dataset.labels is not None
+    assert np.bincount(dataset.labels).min() > 400 and dataset.classes == 10
+    assert open_dataset("fashion-mnist-sample", untrusted=True).fingerprint() == (
+        dataset.fingerprint()
+    )

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spatialonnx.data.user_code import call_user_code
+from spatialonnx.errors import DataError, UsageError
+
+MODULE = """
+import numpy as np
+from spatialonnx.errors import ModelError
+
+X = np.arange(32, dtype=np.float32).reshape(2, 1, 4, 4)
+
+class Reader:
+    done = False
+    def get_next(self):
+        if self.done:
+            return None
+        self.done = True
+        return {"input": X}
+
+class Own:
+    name, classes = "own", 2
+    def __init__(self, labels=None, images=X):
+        self.labels, self.pixels = labels, images
+    def __len__(self): return 2
+    def images(self, indices): return self.pixels[indices]
+    def fingerprint(self): return "abc"
+
+def arrays(): return X, [1, 0]
+def alone(): return X
+def reader(): return Reader()
+def labelled(): return Reader(), np.array([1, 0])
+def dataset(): return Own(np.array([1, 0]))
+def fails(): raise ZeroDivisionError("by zero")
+def known(): raise ModelError("known")
+def nothing(): return None
+def double(): return X.astype(np.float64), [0, 1]
+def flat(): return Own(images=X.reshape(2, -1))
+def short(): return Own(labels=np.array([1]))
+def below(): return Own(labels=np.array([1, -1]))
+def broken(): return Own(images=None)
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    (tmp_path / "a_users_module.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    yield "a_users_module"
+    sys.modules.pop("a_users_module", None)
+
+
+@pytest.mark.parametrize(
+    ("function", "labels"),
+    [
+        ("arrays", [1, 0]),
+        ("alone", None),
+        ("reader", None),
+        ("labelled", [1, 0]),
+        ("dataset", [1, 0]),
+    ],
+)
+def test_what_is_taken(module: str, function: str, labels: list[int] | None) -> None:
+    path = list(sys.path)
+    dataset = call_user_code(f"python:{module}:{function}", f"{module}:{function}")
+    assert (dataset.images(np.array([1])) == np.arange(16, 32).reshape(1, 1, 4, 4)).all()
+    found = dataset.labels
+    assert (None if found is None else found.tolist()) == labels
+    assert sys.path == path
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        ("fails", "raised ZeroDivisionError: by zero"),
+        ("nothing", "returned NoneType"),
+        ("double", "float64"),
+        ("flat", r"\[1, C, H, W\]"),
+        ("short", r"labels must be an int64 array \[2\]"),
+        ("below", "none below 0"),
+        ("broken", "raised TypeError"),
+    ],
+)
+def test_what_is_not_taken(module: str, function: str, says: str) -> None:
+    with pytest.raises(DataError, match=says) as caught:
+        call_user_code(f"python:{module}:{function}", f"{module}:{function}")
+    assert f"python:{module}:{function}" in str(caught.value)
+
+
+def test_known_errors_stay_what_they_are(module: str) -> None:
+    with pytest.raises(Exception, match="known") as caught:
+        call_user_code("python:x", f"{module}:known")
+    assert type(caught.value).__name__ == "ModelError"
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("no_such_module_here:f", "importing no_such_module_here fails"),
+        ("a_users_module:absent", "has no absent"),
+        ("a_users_module", "write python:MODULE:FUNCTION"),
+        (":f", "write python:MODULE:FUNCTION"),
+        ("..relative:f", "fails"),
+    ],
+)
+def test_wrong_targets(module: str, target: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        call_user_code(f"python:{target}", target)
+
+
+def test_a_module_that_does_not_import_is_named(module: str, tmp_path: Path) -> None:
+    (tmp_path / "a_users_typo.py").write_text("def f(:\n")
+    with pytest.raises(UsageError, match="importing a_users_typo fails"):
+        call_user_code("python:a_users_typo:f", "a_users_typo:f")

@@ -1,0 +1,144 @@
+"""Metrics: counts are exact, users' functions are not trusted to work."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from spatialonnx.errors import DataError, ModelError, UsageError
+from spatialonnx.measure.metrics import (
+    AGREEMENT,
+    TOP1,
+    check_labels,
+    find_metric,
+    first_logits,
+    has_logits,
+    kl_divergence,
+    margins,
+    top_k,
+)
+
+logits_and_labels = st.integers(1, 6).flatmap(
+    lambda classes: st.integers(1, 8).flatmap(
+        lambda n: st.tuples(
+            arrays(np.float32, (n, classes), elements=st.floats(-8, 8, width=32), unique=True),
+            arrays(np.int64, n, elements=st.integers(0, classes - 1)),
+        )
+    )
+)
+
+
+@given(logits_and_labels)
+def test_top1_and_topk_count_by_rank(pair):
+    logits, labels = pair
+    ranks = [
+        sum(value > row[label] for value in row)
+        for row, label in zip(logits.tolist(), labels, strict=True)
+    ]
+    assert TOP1.right([logits], labels).tolist() == [rank == 0 for rank in ranks]
+    assert TOP1.score([logits], labels) == Fraction(ranks.count(0), len(ranks))
+    for k in (1, 2, 5):
+        assert top_k(logits, labels, k) == sum(rank < k for rank in ranks)
+
+
+@given(logits_and_labels)
+def test_margins_are_negative_where_wrong(pair):
+    logits, labels = pair
+    right = TOP1.right([logits], labels)
+    margin = margins(logits, labels)
+    assert ((margin > 0) == right).all()
+    for row, label, value in zip(logits.tolist(), labels, margin, strict=True):
+        others = [v for i, v in enumerate(row) if i != label]
+        assert value == np.float32(row[label]) - np.float32(max(others, default=-math.inf))
+
+
+def test_a_sample_with_nan_is_wrong():
+    logits = np.array([[np.nan, 1.0], [0.0, 1.0], [0.0, np.nan]], np.float32)
+    assert TOP1.right([logits], np.array([0, 1, 1])).tolist() == [False, True, False]
+
+
+def test_agreement_compares_with_the_dense_network():
+    dense = np.array([[1, 0], [0, 1], [1, 0]], np.float32)
+    reference = AGREEMENT.reference([dense], None)
+    assert reference.tolist() == [0, 1, 0]
+    masked = np.array([[1, 0], [1, 0], [1, 0]], np.float32)
+    assert AGREEMENT.score([masked], reference) == Fraction(2, 3)
+
+
+def test_top1_needs_labels_that_are_classes():
+    dense = [np.zeros((2, 3), np.float32)]
+    with pytest.raises(DataError, match="--metric agreement"):
+        TOP1.reference(dense, None)
+    for bad in (-1, 3):
+        with pytest.raises(DataError, match=f"label {bad} is out of range.*0 to 2"):
+            TOP1.reference(dense, np.array([0, bad]))
+    check_labels(np.array([0, 2]), 3)
+    check_labels(np.zeros(0, np.int64), 3)
+
+
+def test_logits_are_the_first_output_in_any_squeezable_shape():
+    assert first_logits([np.zeros((2, 3, 1, 1), np.float32)]).shape == (2, 3)
+    for outputs in (
+        [],
+        [np.zeros(3, np.float32)],
+        [np.zeros((2, 3, 4), np.float32)],
+        [np.zeros((2, 3), np.int64)],
+        [np.zeros((2, 0), np.float32)],
+    ):
+        assert not has_logits(outputs)
+        with pytest.raises(ModelError, match="python:module:function"):
+            first_logits(outputs)
+
+
+@given(logits_and_labels)
+def test_kl_divergence_by_its_definition(pair):
+    dense, _ = pair
+    masked = dense[:, ::-1]
+
+    def softmax(row):
+        powers = [math.exp(v) for v in row]
+        return [v / sum(powers) for v in powers]
+
+    for value, a, b in zip(kl_divergence(dense, masked), dense, masked, strict=True):
+        p, q = softmax(a.tolist()), softmax(b.tolist())
+        expected = sum(x * math.log(x / y) for x, y in zip(p, q, strict=True))
+        assert value == pytest.approx(expected, abs=1e-9)
+    assert (kl_divergence(dense, dense) == 0).all()
+
+
+def test_a_users_function_is_found_in_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "my_metric_module.py").write_text(
+        "def mean(outputs, labels):\n    return float(outputs[0].mean()) + (labels is None)\n"
+        "def fail(outputs, labels):\n    raise KeyError('oops')\n"
+        "def nan(outputs, labels):\n    return float('nan')\n"
+        "def text(outputs, labels):\n    return 'good'\n"
+        "CONSTANT = 3\n"
+    )
+    (tmp_path / "broken_metric_module.py").write_text("1 / 0\n")
+    metric = find_metric("python:my_metric_module:mean")
+    assert not metric.counts
+    outputs = [np.array([[0.25, 0.5]], np.float32)]
+    assert metric.score(outputs, None) == Fraction(11, 8)
+    for name in ("fail", "nan", "text"):
+        with pytest.raises(UsageError, match=f"my_metric_module:{name} failed"):
+            find_metric(f"python:my_metric_module:{name}").score(outputs, None)
+    for name in (
+        "python:my_metric_module:none",
+        "python:my_metric_module:CONSTANT",
+        "python:no_such_module:f",
+        "python:broken_metric_module:f",
+    ):
+        with pytest.raises(UsageError, match=name):
+            find_metric(name)
+
+
+@pytest.mark.parametrize("name", ["", "top5", "python", "python:", "python:a", "python::f"])
+def test_unknown_metrics(name):
+    with pytest.raises(UsageError, match="use top1, agreement or python"):
+        find_metric(name)

@@ -1,0 +1,93 @@
+"""What a report measures, against the search's own figures and the op."""
+
+import numpy as np
+import pytest
+from report.conftest import MODES
+from support.oracle import spatial_predict as predict
+from support.trained import RUNTIME
+
+from spatialonnx.data.opening import open_dataset
+from spatialonnx.errors import UsageError
+from spatialonnx.measure.certify import Certifier
+from spatialonnx.measure.evaluate import Samples
+from spatialonnx.measure.metrics import TOP1
+from spatialonnx.model.model_file import load_model
+from spatialonnx.plan.masks import make_mask, uniform_mask
+from spatialonnx.reporting.gather import gather_run
+from spatialonnx.reporting.measure import Measuring, measure_run, predicted_outputs, split_of
+from spatialonnx.reporting.sources import Search
+
+
+def measured(searched, mode, **options):
+    model = load_model(searched.models[mode])
+    run = gather_run("A", Search(searched.studies[mode], model))
+    return measure_run(run, model, Measuring(open_dataset(searched.data), RUNTIME, **options))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_sites_add_up_to_what_was_certified(searched, mode):
+    run = measured(searched, mode)
+    assert sum(site.saved for site in run.sites) == pytest.approx(run.asked.verify.saved, rel=1e-12)
+    assert run.counted == run.asked.verify.samples
+    for site in run.sites:
+        assert 0 <= site.false_zeros <= site.predicted <= 1
+        assert site.predicted - site.false_zeros <= site.zeros
+        assert (site.drop_alone is None) == site.mask.is_full
+
+
+def test_drops_alone_and_the_diagonal_are_measured_on_search(searched):
+    model = load_model(searched.models["uniform-patch"])
+    dataset = open_dataset(searched.data)
+    run = measured(searched, "uniform-patch")
+    samples = Samples(dataset, split_of(model, dataset).search)
+    certifier = Certifier(model.proto, metric=TOP1, runtime=RUNTIME)
+    site = next(s for s in run.sites if not s.mask.is_full)
+    alone = certifier.measure({site.name: site.mask}, samples)
+    assert site.drop_alone == float(alone.drop)
+    diagonal = certifier.measure({s.name: uniform_mask(2, 9) for s in run.sites}, samples)
+    (point,) = run.references
+    assert (point.saved, point.drop) == (diagonal.saved_fraction, float(diagonal.drop))
+
+
+def test_fewer_samples_and_other_data(searched, tmp_path):
+    run = measured(searched, "uniform-layer", samples=5)
+    assert run.counted == 5
+    x = np.zeros((240, 1, 7, 7), np.float32)
+    np.savez(tmp_path / "o.npz", x=x, y=np.zeros(240, np.int64))
+    model = load_model(searched.models["uniform-layer"])
+    bare = gather_run("A", Search(searched.studies["uniform-layer"], model))
+    other = open_dataset(f"npz:{tmp_path / 'o.npz'}")
+    run = measure_run(bare, model, Measuring(other, RUNTIME))
+    assert any("not those of the search" in note for note in run.notes)
+    np.savez(tmp_path / "s.npz", x=x[:20], y=np.zeros(20, np.int64))
+    with pytest.raises(UsageError, match="holds 20 images"):
+        measure_run(bare, model, Measuring(open_dataset(f"npz:{tmp_path / 's.npz'}"), RUNTIME))
+
+
+def test_maps_show_what_the_op_predicts(searched):
+    run = measured(searched, "max-granularity")
+    assert run.maps is not None
+    for maps in run.maps.sites:
+        site = next(s for s in run.sites if s.name == maps.site)
+        assert maps.ofmaps.shape == maps.predicted.shape
+        assert len(maps.ofmaps) == len(run.maps.images) == len(run.maps.indices)
+        cells = np.broadcast_to(site.mask.mask, (site.shape[0], *site.mask.mask.shape[1:]))
+        mask = make_mask(site.mask.patch_size, cells[list(maps.channels)])
+        after, skipped, _ = predict(maps.ofmaps, mask.mask, mask.patch_size)
+        np.testing.assert_array_equal(np.where(maps.predicted, 0, maps.ofmaps), after)
+        np.testing.assert_array_equal(maps.predicted.sum(axis=(2, 3)), skipped)
+
+
+@pytest.mark.parametrize("patch_size", [2, 3, 4])
+@pytest.mark.parametrize("size", [(7, 7), (8, 5), (3, 9), (1, 1)])
+def test_predicted_outputs_are_the_oracle_s(patch_size, size):
+    rng = np.random.default_rng(patch_size)
+    ofmaps = (rng.random((3, 4, *size)) * (rng.random((3, 4, *size)) < 0.4)).astype(np.float32)
+    rows, columns = (-(-side // patch_size) for side in size)
+    full = (1 << patch_size**2) - 1
+    mask = make_mask(patch_size, rng.integers(1, full + 1, (4, rows, columns)))
+    predicted = predicted_outputs(ofmaps, mask)
+    after, skipped, false_zero = predict(ofmaps, mask.mask, patch_size)
+    np.testing.assert_array_equal(np.where(predicted, 0, ofmaps), after)
+    np.testing.assert_array_equal(predicted.sum(axis=(2, 3)), skipped)
+    np.testing.assert_array_equal((predicted & (ofmaps != 0)).sum(axis=(2, 3)), false_zero)

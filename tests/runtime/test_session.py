@@ -1,0 +1,149 @@
+"""Sessions: typed, and their errors are ours."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from support.models import feeds, plain
+
+from spatialonnx.errors import ModelError, ProviderError
+from spatialonnx.model.model_file import save_model
+from spatialonnx.runtime import session as module
+from spatialonnx.runtime.session import (
+    DeviceTensor,
+    Runtime,
+    TensorInfo,
+    available_threads,
+    choose_provider,
+    open_session,
+    runtime_version,
+)
+
+RUNTIME = Runtime("cpu", 1)
+
+
+def test_inputs_and_outputs_with_dynamic_dimensions():
+    session = open_session(plain(), RUNTIME)
+    assert session.inputs == (TensorInfo("x", "tensor(float)", (None, 3, 8, 8)),)
+    assert len(session.outputs[0].shape) == 2
+
+
+def test_a_model_and_its_file_give_the_same(tmp_path, monkeypatch):
+    proto = plain()
+    save_model(proto, tmp_path / "m.onnx")
+    x = feeds(proto)
+    want = open_session(proto, RUNTIME).run(x)
+    np.testing.assert_array_equal(want, open_session(tmp_path / "m.onnx", RUNTIME).run(x))
+    monkeypatch.setattr(module, "_PROTOBUF_LIMIT", 10)
+    np.testing.assert_array_equal(want, open_session(proto, RUNTIME).run(x))
+
+
+def test_wanted_outputs_alone_are_given():
+    proto = plain()
+    name = proto.graph.output[0].name
+    assert len(open_session(proto, RUNTIME).run(feeds(proto), [name])) == 1
+    assert open_session(proto, RUNTIME).run(feeds(proto), []) != []
+
+
+def test_tensors_stay_where_they_are_made_until_they_are_asked_for():
+    proto = plain()
+    x = feeds(proto)
+    name = proto.graph.output[0].name
+    session = open_session(proto, RUNTIME)
+    (want,) = session.run(x)
+    (stay,), back = session.run_bound(x, [name], [])
+    assert isinstance(stay, DeviceTensor) and back == []
+    assert (stay.shape, stay.dtype, stay.ndim, len(stay)) == (want.shape, want.dtype, 2, len(want))
+    assert stay.nbytes == want.nbytes
+    assert stay.numpy().tobytes() == want.tobytes()
+    stays, (got,) = session.run_bound(x, [], [name])
+    assert stays == [] and got.tobytes() == want.tobytes()
+    relu = onnx.helper.make_graph(
+        [onnx.helper.make_node("Relu", ["x"], ["y"])],
+        "relu",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, None)],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
+    )
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    after = open_session(onnx.helper.make_model(relu, ir_version=8, opset_imports=opsets), RUNTIME)
+    _, (y,) = after.run_bound({"x": stay}, [], ["y"])
+    np.testing.assert_array_equal(y, np.maximum(want, 0))
+    with pytest.raises(ModelError, match="ONNX Runtime"):
+        session.run_bound({"x": stay}, [], [name])  # of another rank
+
+
+def test_errors_of_ort_are_ours():
+    session = open_session(plain(), RUNTIME)
+    for wrong in (
+        {},
+        {"y": np.zeros(1, np.float32)},
+        {"x": np.zeros((1, 3, 8), np.float32)},
+        {"x": np.zeros((1, 3, 8, 8), np.float64)},
+    ):
+        with pytest.raises(ModelError, match="ONNX Runtime"):
+            session.run(wrong)
+    broken = plain()
+    broken.graph.node[0].op_type = "Konv"
+    with pytest.raises(ModelError, match="cannot load the model"):
+        open_session(broken, RUNTIME)
+    with pytest.raises(ModelError, match="cannot load the model"):
+        open_session(onnx.ModelProto(), RUNTIME)
+
+
+def test_threads_follow_the_affinity(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 3, 5}, raising=False)
+    assert available_threads() == 3
+    assert Runtime().threads == 3
+    assert Runtime("cpu", 7).threads == 7
+
+
+def test_the_cpu_is_chosen_without_looking_at_cuda(monkeypatch):
+    def forbidden():
+        raise AssertionError
+
+    monkeypatch.setattr(module, "cuda_unavailable", forbidden)
+    assert choose_provider("cpu") == ("cpu", "")
+
+
+def test_auto_takes_cuda_only_where_it_really_loads(monkeypatch):
+    monkeypatch.setattr(module, "cuda_unavailable", lambda: "no driver")
+    assert choose_provider("auto") == ("cpu", "no driver")
+    with pytest.raises(ProviderError, match="no driver; use --provider cpu"):
+        choose_provider("cuda")
+    monkeypatch.setattr(module, "cuda_unavailable", lambda: "")
+    assert choose_provider("auto") == ("cuda", "")
+    assert choose_provider("cuda") == ("cuda", "")
+
+
+def test_version_is_onnxruntimes():
+    import onnxruntime
+
+    assert runtime_version() == onnxruntime.__version__
+
+
+def test_profiles_are_written_where_asked(tmp_path):
+    proto = plain()
+    session = open_session(proto, RUNTIME, profile=tmp_path / "prof")
+    session.run(feeds(proto))
+    assert session.end_profiling().parent == tmp_path
+
+
+def test_what_is_left_of_two_onnxruntimes_is_one_line(tmp_path):
+    """Uninstalling one of two that overwrote each other leaves an empty package."""
+    (tmp_path / "onnxruntime").mkdir()
+    code = (
+        "import sys\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from spatialonnx.cli import main\n"
+        "sys.argv = ['spatialonnx', 'doctor']\n"
+        "main()\n"
+    )
+    (tmp_path / "onnxruntime" / "__init__.py").touch()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 4
+    assert len(done.stderr.splitlines()) == 1
+    assert "onnxruntime does not load" in done.stderr
+    assert "pip uninstall onnxruntime onnxruntime-gpu" in done.stderr

@@ -1,0 +1,102 @@
+"""The margin: forecasts of what verify will show, and the order of contenders."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from spatialonnx.measure.certify import Discordant, Measured
+from spatialonnx.searching.rate_distortion.safety_margin import (
+    Contender,
+    Forecast,
+    HeldOut,
+    forecast_drop,
+    prefer_safe,
+    scale_damage,
+)
+
+NOTHING = Forecast(0.0, 0.0)
+
+
+def measured(lost, gained, samples=1000, **more):
+    return Measured(
+        drop=Fraction(lost - gained, samples),
+        saved=0,
+        conv_total=1,
+        samples=samples,
+        baseline=Fraction(9, 10),
+        interval=(-0.01, 0.03),
+        discordant=Discordant(lost, gained),
+        **more,
+    )
+
+
+def test_a_forecast_spreads_as_verify_scatters():
+    """Plans with one true drop, drawn again and again on select and on verify."""
+    random = np.random.default_rng(1)
+    select, verify, true = 800, 1500, (0.03, 0.02, 0.95)
+    within = []
+    for _ in range(800):
+        lost, gained, _ = random.multinomial(select, true)
+        forecast = forecast_drop(measured(lost, gained, select), verify)
+        lost, gained, _ = random.multinomial(verify, true)
+        within.append((lost - gained) / verify <= forecast.likely)
+    assert np.mean(within) == pytest.approx(0.9, abs=0.03)
+
+
+def test_confidence_takes_the_place_of_counting():
+    plain = forecast_drop(measured(30, 10), 5000)
+    sure = forecast_drop(measured(30, 10, expected=0.018, expected_error=0.001), 5000)
+    assert plain.drop == 0.02 and sure.drop == 0.018 and sure.spread < plain.spread
+    assert sure.spread == pytest.approx(math.sqrt(1e-6 + (0.04 - 0.02**2) / 5000))
+
+
+def test_a_metric_that_does_not_count_is_told_from_its_interval():
+    found = forecast_drop(
+        Measured(Fraction(1, 100), 0, 1, 100, Fraction(1), (0.0, 0.0392)), verify_samples=100
+    )
+    assert found.spread == pytest.approx(0.01 * math.sqrt(2), rel=1e-3)
+
+
+@pytest.mark.parametrize(("drop", "spread"), [(0.01, 0.002), (0.005, 0.001), (0.0, 0.002)])
+def test_scaled_damage_brings_the_likely_drop_to_the_bound(drop, spread):
+    scale = scale_damage(Forecast(drop, spread), NOTHING, 0.008)
+    scaled = Forecast(drop * scale, spread * math.sqrt(scale))
+    assert scaled.likely == pytest.approx(0.008) or scale == 4
+
+
+def test_what_a_tuned_network_lost_already_is_no_longer_there_to_lose():
+    whole = scale_damage(Forecast(0.01, 0.0), NOTHING, 0.01)
+    less = scale_damage(Forecast(0.014, 0.0), Forecast(0.004, 0.0), 0.01)
+    assert whole == pytest.approx(1.0) and less == pytest.approx(0.6)
+    assert scale_damage(Forecast(0.03, 0.0), Forecast(0.02, 0.0), 0.01) == 0.25
+
+
+def test_among_nearly_equal_savings_the_smaller_divergence_comes_first():
+    a = Contender(1000, Fraction(0), "a", 0.03)
+    b = Contender(998, Fraction(0), "b", 0.02)
+    c = Contender(900, Fraction(0), "c", 0.01)
+    assert [x.key for x in prefer_safe([c, a, b])] == ["b", "a", "c"]
+
+
+def test_a_plan_is_measured_once_on_select():
+    asked = []
+
+    def measure(plan):
+        asked.append(plan)
+        return measured(10, 10)
+
+    held_out = HeldOut(measure, 1000)
+    assert held_out.forecast({}) == held_out.forecast({})
+    assert held_out.accepts({}, Fraction(2, 100)) and not held_out.accepts({}, Fraction(2, 1000))
+    assert len(asked) == 1
+
+
+def test_a_plan_that_shows_too_much_on_select_is_scaled_by_what_it_shows():
+    """Confidence forecasts next to nothing, but select shows twice the bound."""
+    shown = measured(25, 5, expected=0.001, expected_error=0.0)
+    held_out = HeldOut(lambda plan: shown, 10**9)
+    assert not held_out.accepts({}, Fraction(1, 100))
+    assert held_out.scale({}, NOTHING, Fraction(1, 100)) == pytest.approx(0.5)
+    assert held_out.scale({}, NOTHING, Fraction(2, 100)) == 4
