@@ -5,7 +5,7 @@ import sqlite3
 
 import numpy as np
 import pytest
-from report.conftest import MODES
+from reporting.conftest import MODES
 
 from spatialonnx.errors import ModelError, StudyError, UsageError
 from spatialonnx.model.model_file import get_json, load_model, save_model, set_metadata

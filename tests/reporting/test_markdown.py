@@ -2,7 +2,7 @@
 
 import json
 
-from report.conftest import HOSTILE
+from reporting.conftest import HOSTILE
 from support.commands import succeed, succeed_json
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from report.conftest import MODES
+from reporting.conftest import MODES
 from support.oracle import spatial_predict as predict
 from support.trained import RUNTIME
 

@@ -5,7 +5,7 @@ import re
 import shutil
 
 import pytest
-from report.conftest import HOSTILE
+from reporting.conftest import HOSTILE
 from support.chromium import open_browser
 from support.commands import succeed, succeed_json
 
