@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.masked import masked, names
 from support.trained import CLASSES, RUNTIME, draw_images, trained_model
-from test_fuse import masked, names
 
 from spatialonnx.graph.fuse import fuse_sites
 from spatialonnx.model.model_file import save_model

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import helper
+from support.masked import masked, names
 from support.models import MESS, Net, depthwise, feeds, plain, residual
 
 from spatialonnx.errors import ModelError
 from spatialonnx.graph.fuse import dense_form, explain_unfusable, fuse_sites
-from spatialonnx.graph.insert import insert_predictors
 from spatialonnx.graph.ops import (
     CONV,
     DOMAIN,
@@ -26,12 +25,11 @@ from spatialonnx.graph.ops import (
 )
 from spatialonnx.graph.site_equivalence import compare_sites
 from spatialonnx.graph.sites import find_sites
-from spatialonnx.model.model_file import ModelFile, set_metadata
+from spatialonnx.model.model_file import set_metadata
 from spatialonnx.plan.masks import SiteMask, uniform_mask
 from spatialonnx.runtime.session import Runtime, open_session
 
 ONE = Runtime("cpu", 1)
-DIAGONAL = uniform_mask(2, 0b1001)
 FOLDABLE = sorted(
     set(MESS) - {"Transpose island", "Unsqueeze/Squeeze", "no-op Cast", "computed constants"}
 )
@@ -43,19 +41,6 @@ NETWORKS: dict[str, Callable[[], onnx.ModelProto]] = {
     "depthwise, groups, strides, ReLU6": depthwise,
     "Clip as an attribute": lambda: depthwise(opset=10),
 }
-
-
-def masked(
-    proto: onnx.ModelProto, mask: SiteMask = DIAGONAL, *, simplify: bool = True
-) -> onnx.ModelProto:
-    spatial = insert_predictors(
-        ModelFile(Path("model.onnx"), proto, "0"), simplify=simplify, runtime=ONE
-    ).proto
-    return write_plan(spatial, {p.site: mask for p in find_predictors(spatial)})
-
-
-def names(proto: onnx.ModelProto) -> list[str]:
-    return [p.site for p in find_predictors(proto)]
 
 
 def ops(proto: onnx.ModelProto) -> Counter[str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from support.masked import masked, names
 from support.trained import RUNTIME, draw_images, trained_model
-from test_fuse import masked, names
 
 from spatialonnx.runtime.session import Runtime
 from spatialonnx.runtime.timing import NodeTimes

@@ -16,8 +16,8 @@ from spatialonnx.graph.ops import read_plan, write_plan
 from spatialonnx.graph.sites import find_sites
 from spatialonnx.model.model_file import ModelFile, load_model
 from spatialonnx.plan.masks import full_mask, make_mask
-from spatialonnx.searching import joint as module
 from spatialonnx.searching.modes import MODES
+from spatialonnx.searching.rate_distortion import search as module
 from spatialonnx.searching.rate_distortion.distortion import (
     Damage,
     best_plan,
