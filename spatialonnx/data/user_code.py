@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,17 +9,17 @@ import numpy as np
 from spatialonnx.data.calibration import read_calibration
 from spatialonnx.data.dataset import Dataset
 from spatialonnx.data.npz import check_arrays
-from spatialonnx.errors import DataError, SpatialOnnxError, UsageError
+from spatialonnx.data.user_function import load_function
+from spatialonnx.errors import DataError, SpatialOnnxError
 
 _MEMBERS = ("name", "classes", "labels", "__len__", "images", "fingerprint")
 
 
 def call_user_code(spec: str, target: str) -> Dataset:
-    """Imports a module, calls a function of it without arguments, and takes what it returns.
+    """Calls a user's function without arguments and takes what it returns.
 
     Taken are a `Dataset`, arrays `(x, y)` or `x` alone as in `npz:`, and an ONNX Runtime
-    `CalibrationDataReader`, alone or as `(reader, y)`. Modules are also looked for in the current
-    folder.
+    `CalibrationDataReader`, alone or as `(reader, y)`.
 
     Args:
         spec: the whole text, for messages.
@@ -34,24 +29,13 @@ def call_user_code(spec: str, target: str) -> Dataset:
         UsageError: no such module or function.
         DataError: the function fails, or returns something else.
     """
-    module_name, colon, function_name = target.partition(":")
-    if not (module_name and colon and function_name):
-        raise UsageError(f"--data {spec}: write python:MODULE:FUNCTION")
-    with _current_folder_importable():
-        try:
-            function = getattr(importlib.import_module(module_name), function_name)
-        except AttributeError:
-            raise UsageError(f"--data {spec}: {module_name} has no {function_name}") from None
-        except SpatialOnnxError:
-            raise
-        except Exception as error:
-            raise UsageError(f"--data {spec}: importing {module_name} fails: {error}") from error
-        try:
-            result = function()
-        except SpatialOnnxError:
-            raise
-        except Exception as error:
-            raise DataError(f"{spec} raised {type(error).__name__}: {error}") from error
+    function = load_function(f"--data {spec}", target)
+    try:
+        result = function()
+    except SpatialOnnxError:
+        raise
+    except Exception as error:
+        raise DataError(f"{spec} raised {type(error).__name__}: {error}") from error
     return _to_dataset(spec, result)
 
 
@@ -90,15 +74,3 @@ def _check_dataset(spec: str, dataset: Dataset) -> Dataset:
     ):
         raise DataError(f"{spec}: labels must be an int64 array [{count}], none below 0, or None")
     return dataset
-
-
-@contextmanager
-def _current_folder_importable() -> Iterator[None]:
-    """Lets `import` see the current folder, as `python -m` does, for as long as it lasts."""
-    folder = str(Path.cwd())
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        if folder in sys.path:
-            sys.path.remove(folder)

@@ -7,18 +7,16 @@ they are exact; a function's value is a float.
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
+from spatialonnx.data.user_function import load_function
 from spatialonnx.errors import DataError, ModelError, UsageError
 
 Outputs = Sequence[NDArray[Any]]
@@ -105,21 +103,12 @@ def find_metric(name: str) -> Metric:
     for metric in (TOP1, AGREEMENT):
         if name == metric.name:
             return metric
-    kind, _, rest = name.partition(":")
-    module, _, function = rest.partition(":")
-    if kind != "python" or not module or not function:
+    kind, _, target = name.partition(":")
+    if kind != "python":
         raise UsageError(
             f"--metric {name}: use top1, agreement or python:module:function (higher is better)"
         )
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except Exception as error:  # the user's module may fail in any way
-        raise UsageError(f"--metric {name}: {error!r}") from None
-    if not callable(found):
-        raise UsageError(f"--metric {name}: {function} is no function")
-    return Metric(name, found)
+    return Metric(name, load_function(f"--metric {name}", target))
 
 
 def first_logits(outputs: Outputs) -> NDArray[np.float32]:

@@ -100,22 +100,6 @@ def test_known_errors_stay_what_they_are(module: str) -> None:
     assert type(caught.value).__name__ == "ModelError"
 
 
-@pytest.mark.parametrize(
-    ("target", "says"),
-    [
-        ("no_such_module_here:f", "importing no_such_module_here fails"),
-        ("a_users_module:absent", "has no absent"),
-        ("a_users_module", "write python:MODULE:FUNCTION"),
-        (":f", "write python:MODULE:FUNCTION"),
-        ("..relative:f", "fails"),
-    ],
-)
-def test_wrong_targets(module: str, target: str, says: str) -> None:
-    with pytest.raises(UsageError, match=says):
-        call_user_code(f"python:{target}", target)
-
-
-def test_a_module_that_does_not_import_is_named(module: str, tmp_path: Path) -> None:
-    (tmp_path / "a_users_typo.py").write_text("def f(:\n")
-    with pytest.raises(UsageError, match="importing a_users_typo fails"):
-        call_user_code("python:a_users_typo:f", "a_users_typo:f")
+def test_a_wrong_target_names_the_option(module: str) -> None:
+    with pytest.raises(UsageError, match=f"--data python:{module}:absent: {module} has no absent"):
+        call_user_code(f"python:{module}:absent", f"{module}:absent")
