@@ -25,7 +25,7 @@ from spatialonnx.measure.metrics import TOP1, kl_divergence
 from spatialonnx.model.model_file import load_model
 from spatialonnx.plan.masks import full_mask
 from spatialonnx.runtime.session import Runtime
-from spatialonnx.searching.rate_distortion.safety_margin import forecast_drop
+from spatialonnx.searching.rate_distortion.safety_margin import estimate_drop
 from spatialonnx.searching.study import Study
 from spatialonnx.simulate.whole_model import run_samples
 
@@ -108,7 +108,7 @@ def likely_holds(family: Family, plan: int, search: Any, select: Any, eps: float
     if not both_hold(family, plan, search, select, eps):
         return False
     measured = family.measure(plan, select)
-    return measured.holds(Fraction(eps)) and forecast_drop(measured, VERIFY).likely <= eps
+    return measured.holds(Fraction(eps)) and estimate_drop(measured, VERIFY).likely <= eps
 
 
 RULES: dict[str, Rule] = {

@@ -26,7 +26,7 @@ from spatialonnx.plan.masks import SiteMask, make_mask
 from spatialonnx.plan.patterns import full_pattern
 from spatialonnx.runtime.session import Runtime
 from spatialonnx.searching.rate_distortion.operating_points import upper_hull
-from spatialonnx.simulate.code_histogram import Census
+from spatialonnx.simulate.code_histogram import CodeHistogram
 from spatialonnx.simulate.segmented import SegmentSimulator
 
 Floats = NDArray[np.float64]
@@ -44,7 +44,7 @@ class Site:
         site = next(s for s in simulator.sites if s.name == name)
         channels, height, width = (d or 0 for d in site.shape)
         labels = np.arange(channels)[:, None, None]
-        census = Census(patch_size, (channels, height, width), labels, energy=True)
+        census = CodeHistogram(patch_size, (channels, height, width), labels, energy=True)
         for codes, ofmap in zip(
             simulator.codes(name, patch_size), simulator.ofmaps(name), strict=True
         ):

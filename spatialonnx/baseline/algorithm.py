@@ -35,7 +35,7 @@ from spatialonnx.searching.progress import Watch
 from spatialonnx.searching.study import Study
 from spatialonnx.searching.trials import Status
 from spatialonnx.simulate.outcome import Outcome
-from spatialonnx.simulate.reference import Reference
+from spatialonnx.simulate.reference import DenseReference
 
 KERNEL, LOCAL, GLOBAL = "kernel", "local", "global"
 
@@ -92,7 +92,7 @@ class Algorithm:
         watch.say("running the dense network")
         dense = yardstick.certifier.run_dense(samples)
         self._suffix = Suffix(self._setup, samples, dense.outputs)
-        self._reference = Reference(self._setup.metric, dense.outputs, samples.labels)
+        self._reference = DenseReference(self._setup.metric, dense.outputs, samples.labels)
         self._eps = self._setup.bound.eps(dense.score)
         off_right = self._suffix.scorer.off_right
         assert off_right is not None

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from spatialonnx.baseline.comparison import Setup
 from spatialonnx.measure.evaluate import Samples
 from spatialonnx.runtime.memory import free_memory
-from spatialonnx.simulate.prefix import Front
-from spatialonnx.simulate.reference import Reference
+from spatialonnx.simulate.prefix import Prefix
+from spatialonnx.simulate.reference import DenseReference
 from spatialonnx.simulate.scoring import Rows, Scorer
 from spatialonnx.simulate.segments import Activations, SegmentedNetwork
 
@@ -55,10 +55,10 @@ class Suffix:
         size = min(setup.batch, count)
         self._blocks = [np.arange(i, min(i + size, count)) for i in range(0, count, size)]
         self._batch = size
-        self._front = Front(network, self._images, self._blocks, free_memory() // 4)
+        self._front = Prefix(network, self._images, self._blocks, free_memory() // 4)
         outputs = [network.finish(0, network.start(self._images(rows))) for rows in self._blocks]
         off = [np.concatenate([part[name] for part in outputs]) for name in network.output_names]
-        self.scorer = Scorer(Reference(setup.metric, dense, samples.labels), off)
+        self.scorer = Scorer(DenseReference(setup.metric, dense, samples.labels), off)
         self.sites = tuple(predictor.site for predictor in network.predictors)
 
     @property

@@ -15,7 +15,7 @@ from spatialonnx.graph.sites import Site
 from spatialonnx.plan.macs import fraction
 from spatialonnx.searching.modes import MODES, Groups, Mode, first_targets, merges_of
 from spatialonnx.searching.targets import Layout, Target
-from spatialonnx.simulate.code_histogram import Census
+from spatialonnx.simulate.code_histogram import CodeHistogram
 from spatialonnx.simulate.segmented import SegmentSimulator
 
 _TARGETS_AT_ONCE = 64
@@ -175,7 +175,7 @@ def _look_at_site(
     shape = tuple(d or 0 for d in site.shape)
     size = next(iter(layouts.values())).patch_size
     censuses = {
-        name: Census(
+        name: CodeHistogram(
             size,
             (shape[0], shape[1], shape[2]),
             layout.labels(site, by_channel=MODES[name].by_channel, by_patch=MODES[name].by_patch),
@@ -200,7 +200,7 @@ def _look_at_site(
     return SiteForecast(site.name, share, fraction(zeros, outputs), most)
 
 
-def _most_skipped(census: Census, patterns: NDArray[np.int64]) -> int:
+def _most_skipped(census: CodeHistogram, patterns: NDArray[np.int64]) -> int:
     """Outputs that the best pattern of every target predicts, in all."""
     most = 0
     for first in range(0, census.targets, _TARGETS_AT_ONCE):

@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatialonnx.simulate.patch_effects import PatchMap
-from spatialonnx.simulate.prefix import Front
+from spatialonnx.simulate.prefix import Prefix
 from spatialonnx.simulate.scoring import Rows, Scorer
 from spatialonnx.simulate.segments import SegmentedNetwork
 
 _LONGEST_KEY = 32
 
 
-class SharedRuns:
+class BatchedRuns:
     """Runs samples with some patches of a site zeroed; each different one once.
 
     Every run has a slot, and its results are ``right[slot]``, ``kl[slot]`` and, for a metric
@@ -27,7 +27,7 @@ class SharedRuns:
     def __init__(
         self,
         network: SegmentedNetwork,
-        front: Front,
+        front: Prefix,
         scorer: Scorer,
         patch_map: PatchMap,
         number: int,

@@ -26,7 +26,7 @@ _DENSE = 1 << 22
 """Bins up to which histograms are arrays; above, only the codes that occur are kept."""
 
 
-class Census:
+class CodeHistogram:
     """Counts zero codes of one site, target by target.
 
     Attributes:

@@ -35,7 +35,7 @@ class _Trace:
 
 
 @dataclass(frozen=True, eq=False)
-class WalkResult:
+class IncrementalResult:
     """What one trial gave.
 
     Attributes:
@@ -49,7 +49,7 @@ class WalkResult:
     work: Counter[int]
 
 
-class Walk:
+class IncrementalTrials:
     """Simulates plans one after another, each from the last one's activations."""
 
     def __init__(
@@ -91,7 +91,7 @@ class Walk:
         """Drops everything."""
         self._traces.clear()
 
-    def run(self, masks: Mapping[int, SiteMask], least_right: int | None) -> WalkResult:
+    def run(self, masks: Mapping[int, SiteMask], least_right: int | None) -> IncrementalResult:
         """Runs one plan.
 
         Args:
@@ -110,7 +110,7 @@ class Walk:
                 assert scores.right is not None
                 right += int(scores.right.sum())
                 if left and right + left < least_right:
-                    return WalkResult(None, None, work)
+                    return IncrementalResult(None, None, work)
         order = np.concatenate(self._blocks)
         traces = [self._traces[block] for block in range(len(self._blocks))]
         outputs = []
@@ -119,7 +119,7 @@ class Walk:
             array[order] = np.concatenate(parts)
             outputs.append(array)
         skipped = {k: sum(trace.skipped[k - 1] for trace in traces) for k in sites}
-        return WalkResult(skipped, outputs, work)
+        return IncrementalResult(skipped, outputs, work)
 
     def _run_block(
         self,

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatialonnx.plan.masks import SiteMask
-from spatialonnx.simulate.batching import SharedRuns
+from spatialonnx.simulate.batching import BatchedRuns
 from spatialonnx.simulate.patch_effects import Group, PatchMap, find_changes, group_trials
-from spatialonnx.simulate.prefix import Front
+from spatialonnx.simulate.prefix import Prefix
 from spatialonnx.simulate.scoring import Rows, Scorer
 from spatialonnx.simulate.segments import SegmentedNetwork
 
@@ -56,7 +56,7 @@ class IsolatedTrials:
     def __init__(
         self,
         network: SegmentedNetwork,
-        front: Front,
+        front: Prefix,
         scorer: Scorer,
         patch_map: PatchMap,
         number: int,
@@ -79,7 +79,7 @@ class IsolatedTrials:
         self._map = patch_map
         self._order = np.concatenate(front.blocks)
         self._last_key = b""
-        self._runs = SharedRuns(network, front, scorer, patch_map, number, self._order, batch)
+        self._runs = BatchedRuns(network, front, scorer, patch_map, number, self._order, batch)
 
     def run(self, masks: Sequence[SiteMask], least_right: int | None) -> list[IsolatedResult]:
         """Runs trials.
@@ -164,7 +164,7 @@ class _Tally:
     def see(
         self,
         rows: Rows,
-        runs: SharedRuns,
+        runs: BatchedRuns,
         found: Sequence[tuple[NDArray[np.int64], Rows, NDArray[np.int64]]],
     ) -> None:
         """Enters what some samples gave.

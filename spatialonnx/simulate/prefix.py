@@ -16,7 +16,7 @@ Images = Callable[[Rows], NDArray[np.float32]]
 """Reads the images of samples."""
 
 
-class Front:
+class Prefix:
     """The activations in front of the site that trials are at: every site off, or at its start.
 
     They move forward with the trials: those in front of the next site are made from those in

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from spatialonnx.measure.metrics import Metric, first_logits, has_logits, kl_divergence
 
 
-class Reference:
+class DenseReference:
     """What the dense network gave on the samples: everything outcomes are measured against."""
 
     def __init__(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatialonnx.measure.metrics import first_logits, kl_divergence, margins
-from spatialonnx.simulate.reference import Reference
+from spatialonnx.simulate.reference import DenseReference
 
 Rows = NDArray[np.int64]
 """Numbers of samples, in the order of the search samples."""
@@ -33,9 +33,9 @@ class RowScores:
 
 
 class Scorer:
-    """Scores samples one by one; together they give exactly what ``Reference`` gives for all."""
+    """Scores samples one by one; together they give what ``DenseReference`` gives for all."""
 
-    def __init__(self, reference: Reference, off: list[NDArray[Any]]) -> None:
+    def __init__(self, reference: DenseReference, off: list[NDArray[Any]]) -> None:
         """Scores the network with every site off.
 
         Args:

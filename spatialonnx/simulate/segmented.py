@@ -21,12 +21,12 @@ from spatialonnx.plan.masks import Plan, SiteMask
 from spatialonnx.runtime.memory import free_device_memory, free_memory, used_memory
 from spatialonnx.runtime.session import Level, Runtime
 from spatialonnx.simulate.cut import mask_numbers, segment_macs
-from spatialonnx.simulate.incremental import Walk
+from spatialonnx.simulate.incremental import IncrementalTrials
 from spatialonnx.simulate.isolated import IsolatedResult, IsolatedTrials
 from spatialonnx.simulate.outcome import Outcome
 from spatialonnx.simulate.patch_effects import PatchMap
-from spatialonnx.simulate.prefix import Front
-from spatialonnx.simulate.reference import Reference
+from spatialonnx.simulate.prefix import Prefix
+from spatialonnx.simulate.reference import DenseReference
 from spatialonnx.simulate.scoring import Rows, Scorer
 from spatialonnx.simulate.segments import SegmentedNetwork
 from spatialonnx.simulate.whole_model import run_samples
@@ -118,7 +118,7 @@ class SegmentSimulator:
             dense, _ = run_samples(
                 network, samples, network.fixed_batch or batch, network.dense_plan
             )
-        self._scorer = Scorer(Reference(metric, dense, samples.labels), off)
+        self._scorer = Scorer(DenseReference(metric, dense, samples.labels), off)
         self.baseline = self._scorer.reference.score
         order = self._scorer.order(dense)
         blocks = [order[i : i + self._batch] for i in range(0, len(order), self._batch)]
@@ -126,8 +126,10 @@ class SegmentSimulator:
         working = _BATCHES_AT_WORK * self._batch * max(self._network.bytes_per_sample)
         self._budget = max(memory - max(used_memory() - before, 0) - working, 0)
         self._start = mask_numbers(self._network.predictors, start or {})
-        self._front = Front(self._network, self._images, blocks, self._budget, self._start)
-        self._walk = Walk(self._network, self._images, self._scorer, blocks, self._budget)
+        self._front = Prefix(self._network, self._images, blocks, self._budget, self._start)
+        self._walk = IncrementalTrials(
+            self._network, self._images, self._scorer, blocks, self._budget
+        )
         self._isolated: IsolatedTrials | None = None
         self._trials_at_once = _FEWEST
 

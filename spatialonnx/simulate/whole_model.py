@@ -18,7 +18,7 @@ from spatialonnx.measure.metrics import Metric
 from spatialonnx.plan.masks import Plan, full_mask
 from spatialonnx.runtime.session import Runtime
 from spatialonnx.simulate.outcome import Outcome
-from spatialonnx.simulate.reference import Reference
+from spatialonnx.simulate.reference import DenseReference
 
 
 class WholeModelSimulator:
@@ -53,7 +53,7 @@ class WholeModelSimulator:
         self._samples = samples
         dense_network = Network(baseline, runtime) if baseline is not None else self._network
         dense, _ = run_samples(dense_network, samples, self._batch, dense_network.dense_plan)
-        self._reference = Reference(metric, dense, samples.labels)
+        self._reference = DenseReference(metric, dense, samples.labels)
         first = samples.dataset.images(samples.indices[:1]).shape
         report = find_sites(proto, {self._network.image_input: first})
         if report.conv_macs is None:

@@ -27,7 +27,7 @@ from spatialonnx.measure.evaluate import Samples, evaluate_model
 from spatialonnx.measure.metrics import AGREEMENT, TOP1, Metric
 from spatialonnx.model.model_file import load_model
 from spatialonnx.plan.masks import uniform_mask
-from spatialonnx.searching.rate_distortion.safety_margin import forecast_drop
+from spatialonnx.searching.rate_distortion.safety_margin import estimate_drop
 
 # Newcombe (1998), Statistics in Medicine 17, 2635-2650, table III, method 10: cells e, f, g, h
 # (both, first only, second only, neither) and the 95 % limits of (f - g) / n.
@@ -274,9 +274,9 @@ def test_what_a_tuned_network_starts_with_is_counted(measured_case):
     begun = certifier.measure(start, samples, expect=True)
     assert begun.expected == float(begun.drop) and begun.expected_error == 0
     assert begun.moved == Discordant(0, 0) and begun.discordant != begun.moved
-    assert forecast_drop(begun, 100).likely == begun.expected
+    assert estimate_drop(begun, 100).likely == begun.expected
     further = certifier.measure({**start, names[1]: uniform_mask(2, 1)}, samples, expect=True)
     assert further.moved is not None and further.moved.lost + further.moved.gained > 0
     net = further.moved.lost - further.moved.gained
     assert further.drop == begun.drop + Fraction(net, len(samples))
-    assert forecast_drop(further, 100).spread > 0
+    assert estimate_drop(further, 100).spread > 0

@@ -14,7 +14,7 @@ from spatialonnx.errors import PlanError
 from spatialonnx.plan.masks import patch_grid
 from spatialonnx.plan.patterns import full_pattern
 from spatialonnx.simulate import code_histogram as census_module
-from spatialonnx.simulate.code_histogram import Census, superset_sums
+from spatialonnx.simulate.code_histogram import CodeHistogram, superset_sums
 
 
 def ofmap_of(seed: int, shape: tuple[int, ...], density: float) -> NDArray[np.float32]:
@@ -66,7 +66,7 @@ def test_equals_brute_force(data: st.DataObject, p: int, dense: bool) -> None:
     labels = np.random.default_rng(data.draw(st.integers(0, 99))).integers(-1, 3, (channels, *grid))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(census_module, "_DENSE", 1 << 22 if dense else 0)
-        census = Census(p, (channels, height, width), labels, energy=True)
+        census = CodeHistogram(p, (channels, height, width), labels, energy=True)
         codes = brute_codes(x, p)
         census.add(codes[:1], x[:1])
         census.add(codes[1:], x[1:])
@@ -83,7 +83,7 @@ def test_equals_brute_force(data: st.DataObject, p: int, dense: bool) -> None:
 def test_all_patterns_of_size_2_equal_brute_force() -> None:
     x = ofmap_of(3, (4, 2, 5, 5), 0.4)
     labels = np.arange(2)[:, None, None] * np.ones((2, 3, 3), int)
-    census = Census(2, (2, 5, 5), labels)
+    census = CodeHistogram(2, (2, 5, 5), labels)
     census.add(brute_codes(x, 2))
     for target in (0, 1):
         want = [0] + [brute_force(x, 2, labels, target, m)[0] for m in range(1, 16)]
@@ -91,7 +91,7 @@ def test_all_patterns_of_size_2_equal_brute_force() -> None:
 
 
 def test_full_pattern_and_no_probe_save_nothing() -> None:
-    census = Census(3, (1, 7, 7), energy=True)
+    census = CodeHistogram(3, (1, 7, 7), energy=True)
     x = np.zeros((2, 1, 7, 7), np.float32)
     census.add(brute_codes(x, 3), x)
     for counts in (census.skipped()[0], census.lost()[0]):
@@ -102,7 +102,7 @@ def test_full_pattern_and_no_probe_save_nothing() -> None:
 def test_targets_can_be_asked_for_in_parts() -> None:
     x = ofmap_of(5, (3, 4, 6, 6), 0.3)
     labels = np.arange(4)[:, None, None]
-    census = Census(4, (4, 6, 6), labels)
+    census = CodeHistogram(4, (4, 6, 6), labels)
     census.add(brute_codes(x, 4))
     whole = census.skipped()
     assert np.array_equal(census.skipped(1, 3), whole[1:3])
@@ -112,9 +112,9 @@ def test_targets_can_be_asked_for_in_parts() -> None:
 def test_targets_add_up_to_the_layer() -> None:
     x = ofmap_of(6, (3, 4, 9, 9), 0.3)
     codes = brute_codes(x, 3)
-    layer = Census(3, (4, 9, 9))
+    layer = CodeHistogram(3, (4, 9, 9))
     layer.add(codes)
-    patches = Census(3, (4, 9, 9), np.arange(4 * 9).reshape(4, 3, 3))
+    patches = CodeHistogram(3, (4, 9, 9), np.arange(4 * 9).reshape(4, 3, 3))
     patches.add(codes)
     assert np.array_equal(patches.skipped().sum(axis=0), layer.skipped()[0])
 
@@ -127,11 +127,11 @@ def test_superset_sums_of_three_elements() -> None:
 
 def test_labels_that_do_not_fit_are_refused() -> None:
     with pytest.raises(PlanError, match="do not fit"):
-        Census(2, (3, 8, 8), np.zeros((2, 4, 4), int))
+        CodeHistogram(2, (3, 8, 8), np.zeros((2, 4, 4), int))
 
 
 def test_energy_must_be_asked_for() -> None:
     with pytest.raises(ValueError, match="no energy"):
-        Census(2, (1, 4, 4)).lost()
+        CodeHistogram(2, (1, 4, 4)).lost()
     with pytest.raises(ValueError, match="needs the ofmap"):
-        Census(2, (1, 4, 4), energy=True).add(np.zeros((1, 1, 2, 2), np.uint16))
+        CodeHistogram(2, (1, 4, 4), energy=True).add(np.zeros((1, 1, 2, 2), np.uint16))

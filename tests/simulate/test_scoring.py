@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from spatialonnx.measure.metrics import AGREEMENT, TOP1, Metric
-from spatialonnx.simulate.reference import Reference
+from spatialonnx.simulate.reference import DenseReference
 from spatialonnx.simulate.scoring import Scorer
 
 
@@ -22,7 +22,7 @@ def draw(seed: int, count: int = 40) -> tuple[NDArray[np.float32], NDArray[np.in
 def test_samples_one_by_one_give_what_all_give_together(metric: Metric) -> None:
     dense, labels = draw(0)
     other, _ = draw(1)
-    reference = Reference(metric, [dense], labels)
+    reference = DenseReference(metric, [dense], labels)
     scorer = Scorer(reference, [dense])
     parts = [scorer.score([other[i : i + 1]], np.array([i])) for i in range(len(other))]
     right = np.concatenate([p.right for p in parts if p.right is not None])
@@ -34,14 +34,14 @@ def test_samples_one_by_one_give_what_all_give_together(metric: Metric) -> None:
 def test_wrong_samples_come_first_and_then_small_margins() -> None:
     dense = np.float32([[9, 0], [0, 1], [2, 0], [1, 0], [0, 5]])
     labels = np.array([0, 0, 0, 0, 1])
-    scorer = Scorer(Reference(TOP1, [dense], labels), [dense])
+    scorer = Scorer(DenseReference(TOP1, [dense], labels), [dense])
     assert scorer.order([dense]).tolist() == [1, 3, 2, 4, 0]
 
 
 def test_a_metric_that_does_not_count_keeps_the_order() -> None:
     dense, labels = draw(2)
     metric = Metric("python:a:b", lambda outputs, labels: 0.5)
-    scorer = Scorer(Reference(metric, [dense], labels), [dense])
+    scorer = Scorer(DenseReference(metric, [dense], labels), [dense])
     assert scorer.order([dense]).tolist() == list(range(40))
     assert scorer.least_right(Fraction(1, 100)) is None
 
@@ -51,7 +51,7 @@ def test_a_drop_of_exactly_the_bound_is_no_reason_to_stop() -> None:
     dense[:, 1] = 1
     labels = np.ones(1000, np.int64)
     labels[:100] = 0  # 900 right
-    scorer = Scorer(Reference(TOP1, [dense], labels), [dense])
+    scorer = Scorer(DenseReference(TOP1, [dense], labels), [dense])
     assert scorer.least_right(None) is None
     assert scorer.least_right(Fraction(1, 100)) == 890
     assert scorer.least_right(Fraction(1001, 100000)) == 890

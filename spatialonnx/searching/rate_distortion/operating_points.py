@@ -24,7 +24,7 @@ from spatialonnx.plan.masks import Plan, SiteMask
 from spatialonnx.plan.patterns import full_pattern
 from spatialonnx.searching.modes import Groups, Mode
 from spatialonnx.searching.targets import Layout, Piece, Region
-from spatialonnx.simulate.code_histogram import Census
+from spatialonnx.simulate.code_histogram import CodeHistogram
 from spatialonnx.simulate.segmented import SegmentSimulator
 
 MOST_LEVELS = 16
@@ -226,7 +226,9 @@ def _hulls(
     return hulls
 
 
-def _go_on(patterns: NDArray[np.int64], start: int, tables: Sequence[Census]) -> NDArray[np.bool_]:
+def _go_on(
+    patterns: NDArray[np.int64], start: int, tables: Sequence[CodeHistogram]
+) -> NDArray[np.bool_]:
     """Which patterns predict what a target's start predicts, and perhaps more."""
     found: NDArray[np.bool_] = (patterns & start) == patterns
     if start == full_pattern(tables[0].patch_size):  # it predicts nothing
@@ -307,11 +309,11 @@ def _hull(
     return _Hull(regions, start, start_saved, patterns[points], saved[points], lost[points], price)
 
 
-def _census(simulator: SegmentSimulator, name: str, mode: Mode, layout: Layout) -> Census:
+def _census(simulator: SegmentSimulator, name: str, mode: Mode, layout: Layout) -> CodeHistogram:
     site = layout.site(name)
     shape = tuple(d or 0 for d in site.shape)
     labels = layout.labels(site, by_channel=mode.by_channel, by_patch=mode.by_patch)
-    census = Census(layout.patch_size, (shape[0], shape[1], shape[2]), labels, energy=True)
+    census = CodeHistogram(layout.patch_size, (shape[0], shape[1], shape[2]), labels, energy=True)
     codes = simulator.codes(name, layout.patch_size)
     for block, ofmap in zip(codes, simulator.ofmaps(name), strict=True):
         census.add(block, ofmap)

@@ -50,7 +50,7 @@ class Forecast:
         return self.drop + float(norm.ppf(SURENESS)) * self.spread
 
 
-def forecast_drop(measured: Measured, verify_samples: int) -> Forecast:
+def estimate_drop(measured: Measured, verify_samples: int) -> Forecast:
     """What a plan measured on select will show on so many verify samples.
 
     A tuned network's start is given, not chosen: its drop is taken as select shows it, and only
@@ -113,7 +113,7 @@ class HeldOut:
 
     def forecast(self, plan: Mapping[str, SiteMask]) -> Forecast:
         """What a plan will show on verify."""
-        return forecast_drop(self.find(plan), self.verify_samples)
+        return estimate_drop(self.find(plan), self.verify_samples)
 
     def accepts(self, plan: Mapping[str, SiteMask], eps: Fraction) -> bool:
         """Whether the bound holds on select and will likely be met on verify."""

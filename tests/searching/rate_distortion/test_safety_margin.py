@@ -11,7 +11,7 @@ from spatialonnx.searching.rate_distortion.safety_margin import (
     Contender,
     Forecast,
     HeldOut,
-    forecast_drop,
+    estimate_drop,
     prefer_safe,
     scale_damage,
 )
@@ -39,21 +39,21 @@ def test_a_forecast_spreads_as_verify_scatters():
     within = []
     for _ in range(800):
         lost, gained, _ = random.multinomial(select, true)
-        forecast = forecast_drop(measured(lost, gained, select), verify)
+        forecast = estimate_drop(measured(lost, gained, select), verify)
         lost, gained, _ = random.multinomial(verify, true)
         within.append((lost - gained) / verify <= forecast.likely)
     assert np.mean(within) == pytest.approx(0.9, abs=0.03)
 
 
 def test_confidence_takes_the_place_of_counting():
-    plain = forecast_drop(measured(30, 10), 5000)
-    sure = forecast_drop(measured(30, 10, expected=0.018, expected_error=0.001), 5000)
+    plain = estimate_drop(measured(30, 10), 5000)
+    sure = estimate_drop(measured(30, 10, expected=0.018, expected_error=0.001), 5000)
     assert plain.drop == 0.02 and sure.drop == 0.018 and sure.spread < plain.spread
     assert sure.spread == pytest.approx(math.sqrt(1e-6 + (0.04 - 0.02**2) / 5000))
 
 
 def test_a_metric_that_does_not_count_is_told_from_its_interval():
-    found = forecast_drop(
+    found = estimate_drop(
         Measured(Fraction(1, 100), 0, 1, 100, Fraction(1), (0.0, 0.0392)), verify_samples=100
     )
     assert found.spread == pytest.approx(0.01 * math.sqrt(2), rel=1e-3)

@@ -40,7 +40,7 @@ from spatialonnx.searching.settings import Settings
 from spatialonnx.searching.study import Study
 from spatialonnx.searching.targets import Layout
 from spatialonnx.searching.trials import Trial
-from spatialonnx.simulate.code_histogram import Census
+from spatialonnx.simulate.code_histogram import CodeHistogram
 from spatialonnx.simulate.outcome import Outcome
 
 POINTS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=1, max_size=12)
@@ -328,7 +328,7 @@ def test_a_cut_search_of_a_tuned_network_continues(tiny_files, tmp_path):
 
 
 def test_a_level_is_not_blind_where_its_start_is_not():
-    census = Census(2, (1, 7, 7))
+    census = CodeHistogram(2, (1, 7, 7))
     patterns = np.arange(1, 15)
     kept = patterns[_go_on(patterns, 0b1001, [census])]
     # 1000 is the last position of a patch: outside in the last row and column.
