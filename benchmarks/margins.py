@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from spatialonnx.data.opening import open_dataset
 from spatialonnx.measure.calibration import expected_losses, fit_temperature
 from spatialonnx.measure.certify import DenseRun, Measured, compare
-from spatialonnx.measure.evaluate import Network, Samples
+from spatialonnx.measure.evaluate import Network
 from spatialonnx.measure.metrics import TOP1, kl_divergence
+from spatialonnx.measure.samples import Samples
 from spatialonnx.model.model_file import load_model
 from spatialonnx.plan.masks import full_mask
 from spatialonnx.runtime.session import Runtime

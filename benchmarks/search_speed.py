@@ -35,8 +35,8 @@ from spatialonnx.data.opening import open_dataset
 from spatialonnx.data.preprocessing import Preprocessing
 from spatialonnx.data.split import split_pool
 from spatialonnx.graph.insert import insert_predictors
-from spatialonnx.measure.evaluate import Samples
 from spatialonnx.measure.metrics import TOP1
+from spatialonnx.measure.samples import Samples
 from spatialonnx.model.model_file import get_metadata, load_model
 from spatialonnx.plan.masks import Plan
 from spatialonnx.plan.patterns import patterns_with_ones

@@ -19,8 +19,8 @@ from scipy.optimize import nnls
 from scipy.special import softmax
 
 from spatialonnx.data.opening import open_dataset
-from spatialonnx.measure.evaluate import Samples
 from spatialonnx.measure.metrics import TOP1
+from spatialonnx.measure.samples import Samples
 from spatialonnx.model.model_file import load_model
 from spatialonnx.plan.masks import SiteMask, make_mask
 from spatialonnx.plan.patterns import full_pattern

@@ -41,8 +41,9 @@ from spatialonnx.deployment.run import deploy_model
 from spatialonnx.graph.fuse import dense_form
 from spatialonnx.graph.insert import insert_predictors
 from spatialonnx.graph.ops import find_predictors, read_plan, write_plan
-from spatialonnx.measure.evaluate import Evaluation, Samples, evaluate_model
+from spatialonnx.measure.evaluate import Evaluation, evaluate_model
 from spatialonnx.measure.metrics import TOP1
+from spatialonnx.measure.samples import Samples
 from spatialonnx.model.model_file import ModelFile, load_model, save_model, set_metadata
 from spatialonnx.plan.masks import Plan, SiteMask, full_mask, uniform_mask
 from spatialonnx.runtime.machine import describe_machine, instruction_set, versions

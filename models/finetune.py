@@ -35,8 +35,8 @@ from spatialonnx.errors import BoundMissedError, ModelError, SpatialOnnxError, U
 from spatialonnx.graph.insert import insert_predictors
 from spatialonnx.graph.ops import find_predictors, read_plan, write_plan
 from spatialonnx.measure.certify import Certifier, Measured
-from spatialonnx.measure.evaluate import Samples
 from spatialonnx.measure.metrics import TOP1
+from spatialonnx.measure.samples import Samples
 from spatialonnx.model.model_file import (
     ModelFile,
     check_replaceable,

@@ -30,7 +30,7 @@ from spatialonnx.baseline.snapea_graph import (
 )
 from spatialonnx.baseline.suffix_network import Suffix
 from spatialonnx.measure.certify import Measured
-from spatialonnx.measure.evaluate import Samples
+from spatialonnx.measure.samples import Samples
 from spatialonnx.searching.progress import Watch
 from spatialonnx.searching.study import Study
 from spatialonnx.searching.trials import Status

@@ -13,8 +13,9 @@ from spatialonnx.data.split import Split
 from spatialonnx.errors import DataError
 from spatialonnx.graph.sites import Site, SiteReport, find_sites
 from spatialonnx.measure.certify import Certifier, Measured, compare
-from spatialonnx.measure.evaluate import BATCH, Network, Progress, Samples, check_images
+from spatialonnx.measure.evaluate import Network, Progress
 from spatialonnx.measure.metrics import Metric
+from spatialonnx.measure.samples import BATCH, Samples, check_images
 from spatialonnx.model.model_file import ModelFile
 from spatialonnx.plan.bounds import Bound
 from spatialonnx.plan.masks import Plan

@@ -21,7 +21,8 @@ from spatialonnx.files import sha256_bytes
 from spatialonnx.graph.fuse import fuse_sites
 from spatialonnx.graph.ops import CONV, DOMAIN, SNAPEA, find_predictors, write_plan
 from spatialonnx.graph.sites import Site
-from spatialonnx.measure.evaluate import BATCH, Network, Progress, Samples
+from spatialonnx.measure.evaluate import Network, Progress
+from spatialonnx.measure.samples import BATCH, Samples
 from spatialonnx.plan.masks import Plan, full_mask
 from spatialonnx.runtime.session import Runtime
 

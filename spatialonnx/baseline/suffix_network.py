@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatialonnx.baseline.comparison import Setup
-from spatialonnx.measure.evaluate import Samples
+from spatialonnx.measure.samples import Samples
 from spatialonnx.runtime.memory import free_memory
 from spatialonnx.simulate.prefix import Prefix
 from spatialonnx.simulate.reference import DenseReference

@@ -57,8 +57,9 @@ def evaluate(
     from spatialonnx.cli.console import percent, progress_bar, show, site_table
     from spatialonnx.cli.inputs import Pixels, SplitSizes, cut, read_data, read_model
     from spatialonnx.errors import UsageError
-    from spatialonnx.measure.evaluate import Samples, evaluate_model
+    from spatialonnx.measure.evaluate import evaluate_model
     from spatialonnx.measure.metrics import find_metric
+    from spatialonnx.measure.samples import Samples
     from spatialonnx.model.model_file import load_model
 
     if split not in ("search", "select", "verify", "all"):

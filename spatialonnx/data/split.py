@@ -25,11 +25,13 @@ class Split:
         search: where trials run.
         select: where the best trials of the search are compared.
         verify: where the bound is checked; no choice may read it.
+        seed: of the permutation.
     """
 
     search: Indices
     select: Indices
     verify: Indices
+    seed: int
 
 
 def split_pool(
@@ -83,4 +85,5 @@ def split_pool(
         search=order[:search],
         select=order[search : search + select],
         verify=order[search + select : search + select + verify],
+        seed=seed,
     )

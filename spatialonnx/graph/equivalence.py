@@ -12,8 +12,9 @@ import onnx
 from numpy.typing import NDArray
 
 from spatialonnx.errors import ModelError
+from spatialonnx.model.interface import TensorInfo
 from spatialonnx.model.model_file import get_metadata
-from spatialonnx.runtime.session import Level, Runtime, Session, TensorInfo, open_session
+from spatialonnx.runtime.session import Level, Runtime, Session, open_session
 
 TOLERANCE = 1e-5
 """Of the largest output: what fusing across nodes may change at ORT's default level."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from spatialonnx.data.dataset import Dataset
 from spatialonnx.errors import UsageError
-from spatialonnx.measure.evaluate import Samples, check_images
+from spatialonnx.measure.samples import Samples, check_images
 from spatialonnx.runtime.machine import describe_machine, instruction_set, versions
 from spatialonnx.runtime.peak_memory import measure_peak
 from spatialonnx.runtime.session import Runtime, Session

@@ -21,8 +21,9 @@ from scipy.stats import binomtest, norm
 from spatialonnx.errors import UsageError
 from spatialonnx.graph.sites import find_sites
 from spatialonnx.measure.calibration import expected_losses, fit_temperature
-from spatialonnx.measure.evaluate import BATCH, Network, Progress, Samples, check_images
+from spatialonnx.measure.evaluate import Network, Progress
 from spatialonnx.measure.metrics import Metric, first_logits, has_logits, kl_divergence
+from spatialonnx.measure.samples import BATCH, Samples, check_images
 from spatialonnx.plan.macs import fraction
 from spatialonnx.plan.masks import Plan, full_mask
 from spatialonnx.runtime.session import Runtime

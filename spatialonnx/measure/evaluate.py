@@ -12,8 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from spatialonnx.data.dataset import Dataset, batches
-from spatialonnx.errors import DataError, ModelError
+from spatialonnx.errors import ModelError
 from spatialonnx.graph.ops import (
     CODES,
     DOMAIN,
@@ -26,43 +25,16 @@ from spatialonnx.graph.ops import (
 )
 from spatialonnx.graph.sites import SiteReport, find_sites
 from spatialonnx.measure.metrics import TOP1, Metric, first_logits, has_logits, top_k
+from spatialonnx.measure.samples import BATCH, Samples, check_images
+from spatialonnx.model.interface import find_image_input
 from spatialonnx.plan.macs import fraction
 from spatialonnx.plan.masks import Plan, full_mask
-from spatialonnx.runtime.session import Runtime, Session, open_session
+from spatialonnx.runtime.session import Runtime, open_session
 
-BATCH = 64
 _ANY_SIZE = 4
 """Patch size of codes that are only counted."""
 Progress = Callable[[int, int], None]
 """Called with samples done and samples in all."""
-
-
-@dataclass(frozen=True, eq=False)
-class Samples:
-    """The images of a data set that something is measured on.
-
-    Attributes:
-        dataset: Where they are read.
-        indices: Which of them, int64 [n], in order.
-    """
-
-    dataset: Dataset
-    indices: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        """Number of samples."""
-        return len(self.indices)
-
-    @property
-    def labels(self) -> NDArray[np.int64] | None:
-        """int64 [n], or None where the set has none."""
-        labels = self.dataset.labels
-        return None if labels is None else labels[self.indices]
-
-    def batches(self, size: int) -> Iterator[NDArray[np.float32]]:
-        """Images, float32 [b, C, H, W], in order."""
-        for images, _ in batches(self.dataset, self.indices, size):
-            yield images
 
 
 @dataclass(frozen=True)
@@ -161,7 +133,10 @@ class Network:
         if codes is not None:
             self._codes = _add_codes(instrumented, self.predictors, self.fused, codes)
         self.session = open_session(instrumented, runtime)
-        self.image_input = _image_input(self.session, self.predictors)
+        self._image = find_image_input(
+            self.session.inputs, {n for p in self.predictors for n in (p.mask, p.patch_size)}
+        )
+        self.image_input = self._image.name
 
     @property
     def dense_plan(self) -> dict[str, Any]:
@@ -171,12 +146,12 @@ class Network:
     @property
     def image_shape(self) -> tuple[int | None, ...]:
         """Channels, height and width that the model takes; None where dynamic."""
-        return next(i.shape for i in self.session.inputs if i.name == self.image_input)[1:]
+        return self._image.shape[1:]
 
     @property
     def fixed_batch(self) -> int | None:
         """The batch size that the model is fixed to, or None."""
-        return next(i.shape for i in self.session.inputs if i.name == self.image_input)[0]
+        return self._image.shape[0]
 
     def run(self, images: NDArray[np.float32], plan: Plan) -> dict[str, NDArray[Any]]:
         """Runs one batch under a plan; returns every output by name.
@@ -344,35 +319,6 @@ def _dense_outputs(
         outputs = network.run(images, plan)
         parts.append([outputs[name] for name in network.output_names])
     return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
-
-
-def check_images(samples: Samples, shape: tuple[int | None, ...]) -> None:
-    """Makes sure that the images fit the model, by looking at the first one.
-
-    Raises:
-        DataError: There are no images, or their shape is another than the model takes.
-    """
-    if len(samples) == 0:
-        raise DataError(f"{samples.dataset.name} holds no images")
-    got = samples.dataset.images(samples.indices[:1]).shape[1:]
-    fits = len(got) == len(shape) and all(
-        want is None or want == have for want, have in zip(shape, got, strict=True)
-    )
-    if not fits:
-        wanted = " x ".join("any" if d is None else str(d) for d in shape)
-        raise DataError(
-            f"images of {samples.dataset.name} are {' x '.join(map(str, got))}, but the model "
-            f"takes {wanted}"
-        )
-
-
-def _image_input(session: Session, predictors: tuple[Predictor, ...]) -> str:
-    ours = {p.mask for p in predictors} | {p.patch_size for p in predictors}
-    inputs = [value for value in session.inputs if value.name not in ours]
-    if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type != "tensor(float)":
-        names = ", ".join(f"{v.name} {list(v.shape)} {v.type}" for v in inputs)
-        raise ModelError(f"the model must take one float image batch [N, C, H, W], not: {names}")
-    return inputs[0].name
 
 
 def _add_codes(

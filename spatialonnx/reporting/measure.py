@@ -17,8 +17,9 @@ from spatialonnx.deployment.provenance import read_provenance
 from spatialonnx.errors import UsageError
 from spatialonnx.graph.ops import find_predictors
 from spatialonnx.measure.certify import Certifier
-from spatialonnx.measure.evaluate import Network, Samples, evaluate_model
+from spatialonnx.measure.evaluate import Network, evaluate_model
 from spatialonnx.measure.metrics import AGREEMENT, TOP1, Metric
+from spatialonnx.measure.samples import Samples
 from spatialonnx.model.model_file import ModelFile
 from spatialonnx.plan.macs import fraction
 from spatialonnx.plan.masks import SiteMask, patch_grid, uniform_mask

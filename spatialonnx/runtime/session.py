@@ -17,6 +17,7 @@ import onnx
 from numpy.typing import NDArray
 
 from spatialonnx.errors import LibraryError, ModelError, ProviderError
+from spatialonnx.model.interface import TensorInfo
 from spatialonnx.model.model_file import save_model
 from spatialonnx.runtime.library import library_path
 
@@ -61,15 +62,6 @@ class Runtime:
         """Fills in the number of threads: the processors this process may use."""
         if self.threads <= 0:
             object.__setattr__(self, "threads", available_threads())
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """Name, element type (ORT's spelling) and shape (None = dynamic) of an input or output."""
-
-    name: str
-    type: str
-    shape: tuple[int | None, ...]
 
 
 class DeviceTensor:

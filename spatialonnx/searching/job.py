@@ -15,8 +15,8 @@ from spatialonnx.files import sha256_bytes
 from spatialonnx.graph.ops import find_predictors, read_plan
 from spatialonnx.graph.sites import Site, find_sites
 from spatialonnx.measure.certify import check_confidence
-from spatialonnx.measure.evaluate import Samples
 from spatialonnx.measure.metrics import Metric
+from spatialonnx.measure.samples import Samples
 from spatialonnx.model.model_file import ModelFile, check_replaceable, get_json
 from spatialonnx.plan.bounds import Bound
 from spatialonnx.plan.masks import Plan

@@ -19,7 +19,8 @@ from spatialonnx.errors import StudyError, UsageError
 from spatialonnx.graph.fuse import explain_unfusable
 from spatialonnx.graph.ops import find_predictors, write_plan
 from spatialonnx.graph.sites import Site, find_sites
-from spatialonnx.measure.evaluate import Network, Samples
+from spatialonnx.measure.evaluate import Network
+from spatialonnx.measure.samples import Samples
 from spatialonnx.plan.masks import Plan, SiteMask, full_mask, make_mask, uniform_mask
 from spatialonnx.plan.patterns import full_pattern
 from spatialonnx.runtime.session import Runtime

@@ -14,7 +14,7 @@ import onnx
 from spatialonnx.errors import InterruptedSearchError
 from spatialonnx.graph.ops import find_predictors, write_plan
 from spatialonnx.measure.certify import Certifier, Measured, resolution
-from spatialonnx.measure.evaluate import Samples
+from spatialonnx.measure.samples import Samples
 from spatialonnx.model.model_file import (
     check_replaceable,
     get_json,

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from spatialonnx.errors import DataError, ModelError
 from spatialonnx.graph.shapes import infer_shapes
 from spatialonnx.graph.sites import find_sites
-from spatialonnx.measure.evaluate import BATCH, Network, Samples, check_images
+from spatialonnx.measure.evaluate import Network
 from spatialonnx.measure.metrics import Metric
+from spatialonnx.measure.samples import BATCH, Samples, check_images
 from spatialonnx.plan.masks import Plan, SiteMask
 from spatialonnx.runtime.memory import free_device_memory, free_memory, used_memory
 from spatialonnx.runtime.session import Level, Runtime

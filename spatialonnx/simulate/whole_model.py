@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from spatialonnx.errors import DataError
 from spatialonnx.graph.sites import find_sites
-from spatialonnx.measure.evaluate import BATCH, Network, Samples, check_images
+from spatialonnx.measure.evaluate import Network
 from spatialonnx.measure.metrics import Metric
+from spatialonnx.measure.samples import BATCH, Samples, check_images
 from spatialonnx.plan.masks import Plan, full_mask
 from spatialonnx.runtime.session import Runtime
 from spatialonnx.simulate.outcome import Outcome

@@ -15,7 +15,7 @@ from spatialonnx.baseline.snapea_graph import dense_macs, run_early, snapea_mode
 from spatialonnx.data.opening import open_dataset
 from spatialonnx.data.preprocessing import Preprocessing
 from spatialonnx.demo import shipped_model
-from spatialonnx.measure.evaluate import Samples
+from spatialonnx.measure.samples import Samples
 from spatialonnx.model.model_file import get_metadata, load_model
 from spatialonnx.plan.masks import full_mask, uniform_mask
 from spatialonnx.runtime.session import Runtime, open_session

@@ -8,7 +8,7 @@ from support.snapea_oracle import order_taps
 from spatialonnx.baseline.nonnegative import find_candidates
 from spatialonnx.baseline.site_op import SiteInputs, SiteOp, find_head
 from spatialonnx.baseline.snapea_graph import Guess, run_early, snapea_model
-from spatialonnx.measure.evaluate import Samples
+from spatialonnx.measure.samples import Samples
 
 
 @pytest.mark.parametrize("head", [0, 1, 2, 5, 12])

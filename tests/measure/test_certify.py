@@ -23,8 +23,9 @@ from spatialonnx.measure.certify import (
     paired_interval,
     resolution,
 )
-from spatialonnx.measure.evaluate import Samples, evaluate_model
+from spatialonnx.measure.evaluate import evaluate_model
 from spatialonnx.measure.metrics import AGREEMENT, TOP1, Metric
+from spatialonnx.measure.samples import Samples
 from spatialonnx.model.model_file import load_model
 from spatialonnx.plan.masks import uniform_mask
 from spatialonnx.searching.rate_distortion.safety_margin import estimate_drop

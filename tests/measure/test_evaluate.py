@@ -18,8 +18,9 @@ from spatialonnx.errors import DataError, ModelError
 from spatialonnx.graph.insert import insert_predictors
 from spatialonnx.graph.ops import find_predictors, instrument, write_plan
 from spatialonnx.graph.sites import find_sites
-from spatialonnx.measure.evaluate import Network, Samples, evaluate_model
+from spatialonnx.measure.evaluate import Network, evaluate_model
 from spatialonnx.measure.metrics import AGREEMENT, TOP1, Metric
+from spatialonnx.measure.samples import Samples
 from spatialonnx.model.model_file import ModelFile, load_model
 from spatialonnx.plan.masks import SiteMask
 from spatialonnx.runtime.session import open_session

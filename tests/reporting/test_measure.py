@@ -9,8 +9,8 @@ from support.trained import RUNTIME
 from spatialonnx.data.opening import open_dataset
 from spatialonnx.errors import UsageError
 from spatialonnx.measure.certify import Certifier
-from spatialonnx.measure.evaluate import Samples
 from spatialonnx.measure.metrics import TOP1
+from spatialonnx.measure.samples import Samples
 from spatialonnx.model.model_file import load_model
 from spatialonnx.plan.masks import make_mask, uniform_mask
 from spatialonnx.reporting.gather import gather_run

@@ -12,7 +12,8 @@ import pytest
 from support.models import plain, residual
 
 from spatialonnx.errors import ModelError, UsageError
-from spatialonnx.runtime.session import Runtime, Session, TensorInfo
+from spatialonnx.model.interface import TensorInfo
+from spatialonnx.runtime.session import Runtime, Session
 from spatialonnx.runtime.timing import (
     ProfiledSession,
     Timing,

@@ -16,7 +16,8 @@ from spatialonnx.data.opening import open_dataset
 from spatialonnx.errors import StudyError, UsageError
 from spatialonnx.graph.ops import find_predictors
 from spatialonnx.graph.sites import find_sites
-from spatialonnx.measure.evaluate import Network, Samples
+from spatialonnx.measure.evaluate import Network
+from spatialonnx.measure.samples import Samples
 from spatialonnx.model.model_file import get_json, load_model
 from spatialonnx.plan.masks import uniform_mask
 from spatialonnx.runtime.session import Runtime

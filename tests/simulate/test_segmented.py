@@ -16,8 +16,8 @@ from support.trained import TinyFiles, draw_images
 
 from spatialonnx.data.dataset import TensorDataset
 from spatialonnx.graph.insert import insert_predictors
-from spatialonnx.measure.evaluate import Samples
 from spatialonnx.measure.metrics import AGREEMENT, TOP1, Metric
+from spatialonnx.measure.samples import Samples
 from spatialonnx.model.model_file import ModelFile, load_model
 from spatialonnx.plan.masks import Plan, SiteMask, full_mask, patch_grid, uniform_mask
 from spatialonnx.plan.patterns import full_pattern, patterns_with_ones

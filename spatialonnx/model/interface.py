@@ -1,0 +1,56 @@
+"""A model's inputs: names, types and shapes, and which of them takes the images."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+import onnx
+from onnx import TensorProto
+
+from spatialonnx.errors import ModelError
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or output of a model.
+
+    Attributes:
+        name: Its name.
+        type: Its type in ONNX Runtime's spelling, such as ``tensor(float)``.
+        shape: Its dimensions; None where dynamic.
+    """
+
+    name: str
+    type: str
+    shape: tuple[int | None, ...]
+
+
+def model_inputs(proto: onnx.ModelProto) -> tuple[TensorInfo, ...]:
+    """The inputs of a model; initializers, which older files list among them, are left out."""
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    return tuple(_info(value) for value in proto.graph.input if value.name not in weights)
+
+
+def find_image_input(inputs: Iterable[TensorInfo], others: Collection[str] = ()) -> TensorInfo:
+    """The input that takes the images, float32 [N, C, H, W].
+
+    Args:
+        inputs: The inputs of a model or of a session.
+        others: Names of inputs that spatialonnx added: masks and patch sizes.
+
+    Raises:
+        ModelError: The model takes another input, or more than one.
+    """
+    found = [value for value in inputs if value.name not in others]
+    if len(found) != 1 or len(found[0].shape) != 4 or found[0].type != "tensor(float)":
+        names = ", ".join(f"{v.name} {list(v.shape)} {v.type}" for v in found)
+        raise ModelError(f"the model must take one float image batch [N, C, H, W], not: {names}")
+    return found[0]
+
+
+def _info(value: onnx.ValueInfoProto) -> TensorInfo:
+    kind = value.type.tensor_type
+    name = TensorProto.DataType.Name(kind.elem_type).lower() if kind.elem_type else "unknown"
+    dims = tuple(d.dim_value if d.dim_value > 0 else None for d in kind.shape.dim)
+    return TensorInfo(value.name, f"tensor({name})", dims)

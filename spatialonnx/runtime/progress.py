@@ -1,0 +1,35 @@
+"""Progress of long tasks: one value, one callback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a task is.
+
+    Attributes:
+        stage: What is being done, in words, such as ``verify`` or ``channel pass``.
+        done: Steps done: samples, trials or runs.
+        total: Steps in all; None where they are not counted.
+        best_saved: Of a search: the largest saving within the bound so far, as a fraction of the
+            MACs of all Conv nodes.
+        warning: Whether ``stage`` is a message that the user should see even without a bar.
+    """
+
+    stage: str
+    done: int = 0
+    total: int | None = None
+    best_saved: float | None = None
+    warning: bool = False
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+def report_stage(progress: ProgressCallback | None, stage: str, *, warning: bool = False) -> None:
+    """Announces a stage whose steps are not counted, if anybody listens."""
+    if progress is not None:
+        progress(Progress(stage, warning=warning))

@@ -1,0 +1,37 @@
+"""Inputs of a model: the image input is found, anything else is refused."""
+
+import pytest
+from onnx import TensorProto, helper
+from support.models import plain
+
+from spatialonnx.errors import ModelError
+from spatialonnx.model.interface import TensorInfo, find_image_input, model_inputs
+
+
+def test_the_image_input_of_a_model():
+    assert find_image_input(model_inputs(plain())) == TensorInfo(
+        "x", "tensor(float)", (None, 3, 8, 8)
+    )
+
+
+def test_initializers_and_the_inputs_of_ops_are_no_images():
+    proto = plain()
+    weight = proto.graph.initializer[0]
+    proto.graph.input.append(
+        helper.make_tensor_value_info(weight.name, TensorProto.FLOAT, list(weight.dims))
+    )
+    proto.graph.input.append(helper.make_tensor_value_info("s/mask", TensorProto.UINT16, [1, 1, 1]))
+    inputs = model_inputs(proto)
+    assert [value.name for value in inputs] == ["x", "s/mask"]
+    assert find_image_input(inputs, {"s/mask"}).name == "x"
+    with pytest.raises(ModelError, match=r"s/mask \[1, 1, 1\] tensor\(uint16\)"):
+        find_image_input(inputs)
+
+
+@pytest.mark.parametrize("shape", [[1, 8], None])
+def test_other_ranks_are_refused(shape):
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
+    proto = plain()
+    proto.graph.input[0].CopyFrom(value)
+    with pytest.raises(ModelError, match="one float image batch"):
+        find_image_input(model_inputs(proto))
