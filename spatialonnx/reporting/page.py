@@ -22,7 +22,7 @@ from spatialonnx.reporting.pictures import (
     mask_picture,
 )
 from spatialonnx.reporting.plots import comparison_plot, front_plot, require_report_extra
-from spatialonnx.reporting.words import FILTERS
+from spatialonnx.reporting.words import HTML_WORDS
 
 _LEGEND = 28
 """Patterns that a legend shows, the most frequent ones."""
@@ -45,7 +45,7 @@ def render_page(report: Report, mark: str) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(FILTERS)
+    environment.filters.update(HTML_WORDS)
     environment.filters["middle"] = lambda values: values[len(values) // 2]
     letters = {run.label: index % 6 for index, run in enumerate(report.runs)}
     environment.globals["loop_index"] = lambda run: letters[run.label]

@@ -83,7 +83,7 @@ def require_report_extra() -> None:
     missing = [name for name in ("jinja2", "matplotlib") if find_spec(name) is None]
     if missing:
         raise SetupError(
-            f"a report needs {' and '.join(missing)}: run pip install 'spatialonnx[report]'"
+            f"a report needs {' and '.join(missing)}: run pip install '.[report]' in the checkout"
         )
 
 

@@ -78,8 +78,15 @@ def unbroken(function: Callable[..., str]) -> Callable[..., str]:
     return lambda value: function(value).replace(" ", "\u00a0")
 
 
-FILTERS: dict[str, Callable[..., Any]] = {
-    **{f.__name__: unbroken(f) for f in (percent, percent2, points, macs, duration, ms, shape)},
-    **{f.__name__: f for f in (interval, ratios, count, factor, size)},
+WORDS: dict[str, Callable[..., Any]] = {
+    f.__name__: f
+    for f in (percent, percent2, points, interval, ratios, count, macs, duration, ms, factor, shape)
 }
 """For templates, by name."""
+
+HTML_WORDS: dict[str, Callable[..., Any]] = {
+    **WORDS,
+    **{f.__name__: unbroken(f) for f in (percent, percent2, points, macs, duration, ms, shape)},
+    "size": size,
+}
+"""The same for the page, where a number and its unit stay together."""

@@ -68,7 +68,7 @@ def test_a_missing_extra_is_one_line_before_any_work(folder, tmp_path, monkeypat
         lambda name: None if name == "matplotlib" else found(name),
     )
     line = fail(4, "report", "--data", folder.spec)
-    assert line == "a report needs matplotlib: run pip install 'spatialonnx[report]'"
+    assert line == "a report needs matplotlib: run pip install '.[report]' in the checkout"
     assert not (tmp_path / "report.html").exists()
 
 

@@ -5,6 +5,8 @@ import json
 from reporting.conftest import HOSTILE
 from support.commands import succeed, succeed_json
 
+from spatialonnx.reporting.markdown import escape_markdown
+
 
 def test_the_same_numbers_as_in_the_object(searched, tmp_path):
     model, page = searched.models["uniform-patch"], tmp_path / "r.html"
@@ -38,3 +40,7 @@ def test_hostile_names_are_text(hostile, tmp_path):
         assert name not in body
     table = [line for line in body.splitlines() if line.startswith("| a")]
     assert table == ["| a\\|b\\&lt;i\\&gt; | 1.000 ms | 1.000 ms to 1.000 ms | 1.000 | – |"]
+
+
+def test_text_of_a_file_is_escaped_and_kept_on_one_line():
+    assert escape_markdown("a|b\n**c** <i>&") == "a\\|b \\*\\*c\\*\\* \\&lt;i\\&gt;&amp;"
