@@ -31,7 +31,8 @@ from typing import Any
 import numpy as np
 import onnx
 
-from spatialonnx.cli.inputs import Pixels, read_data
+from spatialonnx.cli.inputs import read_data
+from spatialonnx.cli.options import DataOptions
 from spatialonnx.data.dataset import Dataset
 from spatialonnx.data.split import split_pool
 from spatialonnx.deployment.deployment import DeployJob, Deployment, Watch
@@ -192,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, help="where the figures go")
     options = parser.parse_args(arguments)
     source = load_model(options.model)
-    dataset = read_data(source, options.data, Pixels())
+    dataset = read_data(source, DataOptions(options.data))
     print(describe_machine(), versions(), instruction_set())
     rows = []
     with tempfile.TemporaryDirectory(prefix="spatialonnx-") as folder:

@@ -114,9 +114,9 @@ def test_half_a_cuda_is_one_line(tmp_path):
     environment = os.environ | {"LD_LIBRARY_PATH": str(tmp_path)}
     code = (
         "import logging\n"
-        "from spatialonnx.cli.options import Common\n"
+        "from spatialonnx.cli.options import CommonOptions\n"
         "logging.basicConfig(format='%(message)s')\n"
-        "print(Common().runtime().provider)\n"
+        "print(CommonOptions().runtime().provider)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
+from spatialonnx.cli.baseline import baseline
+from spatialonnx.cli.bench import bench
+from spatialonnx.cli.demo import demo
+from spatialonnx.cli.deploy import deploy
+from spatialonnx.cli.doctor import doctor
+from spatialonnx.cli.evaluate import evaluate
+from spatialonnx.cli.insert import insert
+from spatialonnx.cli.report import report
+from spatialonnx.cli.search import search
 from spatialonnx.errors import SpatialOnnxError
 
-_COMMANDS = ("insert", "evaluate", "search", "deploy", "bench", "baseline", "report", "demo")
+_COMMANDS = (insert, evaluate, search, deploy, bench, baseline, report, demo, doctor)
 _INTERRUPTED = 130
 _USAGE = 2
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
@@ -72,14 +80,10 @@ def _root(
     del version
 
 
+for _command in _COMMANDS:
+    app.command(_command.__name__)(_command)
+
+
 def main() -> None:
     """Entry point of the ``spatialonnx`` command."""
     app()
-
-
-for _name in (*_COMMANDS, "doctor"):
-    try:
-        importlib.import_module(f"spatialonnx.cli.{_name}")
-    except ModuleNotFoundError as _error:
-        if _error.name != f"spatialonnx.cli.{_name}":
-            raise

@@ -7,23 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spatialonnx.cli.app import app
 from spatialonnx.cli.options import (
     Baseline,
-    Common,
-    Confidence,
-    Data,
-    ImageSize,
-    Mean,
+    Batch,
+    CommonOptions,
+    ConfidenceOptions,
+    DataOptions,
+    Eps,
     Metric,
     ModelArgument,
-    Resize,
-    SearchSamples,
-    Seed,
-    SelectConfidence,
-    SelectSamples,
-    Std,
-    VerifySamples,
+    SplitOptions,
+    StudyFile,
     command,
 )
 
@@ -35,9 +29,9 @@ if TYPE_CHECKING:
     from spatialonnx.baseline.run import Comparison
 
 
-@command(app, "baseline")
+@command
 def baseline(
-    common: Common,
+    common: CommonOptions,
     model: ModelArgument = None,
     method: Annotated[
         list[str] | None,
@@ -54,12 +48,9 @@ def baseline(
     everything: Annotated[
         bool, typer.Option("--all", help="Every method in one table; the diagonal for p = 2, 3.")
     ] = False,
-    eps: Annotated[
-        str, typer.Option("--eps", help="Largest allowed drop of the metric, as in search.")
-    ] = "0.01",
-    confidence: Confidence = None,
-    select_confidence: SelectConfidence = None,
-    data: Data = None,
+    eps: Eps = "0.01",
+    limits: ConfidenceOptions = ConfidenceOptions(),
+    data: DataOptions = DataOptions(),
     heads: Annotated[
         str,
         typer.Option(
@@ -86,25 +77,11 @@ def baseline(
             show_default="those beside the model",
         ),
     ] = None,
-    study: Annotated[
-        Path | None,
-        typer.Option(
-            "--study",
-            help="snapea-predictive: journal of its trials; the same command continues it.",
-            show_default="beside the model",
-        ),
-    ] = None,
-    batch: Annotated[int, typer.Option("--batch", help="Images in a run.", min=1)] = 64,
-    metric: Metric = "top1",
+    study: StudyFile = None,
+    batch: Batch = 64,
+    metric: Metric = None,
     original: Baseline = None,
-    search_samples: SearchSamples = None,
-    select_samples: SelectSamples = None,
-    verify_samples: VerifySamples = None,
-    seed: Seed = 0,
-    mean: Mean = None,
-    std: Std = None,
-    image_size: ImageSize = None,
-    resize: Resize = None,
+    parts: SplitOptions = SplitOptions(),
 ) -> None:
     """Measure the systems that spatial prediction is compared with, all on the same images.
 
@@ -120,7 +97,7 @@ def baseline(
     from spatialonnx.baseline.kernels import Grid
     from spatialonnx.baseline.run import METHODS, Choices, compare_systems, prepare_model
     from spatialonnx.cli.console import show
-    from spatialonnx.cli.inputs import Pixels, SplitSizes, cut, read_data, read_model
+    from spatialonnx.cli.inputs import cut, read_data, read_model
     from spatialonnx.cli.searching import watching
     from spatialonnx.errors import UsageError
     from spatialonnx.measure.certify import check_confidence
@@ -131,33 +108,33 @@ def baseline(
 
     if everything and method:
         raise UsageError("give either --all or --method, not both")
-    check_confidence(confidence)
-    check_confidence(select_confidence)
+    check_confidence(limits.confidence)
+    check_confidence(limits.select_confidence)
     grid = Grid(parse_shares("--heads", heads), parse_shares("--losses", losses))
     bounds = parse_bounds(eps)
     if len(bounds) != 1:
         raise UsageError("--eps: give one bound")
     source = read_model(model, "spatial", "original", "masked")
-    dataset = read_data(source, data, Pixels(mean, std, image_size, resize))
+    dataset = read_data(source, data)
     runtime = common.runtime()
     setup = Setup(
         model=prepare_model(source, runtime),
         dataset=dataset,
-        split=cut(dataset, SplitSizes(seed, search_samples, select_samples, verify_samples)),
-        seed=seed,
+        split=cut(dataset, parts),
+        seed=parts.seed or 0,
         bound=bounds[0],
-        metric=find_metric(metric),
+        metric=find_metric(metric or "top1"),
         runtime=runtime,
         batch=batch,
         baseline=None if original is None else load_model(original),
-        confidence=confidence,
+        confidence=limits.confidence,
     )
     choices = Choices(
         patch_sizes=(2, 3) if everything else PATCH_SIZES,
         grid=grid,
         study=study,
         studies=tuple(studies or ()),
-        select_confidence=select_confidence,
+        select_confidence=limits.select_confidence,
     )
     methods = [*METHODS] if everything else method or ["diagonal"]
     if studies and "studies" not in methods:

@@ -7,18 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spatialonnx.cli.app import app
-from spatialonnx.cli.options import (
-    Batch,
-    Common,
-    Data,
-    ImageSize,
-    Mean,
-    Resize,
-    Runs,
-    Std,
-    command,
-)
+from spatialonnx.cli.options import Baseline, Batch, CommonOptions, DataOptions, Runs, command
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,9 +17,9 @@ if TYPE_CHECKING:
 _TOP_NODES = 15
 
 
-@command(app, "bench")
+@command
 def bench(
-    common: Common,
+    common: CommonOptions,
     models: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -39,22 +28,13 @@ def bench(
             show_default=False,
         ),
     ] = None,
-    baseline: Annotated[
-        Path | None,
-        typer.Option(
-            "--baseline", help="The model that ratios are to.", show_default="the first one"
-        ),
-    ] = None,
-    data: Data = None,
+    baseline: Baseline = None,
+    data: DataOptions = DataOptions(),
     batch: Batch = 1,
     runs: Runs = 50,
     profile: Annotated[
         bool, typer.Option("--profile", help="Also print the time per node (ORT's profiler).")
     ] = False,
-    mean: Mean = None,
-    std: Std = None,
-    image_size: ImageSize = None,
-    resize: Resize = None,
 ) -> None:
     """Time models in turns on the same images: median, spread, peak memory and their ratio.
 
@@ -62,7 +42,7 @@ def bench(
     names a built-in set needs none; otherwise noise is used, and named so.
     """
     from spatialonnx.cli.console import progress_bar, show
-    from spatialonnx.cli.inputs import Pixels, read_data
+    from spatialonnx.cli.inputs import read_data
     from spatialonnx.measure.bench import bench_models
     from spatialonnx.model.model_file import find_model, get_metadata, load_model
 
@@ -71,9 +51,8 @@ def bench(
     source = next((m for m in sources if "input" in get_metadata(m.proto)), sources[0])
     named = next((m for m in sources if "data" in get_metadata(m.proto)), None)
     dataset = None
-    if data or named:
-        pixels = Pixels(mean, std, image_size, resize)
-        dataset = read_data(source if data or named is None else named, data, pixels)
+    if data.data or named:
+        dataset = read_data(source if data.data or named is None else named, data)
     with progress_bar(common, "timing in turns") as (bar, task):
         result = bench_models(
             paths,

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from spatialonnx.cli.options import Common
+from spatialonnx.cli.options import CommonOptions
 from spatialonnx.errors import OutputError
 from spatialonnx.measure.evaluate import SiteCounts
 
@@ -24,7 +24,7 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 _NUMBER = re.compile(r"[-+]?\d+(,\d{3})*(\.\d+)?( %| points)?$")
 
 
-def show(common: Common, value: dict[str, Any], lines: Sequence[str | Table]) -> None:
+def show(common: CommonOptions, value: dict[str, Any], lines: Sequence[str | Table]) -> None:
     """Prints a command's result: one JSON object, or lines and tables.
 
     Raises:
@@ -45,7 +45,7 @@ def show(common: Common, value: dict[str, Any], lines: Sequence[str | Table]) ->
         raise OutputError(f"cannot write standard output: {error.strerror}") from None
 
 
-def warn(common: Common, text: str) -> None:
+def warn(common: CommonOptions, text: str) -> None:
     """A line on standard error."""
     if not common.quiet:
         err.print(printable(text))
@@ -97,7 +97,7 @@ def site_table(sites: Sequence[SiteCounts], conv_total: int) -> Table:
 
 
 @contextlib.contextmanager
-def progress_bar(common: Common, text: str) -> Iterator[tuple[Progress, Any]]:
+def progress_bar(common: CommonOptions, text: str) -> Iterator[tuple[Progress, Any]]:
     """A progress bar on standard error, gone when done.
 
     Yields:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from spatialonnx.cli.app import app
-from spatialonnx.cli.options import Common, command
+from spatialonnx.cli.options import CommonOptions, command
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-@command(app, "demo")
-def demo(common: Common) -> None:
+@command
+def demo(common: CommonOptions) -> None:
     """Run insert, search, certification and report on the shipped network and images.
 
     Writes into ./spatialonnx-demo/ and can be run again (a finished search is not repeated).

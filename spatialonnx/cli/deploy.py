@@ -9,44 +9,37 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spatialonnx.cli.app import app
 from spatialonnx.cli.options import (
     Baseline,
     Batch,
-    Common,
-    Data,
-    ImageSize,
-    Mean,
+    CommonOptions,
+    DataOptions,
+    Metric,
     ModelArgument,
     Output,
-    Resize,
     Runs,
-    SearchSamples,
-    SelectSamples,
-    Std,
-    VerifySamples,
+    SplitOptions,
     command,
 )
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from spatialonnx.cli.inputs import SplitSizes
     from spatialonnx.deployment.deployment import DeployedSite, Deployment, Watch
     from spatialonnx.deployment.provenance import Provenance
-    from spatialonnx.measure.metrics import Metric
+    from spatialonnx.measure import metrics
     from spatialonnx.runtime.session import Runtime
 
 _NEEDED = 0.99
 """Share beyond which saying how much would be needed is of no use."""
 
 
-@command(app, "deploy")
+@command
 def deploy(
-    common: Common,
+    common: CommonOptions,
     model: ModelArgument = None,
     output: Output = None,
-    data: Data = None,
+    data: DataOptions = DataOptions(),
     guard: Annotated[
         float,
         typer.Option("--guard", help="Fuse a site where that makes it so many times faster."),
@@ -60,25 +53,8 @@ def deploy(
     baseline: Baseline = None,
     batch: Batch = 1,
     runs: Runs = 50,
-    metric: Annotated[
-        str | None,
-        typer.Option(
-            "--metric",
-            help="top1, agreement or python:module:function.",
-            show_default="the search's",
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option("--seed", help="Seed of the split.", min=0, show_default="the search's"),
-    ] = None,
-    search_samples: SearchSamples = None,
-    select_samples: SelectSamples = None,
-    verify_samples: VerifySamples = None,
-    mean: Mean = None,
-    std: Std = None,
-    image_size: ImageSize = None,
-    resize: Resize = None,
+    metric: Metric = None,
+    parts: SplitOptions = SplitOptions(),
 ) -> None:
     """Fuse sites into [bold]SpatialConv[/bold] where that pays, and certify the result again.
 
@@ -87,7 +63,7 @@ def deploy(
     (*.missed.onnx), or the model would not be faster than the original (nothing is written).
     """
     from spatialonnx.cli.console import show, warn
-    from spatialonnx.cli.inputs import Pixels, SplitSizes, cut, read_data, read_model
+    from spatialonnx.cli.inputs import cut, read_data, read_model
     from spatialonnx.deployment.deployment import DeployJob
     from spatialonnx.deployment.provenance import read_provenance
     from spatialonnx.deployment.run import deploy_model
@@ -96,14 +72,11 @@ def deploy(
 
     source = read_model(model, "masked")
     plan = read_provenance(source.proto)
-    dataset = read_data(source, data, Pixels(mean, std, image_size, resize))
-    sizes = SplitSizes(
-        plan.seed if seed is None else seed, search_samples, select_samples, verify_samples
-    )
+    dataset = read_data(source, data)
     job = DeployJob(
         model=source,
         dataset=dataset,
-        split=cut(dataset, _recorded(sizes, plan)),
+        split=cut(dataset, recorded_split(parts, plan)),
         metric=choose_metric(metric, plan),
         runtime=choose_runtime(common),
         output=output or stage_path(source.path, "deploy"),
@@ -131,13 +104,13 @@ def deploy(
         raise NotFasterError(explain_slow(result))
 
 
-def choose_runtime(common: Common) -> Runtime:
+def choose_runtime(common: CommonOptions) -> Runtime:
     """The CPU where the provider is ``auto``: that is where SpatialConv saves time."""
     provider = "cpu" if common.provider == "auto" else common.provider
     return replace(common, provider=provider).runtime()
 
 
-def choose_metric(name: str | None, plan: Provenance) -> Metric:
+def choose_metric(name: str | None, plan: Provenance) -> metrics.Metric:
     """The metric asked for, or the search's, where that is a built-in one.
 
     Raises:
@@ -210,21 +183,19 @@ def _row(site: DeployedSite) -> list[object]:
     return [site.name, percent(site.share), percent(site.predicted), *times, site.form, site.reason]
 
 
-def _recorded(sizes: SplitSizes, plan: Provenance) -> SplitSizes:
+def recorded_split(parts: SplitOptions, plan: Provenance) -> SplitOptions:
     """The search's own split where none is asked for: verify must hold what chose nothing."""
-    if plan.samples is None:
-        return sizes
-    search, select, verify = plan.samples
-    return replace(
-        sizes,
-        search=sizes.search or search,
-        select=sizes.select or select,
-        verify=sizes.verify or verify,
+    search, select, verify = plan.samples or (None, None, None)
+    return SplitOptions(
+        seed=plan.seed if parts.seed is None else parts.seed,
+        search_samples=parts.search_samples or search,
+        select_samples=parts.select_samples or select,
+        verify_samples=parts.verify_samples or verify,
     )
 
 
 @contextlib.contextmanager
-def watching(common: Common) -> Iterator[Watch]:
+def watching(common: CommonOptions) -> Iterator[Watch]:
     """A progress bar that follows a deployment."""
     from spatialonnx.cli.console import progress_bar
     from spatialonnx.deployment.deployment import Watch

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from spatialonnx.cli.app import app
-from spatialonnx.cli.options import Common, command
+from spatialonnx.cli.options import CommonOptions, command
 
 
-@command(app, "doctor")
-def doctor(common: Common) -> None:
+@command
+def doctor(common: CommonOptions) -> None:
     """Check versions, providers that really load, the op library and the data sets found.
 
     Exit code 4: something that spatialonnx needs is missing or broken.

@@ -6,47 +6,31 @@ from typing import Annotated
 
 import typer
 
-from spatialonnx.cli.app import app
 from spatialonnx.cli.options import (
     Baseline,
-    Common,
-    Data,
-    ImageSize,
-    Mean,
+    CommonOptions,
+    DataOptions,
     Metric,
     ModelArgument,
-    Resize,
-    SearchSamples,
-    Seed,
-    SelectSamples,
-    Std,
-    VerifySamples,
+    SampleCount,
+    SplitOptions,
     command,
 )
 
 
-@command(app, "evaluate")
+@command
 def evaluate(
-    common: Common,
+    common: CommonOptions,
     model: ModelArgument = None,
-    data: Data = None,
+    data: DataOptions = DataOptions(),
     split: Annotated[
         str,
         typer.Option("--split", help="Part of the data: search, select, verify or all."),
     ] = "all",
-    samples: Annotated[
-        int | None, typer.Option("--samples", help="Only so many samples of it.", min=1)
-    ] = None,
-    seed: Seed = 0,
-    metric: Metric = "top1",
+    samples: SampleCount = None,
+    metric: Metric = None,
     baseline: Baseline = None,
-    search_samples: SearchSamples = None,
-    select_samples: SelectSamples = None,
-    verify_samples: VerifySamples = None,
-    mean: Mean = None,
-    std: Std = None,
-    image_size: ImageSize = None,
-    resize: Resize = None,
+    parts: SplitOptions = SplitOptions(),
 ) -> None:
     """Measure a model: top-1, top-5, MACs saved, and what happens at every site.
 
@@ -55,7 +39,7 @@ def evaluate(
     import numpy as np
 
     from spatialonnx.cli.console import percent, progress_bar, show, site_table
-    from spatialonnx.cli.inputs import Pixels, SplitSizes, cut, read_data, read_model
+    from spatialonnx.cli.inputs import cut, read_data, read_model
     from spatialonnx.errors import UsageError
     from spatialonnx.measure.evaluate import evaluate_model
     from spatialonnx.measure.metrics import find_metric
@@ -65,21 +49,20 @@ def evaluate(
     if split not in ("search", "select", "verify", "all"):
         raise UsageError(f"--split {split}: use search, select, verify or all")
     source = read_model(model, "deploy", "masked", "spatial", "original")
-    dataset = read_data(source, data, Pixels(mean, std, image_size, resize))
+    dataset = read_data(source, data)
     if split == "all":
         indices = np.arange(len(dataset), dtype=np.int64)
         if samples is not None:
             # At random, as parts are drawn: the first images of a set may all be of one class.
-            indices = np.sort(np.random.default_rng(seed).permutation(indices)[:samples])
+            indices = np.sort(np.random.default_rng(parts.seed or 0).permutation(indices)[:samples])
     else:
-        sizes = SplitSizes(seed, search_samples, select_samples, verify_samples)
-        indices = getattr(cut(dataset, sizes), split)
+        indices = getattr(cut(dataset, parts), split)
     with progress_bar(common, "evaluating") as (bar, task):
         result = evaluate_model(
             source.proto,
             Samples(dataset, indices[:samples]),
             runtime=common.runtime(),
-            metric=find_metric(metric),
+            metric=find_metric(metric or "top1"),
             baseline=None if baseline is None else load_model(baseline).proto,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
@@ -88,7 +71,7 @@ def evaluate(
         lines.append(f"top-1 {percent(result.top1 / result.samples)}")
     if result.top5 is not None:
         lines.append(f"top-5 {percent(result.top5 / result.samples)}")
-    if metric != "top1":
+    if metric not in (None, "top1"):
         lines.append(f"{metric} {float(result.score):.4f}")
     lines.append(
         f"MACs saved {percent(result.saved_fraction)} ({result.saved:,} of {result.conv_total:,})"

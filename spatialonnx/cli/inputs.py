@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spatialonnx.cli.options import DataOptions, SplitOptions
 from spatialonnx.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,26 +17,6 @@ if TYPE_CHECKING:
     from spatialonnx.model.model_file import ModelFile
 
 
-@dataclass(frozen=True)
-class Pixels:
-    """Preprocessing flags: each overrides what the model or the data set says."""
-
-    mean: str | None = None
-    std: str | None = None
-    image_size: str | None = None
-    resize: int | None = None
-
-
-@dataclass(frozen=True)
-class SplitSizes:
-    """How the pool is cut."""
-
-    seed: int = 0
-    search: int | None = None
-    select: int | None = None
-    verify: int | None = None
-
-
 def read_model(path: Path | None, *stages: str) -> ModelFile:
     """Loads the model of an argument, or the folder's only one of a fitting stage."""
     from spatialonnx.model.model_file import find_model, load_model
@@ -43,7 +24,7 @@ def read_model(path: Path | None, *stages: str) -> ModelFile:
     return load_model(path or find_model(Path(), stages))
 
 
-def read_data(model: ModelFile, spec: str | None, pixels: Pixels) -> Dataset:
+def read_data(model: ModelFile, options: DataOptions) -> Dataset:
     """Opens the data set of ``--data``, or the built-in one that the model names.
 
     Raises:
@@ -54,18 +35,18 @@ def read_data(model: ModelFile, spec: str | None, pixels: Pixels) -> Dataset:
     from spatialonnx.data.opening import open_dataset
     from spatialonnx.model.model_file import get_metadata
 
-    named = get_metadata(model.proto).get("data")
+    spec, named = options.data, get_metadata(model.proto).get("data")
     if spec is None and not named:
         raise UsageError(f"{model.path.name} names no data set: give one with --data")
     return open_dataset(
         spec or named or "",
-        preprocessing_of(model, spec, pixels),
+        preprocessing_of(model, options),
         input_shape=input_shape(model),
         untrusted=spec is None,
     )
 
 
-def preprocessing_of(model: ModelFile, spec: str | None, pixels: Pixels) -> Preprocessing | None:
+def preprocessing_of(model: ModelFile, pixels: DataOptions) -> Preprocessing | None:
     """The model's preprocessing with the flags' changes; None = the set's customary values.
 
     Raises:
@@ -76,7 +57,7 @@ def preprocessing_of(model: ModelFile, spec: str | None, pixels: Pixels) -> Prep
 
     text = get_metadata(model.proto).get("input")
     chosen = Preprocessing.from_json(text) if text else None
-    if pixels == Pixels():
+    if not (pixels.mean or pixels.std or pixels.image_size or pixels.resize):
         return chosen
     shape = input_shape(model)
     size = _size(pixels.image_size) if pixels.image_size else None
@@ -108,11 +89,17 @@ def input_shape(model: ModelFile) -> tuple[int | None, ...] | None:
     return None
 
 
-def cut(dataset: Dataset, sizes: SplitSizes) -> Split:
+def cut(dataset: Dataset, sizes: SplitOptions) -> Split:
     """Cuts a pool into search, select and verify."""
     from spatialonnx.data.split import split_pool
 
-    return split_pool(len(dataset), sizes.seed, sizes.search, sizes.select, sizes.verify)
+    return split_pool(
+        len(dataset),
+        sizes.seed or 0,
+        sizes.search_samples,
+        sizes.select_samples,
+        sizes.verify_samples,
+    )
 
 
 def _numbers(option: str, text: str) -> tuple[float, ...]:

@@ -6,16 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spatialonnx.cli.app import app
-from spatialonnx.cli.options import Common, ModelArgument, Output, PatchSize, command
+from spatialonnx.cli.options import CommonOptions, ModelArgument, Output, PatchSize, command
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-@command(app, "insert")
+@command
 def insert(
-    common: Common,
+    common: CommonOptions,
     model: ModelArgument = None,
     output: Output = None,
     include: Annotated[
@@ -24,7 +23,7 @@ def insert(
     exclude: Annotated[
         str | None, typer.Option("--exclude", help="No sites whose name matches this regex.")
     ] = None,
-    patch_size: PatchSize = 2,
+    patch_size: PatchSize = "2",
     pattern: Annotated[
         str | None,
         typer.Option(
@@ -48,19 +47,19 @@ def insert(
     from spatialonnx.cli.inputs import read_model
     from spatialonnx.graph.insert import insert_predictors
     from spatialonnx.model.model_file import check_replaceable, save_model, stage_path
-    from spatialonnx.plan.patterns import parse_pattern
+    from spatialonnx.plan.patterns import parse_patch_size, parse_pattern
 
     source = read_model(model, "original")
-    chosen = None
+    chosen, size = None, parse_patch_size(patch_size)
     if pattern is not None:
-        chosen, patch_size = parse_pattern(pattern)
+        chosen, size = parse_pattern(pattern)
     path = output or stage_path(source.path, "spatial" if chosen is None else "masked")
     check_replaceable(path, source.sha256, force=common.force)
     result = insert_predictors(
         source,
         include=include,
         exclude=exclude,
-        patch_size=patch_size,
+        patch_size=size,
         pattern=chosen,
         simplify=simplify,
         runtime=common.runtime(),

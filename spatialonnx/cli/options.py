@@ -1,4 +1,9 @@
-"""Options, each declared once: commands name these types."""
+"""Options, each declared once, and the groups that commands take them in.
+
+A command's parameter whose type is one of the groups below stands for all options of the group:
+``command`` replaces it by them and hands the group over filled in. The fields of a group are
+named like the keyword arguments of the public functions.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +12,9 @@ import inspect
 import logging
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 import typer
 
@@ -28,122 +33,79 @@ Output = Annotated[
     Path | None,
     typer.Option("-o", "--output", help="File to write.", show_default="beside the model"),
 ]
-Data = Annotated[
-    str | None,
+Eps = Annotated[
+    str,
     typer.Option(
-        "--data",
-        help="Data set: fashion-mnist, mnist, cifar10, cifar100, stl10, imagenet, tiny-imagenet "
-        "(each optionally with :train and @PATH), folder:PATH, npz:FILE or "
-        "python:module:function.",
-        show_default="what the model names",
+        "--eps",
+        help="Largest allowed drop of the metric: 0.01 is one percentage point, 1%rel one per "
+        "cent of the baseline. search also takes several, such as 0.005,0.01.",
     ),
 ]
 Metric = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--metric",
         help="top1, agreement (with the dense model; needs no labels) or python:module:function "
         "(of outputs and labels; higher is better).",
+        show_default="what the model was searched with, else top1",
     ),
 ]
 Baseline = Annotated[
     Path | None,
     typer.Option(
         "--baseline",
-        help="The original network, where the model at hand was tuned with its masks on. "
-        "--strategy joint then goes on from these masks.",
-        show_default="the model with prediction off",
+        help="The original network, where the model is not it with masks: a network tuned with "
+        "its masks on. bench: the model that ratios are to.",
+        show_default="the model with prediction off; bench: the first one",
     ),
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of the split.", min=0)]
-SearchSamples = Annotated[
+PatchSize = Annotated[
+    str,
+    typer.Option(
+        "--patch-size",
+        help="Side of a patch: 2, 3 or 4. A joint search also takes several, such as 2,3,4.",
+    ),
+]
+SampleCount = Annotated[
     int | None,
-    typer.Option("--search-samples", help="Samples that trials run on.", show_default="1000"),
+    typer.Option("--samples", help="Use at most this many samples.", min=1, show_default="all"),
 ]
-SelectSamples = Annotated[
-    int | None,
+StudyFile = Annotated[
+    Path | None,
     typer.Option(
-        "--select-samples", help="Samples that choose among the best.", show_default="2000"
+        "--study",
+        help="Journal of the trials; the same command continues it.",
+        show_default="beside the model",
     ),
 ]
-VerifySamples = Annotated[
-    int | None,
-    typer.Option(
-        "--verify-samples",
-        help="Samples that certify the bound and choose nothing.",
-        show_default="the rest, at most 5000",
-    ),
-]
-Confidence = Annotated[
-    float | None,
-    typer.Option(
-        "--confidence",
-        help="The bound holds when the one-sided upper limit of the drop does, as 0.95.",
-        show_default="the drop itself decides",
-    ),
-]
-SelectConfidence = Annotated[
-    float | None,
-    typer.Option(
-        "--select-confidence",
-        help="The same where plans are chosen, on select: a margin against plans that hold there "
-        "by chance, as 0.95.",
-        show_default="as --confidence",
-    ),
-]
-PatchSize = Annotated[int, typer.Option("--patch-size", help="Side of a patch: 2, 3 or 4.")]
-Batch = Annotated[int, typer.Option("--batch", help="Images in a timed run.", min=1)]
+Batch = Annotated[int, typer.Option("--batch", help="Images per run.", min=1)]
 Runs = Annotated[int, typer.Option("--runs", help="Timed runs of each model.", min=1)]
-Mean = Annotated[
-    str | None,
-    typer.Option("--mean", help="Means subtracted, one a channel, as 0.485,0.456,0.406."),
-]
-Std = Annotated[str | None, typer.Option("--std", help="Divisors after that, one a channel.")]
-ImageSize = Annotated[
-    str | None, typer.Option("--image-size", help="Size given to the network, as 224 or 224x160.")
-]
-Resize = Annotated[
-    int | None,
-    typer.Option("--resize", help="Length of the shorter side before the centre crop."),
-]
-
-_Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")
-]
-_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables.")]
-_Verbose = Annotated[bool, typer.Option("--verbose", help="Log what happens.")]
-_Provider = Annotated[
-    str, typer.Option("--provider", help="Execution provider: auto, cpu or cuda.")
-]
-_Threads = Annotated[
-    int,
-    typer.Option(
-        "--threads", help="Threads within an op.", min=0, show_default="all this process may use"
-    ),
-]
-_Force = Annotated[
-    bool, typer.Option("--force", help="Replace files that spatialonnx did not make.")
-]
-_COMMON: dict[str, tuple[Any, Any]] = {
-    "json": (_Json, False),
-    "quiet": (_Quiet, False),
-    "verbose": (_Verbose, False),
-    "provider": (_Provider, "auto"),
-    "threads": (_Threads, 0),
-    "force": (_Force, False),
-}
 
 
 @dataclass(frozen=True)
-class Common:
+class CommonOptions:
     """The options that every command takes."""
 
-    json: bool = False
-    quiet: bool = False
-    verbose: bool = False
-    provider: str = "auto"
-    threads: int = 0
-    force: bool = False
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")
+    ] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables.")] = False
+    verbose: Annotated[bool, typer.Option("--verbose", help="Log what happens.")] = False
+    provider: Annotated[
+        str, typer.Option("--provider", help="Execution provider: auto, cpu or cuda.")
+    ] = "auto"
+    threads: Annotated[
+        int,
+        typer.Option(
+            "--threads",
+            help="Threads within an op.",
+            min=0,
+            show_default="all this process may use",
+        ),
+    ] = 0
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace files that spatialonnx did not make.")
+    ] = False
 
     def runtime(self) -> Runtime:
         """Provider and threads; says in one line where ``auto`` fell back to the CPU.
@@ -166,30 +128,159 @@ class Common:
         return Runtime(provider, self.threads)
 
 
-def command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Registers a command whose first parameter is ``Common``; its options are added here."""
+@dataclass(frozen=True)
+class DataOptions:
+    """The data set, and how its pictures become the network's input."""
 
-    def register(function: Callable[..., None]) -> Callable[..., None]:
-        own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
-        kind = inspect.Parameter.KEYWORD_ONLY
-        common = [
-            inspect.Parameter(key, kind, default=default, annotation=annotation)
-            for key, (annotation, default) in _COMMON.items()
-        ]
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            help="Data set: fashion-mnist, mnist, cifar10, cifar100, stl10, imagenet, "
+            "tiny-imagenet (each optionally with :train and @PATH), folder:PATH, npz:FILE or "
+            "python:module:function.",
+            show_default="what the model names",
+        ),
+    ] = None
+    mean: Annotated[
+        str | None,
+        typer.Option("--mean", help="Means subtracted, one per channel: 0.485,0.456,0.406."),
+    ] = None
+    std: Annotated[
+        str | None, typer.Option("--std", help="Divisors after that, one per channel.")
+    ] = None
+    image_size: Annotated[
+        str | None,
+        typer.Option("--image-size", help="Size given to the network: 224 or 224x160."),
+    ] = None
+    resize: Annotated[
+        int | None,
+        typer.Option("--resize", help="Length of the shorter side before the centre crop."),
+    ] = None
 
-        @functools.wraps(function)
-        def run(**values: Any) -> None:
-            chosen = Common(**{key: values.pop(key) for key in _COMMON})
-            logging.basicConfig(
-                stream=sys.stderr,
-                level=logging.INFO if chosen.verbose else logging.WARNING,
-                format="%(message)s",
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """How the data are cut into search, select and verify."""
+
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            "--seed",
+            help="Seed of the split.",
+            min=0,
+            show_default="what the model was searched with, else 0",
+        ),
+    ] = None
+    search_samples: Annotated[
+        int | None,
+        typer.Option("--search-samples", help="Samples that trials run on.", show_default="1000"),
+    ] = None
+    select_samples: Annotated[
+        int | None,
+        typer.Option(
+            "--select-samples",
+            help="Samples that choose among the best.",
+            show_default="2000",
+        ),
+    ] = None
+    verify_samples: Annotated[
+        int | None,
+        typer.Option(
+            "--verify-samples",
+            help="Samples that certify the bound and choose nothing.",
+            show_default="the rest, at most 5000",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class ConfidenceOptions:
+    """What must meet the bound: the drop itself, or its upper limit."""
+
+    confidence: Annotated[
+        float | None,
+        typer.Option(
+            "--confidence",
+            help="The bound is met when the one-sided upper limit of the drop meets it, at this "
+            "confidence: 0.95.",
+            show_default="the drop itself decides",
+        ),
+    ] = None
+    select_confidence: Annotated[
+        float | None,
+        typer.Option(
+            "--select-confidence",
+            help="The same on select, where plans are chosen: a margin against plans that meet "
+            "the bound there by chance.",
+            show_default="as --confidence",
+        ),
+    ] = None
+
+
+_PANELS: dict[type, str] = {
+    CommonOptions: "Common to all commands",
+    DataOptions: "Data",
+    SplitOptions: "Split of the data",
+    ConfidenceOptions: "Certification",
+}
+"""Under which heading ``--help`` lists a group; a group of one command has its docstring."""
+
+Function = Callable[..., None]
+
+
+def command(function: Function) -> Function:
+    """Makes a function a command: groups of options become options, and logging is set up.
+
+    Args:
+        function: Its first parameter is ``CommonOptions``; the parameters that are groups are
+            handed over filled in.
+    """
+    kind = inspect.Parameter.KEYWORD_ONLY
+    parameters: list[inspect.Parameter] = []
+    groups: dict[str, type[Any]] = {}
+    own = list(inspect.signature(function, eval_str=True).parameters.values())
+    for parameter in [*own[1:], own[0]]:
+        group = parameter.annotation
+        if isinstance(group, type) and is_dataclass(group):
+            groups[parameter.name] = group
+            parameters += _options_of(group)
+        else:
+            parameters.append(parameter.replace(kind=kind))
+
+    @functools.wraps(function)
+    def run(**values: Any) -> None:
+        for name, group in groups.items():
+            chosen = {field.name: values.pop(field.name) for field in fields(group)}
+            values[name] = group(**chosen)
+        common = values.pop(own[0].name)
+        logging.basicConfig(
+            stream=sys.stderr,
+            level=logging.INFO if common.verbose else logging.WARNING,
+            format="%(message)s",
+        )
+        function(common, **values)
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    return run
+
+
+@functools.cache
+def _options_of(group: type[Any]) -> tuple[inspect.Parameter, ...]:
+    """The fields of a group as parameters that Typer reads, the same in every command."""
+    hints = get_type_hints(group, include_extras=True)
+    panel = _PANELS.get(group, (group.__doc__ or "").rstrip("."))
+    parameters = []
+    for field in fields(group):
+        _, option = get_args(hints[field.name])
+        option.rich_help_panel = panel
+        parameters.append(
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=field.default,
+                annotation=hints[field.name],
             )
-            function(chosen, **values)
-
-        parameters = [p.replace(kind=kind) for p in own] + common
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {p.name: p.annotation for p in parameters}
-        return app.command(name)(run)
-
-    return register
+        )
+    return tuple(parameters)

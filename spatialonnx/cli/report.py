@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spatialonnx.cli.app import app
 from spatialonnx.cli.options import (
     Baseline,
-    Common,
-    Data,
-    ImageSize,
-    Mean,
-    Resize,
-    Std,
+    CommonOptions,
+    DataOptions,
+    Metric,
+    Output,
+    SampleCount,
     command,
 )
 
@@ -25,9 +23,9 @@ if TYPE_CHECKING:
     from spatialonnx.reporting.facts import Report
 
 
-@command(app, "report")
+@command
 def report(
-    common: Common,
+    common: CommonOptions,
     files: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -38,44 +36,21 @@ def report(
             show_default=False,
         ),
     ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "-o",
-            "--output",
-            help="Page to write; the same numbers go beside it as Markdown.",
-            show_default="report.html beside the model",
-        ),
-    ] = None,
-    data: Data = None,
-    samples: Annotated[
-        int | None,
-        typer.Option(
-            "--samples", help="Verify samples that sites are counted on.", min=1, show_default="all"
-        ),
-    ] = None,
-    metric: Annotated[
-        str | None,
-        typer.Option(
-            "--metric",
-            help="top1, agreement or python:module:function.",
-            show_default="the search's",
-        ),
-    ] = None,
+    output: Output = None,
+    data: DataOptions = DataOptions(),
+    samples: SampleCount = None,
+    metric: Metric = None,
     baseline: Baseline = None,
-    mean: Mean = None,
-    std: Std = None,
-    image_size: ImageSize = None,
-    resize: Resize = None,
 ) -> None:
     """Write one self-contained page: asked and reached, sites, masks, real images, latency.
 
+    The same numbers go beside the page as Markdown. Sites are counted on verify samples.
     A model's study is found beside it, and the models of a study beside that.
 
     Example: spatialonnx report model.masked.onnx deploy.json -o report.html
     """
     from spatialonnx.cli.console import progress_bar, show
-    from spatialonnx.cli.inputs import Pixels, read_data
+    from spatialonnx.cli.inputs import read_data
     from spatialonnx.errors import DataError, DataNotInstalledError
     from spatialonnx.measure.metrics import find_metric
     from spatialonnx.model.model_file import ModelFile, get_metadata, load_model
@@ -92,20 +67,19 @@ def report(
     sources = find_sources(files or [], Path())
     page = output_path(sources, output)
     check_output(page, source_of(sources), force=common.force)
-    pixels = Pixels(mean, std, image_size, resize)
     original = None if baseline is None else load_model(baseline).proto
     scorer = None if metric is None else find_metric(metric)
     with progress_bar(common, "reading") as (bar, task):
 
         def choose(model: ModelFile) -> Measuring | str:
-            if data is None and "data" not in get_metadata(model.proto):
+            if data.data is None and "data" not in get_metadata(model.proto):
                 return (
                     "The model names no data set: give one with --data to count and to show maps."
                 )
             try:
-                dataset = read_data(model, data, pixels)
+                dataset = read_data(model, data)
             except (DataError, DataNotInstalledError) as error:
-                if data is not None:
+                if data.data is not None:
                     raise
                 return f"Nothing was counted: {error}."
             return Measuring(

@@ -7,24 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spatialonnx.cli.app import app
 from spatialonnx.cli.options import (
     Baseline,
-    Common,
-    Confidence,
-    Data,
-    ImageSize,
-    Mean,
+    CommonOptions,
+    ConfidenceOptions,
+    DataOptions,
+    Eps,
     Metric,
     ModelArgument,
     Output,
-    Resize,
-    SearchSamples,
-    Seed,
-    SelectConfidence,
-    SelectSamples,
-    Std,
-    VerifySamples,
+    PatchSize,
+    SplitOptions,
+    StudyFile,
     command,
 )
 
@@ -34,22 +28,14 @@ if TYPE_CHECKING:
     from spatialonnx.searching.settings import SearchReport
 
 
-@command(app, "search")
+@command
 def search(
-    common: Common,
+    common: CommonOptions,
     model: ModelArgument = None,
     output: Output = None,
-    eps: Annotated[
-        str,
-        typer.Option(
-            "--eps",
-            help="Largest allowed drop of the metric: 0.01 is one percentage point; 1%rel is one "
-            "per cent of the baseline; several bounds as 0.005,0.01.",
-        ),
-    ] = "0.01",
-    confidence: Confidence = None,
-    select_confidence: SelectConfidence = None,
-    data: Data = None,
+    eps: Eps = "0.01",
+    limits: ConfidenceOptions = ConfidenceOptions(),
+    data: DataOptions = DataOptions(),
     mode: Annotated[
         str,
         typer.Option(
@@ -65,12 +51,7 @@ def search(
             "by the KL divergence that they cost).",
         ),
     ] = "greedy",
-    patch_size: Annotated[
-        str,
-        typer.Option(
-            "--patch-size", help="Side of a patch: 2, 3 or 4; joint: also several, as 2,3,4."
-        ),
-    ] = "2",
+    patch_size: PatchSize = "2",
     ones_range: Annotated[
         str | None,
         typer.Option(
@@ -109,20 +90,10 @@ def search(
             "measured on this machine with these --threads).",
         ),
     ] = "macs",
-    metric: Metric = "top1",
+    metric: Metric = None,
     baseline: Baseline = None,
-    search_samples: SearchSamples = None,
-    select_samples: SelectSamples = None,
-    verify_samples: VerifySamples = None,
-    seed: Seed = 0,
-    study: Annotated[
-        Path | None,
-        typer.Option(
-            "--study",
-            help="Journal of trials; the same command continues it.",
-            show_default="beside the model",
-        ),
-    ] = None,
+    parts: SplitOptions = SplitOptions(),
+    study: StudyFile = None,
     time_budget: Annotated[
         float | None, typer.Option("--time-budget", help="Minutes of trials.", min=0)
     ] = None,
@@ -155,10 +126,6 @@ def search(
             help="Print the Pareto front of a study, with --verbose all records; search nothing.",
         ),
     ] = None,
-    mean: Mean = None,
-    std: Std = None,
-    image_size: ImageSize = None,
-    resize: Resize = None,
 ) -> None:
     """Search masks that save the most MACs while the metric falls by at most eps.
 
@@ -169,7 +136,7 @@ def search(
     Example: spatialonnx search model.spatial.onnx --eps 0.01 --data folder:images/val
     """
     from spatialonnx.cli.console import show
-    from spatialonnx.cli.inputs import Pixels, SplitSizes, cut, read_data, read_model
+    from spatialonnx.cli.inputs import cut, read_data, read_model
     from spatialonnx.cli.searching import (
         default_study,
         list_front,
@@ -190,7 +157,7 @@ def search(
         list_front(common, list_study)
         return
     source = read_model(model, "spatial", "masked")
-    dataset = read_data(source, data, Pixels(mean, std, image_size, resize))
+    dataset = read_data(source, data)
     ones = parse_ones_range(ones_range) if ones_range else None
     texts = tuple(part.strip() for part in patterns.split(",")) if patterns else ()
     sizes = patch_sizes(patch_size)
@@ -209,17 +176,17 @@ def search(
     job = Job(
         model=source,
         dataset=dataset,
-        split=cut(dataset, SplitSizes(seed, search_samples, select_samples, verify_samples)),
-        seed=seed,
+        split=cut(dataset, parts),
+        seed=parts.seed or 0,
         bounds=parse_bounds(eps),
         settings=settings,
-        metric=find_metric(metric),
+        metric=find_metric(metric or "top1"),
         runtime=common.runtime(),
         study=Path(),
         output=output or default_output(source.path),
         baseline=None if baseline is None else load_model(baseline),
-        confidence=confidence,
-        select_confidence=select_confidence,
+        confidence=limits.confidence,
+        select_confidence=limits.select_confidence,
         force=common.force,
         time_budget=None if time_budget is None else 60 * time_budget,
         max_trials=max_trials,
@@ -258,7 +225,7 @@ def default_output(model: Path) -> Path:
 def result_lines(report: SearchReport, quiet: bool) -> list[str | Table]:
     """A search's result for a person."""
     from spatialonnx.cli.console import percent, points, table, warn
-    from spatialonnx.cli.options import Common
+    from spatialonnx.cli.options import CommonOptions
 
     rows = []
     for result in report.results:
@@ -275,9 +242,9 @@ def result_lines(report: SearchReport, quiet: bool) -> list[str | Table]:
             ]
         )
     for note in report.notes:
-        warn(Common(quiet=quiet), note)
+        warn(CommonOptions(quiet=quiet), note)
     if any(not result.plan for result in report.results):
-        warn(Common(quiet=quiet), "nothing feasible was found: the plan is off everywhere")
+        warn(CommonOptions(quiet=quiet), "nothing feasible was found: the plan is off everywhere")
     state = "" if report.complete else " (a budget ended the search: the same command continues)"
     columns = ["bound", "MACs saved", "drop", "95 % interval", "met", "plans on select", "file"]
     return [

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spatialonnx.cli.console import percent, points, progress_bar, show, table, warn
-from spatialonnx.cli.options import Common
+from spatialonnx.cli.options import CommonOptions
 from spatialonnx.errors import UsageError
 from spatialonnx.plan.macs import fraction
 from spatialonnx.searching.job import Job, planned_key
@@ -30,7 +30,7 @@ _LITTLE = 0.02
 
 
 @contextlib.contextmanager
-def watching(common: Common) -> Iterator[Watch]:
+def watching(common: CommonOptions) -> Iterator[Watch]:
     """A progress bar that follows a search."""
     with progress_bar(common, "preparing") as (bar, task):
 
@@ -54,7 +54,7 @@ def watching(common: Common) -> Iterator[Watch]:
         yield Watch(trial, stage, samples)
 
 
-def default_study(common: Common, job: Job, study: Path | None) -> Job:
+def default_study(common: CommonOptions, job: Job, study: Path | None) -> Job:
     """The job with its study: the one asked for, or one named after what decides its trials."""
     if study is not None:
         return replace(job, study=study)
@@ -68,7 +68,7 @@ def default_study(common: Common, job: Job, study: Path | None) -> Job:
     return replace(job, study=path)
 
 
-def list_front(common: Common, path: Path) -> None:
+def list_front(common: CommonOptions, path: Path) -> None:
     """Prints the trials of a study that no other beats in both saving and drop.
 
     With ``--verbose`` the records of all passes are printed too, in the order of the search.
@@ -154,7 +154,7 @@ def memory_bytes(text: str | None) -> int | None:
     return value
 
 
-def show_plan_ahead(common: Common, job: Job) -> None:
+def show_plan_ahead(common: CommonOptions, job: Job) -> None:
     """Prints what every mode would cost, and the most it could save."""
     few = replace(job.split, search=job.split.search[:_LOOK_AHEAD])
     with progress_bar(common, f"looking at {len(few.search)} images"):

@@ -107,6 +107,18 @@ def patch_sizes(text: str) -> tuple[int, ...]:
     return tuple(sorted(check_patch_size(size) for size in sizes))
 
 
+def parse_patch_size(text: str) -> int:
+    """Reads one patch size.
+
+    Raises:
+        PlanError: The text is no patch size, or several.
+    """
+    size, *others = patch_sizes(text)
+    if others:
+        raise PlanError(f"--patch-size {text}: give one patch size")
+    return size
+
+
 def parse_ones_range(text: str) -> tuple[int, int]:
     """Reads ``lo:hi`` (inclusive) or a single number.
 

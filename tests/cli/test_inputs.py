@@ -3,7 +3,8 @@
 import pytest
 from support.models import plain
 
-from spatialonnx.cli.inputs import Pixels, input_shape, preprocessing_of, read_data
+from spatialonnx.cli.inputs import input_shape, preprocessing_of, read_data
+from spatialonnx.cli.options import DataOptions
 from spatialonnx.data.preprocessing import Preprocessing
 from spatialonnx.errors import UsageError
 from spatialonnx.model.model_file import ModelFile, set_metadata
@@ -19,42 +20,42 @@ def model_file(tmp_path, recorded=None, **options):
 
 
 def test_the_models_own_preprocessing_is_taken(tmp_path):
-    assert preprocessing_of(model_file(tmp_path, RECORDED), None, Pixels()) == RECORDED
-    assert preprocessing_of(model_file(tmp_path), None, Pixels()) is None
+    assert preprocessing_of(model_file(tmp_path, RECORDED), DataOptions()) == RECORDED
+    assert preprocessing_of(model_file(tmp_path), DataOptions()) is None
 
 
 def test_flags_override(tmp_path):
     model = model_file(tmp_path, RECORDED)
-    pixels = Pixels(mean="0.5,0.5,0.5", image_size="16x12", resize=20)
-    found = preprocessing_of(model, None, pixels)
+    pixels = DataOptions(mean="0.5,0.5,0.5", image_size="16x12", resize=20)
+    found = preprocessing_of(model, pixels)
     assert found.mean == (0.5, 0.5, 0.5) and found.std == RECORDED.std
     assert found.size == (16, 12) and found.resize == 20
-    without = preprocessing_of(model_file(tmp_path), None, Pixels(mean="0,0,0", std="1,1,1"))
+    without = preprocessing_of(model_file(tmp_path), DataOptions(mean="0,0,0", std="1,1,1"))
     assert without == Preprocessing((8, 8), 3, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 @pytest.mark.parametrize(
     "pixels",
     [
-        Pixels(mean="a,b,c"),
-        Pixels(std="1,nan,1"),
-        Pixels(mean="inf,0,0"),
-        Pixels(image_size="big"),
-        Pixels(image_size="8x"),
+        DataOptions(mean="a,b,c"),
+        DataOptions(std="1,nan,1"),
+        DataOptions(mean="inf,0,0"),
+        DataOptions(image_size="big"),
+        DataOptions(image_size="8x"),
     ],
 )
 def test_flags_that_are_no_numbers(tmp_path, pixels):
-    if pixels == Pixels(image_size="8x"):
-        assert preprocessing_of(model_file(tmp_path, RECORDED), None, pixels).size == (8, 8)
+    if pixels == DataOptions(image_size="8x"):
+        assert preprocessing_of(model_file(tmp_path, RECORDED), pixels).size == (8, 8)
         return
     with pytest.raises(UsageError, match="--"):
-        preprocessing_of(model_file(tmp_path, RECORDED), None, pixels)
+        preprocessing_of(model_file(tmp_path, RECORDED), pixels)
 
 
 def test_flags_that_do_not_suffice(tmp_path):
     model = model_file(tmp_path)
     with pytest.raises(UsageError, match="--mean, --std and --image-size together"):
-        preprocessing_of(model, None, Pixels(mean="0,0,0"))
+        preprocessing_of(model, DataOptions(mean="0,0,0"))
 
 
 def test_shapes_of_inputs(tmp_path):
@@ -64,4 +65,4 @@ def test_shapes_of_inputs(tmp_path):
 
 def test_a_model_without_data(tmp_path):
     with pytest.raises(UsageError, match="names no data set"):
-        read_data(model_file(tmp_path), None, Pixels())
+        read_data(model_file(tmp_path), DataOptions())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from spatialonnx.cli.options import Common
+from spatialonnx.cli.options import CommonOptions
 from spatialonnx.cli.searching import memory_bytes, watching
 from spatialonnx.errors import UsageError
 from spatialonnx.searching.trials import Status
@@ -27,7 +27,7 @@ def test_progress_tells_what_a_waiting_person_asks(capsys, monkeypatch):
 
     shown = Console(force_terminal=True, width=120, stderr=True)
     monkeypatch.setattr(console, "err", shown)
-    with watching(Common()) as watch:
+    with watching(CommonOptions()) as watch:
         watch.say("running the dense network [/x]")
         watch.trial(Status("first", 17, 42, 0.125, 3.0))
         watch.samples(5, 10)
@@ -37,7 +37,7 @@ def test_progress_tells_what_a_waiting_person_asks(capsys, monkeypatch):
 
 
 def test_quiet_draws_nothing(capsys):
-    with watching(Common(quiet=True)) as watch:
+    with watching(CommonOptions(quiet=True)) as watch:
         watch.say("continuing study.db: 5 trials are done")
         watch.trial(Status("first", 1, 2, 0.0, 0.0))
     assert capsys.readouterr() == ("", "")

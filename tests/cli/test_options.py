@@ -1,0 +1,47 @@
+"""Options are declared once, in groups that fill in what a function takes."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Annotated, get_args
+
+import typer
+from typer.testing import CliRunner
+
+from spatialonnx.cli import app
+from spatialonnx.cli.options import CommonOptions, command
+
+
+@dataclass(frozen=True)
+class Colours:
+    """Colours of the test."""
+
+    light: Annotated[str, typer.Option("--light", help="A colour.")] = "white"
+    dark: Annotated[str | None, typer.Option("--dark")] = None
+
+
+def test_no_option_is_declared_twice():
+    """The same spelling in two commands is the same object."""
+    declared = defaultdict(dict)
+    for one in app.registered_commands:
+        for name, annotation in one.callback.__annotations__.items():
+            info = get_args(annotation)[-1]
+            if isinstance(info, typer.models.OptionInfo):
+                for spelling in info.param_decls or (name,):
+                    declared[spelling].setdefault(id(info), []).append(one.name)
+    assert {spelling: list(by.values()) for spelling, by in declared.items() if len(by) > 1} == {}
+
+
+def test_a_group_arrives_filled_in():
+    seen = []
+
+    @command
+    def paint(common: CommonOptions, wall: str, colours: Colours = Colours()) -> None:
+        """Paints."""
+        seen.append((common, wall, colours))
+
+    own = typer.Typer()
+    own.command()(paint)
+    done = CliRunner().invoke(own, ["north", "--dark", "navy", "--threads", "3"])
+    assert done.exit_code == 0, done.stderr
+    assert seen == [(CommonOptions(threads=3), "north", Colours("white", "navy"))]
+    assert "Colours of the test" in CliRunner().invoke(own, ["--help"]).stdout
