@@ -6,11 +6,9 @@ import math
 import zipfile
 from pathlib import Path
 
-import numpy as np
 from numpy.lib import format as npy
-from numpy.typing import NDArray
 
-from spatialonnx.data.dataset import TensorDataset
+from spatialonnx.data.arrays import Array, TensorDataset, check_arrays
 from spatialonnx.data.limits import memory_limit
 from spatialonnx.errors import DataError
 
@@ -46,39 +44,7 @@ def read_npz(name: str, path: Path) -> TensorDataset:
     return check_arrays(name, x, y, str(path))
 
 
-def check_arrays(
-    name: str, x: NDArray[np.generic], y: NDArray[np.generic] | None, where: str
-) -> TensorDataset:
-    """Makes a set of arrays after a look at their types and shapes.
-
-    Args:
-        name: the text that the set was opened by.
-        x: float32 [n, C, H, W].
-        y: integers [n], none below 0, or None.
-        where: what the arrays came from, for messages.
-
-    Raises:
-        DataError: they are something else.
-    """
-    if x.dtype.kind != "f" or x.dtype.itemsize != 4:
-        raise DataError(f"{where}: x is {x.dtype}, must be float32: use x.astype('float32')")
-    if x.ndim != 4 or 0 in x.shape:
-        raise DataError(
-            f"{where}: x has shape {list(x.shape)}, must be [n, C, H, W], none of them 0"
-        )
-    labels = None
-    if y is not None:
-        if y.dtype.kind not in "iu":
-            raise DataError(f"{where}: y is {y.dtype}, must be integers")
-        if y.shape != x.shape[:1]:
-            raise DataError(f"{where}: y has shape {list(y.shape)}, must be [{len(x)}] as x has")
-        if y.min() < 0 or y.max() > np.iinfo(np.int32).max:
-            raise DataError(f"{where}: label {min(y.min(), 0) or y.max()} in y is out of range")
-        labels = y.astype(np.int64)
-    return TensorDataset(name, np.ascontiguousarray(x, np.float32), labels)
-
-
-def _read_member(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[np.generic] | None:
+def _read_member(archive: zipfile.ZipFile, name: str, path: Path) -> Array | None:
     """One array of the archive, or None if there is none of that name."""
     try:
         info = archive.getinfo(f"{name}.npy")
@@ -101,5 +67,5 @@ def _read_member(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[np.
     if claimed > _LARGE and claimed > _BOMB_RATIO * info.compress_size:
         raise DataError(f"{path}: {name} unpacks to {_BOMB_RATIO} times its size: save it plain")
     with archive.open(info) as stream:
-        array: NDArray[np.generic] = npy.read_array(stream, allow_pickle=False)
+        array: Array = npy.read_array(stream, allow_pickle=False)
     return array

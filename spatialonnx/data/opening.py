@@ -1,4 +1,4 @@
-"""From the text of `--data` to a data set that fits a model."""
+"""From the text of `--data`, or from Python objects, to a data set that fits a model."""
 
 from __future__ import annotations
 
@@ -7,37 +7,49 @@ from dataclasses import replace
 
 import numpy as np
 
+from spatialonnx.data.arrays import PixelDataset
 from spatialonnx.data.builtin import BUILT_IN, IMAGENET, find_set, user_path
-from spatialonnx.data.dataset import Dataset, PixelDataset
+from spatialonnx.data.dataset import Dataset
 from spatialonnx.data.folder import read_folder
 from spatialonnx.data.image_files import FileDataset, Pictures
 from spatialonnx.data.npz import read_npz
 from spatialonnx.data.preprocessing import Preprocessing
 from spatialonnx.data.spec import OWN_KINDS, Spec, parse_spec
-from spatialonnx.data.user_code import call_user_code
+from spatialonnx.data.user_data import UserData, as_dataset, call_user_code
 from spatialonnx.errors import DataError, UsageError
 
 InputShape = tuple[int | None, ...]
+DataLike = str | UserData
+"""Data as `open_dataset` takes them."""
+
+_OWN = "own data"
+"""What messages call data that were given as Python objects."""
 
 
 def open_dataset(
-    spec: str,
+    data: DataLike,
     preprocessing: Preprocessing | None = None,
     *,
     input_shape: InputShape | None = None,
     untrusted: bool = False,
+    memory: int | None = None,
 ) -> Dataset:
     """Opens a data set.
 
     Args:
-        spec: `fashion-mnist`, `mnist:train`, `mnist@PATH`, `folder:PATH`, `npz:FILE` or
-            `python:MODULE:FUNCTION`. A built-in set opens its test or validation split unless
-            the text says `:train`.
+        data: `fashion-mnist`, `mnist:train`, `mnist@PATH`, `folder:PATH`, `npz:FILE` or
+            `python:MODULE:FUNCTION`; a built-in set opens its test or validation split unless
+            the text says `:train`. Or a Python object that holds network inputs: arrays `x` or
+            `(x, y)`, x float32 [n, C, H, W] and y integers [n]; an iterable of batches, for
+            example a torch `DataLoader` or a generator, read once; an ONNX Runtime
+            `CalibrationDataReader`; or a `Dataset`.
         preprocessing: what the model's metadata say; None takes the set's customary values.
-            Not used for `npz:` and `python:`, which hold network inputs.
+            Not used for `npz:`, `python:` and Python objects, which hold network inputs.
         input_shape: the model's [C, H, W], None where a size is free; images are checked
             against it.
         untrusted: the text came out of a model or a study: only built-in sets, no path.
+        memory: bytes that an iterable's images may take in memory before they are kept in a
+            temporary file; None takes half of the machine's memory.
 
     Returns:
         The set; sets of arrays are read whole, pictures are decoded when asked for.
@@ -47,7 +59,9 @@ def open_dataset(
         DataNotInstalledError: a built-in set that is not on this machine.
         DataError: damaged files, or images that do not fit the model.
     """
-    parsed = parse_spec(spec)
+    if not isinstance(data, str):
+        return _checked(as_dataset(_OWN, data, memory=memory), input_shape)
+    spec, parsed = data, parse_spec(data)
     if untrusted and (parsed.kind in OWN_KINDS or parsed.path):
         raise UsageError(
             f"the file names the data set {spec!r}, but a file may only name a built-in one: "
@@ -56,7 +70,7 @@ def open_dataset(
     if parsed.kind == "npz":
         return _checked(read_npz(spec, user_path(parsed.path)), input_shape)
     if parsed.kind == "python":
-        return _checked(call_user_code(spec, parsed.path), input_shape)
+        return _checked(call_user_code(spec, parsed.path, memory=memory), input_shape)
     if parsed.kind == "folder":
         fitting = preprocessing or _customary(IMAGENET, input_shape, any_size=True)
         check_shape(spec, fitting.shape, input_shape)
@@ -69,10 +83,14 @@ def open_dataset(
 def public_name(spec: str) -> str | None:
     """What a model or a study may say about where its images came from.
 
+    Args:
+        spec: the text or the name of a set.
+
     Returns:
         Name and split of a built-in set, without a path; None for a user's own data.
     """
-    return parse_spec(spec).public_name
+    parsed = parse_spec(spec)
+    return parsed.public_name if parsed.kind in BUILT_IN else None
 
 
 def check_shape(text: str, gives: InputShape, takes: InputShape | None) -> None:

@@ -7,7 +7,7 @@ from support.models import Net, depthwise, residual
 from support.trained import draw_images
 
 from spatialonnx.baseline.nonnegative import find_candidates, find_nonnegative, measure_least
-from spatialonnx.data.dataset import TensorDataset
+from spatialonnx.data.arrays import TensorDataset
 
 
 def passes(build):

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.datafiles import random_pixels
 
-from spatialonnx.data.dataset import PixelDataset, TensorDataset, batches
+from spatialonnx.data.arrays import PixelDataset, TensorDataset
+from spatialonnx.data.dataset import batches
 from spatialonnx.data.preprocessing import Preprocessing
 from spatialonnx.errors import DataError
 

@@ -31,6 +31,11 @@ def test_x_is_used_as_it_is(tmp_path: Path, write: type) -> None:
     assert dataset.labels.dtype == np.int64 and len(dataset) == 5 and dataset.name == "npz:a"
 
 
+def test_labels_may_be_a_column(tmp_path: Path) -> None:
+    labels = read_npz("a", save(tmp_path / "a.npz", x=X, y=Y[:, None])).labels
+    assert labels is not None and labels.tolist() == Y.tolist()
+
+
 def test_labels_may_be_missing(tmp_path: Path) -> None:
     assert read_npz("a", save(tmp_path / "a.npz", x=X)).labels is None
 
@@ -50,7 +55,7 @@ def test_other_orders_are_brought_to_the_usual_one(tmp_path: Path) -> None:
         ({"x": X[0]}, r"shape \[2, 3, 4\]"),
         ({"x": X[:0]}, r"shape \[0, 2, 3, 4\]"),
         ({"x": X, "y": Y[:4]}, r"y has shape \[4\], must be \[5\]"),
-        ({"x": X, "y": Y[:, None]}, r"y has shape \[5, 1\]"),
+        ({"x": X, "y": np.eye(3, dtype=np.int64)[Y]}, r"y has shape \[5, 3\]"),
         ({"x": X, "y": Y.astype(np.float32)}, "y is float32, must be integers"),
         ({"x": X, "y": Y.astype(np.int64) - 1}, "label -1 in y is out of range"),
         ({"x": X, "y": Y.astype(np.uint64) + (1 << 63)}, "out of range"),

@@ -203,3 +203,24 @@ def test_the_shipped_sample_opens_anywhere() -> None:
     assert open_dataset("fashion-mnist-sample", untrusted=True).fingerprint() == (
         dataset.fingerprint()
     )
+
+
+def test_python_objects_are_data() -> None:
+    x = np.random.default_rng(0).normal(size=(5, 1, 4, 4)).astype(np.float32)
+    y = np.arange(5)
+    for data in ((x, y), iter([(x[:2], y[:2]), (x[2:], y[2:])]), [(x, y)]):
+        dataset = open_dataset(data, input_shape=(1, 4, 4), memory=100)
+        assert (dataset.images(np.arange(5)) == x).all()
+        assert dataset.labels is not None and dataset.labels.tolist() == y.tolist()
+        assert public_name(dataset.name) is None
+        assert open_dataset(dataset).fingerprint() == dataset.fingerprint()
+    assert open_dataset(x).labels is None
+    with pytest.raises(DataError, match="own data: the model takes 3 x 4 x 4"):
+        open_dataset((x, y), input_shape=(3, 4, 4))
+    with pytest.raises(DataError, match="own data is int: give a Dataset, arrays"):
+        open_dataset(3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["own data", "npz:a", "no-such-set", "folder:mnist"])
+def test_only_built_in_sets_have_a_public_name(name: str) -> None:
+    assert public_name(name) is None

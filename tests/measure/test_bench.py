@@ -13,7 +13,7 @@ from support.models import plain, residual
 from typer.testing import CliRunner
 
 from spatialonnx.cli import app
-from spatialonnx.data.dataset import TensorDataset
+from spatialonnx.data.arrays import TensorDataset
 from spatialonnx.errors import DataError, UsageError
 from spatialonnx.measure.bench import NOISE, bench_models, choose_images
 from spatialonnx.runtime.peak_memory import measure_peak

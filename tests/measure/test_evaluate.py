@@ -13,7 +13,7 @@ from support.models import Net, depthwise, feeds, plain, residual
 from support.oracle import spatial_predict
 from support.trained import RUNTIME, SHAPE, draw_images
 
-from spatialonnx.data.dataset import TensorDataset
+from spatialonnx.data.arrays import TensorDataset
 from spatialonnx.errors import DataError, ModelError
 from spatialonnx.graph.insert import insert_predictors
 from spatialonnx.graph.ops import find_predictors, instrument, write_plan

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from support.trained import RUNTIME
 
-from spatialonnx.data.dataset import TensorDataset
+from spatialonnx.data.arrays import TensorDataset
 from spatialonnx.data.opening import open_dataset
 from spatialonnx.data.split import split_pool
 from spatialonnx.errors import ModelError

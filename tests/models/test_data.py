@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from models.data import choose_preprocessing, image_shape, open_training_data
-from spatialonnx.data.dataset import TensorDataset
+from spatialonnx.data.arrays import TensorDataset
 from spatialonnx.errors import DataError, UsageError
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from models.images import Augmentation, augment, count_correct, stream, training_split
-from spatialonnx.data.dataset import TensorDataset
+from spatialonnx.data.arrays import TensorDataset
 from spatialonnx.errors import DataError
 
 

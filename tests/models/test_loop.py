@@ -10,7 +10,8 @@ from torch import nn
 
 from models.images import Augmentation, training_split
 from models.loop import Recipe, train_network
-from spatialonnx.data.dataset import Tensor, TensorDataset
+from spatialonnx.data.arrays import TensorDataset
+from spatialonnx.data.dataset import Tensor
 from spatialonnx.errors import UsageError
 
 

@@ -16,7 +16,7 @@ from support.models import plain
 from support.searching import make_job, read_journal, read_masks
 from support.trained import RUNTIME, draw_images, trained_model
 
-from spatialonnx.data.dataset import TensorDataset
+from spatialonnx.data.arrays import TensorDataset
 from spatialonnx.data.opening import open_dataset
 from spatialonnx.data.split import Split, split_pool
 from spatialonnx.errors import (

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from support.models import plain
 from support.trained import TinyFiles, draw_images
 
-from spatialonnx.data.dataset import TensorDataset
+from spatialonnx.data.arrays import TensorDataset
 from spatialonnx.graph.insert import insert_predictors
 from spatialonnx.measure.metrics import AGREEMENT, TOP1, Metric
 from spatialonnx.measure.samples import Samples

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spatialonnx.data.user_code import call_user_code
+from spatialonnx.data.user_data import call_user_code
 from spatialonnx.errors import DataError, UsageError
 
 MODULE = """
@@ -80,7 +80,7 @@ def test_what_is_taken(module: str, function: str, labels: list[int] | None) -> 
     ("function", "says"),
     [
         ("fails", "raised ZeroDivisionError: by zero"),
-        ("nothing", "returned NoneType"),
+        ("nothing", "is NoneType: give a Dataset"),
         ("double", "float64"),
         ("flat", r"\[1, C, H, W\]"),
         ("short", r"labels must be an int64 array \[2\]"),

@@ -1,0 +1,130 @@
+"""Sets whose images are at hand as one array, in memory or as a memory map."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spatialonnx.data.dataset import Labels, Tensor
+from spatialonnx.data.preprocessing import Pixels, Preprocessing
+from spatialonnx.errors import DataError
+
+Array = NDArray[np.generic]
+
+
+@dataclass(frozen=True, eq=False)
+class PixelDataset:
+    """A set whose pixels are at hand as one array, possibly a memory map.
+
+    Attributes:
+        name: the text it was opened by.
+        pixels: uint8 [n, H, W, C], C 1 or 3.
+        labels: int64 [n] or None.
+        classes: number of classes or None.
+        preprocessing: what `images` applies.
+    """
+
+    name: str
+    pixels: Pixels
+    labels: Labels | None
+    classes: int | None
+    preprocessing: Preprocessing
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.pixels)
+
+    def images(self, indices: NDArray[np.int64]) -> Tensor:
+        """Preprocessed images, float32 [len(indices), C, H, W]."""
+        return self.preprocessing.apply(self.pixels[indices])
+
+    def fingerprint(self) -> str:
+        """Hash of pixels, labels and preprocessing."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return hash_arrays(self.preprocessing.to_json(), self.pixels, self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class TensorDataset:
+    """A set whose network inputs are at hand: nothing is done to them.
+
+    Attributes:
+        name: the text it was opened by.
+        tensor: float32 [n, C, H, W].
+        labels: int64 [n] or None.
+        classes: number of classes or None.
+    """
+
+    name: str
+    tensor: Tensor
+    labels: Labels | None
+    classes: int | None = None
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.tensor)
+
+    def images(self, indices: NDArray[np.int64]) -> Tensor:
+        """The chosen rows, float32 [len(indices), C, H, W]."""
+        return self.tensor[indices]
+
+    def fingerprint(self) -> str:
+        """Hash of tensor and labels."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return hash_arrays("", self.tensor, self.labels)
+
+
+def hash_arrays(text: str, *arrays: NDArray[np.generic] | None) -> str:
+    """Hash of a text and of arrays with their types and shapes; large ones in slices."""
+    digest = hashlib.sha256(text.encode())
+    for array in arrays:
+        if array is None:
+            digest.update(b"none;")
+            continue
+        digest.update(f"{array.dtype.str}{array.shape};".encode())
+        rows = max(1, (1 << 24) // max(1, array[:1].nbytes))
+        for start in range(0, len(array), rows):
+            digest.update(np.ascontiguousarray(array[start : start + rows]).data)
+    return digest.hexdigest()
+
+
+def check_arrays(name: str, x: Array, y: Array | None, where: str) -> TensorDataset:
+    """Makes a set of arrays after a look at their types and shapes.
+
+    Args:
+        name: the text that the set was opened by.
+        x: float32 [n, C, H, W].
+        y: integers [n] or [n, 1], none below 0, or None.
+        where: what the arrays came from, for messages.
+
+    Raises:
+        DataError: they are something else.
+    """
+    if x.dtype.kind != "f" or x.dtype.itemsize != 4:
+        raise DataError(f"{where}: x is {x.dtype}, must be float32: use x.astype('float32')")
+    if x.ndim != 4 or 0 in x.shape:
+        raise DataError(
+            f"{where}: x has shape {list(x.shape)}, must be [n, C, H, W], none of them 0"
+        )
+    labels = None
+    if y is not None:
+        if y.shape == (len(x), 1):
+            y = y[:, 0]
+        if y.dtype.kind not in "iu":
+            raise DataError(f"{where}: y is {y.dtype}, must be integers")
+        if y.shape != x.shape[:1]:
+            raise DataError(f"{where}: y has shape {list(y.shape)}, must be [{len(x)}] as x has")
+        if y.min() < 0 or y.max() > np.iinfo(np.int32).max:
+            raise DataError(f"{where}: label {min(y.min(), 0) or y.max()} in y is out of range")
+        labels = y.astype(np.int64)
+    return TensorDataset(name, np.ascontiguousarray(x, np.float32), labels)

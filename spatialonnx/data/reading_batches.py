@@ -1,0 +1,164 @@
+"""Batches that can be read only once, kept as a set that can be read in any order.
+
+Taken are the batches of a torch `DataLoader`, of a generator, and of ONNX Runtime's
+`CalibrationDataReader`; neither torch nor ONNX Runtime is needed for it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from typing import IO, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spatialonnx.data.arrays import Array, TensorDataset, check_arrays
+from spatialonnx.data.limits import memory_limit
+from spatialonnx.errors import DataError, SpatialOnnxError
+
+
+class CalibrationReader(Protocol):
+    """The one method that is used of `onnxruntime.quantization.CalibrationDataReader`."""
+
+    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+        """The next batch, [N, C, H, W], by input name; None after the last one."""
+        ...
+
+
+def read_batches(
+    name: str,
+    source: Iterable[Any] | CalibrationReader,
+    *,
+    labels: Array | None = None,
+    memory: int | None = None,
+) -> TensorDataset:
+    """Reads batches to their end and keeps them.
+
+    Args:
+        name: what messages call the set.
+        source: each batch is images alone, `(images, labels)`, or a dict with one array, as a
+            `CalibrationDataReader` gives it; images float32 [b, C, H, W], labels integers [b].
+            Torch tensors are taken as arrays.
+        labels: integers [n] of all batches together, where the batches have none.
+        memory: bytes that the images may take in memory; None takes half of the machine's.
+            Beyond that they are kept in a temporary file, which is removed with the set.
+
+    Raises:
+        DataError: the source fails, gives something else or nothing, or the disk is full.
+    """
+    found: list[Array | None] = []
+    with ExitStack() as files:
+        images = _Images(memory_limit() if memory is None else memory, files)
+        for position, batch in enumerate(_follow(name, source)):
+            where = f"{name}: batch {position}"
+            part, y = _take_apart(batch, where)
+            images.add(part, where)
+            found.append(y)
+        if not found:
+            raise DataError(f"{name}: gives no batch: an iterator that was read before is empty")
+        x = images.join(name)
+    own = [y for y in found if y is not None]
+    if own and (len(own) < len(found) or labels is not None):
+        raise DataError(f"{name}: give labels with every batch, or once for all of them")
+    try:
+        joined = np.concatenate(own) if own else labels
+    except ValueError as error:
+        raise DataError(f"{name}: labels of its batches differ in shape ({error})") from None
+    return check_arrays(name, x, joined, name)
+
+
+def _follow(name: str, source: Iterable[Any] | CalibrationReader) -> Iterator[Any]:
+    """The batches of a source; what it raises becomes a known error."""
+    try:
+        if hasattr(source, "get_next"):
+            while (batch := source.get_next()) is not None:
+                yield batch
+        else:
+            yield from source
+    except SpatialOnnxError:
+        raise
+    except Exception as error:
+        raise DataError(f"{name} raised {type(error).__name__}: {error}") from error
+
+
+def _take_apart(batch: Any, where: str) -> tuple[Array, Array | None]:
+    """Images and labels of one batch."""
+    if isinstance(batch, dict):
+        if len(batch) != 1:
+            raise DataError(f"{where} is a dict of {len(batch)}: give one input")
+        batch = next(iter(batch.values()))
+    if isinstance(batch, (tuple, list)):
+        if len(batch) not in (1, 2):
+            raise DataError(f"{where} has {len(batch)} parts: give images, or (images, labels)")
+        return as_array(batch[0], where), as_array(batch[1], where) if len(batch) == 2 else None
+    return as_array(batch, where), None
+
+
+def as_array(value: Any, where: str) -> Array:
+    """An array of whatever has its form: a list, a torch tensor on any device.
+
+    Raises:
+        DataError: it has none.
+    """
+    try:
+        # A torch tensor that needs gradients, or lies on a GPU, does not become an array itself.
+        return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    except Exception as error:
+        raise DataError(f"{where}: {type(value).__name__} is no array ({error})") from None
+
+
+class _Images:
+    """Images as they arrive: batches in memory, or beyond a limit rows of a temporary file."""
+
+    def __init__(self, memory: int, files: ExitStack) -> None:
+        self._memory = memory
+        self._files = files
+        self._parts: list[Array] = []
+        self._bytes = 0
+        self._shape: tuple[int, ...] = ()
+        self._type: np.dtype[Any] = np.dtype(np.float32)
+        self._rows = 0
+        self._file: IO[bytes] | None = None
+
+    def add(self, x: Array, where: str) -> None:
+        """Keeps a copy of one batch: its source may use the array again."""
+        if not self._rows:
+            self._shape, self._type = x.shape[1:], x.dtype
+        if x.ndim != 4 or x.shape[1:] != self._shape or x.dtype != self._type:
+            raise DataError(
+                f"{where} has shape {list(x.shape)} and type {x.dtype}, must be [b, C, H, W], "
+                "equal in all batches"
+            )
+        self._rows += len(x)
+        self._bytes += x.nbytes
+        self._parts.append(x.copy())
+        if 2 * self._bytes > self._memory:  # Joining the parts takes their size once more.
+            self._spill(where)
+
+    def join(self, where: str) -> Array:
+        """All images, [n, C, H, W]; a memory map where they were spilled."""
+        if self._file is None:
+            return np.concatenate(self._parts)
+        shape = (self._rows, *self._shape)
+        try:
+            self._file.flush()
+            return np.memmap(self._file, self._type, "r", shape=shape)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{where}: its temporary file cannot be read ({error})") from None
+
+    def _spill(self, where: str) -> None:
+        """Moves what is in memory to the end of the temporary file."""
+        try:
+            if self._file is None:
+                # The memory map keeps the content after the file is closed.
+                self._file = self._files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+            for part in self._parts:
+                self._file.write(np.ascontiguousarray(part).data)
+        except OSError as error:
+            raise DataError(
+                f"{where}: {tempfile.gettempdir()} takes no more ({error.strerror or error}): "
+                "set TMPDIR to a folder with room, or give fewer images"
+            ) from None
+        self._parts.clear()

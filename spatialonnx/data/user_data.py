@@ -1,0 +1,90 @@
+"""A user's own Python objects as data sets, and `python:MODULE:FUNCTION`, which returns one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from spatialonnx.data.arrays import Array, check_arrays
+from spatialonnx.data.dataset import Dataset
+from spatialonnx.data.reading_batches import CalibrationReader, as_array, read_batches
+from spatialonnx.data.user_function import load_function
+from spatialonnx.errors import DataError, SpatialOnnxError
+
+UserData = Dataset | Array | tuple[Any, Any] | CalibrationReader | Iterable[Any]
+"""What `as_dataset` takes."""
+
+_MEMBERS = ("name", "classes", "labels", "__len__", "images", "fingerprint")
+
+
+def call_user_code(spec: str, target: str, *, memory: int | None = None) -> Dataset:
+    """Calls a user's function without arguments and takes what it returns.
+
+    Args:
+        spec: the whole text, for messages.
+        target: `MODULE:FUNCTION`.
+        memory: see `as_dataset`.
+
+    Raises:
+        UsageError: no such module or function.
+        DataError: the function fails, or returns something else than `as_dataset` takes.
+    """
+    function = load_function(f"--data {spec}", target)
+    try:
+        result = function()
+    except SpatialOnnxError:
+        raise
+    except Exception as error:
+        raise DataError(f"{spec} raised {type(error).__name__}: {error}") from error
+    return as_dataset(spec, result, memory=memory)
+
+
+def as_dataset(name: str, value: Any, *, memory: int | None = None) -> Dataset:
+    """Makes a set of a user's object.
+
+    Args:
+        name: what messages call the set.
+        value: images float32 [n, C, H, W], alone or in a tuple with labels, integers [n]; any
+            iterable of batches, a torch `DataLoader` for example, or a `CalibrationDataReader`,
+            alone or in a tuple with labels; or an object with the members of `Dataset`.
+        memory: bytes that batches may take in memory; None takes half of the machine's.
+
+    Raises:
+        DataError: the object is something else, or what it holds has a wrong type or shape.
+    """
+    if all(hasattr(value, member) for member in _MEMBERS):
+        return _check_dataset(name, value)
+    pair = isinstance(value, tuple) and len(value) == 2 and not isinstance(value[0], tuple)
+    x, y = value if pair else (value, None)
+    labels = None if y is None else as_array(y, f"{name}: labels")
+    if isinstance(x, np.ndarray) or hasattr(x, "detach"):
+        return check_arrays(name, as_array(x, name), labels, name)
+    if hasattr(x, "get_next") or (isinstance(x, Iterable) and not isinstance(x, (str, bytes))):
+        return read_batches(name, x, labels=labels, memory=memory)
+    raise DataError(
+        f"{name} is {type(value).__name__}: give a Dataset, arrays (x, y), an iterable of batches "
+        "or a CalibrationDataReader"
+    )
+
+
+def _check_dataset(name: str, dataset: Dataset) -> Dataset:
+    """Refuses a user's set whose first image or labels have a wrong form."""
+    try:
+        count, labels = len(dataset), dataset.labels
+        images = dataset.images(np.zeros(1, np.int64)) if count else np.empty(0)
+    except SpatialOnnxError:
+        raise
+    except Exception as error:
+        raise DataError(f"{name} raised {type(error).__name__}: {error}") from error
+    if not isinstance(images, np.ndarray) or images.ndim != 4 or images.dtype != np.float32:
+        raise DataError(f"{name}: images([0]) must be a float32 array [1, C, H, W]")
+    if labels is not None and (
+        not isinstance(labels, np.ndarray)
+        or labels.shape != (count,)
+        or labels.dtype != np.int64
+        or labels.min() < 0
+    ):
+        raise DataError(f"{name}: labels must be an int64 array [{count}], none below 0, or None")
+    return dataset
