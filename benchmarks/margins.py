@@ -24,7 +24,7 @@ from spatialonnx.measure.evaluate import Network
 from spatialonnx.measure.metrics import TOP1, kl_divergence
 from spatialonnx.measure.samples import Samples
 from spatialonnx.model.model_file import load_model
-from spatialonnx.plan.masks import full_mask
+from spatialonnx.plan.plan import Plan
 from spatialonnx.runtime.session import Runtime
 from spatialonnx.searching.rate_distortion.safety_margin import estimate_drop
 from spatialonnx.searching.study import Study
@@ -43,8 +43,7 @@ def run_family(model: Path, study: Path, data: str, kept: Path) -> dict[str, NDA
     network = Network(load_model(model).proto, Runtime("cpu", 1))
     dataset = open_dataset(data)
     samples = Samples(dataset, np.arange(len(dataset)))
-    off = {p.site: full_mask(2) for p in network.predictors}
-    logits, saved = [run_samples(network, samples, 64, off)[0][0]], []
+    logits, saved = [run_samples(network, samples, 64, Plan())[0][0]], []
     with Study(study, readonly=True) as journal:
         _, total = journal.scale()
         records = [
@@ -52,7 +51,7 @@ def run_family(model: Path, study: Path, data: str, kept: Path) -> dict[str, NDA
         ]
         for wanted in KLS:
             near = min(records, key=lambda r: abs(np.log((r.outcome.kl or 0) / wanted)))
-            plan = {**off, **journal.plan(near.plan_key)}
+            plan = journal.plan(near.plan_key)
             logits.append(run_samples(network, samples, 64, plan)[0][0])
             saved.append((near.outcome.saved or 0) / total)
     found = {

@@ -68,7 +68,7 @@ def read_found(folder: Path) -> dict[str, Any]:
     """The masks that a search wrote."""
     path = next(folder.glob("found.masked*.onnx"))
     return {
-        site: [mask.patch_size, mask.mask.tolist()]
+        site: [mask.patch_size, mask.patterns.tolist()]
         for site, mask in read_plan(load_model(path).proto).items()
     }
 

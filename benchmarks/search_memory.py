@@ -22,7 +22,8 @@ from spatialonnx.graph.insert import insert_predictors
 from spatialonnx.measure.metrics import TOP1
 from spatialonnx.measure.samples import Samples
 from spatialonnx.model.model_file import get_metadata, load_model
-from spatialonnx.plan.masks import Plan, uniform_mask
+from spatialonnx.plan.masks import uniform_mask
+from spatialonnx.plan.plan import PlanLike
 from spatialonnx.runtime.memory import peak_memory, used_memory
 from spatialonnx.runtime.session import Runtime
 from spatialonnx.simulate.segmented import SegmentSimulator
@@ -59,7 +60,7 @@ def main() -> int:
     print(f"{arguments.samples} samples, bound {arguments.memory} MiB")
     print(f"sessions and baseline {(used_memory() - before) / _MIB:.0f} MiB")
     names = [site.name for site in simulator.sites]
-    plans: list[Plan] = [{name: uniform_mask(2, 7)} for name in names[::3]]
+    plans: list[PlanLike] = [{name: uniform_mask(2, 7)} for name in names[::3]]
     # Masks that hardly predict, changed at the last sites: quick, and everything is kept.
     everywhere = {name: uniform_mask(2, 7) for name in names}
     plans += [everywhere, everywhere | {names[-1]: uniform_mask(2, 11)}]

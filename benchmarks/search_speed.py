@@ -38,15 +38,15 @@ from spatialonnx.graph.insert import insert_predictors
 from spatialonnx.measure.metrics import TOP1
 from spatialonnx.measure.samples import Samples
 from spatialonnx.model.model_file import get_metadata, load_model
-from spatialonnx.plan.masks import Plan
+from spatialonnx.plan.outcome import Outcome
 from spatialonnx.plan.patterns import patterns_with_ones
+from spatialonnx.plan.plan import PlanLike
 from spatialonnx.runtime.session import Runtime
 from spatialonnx.searching import greedy
 from spatialonnx.searching.modes import MODES, first_targets
 from spatialonnx.searching.study import Record, Study
 from spatialonnx.searching.targets import Layout, Target
 from spatialonnx.searching.trials import Candidate, Trial, Trials
-from spatialonnx.simulate.outcome import Outcome
 from spatialonnx.simulate.segmented import SegmentSimulator
 
 AIMS = {"uniform-layer": 2.5, "uniform-patch": 4.0, "max-granularity": 8.0}
@@ -68,7 +68,7 @@ class Metered:
 
     def __init__(self, inner: SegmentSimulator, kept: int, seed: int) -> None:
         self.inner = inner
-        self.drawn: dict[str, list[tuple[Plan, Outcome]]] = defaultdict(list)
+        self.drawn: dict[str, list[tuple[PlanLike, Outcome]]] = defaultdict(list)
         self._kept = kept
         self._rng = np.random.default_rng(seed)
         self.pass_name = ""
@@ -78,12 +78,12 @@ class Metered:
         return getattr(self.inner, name)
 
     def simulate(
-        self, plans: Iterable[Plan], reject_above: Fraction | None = None
+        self, plans: Iterable[PlanLike], reject_above: Fraction | None = None
     ) -> Iterator[Outcome]:
         """Passes outcomes on, and clocks what it takes to get them."""
-        taken: deque[Plan] = deque()
+        taken: deque[PlanLike] = deque()
 
-        def noting() -> Iterator[Plan]:
+        def noting() -> Iterator[PlanLike]:
             for plan in plans:
                 taken.append(plan)
                 yield plan
@@ -103,7 +103,7 @@ class Metered:
             self._draw(taken.popleft(), outcome, cost.trials)
             yield outcome
 
-    def _draw(self, plan: Plan, outcome: Outcome, seen: int) -> None:
+    def _draw(self, plan: PlanLike, outcome: Outcome, seen: int) -> None:
         """Keeps a random part of the trials of every pass (reservoir sampling)."""
         drawn = self.drawn[self.pass_name]
         if len(drawn) < self._kept:
@@ -139,7 +139,7 @@ class Side:
     records: list[Record]
     mask: str
     baseline: Fraction
-    drawn: dict[str, list[tuple[Plan, Outcome]]]
+    drawn: dict[str, list[tuple[PlanLike, Outcome]]]
 
 
 def choose_targets(targets: Sequence[Target], share: int, rng: np.random.Generator) -> list[Target]:

@@ -46,7 +46,8 @@ from spatialonnx.measure.evaluate import Evaluation, evaluate_model
 from spatialonnx.measure.metrics import TOP1
 from spatialonnx.measure.samples import Samples
 from spatialonnx.model.model_file import ModelFile, load_model, save_model, set_metadata
-from spatialonnx.plan.masks import Plan, SiteMask, full_mask, uniform_mask
+from spatialonnx.plan.masks import SiteMask, uniform_mask
+from spatialonnx.plan.plan import PlanLike
 from spatialonnx.runtime.machine import describe_machine, instruction_set, versions
 from spatialonnx.runtime.session import Runtime
 from spatialonnx.runtime.timing import Ratio, compare_timings, open_timed, time_alternately
@@ -64,7 +65,7 @@ def plan_by_hand(
 ) -> dict[str, SiteMask]:
     """One probe a patch: 3 x 3 patches, and 4 x 4 where needed to save what is wanted."""
 
-    def measure(plan: Plan) -> Evaluation:
+    def measure(plan: PlanLike) -> Evaluation:
         return evaluate_model(write_plan(spatial, plan), samples, runtime=runtime)
 
     sites = [p.site for p in find_predictors(spatial)]
@@ -115,9 +116,8 @@ def deploy_plan(path: Path, dataset: Dataset, threads: int, runs: int, fuse: str
 def compare_end_to_end(result: Deployment, dataset: Dataset) -> dict[str, float]:
     """How often a deployed model gives what its own plan gives, simulated."""
     masked = result.job.model.proto
-    plan = read_plan(masked)
-    for site in result.names("dense"):
-        plan[site] = full_mask(plan[site].patch_size)
+    dense = result.names("dense")
+    plan = {site: mask for site, mask in read_plan(masked).items() if site not in dense}
     order = np.random.default_rng(1).permutation(len(dataset))[:COMPARED_IMAGES]
     samples = Samples(dataset, order.astype(np.int64))
     models = [write_plan(masked, plan), result.proto]

@@ -32,7 +32,7 @@ class PredictZeros(nn.Module):
         super().__init__()
         self.patch_size = site_mask.patch_size
         positions = np.arange(self.patch_size**2).reshape(-1, 1, 1, 1)
-        bits = (site_mask.mask.astype(np.int64)[None] >> positions) & 1
+        bits = (site_mask.patterns.astype(np.int64)[None] >> positions) & 1
         # [p * p, C or 1, nH or 1, nW or 1]: the ONNX file carries the plan, not the state dict.
         self.register_buffer("bits", torch.from_numpy(bits.astype(bool)), persistent=False)
 

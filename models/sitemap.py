@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from models.prediction import PredictZeros
 from spatialonnx.errors import DataError
 from spatialonnx.graph.ops import find_predictors, instrument, plan_feeds
-from spatialonnx.plan.masks import Plan, SiteMask, full_mask
+from spatialonnx.plan.masks import SiteMask
+from spatialonnx.plan.plan import Plan
 from spatialonnx.runtime.session import Runtime, open_session
 
 __all__ = ["attach_rule", "match_sites", "plan_of_modules"]
@@ -77,7 +78,7 @@ def plan_of_modules(masks: Mapping[str, SiteMask], sites: Mapping[str, str]) -> 
         masks: Module path to mask.
         sites: Site name to module path; sites whose module has no mask stay off.
     """
-    return {site: masks.get(path, full_mask(2)) for site, path in sites.items()}
+    return Plan((site, masks[path]) for site, path in sites.items() if path in masks)
 
 
 def _site_ofmaps(
@@ -94,7 +95,7 @@ def _site_ofmaps(
             helper.make_tensor_value_info(predictor.source, TensorProto.FLOAT, [None] * 4)
         )
     session = open_session(opened, Runtime())
-    feeds = plan_feeds({p.site: full_mask(2) for p in predictors}, predictors)
+    feeds = plan_feeds(Plan(), predictors)
     feeds |= {i.name: images for i in session.inputs if i.name not in fed}
     ofmaps = session.run(feeds, [p.source for p in predictors])
     return {p.site: ofmap for p, ofmap in zip(predictors, ofmaps, strict=True)}

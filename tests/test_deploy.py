@@ -22,7 +22,7 @@ from spatialonnx.deployment.provenance import Provenance, read_provenance
 from spatialonnx.deployment.run import deploy_model
 from spatialonnx.errors import ModelError, UsageError
 from spatialonnx.graph.fuse import dense_form, fuse_sites
-from spatialonnx.graph.ops import find_fused, find_predictors, write_plan
+from spatialonnx.graph.ops import find_fused, find_predictors, read_plan, write_plan
 from spatialonnx.measure.metrics import AGREEMENT, TOP1
 from spatialonnx.model.model_file import get_json, load_model, save_model, set_metadata
 from spatialonnx.plan.masks import full_mask, uniform_mask
@@ -130,7 +130,7 @@ def test_none_fused_is_the_dense_network(masked: Path, tiny: TinyFiles) -> None:
 def test_a_site_whose_mask_is_full_is_not_timed(masked: Path, tiny: TinyFiles) -> None:
     proto = load_model(masked).proto
     first, *others = [p.site for p in find_predictors(proto)]
-    save_model(write_plan(proto, {first: full_mask(2)}), masked)
+    save_model(write_plan(proto, {**read_plan(proto), first: full_mask(2)}), masked)
     result = deploy_model(make_job(masked, tiny, fuse="all"))
     assert result.sites[0].reason == "its mask is full" and result.sites[0].time is None
     assert result.names("fused") == others

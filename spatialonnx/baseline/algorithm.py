@@ -31,10 +31,10 @@ from spatialonnx.baseline.snapea_graph import (
 from spatialonnx.baseline.suffix_network import Suffix
 from spatialonnx.measure.certify import Measured
 from spatialonnx.measure.samples import Samples
+from spatialonnx.plan.outcome import Outcome
 from spatialonnx.searching.progress import Watch
 from spatialonnx.searching.study import Study
 from spatialonnx.searching.trials import Status
-from spatialonnx.simulate.outcome import Outcome
 from spatialonnx.simulate.reference import DenseReference
 
 KERNEL, LOCAL, GLOBAL = "kernel", "local", "global"

@@ -18,7 +18,7 @@ from spatialonnx.measure.metrics import Metric
 from spatialonnx.measure.samples import BATCH, Samples, check_images
 from spatialonnx.model.model_file import ModelFile
 from spatialonnx.plan.bounds import Bound
-from spatialonnx.plan.masks import Plan
+from spatialonnx.plan.plan import PlanLike
 from spatialonnx.runtime.session import Runtime
 
 
@@ -126,7 +126,7 @@ class Yardstick:
         """MACs of all Conv nodes for one image."""
         return self.report.conv_macs or 0
 
-    def measure_plan(self, method: str, plan: Plan, progress: Progress | None = None) -> Row:
+    def measure_plan(self, method: str, plan: PlanLike, progress: Progress | None = None) -> Row:
         """A system that is a plan of masks; sites that it does not name are off."""
         measured = self.certifier.measure(plan, self.setup.verify, progress)
         return self._row(method, measured, "")

@@ -12,7 +12,7 @@ from spatialonnx.baseline.nonnegative import Candidates
 from spatialonnx.baseline.snapea_graph import EarlyRun, dense_macs, run_early, snapea_model
 from spatialonnx.measure.evaluate import Progress
 from spatialonnx.plan.macs import fraction
-from spatialonnx.plan.masks import Plan
+from spatialonnx.plan.plan import PlanLike
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def measure_exact(
 def measure_together(
     yardstick: Yardstick,
     candidates: Candidates,
-    plan: Plan,
+    plan: PlanLike,
     name: str,
     progress: Progress | None = None,
 ) -> Row:

@@ -21,6 +21,7 @@ from spatialonnx.graph.ops import CONV, DOMAIN, PREDICT, SNAPEA
 from spatialonnx.graph.shapes import infer_shapes
 from spatialonnx.graph.sites import match_chains
 from spatialonnx.measure.evaluate import Network
+from spatialonnx.plan.plan import Plan
 
 _ALWAYS = "Relu", "Sigmoid", "HardSigmoid", "Softmax", "Abs", "Exp", "Sqrt", "Softplus"
 _OF_FIRST = (
@@ -162,7 +163,7 @@ def measure_least(setup: Setup, tensors: Iterable[str]) -> dict[str, float]:
             smallest = np.minimum(least[network.image_input], images.min())
             least[network.image_input] = float(smallest)
         if probe is not None:
-            outputs = probe.run(images, probe.dense_plan)
+            outputs = probe.run(images, Plan())
             for name in inner:
                 least[name] = float(np.minimum(least[name], outputs[f"{name}/least"]))
     return {name: -np.inf if np.isnan(value) else float(value) for name, value in least.items()}

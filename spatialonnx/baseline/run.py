@@ -18,8 +18,8 @@ from spatialonnx.errors import ModelError, UsageError
 from spatialonnx.graph.insert import insert_predictors
 from spatialonnx.graph.ops import find_predictors, read_plan
 from spatialonnx.model.model_file import ModelFile
-from spatialonnx.plan.masks import SiteMask
 from spatialonnx.plan.patterns import PATCH_SIZES
+from spatialonnx.plan.plan import Plan
 from spatialonnx.runtime.session import Runtime
 from spatialonnx.searching.progress import Watch
 
@@ -190,7 +190,7 @@ def compare_systems(
     )
 
 
-def _best_plan(setup: Setup, found: Sequence[Found]) -> tuple[str, dict[str, SiteMask]]:
+def _best_plan(setup: Setup, found: Sequence[Found]) -> tuple[str, Plan]:
     """The plan that saves most on select, and its name; else the plan that the model carries.
 
     Where there is none, the name says why.
@@ -199,10 +199,8 @@ def _best_plan(setup: Setup, found: Sequence[Found]) -> tuple[str, dict[str, Sit
         best = max(found, key=lambda one: one.select.saved_fraction)
         if best.plan:
             return best.row.method, best.plan
-        return "no search found a plan within the bound", {}
-    carried = {
-        site: mask for site, mask in read_plan(setup.model.proto).items() if not mask.is_full
-    }
+        return "no search found a plan within the bound", Plan()
+    carried = read_plan(setup.model.proto).predicting
     return (setup.model.path.name if carried else "no plan of masks was found"), carried
 
 

@@ -23,7 +23,7 @@ from spatialonnx.graph.ops import CONV, DOMAIN, SNAPEA, find_predictors, write_p
 from spatialonnx.graph.sites import Site
 from spatialonnx.measure.evaluate import Network, Progress
 from spatialonnx.measure.samples import BATCH, Samples
-from spatialonnx.plan.masks import Plan, full_mask
+from spatialonnx.plan.plan import PlanLike
 from spatialonnx.runtime.session import Runtime
 
 
@@ -60,7 +60,7 @@ def snapea_model(
     sites: Sequence[str],
     *,
     guesses: Mapping[str, Guess] | None = None,
-    plan: Plan | None = None,
+    plan: PlanLike | None = None,
 ) -> onnx.ModelProto:
     """A network whose sites stop their sums early; their MACs are further outputs.
 
@@ -72,7 +72,7 @@ def snapea_model(
             the others. None = nothing is predicted from neighbours.
     """
     predictors = [p.site for p in find_predictors(proto)]
-    masked = write_plan(proto, {**{s: full_mask(2) for s in predictors}, **dict(plan or {})})
+    masked = write_plan(proto, plan or {})
     off = [s for s in predictors if s not in sites and (plan is None or s not in plan)]
     result = fuse_sites(masked, sites, off)
     unused = set()

@@ -18,7 +18,8 @@ from spatialonnx.errors import StudyError
 from spatialonnx.files import sha256_bytes
 from spatialonnx.measure.certify import Measured
 from spatialonnx.plan.macs import fraction
-from spatialonnx.plan.masks import SiteMask, check_mask_shape
+from spatialonnx.plan.masks import check_mask_shape
+from spatialonnx.plan.plan import Plan, PlanLike
 from spatialonnx.searching.exhaustive import EXHAUSTIVE
 from spatialonnx.searching.greedy import LAYER
 from spatialonnx.searching.modes import MODES
@@ -49,7 +50,7 @@ class Found:
     mode: str
     strategy: str
     path: Path
-    plan: dict[str, SiteMask]
+    plan: Plan
     search: tuple[float, float]
     select: Measured
     looked_at: int
@@ -159,7 +160,7 @@ def _measure_study(
         contenders = _contenders(setup, study, strategy)
         looked_at = 0
         for key in contenders:
-            plan = study.plan(key) if key else {}
+            plan = study.plan(key) if key else Plan()
             _check_plan(yardstick, plan, path)
             looked_at += bool(key)
             select = yardstick.certifier.measure(
@@ -242,7 +243,7 @@ def _check_study(setup: Setup, path: Path, about: dict[str, Any]) -> None:
         )
 
 
-def _check_plan(yardstick: Yardstick, plan: dict[str, SiteMask], path: Path) -> None:
+def _check_plan(yardstick: Yardstick, plan: PlanLike, path: Path) -> None:
     sites = {site.name: site for site in yardstick.sites}
     for name, mask in plan.items():
         if name not in sites:

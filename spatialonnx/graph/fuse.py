@@ -134,7 +134,7 @@ def make_fused_site(index: GraphIndex, chain: Chain, mask: SiteMask) -> FusedSit
     node.attribute.extend(a for a in chain.conv.attribute if a.name in _CONV_ATTRIBUTES)
     if np.isfinite(chain.clip_max):
         node.attribute.append(helper.make_attribute("clip_max", float(chain.clip_max)))
-    arrays: tuple[NDArray[Any], ...] = (weight, mask.mask, bias)
+    arrays: tuple[NDArray[Any], ...] = (weight, mask.patterns, bias)
     constants = tuple(numpy_helper.from_array(a, n) for a, n in zip(arrays, names, strict=True))
     before = (chain.conv, *chain.between, *([chain.add] if chain.add is not None else []))
     return FusedSite(node, constants, (*before, chain.relu, chain.predictor))

@@ -199,7 +199,7 @@ def _add_predictor(
         domain=DOMAIN,
         inputs=[
             source,
-            gs.Constant(_free(mask_name(site), taken), np.asarray(mask.mask)),
+            gs.Constant(_free(mask_name(site), taken), np.asarray(mask.patterns)),
             gs.Constant(_free(patch_size_name(site), taken), np.asarray(mask.patch_size, np.int64)),
         ],
         outputs=[predicted],

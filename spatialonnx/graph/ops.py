@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from spatialonnx.errors import ModelError, PlanError
-from spatialonnx.plan.masks import Plan, SiteMask, make_mask
+from spatialonnx.plan.masks import SiteMask, full_mask, make_mask
+from spatialonnx.plan.plan import Plan, PlanLike
 
 DOMAIN = "spatialonnx"
 VERSION = 1
@@ -23,6 +24,7 @@ PREDICT = "SpatialPredict"
 CODES = "PatchCodes"
 CONV = "SpatialConv"
 SNAPEA = "SnapeaConv"
+_OFF = full_mask(2)
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def find_fused(proto: onnx.ModelProto) -> tuple[FusedConv, ...]:
     return tuple(found)
 
 
-def read_plan(proto: onnx.ModelProto) -> dict[str, SiteMask]:
+def read_plan(proto: onnx.ModelProto) -> Plan:
     """The plan that a model carries: every site of SpatialPredict and SpatialConv nodes.
 
     Raises:
@@ -142,7 +144,7 @@ def read_plan(proto: onnx.ModelProto) -> dict[str, SiteMask]:
         PlanError: A mask is not allowed (type, shape, pattern 0 or above full).
     """
     constants = _constants(proto)
-    plan = {}
+    plan: dict[str, SiteMask] = {}
     for predictor in find_predictors(proto):
         try:
             mask = _array(predictor.site, constants[predictor.mask])
@@ -156,7 +158,7 @@ def read_plan(proto: onnx.ModelProto) -> dict[str, SiteMask]:
         plan[predictor.site] = _read_mask(predictor.site, int(size.reshape(())), mask)
     for fused in find_fused(proto):
         plan[fused.site] = fused.mask
-    return plan
+    return Plan(plan)
 
 
 def _array(site: str, tensor: TensorProto) -> NDArray[np.generic]:
@@ -176,12 +178,12 @@ def _read_mask(site: str, patch_size: int, mask: NDArray[np.generic]) -> SiteMas
         raise PlanError(f"site {site}: {error}") from None
 
 
-def write_plan(proto: onnx.ModelProto, plan: Plan) -> onnx.ModelProto:
+def write_plan(proto: onnx.ModelProto, plan: PlanLike) -> onnx.ModelProto:
     """A copy of a model whose SpatialPredict nodes carry ``plan``.
 
     Args:
         proto: A model with SpatialPredict nodes.
-        plan: Masks by site; sites it does not name keep theirs.
+        plan: Masks by site; sites that it does not name are off.
 
     Raises:
         PlanError: The plan names a site that the model does not have.
@@ -193,9 +195,8 @@ def write_plan(proto: onnx.ModelProto, plan: Plan) -> onnx.ModelProto:
     if unknown := sorted(plan.keys() - predictors.keys()):
         raise PlanError(f"the plan names {unknown[0]}, which is no site of this model")
     arrays: dict[str, NDArray[np.generic]] = {}
-    for site, mask in plan.items():
-        arrays[predictors[site].mask] = mask.mask
-        arrays[predictors[site].patch_size] = np.asarray(mask.patch_size, np.int64)
+    for site, predictor in predictors.items():
+        arrays |= _inputs(predictor, plan.get(site, _OFF))
     for tensor in copy.graph.initializer:
         if tensor.name in arrays:
             tensor.CopyFrom(numpy_helper.from_array(arrays.pop(tensor.name), tensor.name))
@@ -204,17 +205,29 @@ def write_plan(proto: onnx.ModelProto, plan: Plan) -> onnx.ModelProto:
     return copy
 
 
-def plan_feeds(plan: Plan, predictors: Iterable[Predictor]) -> dict[str, NDArray[np.generic]]:
+def plan_feeds(plan: PlanLike, predictors: Iterable[Predictor]) -> dict[str, NDArray[np.generic]]:
     """What to feed to an instrumented model so that it evaluates ``plan``.
+
+    Args:
+        plan: Masks by site; sites that it does not name are off.
+        predictors: The SpatialPredict nodes.
 
     Returns:
         By input name: masks, uint16 in their own shapes, and patch sizes, int64 [].
     """
     feeds: dict[str, NDArray[np.generic]] = {}
     for predictor in predictors:
-        feeds[predictor.mask] = plan[predictor.site].mask
-        feeds[predictor.patch_size] = np.asarray(plan[predictor.site].patch_size, np.int64)
+        feeds |= _inputs(predictor, plan.get(predictor.site, _OFF))
     return feeds
+
+
+def _inputs(predictor: Predictor, mask: SiteMask) -> dict[str, NDArray[np.generic]]:
+    if mask.threshold is not None:
+        raise PlanError(f"site {predictor.site}: this version's ops take no thresholds")
+    return {
+        predictor.mask: mask.patterns,
+        predictor.patch_size: np.asarray(mask.patch_size, np.int64),
+    }
 
 
 def instrument(proto: onnx.ModelProto, *, promote: bool = True) -> onnx.ModelProto:

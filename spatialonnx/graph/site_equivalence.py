@@ -160,7 +160,7 @@ def probe_positions(mask: SiteMask, channels: int, height: int, width: int) -> N
     """Which outputs of a map are probes, bool [C, H, W]."""
     p = mask.patch_size
     rows, columns = patch_grid(height, width, p)
-    patterns = np.broadcast_to(mask.mask, (channels, rows, columns))
+    patterns = np.broadcast_to(mask.patterns, (channels, rows, columns))
     bits = patterns[..., None] >> np.arange(p * p, dtype=np.uint16) & 1
     grid = bits.astype(np.bool_).reshape(channels, rows, columns, p, p)
     full = grid.transpose(0, 1, 3, 2, 4).reshape(channels, rows * p, columns * p)

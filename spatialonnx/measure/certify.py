@@ -25,7 +25,7 @@ from spatialonnx.measure.evaluate import Network, Progress
 from spatialonnx.measure.metrics import Metric, first_logits, has_logits, kl_divergence
 from spatialonnx.measure.samples import BATCH, Samples, check_images
 from spatialonnx.plan.macs import fraction
-from spatialonnx.plan.masks import Plan, full_mask
+from spatialonnx.plan.plan import Plan, PlanLike
 from spatialonnx.runtime.session import Runtime
 
 _RESAMPLES = 1000
@@ -132,7 +132,7 @@ class Certifier:
         baseline: onnx.ModelProto | None = None,
         confidence: float | None = None,
         batch: int = BATCH,
-        start: Plan | None = None,
+        start: PlanLike | None = None,
     ) -> None:
         """Opens the sessions.
 
@@ -153,12 +153,12 @@ class Certifier:
         self._confidence = confidence
         self._batch = self._network.fixed_batch or batch
         self._runs: dict[bytes, DenseRun] = {}
-        self._start = start
+        self._start = start or Plan()
         self._starts: dict[bytes, DenseRun] = {}
 
     def measure(
         self,
-        plan: Plan | None,
+        plan: PlanLike | None,
         samples: Samples,
         progress: Progress | None = None,
         *,
@@ -177,8 +177,7 @@ class Certifier:
         """
         check_images(samples, self._network.image_shape)
         dense = self.run_dense(samples)
-        full = {p.site: full_mask(2) for p in self._network.predictors}
-        chosen = self._network.plan if plan is None else {**full, **plan}
+        chosen = self._network.plan if plan is None else plan
         outputs, skipped, shape = _run(self._network, samples, self._batch, chosen, progress)
         report = find_sites(self._proto, {self._network.image_input: (1, *shape[1:])})
         per_output = {site.name: site.macs_per_output for site in report.sites}
@@ -198,9 +197,8 @@ class Certifier:
         """The dense network on samples; the same ones are run once."""
         key = samples.indices.tobytes()
         if key not in self._runs:
-            plan = self._dense.dense_plan
             batch = self._dense.fixed_batch or self._batch
-            outputs, _, _ = _run(self._dense, samples, batch, plan, None)
+            outputs, _, _ = _run(self._dense, samples, batch, Plan(), None)
             reference = self._metric.reference(outputs, samples.labels)
             score = self._metric.score(outputs, reference)
             self._runs[key] = DenseRun(outputs, reference, score)
@@ -240,8 +238,7 @@ class Certifier:
             return dense
         key = samples.indices.tobytes()
         if key not in self._starts:
-            plan = {**self._network.dense_plan, **(self._start or {})}
-            outputs, _, _ = _run(self._network, samples, self._batch, plan, None)
+            outputs, _, _ = _run(self._network, samples, self._batch, self._start, None)
             score = self._metric.score(outputs, dense.reference)
             self._starts[key] = DenseRun(outputs, dense.reference, score)
         return self._starts[key]
@@ -389,7 +386,7 @@ def _run(
     network: Network,
     samples: Samples,
     batch: int,
-    plan: Plan,
+    plan: PlanLike,
     progress: Progress | None,
 ) -> tuple[list[NDArray[Any]], dict[str, int], tuple[int, ...]]:
     names = [p.site for p in network.predictors] + [f.site for f in network.fused]

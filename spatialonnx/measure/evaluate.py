@@ -28,7 +28,7 @@ from spatialonnx.measure.metrics import TOP1, Metric, first_logits, has_logits, 
 from spatialonnx.measure.samples import BATCH, Samples, check_images
 from spatialonnx.model.interface import find_image_input
 from spatialonnx.plan.macs import fraction
-from spatialonnx.plan.masks import Plan, full_mask
+from spatialonnx.plan.plan import Plan, PlanLike
 from spatialonnx.runtime.session import Runtime, open_session
 
 _ANY_SIZE = 4
@@ -139,11 +139,6 @@ class Network:
         self.image_input = self._image.name
 
     @property
-    def dense_plan(self) -> dict[str, Any]:
-        """The plan with prediction off at every SpatialPredict node."""
-        return {p.site: full_mask(self.plan[p.site].patch_size) for p in self.predictors}
-
-    @property
     def image_shape(self) -> tuple[int | None, ...]:
         """Channels, height and width that the model takes; None where dynamic."""
         return self._image.shape[1:]
@@ -153,7 +148,7 @@ class Network:
         """The batch size that the model is fixed to, or None."""
         return self._image.shape[0]
 
-    def run(self, images: NDArray[np.float32], plan: Plan) -> dict[str, NDArray[Any]]:
+    def run(self, images: NDArray[np.float32], plan: PlanLike) -> dict[str, NDArray[Any]]:
         """Runs one batch under a plan; returns every output by name.
 
         A batch smaller than the size the model is fixed to is filled up, and the filling is cut
@@ -161,7 +156,7 @@ class Network:
 
         Args:
             images: float32 [N, C, H, W].
-            plan: Masks of all SpatialPredict sites.
+            plan: Masks by site; sites that it does not name are off.
 
         Returns:
             The model's outputs, batch first, and counts int64 [N, C] of every site.
@@ -313,7 +308,7 @@ def _dense_outputs(
     if baseline is None and find_fused(proto):
         raise ModelError("a deployed model has no dense form: name the original with --baseline")
     network = Network(baseline or proto, runtime)
-    plan = network.plan if baseline is not None else network.dense_plan
+    plan = network.plan if baseline is not None else Plan()
     parts = []
     for images in samples.batches(network.fixed_batch or batch):
         outputs = network.run(images, plan)

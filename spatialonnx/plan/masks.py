@@ -1,14 +1,15 @@
-"""Masks and plans: which pattern every patch of every site uses.
+"""Masks: which pattern every patch of a site uses.
 
-A mask is a uint16 array of patterns, broadcastable to [C, nH, nW], in one of the four shapes of
-the report's modes (section 5.2.2): [1, 1, 1] one pattern a layer, [1, nH, nW] one a patch
-position, [C, 1, 1] one a channel, [C, nH, nW] one a patch.
+The patterns of a mask are a uint16 array, broadcastable to [C, nH, nW], in one of the four shapes
+of the report's modes (section 5.2.2): one pattern per layer [1, 1, 1], per patch position
+[1, nH, nW], per channel [C, 1, 1] or per patch [C, nH, nW].
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,51 +26,73 @@ class SiteMask:
 
     Attributes:
         patch_size: Side of a patch in output positions: 2, 3 or 4.
-        mask: Patterns, uint16, three dimensions, read-only.
+        patterns: uint16, broadcastable to [C, nH, nW], read-only.
+        threshold: A probe counts as zero when its value is at most this; float32 [1] or [C],
+            0 or more, in the units of the ofmap, read-only. None = only zeros count, as in the
+            report; zeros alone become None, since no value after a ReLU is below zero.
     """
 
     patch_size: int
-    mask: NDArray[np.uint16]
+    patterns: NDArray[np.uint16]
+    threshold: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         """Checks everything that can be checked without the site's shape."""
         full = full_pattern(self.patch_size)
-        array = np.asarray(self.mask)
-        if array.ndim != 3 or array.size == 0:
+        patterns = np.asarray(self.patterns)
+        if patterns.ndim != 3 or patterns.size == 0:
             raise PlanError(
-                f"a mask has three dimensions, [C or 1, rows or 1, columns or 1], not {array.shape}"
+                "a mask has three dimensions, [C or 1, rows or 1, columns or 1], not "
+                f"{patterns.shape}"
             )
-        if array.dtype != np.uint16:
-            raise PlanError(f"a mask holds uint16, not {array.dtype}")
-        low, high = int(array.min()), int(array.max())
+        if patterns.dtype != np.uint16:
+            raise PlanError(f"a mask holds uint16, not {patterns.dtype}")
+        low, high = int(patterns.min()), int(patterns.max())
         if low < 1 or high > full:
             raise PlanError(
                 f"pattern {low if low < 1 else high} in a mask is not a pattern of patch size "
                 f"{self.patch_size}: use 1 to {full}"
             )
-        array = np.ascontiguousarray(array).copy()
-        array.flags.writeable = False
-        object.__setattr__(self, "mask", array)
+        object.__setattr__(self, "patterns", _frozen(patterns))
+        object.__setattr__(self, "threshold", _check_threshold(self.threshold))
 
     def __eq__(self, other: object) -> bool:
-        """Equal patch size, shape and patterns."""
-        return (
-            isinstance(other, SiteMask)
-            and self.patch_size == other.patch_size
-            and np.array_equal(self.mask, other.mask)
-        )
+        """Equal patch size, patterns of equal shape, and thresholds."""
+        return isinstance(other, SiteMask) and self._contents == other._contents
 
     def __hash__(self) -> int:
-        """Hashes what ``__eq__`` compares."""
-        return hash((self.patch_size, self.mask.shape, self.mask.tobytes()))
+        """Hashes what ``==`` compares."""
+        return hash(self._contents)
+
+    @property
+    def _contents(self) -> tuple[object, ...]:
+        threshold = None if self.threshold is None else self.threshold.tobytes()
+        return self.patch_size, self.patterns.shape, self.patterns.tobytes(), threshold
 
     @property
     def is_full(self) -> bool:
         """Whether no patch can predict."""
-        return bool((self.mask == full_pattern(self.patch_size)).all())
+        return bool((self.patterns == full_pattern(self.patch_size)).all())
 
 
-Plan = Mapping[str, SiteMask]
+def _frozen(array: NDArray[Any]) -> NDArray[Any]:
+    copy = np.array(array, order="C")
+    copy.flags.writeable = False
+    return copy
+
+
+def _check_threshold(threshold: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
+    if threshold is None:
+        return None
+    values = np.asarray(threshold)
+    if values.ndim != 1 or values.size == 0 or values.dtype != np.float32:
+        raise PlanError(
+            f"a threshold is float32 of shape [1] or [C], not {values.dtype} of shape "
+            f"{list(values.shape)}"
+        )
+    if not np.isfinite(values).all() or values.min() < 0:
+        raise PlanError("a threshold is a finite number, 0 or more")
+    return _frozen(values) if values.any() else None
 
 
 def patch_grid(height: int, width: int, patch_size: int) -> tuple[int, int]:
@@ -110,12 +133,16 @@ def check_mask_shape(mask: SiteMask, shape: Sequence[Dim], site: str) -> None:
         site: The site's name, for the message.
 
     Raises:
-        PlanError: The mask is not broadcastable to [C, nH, nW] in one of the four shapes.
+        PlanError: The mask is not broadcastable to [C, nH, nW] in one of the four shapes, or its
+            threshold to [C].
     """
     channels, height, width = shape
-    got = mask.mask.shape
+    got = mask.patterns.shape
     if got[0] != 1 and channels is not None and got[0] != channels:
         raise PlanError(f"site {site}: mask of shape {list(got)} for {channels} channels")
+    thresholds = 1 if mask.threshold is None else len(mask.threshold)
+    if thresholds != 1 and channels is not None and thresholds != channels:
+        raise PlanError(f"site {site}: {thresholds} thresholds for {channels} channels")
     if got[1:] == (1, 1):
         return
     if height is None or width is None:

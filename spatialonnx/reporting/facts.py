@@ -149,7 +149,7 @@ class SiteFacts:
             **{k: v for k, v in vars(self).items() if k != "mask"},
             "shape": list(self.shape),
             "patch_size": self.mask.patch_size,
-            "mask_shape": list(self.mask.mask.shape),
+            "mask_shape": list(self.mask.patterns.shape),
             "predicts": not self.mask.is_full,
         }
 

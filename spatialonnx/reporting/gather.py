@@ -13,11 +13,11 @@ from spatialonnx.graph.ops import read_plan
 from spatialonnx.graph.sites import find_sites
 from spatialonnx.model.model_file import ModelFile, get_json, get_metadata
 from spatialonnx.plan.macs import fraction
-from spatialonnx.plan.masks import Plan
+from spatialonnx.plan.plan import PlanLike, plan_key
 from spatialonnx.reporting.facts import Asked, Point, Run, SiteFacts, Trials
 from spatialonnx.reporting.fields import Fields
 from spatialonnx.reporting.sources import Search
-from spatialonnx.searching.study import Study, plan_key
+from spatialonnx.searching.study import Study
 
 _FEW = 5
 """Below this many samples, eps * n says little (DESIGN section 4, "Certified")."""
@@ -93,7 +93,7 @@ def read_asked(model: ModelFile, record: Fields) -> Asked:
     )
 
 
-def read_trials(study: Study, plan: Plan | None) -> Trials:
+def read_trials(study: Study, plan: PlanLike | None) -> Trials:
     """What a study holds: its trials as points, their front, and the trial of a chosen plan.
 
     Args:
@@ -129,7 +129,7 @@ def read_trials(study: Study, plan: Plan | None) -> Trials:
     )
 
 
-def _chosen(study: Study, plan: Plan | None, baseline: Fraction, total: int) -> Point | None:
+def _chosen(study: Study, plan: PlanLike | None, baseline: Fraction, total: int) -> Point | None:
     if plan is None:
         return None
     outcome = study.find(plan_key(plan))
@@ -149,7 +149,7 @@ def _alone(study: Study, site: SiteFacts) -> float | None:
     return float(study.scale()[0] - outcome.score)
 
 
-def _sites(model: ModelFile, plan: Plan) -> tuple[SiteFacts, ...]:
+def _sites(model: ModelFile, plan: PlanLike) -> tuple[SiteFacts, ...]:
     report = find_sites(model.proto)
     facts = []
     for site in report.sites:

@@ -244,7 +244,7 @@ def predicted_outputs(ofmaps: NDArray[Any], mask: SiteMask) -> NDArray[np.bool_]
     p = mask.patch_size
     c, height, width = ofmaps.shape[1:]
     rows, columns = patch_grid(height, width, p)
-    bits = (mask.mask[..., None] >> np.arange(p * p, dtype=np.uint16)) & 1
+    bits = (mask.patterns[..., None] >> np.arange(p * p, dtype=np.uint16)) & 1
     probe = np.broadcast_to(bits.astype(bool), (c, rows, columns, p * p))
     probe = probe.reshape(c, rows, columns, p, p).swapaxes(2, 3).reshape(c, rows * p, columns * p)
     probe = probe[:, :height, :width]

@@ -96,7 +96,7 @@ def _view(report: Report, run: Run) -> dict[str, Any]:
         "front": front_plot(run, report.rivals) if has_plot else None,
         "points": [*(trials.front if trials else ()), *run.references, *rivals],
         "range": _range(run),
-        "patterns": [len(np.unique(site.mask.mask)) for site in run.sites],
+        "patterns": [len(np.unique(site.mask.patterns)) for site in run.sites],
         "total": {
             "macs": sum(site.macs or 0 for site in run.sites),
             "share": sum(site.share or 0.0 for site in run.sites),

@@ -76,11 +76,11 @@ def mask_cells(
         size: Height and width; a dynamic one gives the mask's own grid.
     """
     height, width = size
-    rows, columns = mask.mask.shape[1:]
+    rows, columns = mask.patterns.shape[1:]
     if height is not None and width is not None:
         rows, columns = patch_grid(height, width, mask.patch_size)
-    count = channels or mask.mask.shape[0]
-    spread = np.broadcast_to(mask.mask, (count, rows, columns))
+    count = channels or mask.patterns.shape[0]
+    spread = np.broadcast_to(mask.patterns, (count, rows, columns))
     return np.ascontiguousarray(spread[:_MOST_CHANNELS])
 
 

@@ -19,13 +19,12 @@ from spatialonnx.measure.metrics import Metric
 from spatialonnx.measure.samples import Samples
 from spatialonnx.model.model_file import ModelFile, check_replaceable, get_json
 from spatialonnx.plan.bounds import Bound
-from spatialonnx.plan.masks import Plan
+from spatialonnx.plan.plan import Plan, plan_key
 from spatialonnx.runtime.session import Runtime, runtime_version
 from spatialonnx.searching.coupling import find_groups
 from spatialonnx.searching.modes import MODES, Groups
 from spatialonnx.searching.rate_distortion.operating_points import check_start
 from spatialonnx.searching.settings import Settings
-from spatialonnx.searching.study import plan_key
 from spatialonnx.searching.targets import Layout
 
 
@@ -86,9 +85,8 @@ class Job:
         Without them such a network is no better than with masks it does not know.
         """
         if self.baseline is None or self.settings.strategy != "joint":
-            return {}
-        carried = read_plan(self.model.proto)
-        return {site: mask for site, mask in carried.items() if not mask.is_full}
+            return Plan()
+        return read_plan(self.model.proto).predicting
 
 
 def check_job(job: Job) -> None:

@@ -21,8 +21,9 @@ from spatialonnx.graph.ops import find_predictors, write_plan
 from spatialonnx.graph.sites import Site, find_sites
 from spatialonnx.measure.evaluate import Network
 from spatialonnx.measure.samples import Samples
-from spatialonnx.plan.masks import Plan, SiteMask, full_mask, make_mask, uniform_mask
+from spatialonnx.plan.masks import SiteMask, make_mask, uniform_mask
 from spatialonnx.plan.patterns import full_pattern
+from spatialonnx.plan.plan import PlanLike
 from spatialonnx.runtime.session import Runtime
 from spatialonnx.searching.rate_distortion.operating_points import Level
 from spatialonnx.searching.targets import Option, Target
@@ -214,7 +215,7 @@ def timed_images(network: Network, samples: Samples) -> list[Batch]:
 
 
 def predicted_macs(
-    network: Network, sites: Sequence[Site], images: Sequence[Batch], plan: Plan
+    network: Network, sites: Sequence[Site], images: Sequence[Batch], plan: PlanLike
 ) -> dict[str, float]:
     """MACs of predicted outputs by site, for one image in the mean.
 
@@ -224,10 +225,9 @@ def predicted_macs(
         images: What to run it on.
         plan: Masks of the sites that predict, the others being off.
     """
-    off = {p.site: full_mask(2) for p in network.predictors}
     counts = {site.name: 0 for site in sites}
     for batch in images:
-        outputs = network.run(batch, {**off, **plan})
+        outputs = network.run(batch, plan)
         for name in counts:
             counts[name] += int(outputs[f"{name}/skipped"].sum())
     samples = sum(len(batch) for batch in images)
@@ -239,7 +239,7 @@ def rank_plans(
     proto: onnx.ModelProto,
     samples: Samples,
     runtime: Runtime,
-    plans: Mapping[str, Plan],
+    plans: Mapping[str, PlanLike],
 ) -> list[str]:
     """Keys of plans, the one that saves the most time first.
 

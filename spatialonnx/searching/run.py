@@ -12,7 +12,7 @@ from pathlib import Path
 import onnx
 
 from spatialonnx.errors import InterruptedSearchError
-from spatialonnx.graph.ops import find_predictors, write_plan
+from spatialonnx.graph.ops import write_plan
 from spatialonnx.measure.certify import Certifier, Measured, resolution
 from spatialonnx.measure.samples import Samples
 from spatialonnx.model.model_file import (
@@ -23,7 +23,7 @@ from spatialonnx.model.model_file import (
 )
 from spatialonnx.plan.bounds import Bound
 from spatialonnx.plan.macs import fraction
-from spatialonnx.plan.masks import Plan, SiteMask, full_mask
+from spatialonnx.plan.plan import PlanLike, plan_key
 from spatialonnx.runtime.session import runtime_version
 from spatialonnx.searching.coupling import find_groups
 from spatialonnx.searching.dry_run import LookAhead, look_ahead
@@ -52,11 +52,11 @@ from spatialonnx.searching.progress import Watch
 from spatialonnx.searching.rate_distortion.safety_margin import Contender, HeldOut, prefer_safe
 from spatialonnx.searching.rate_distortion.search import joint_search, macs_saved
 from spatialonnx.searching.settings import SearchReport, SearchResult
-from spatialonnx.searching.study import Record, Study, plan_key
+from spatialonnx.searching.study import Record, Study
 from spatialonnx.searching.targets import Layout
 from spatialonnx.searching.trials import BudgetSpent, Trial, Trials
-from spatialonnx.simulate.outcome import Simulator
 from spatialonnx.simulate.segmented import SegmentSimulator
+from spatialonnx.simulate.simulator import Simulator
 
 Walked = Mapping[Bound, frozenset[str]]
 """By bound, the keys of the plans that its own may be."""
@@ -138,7 +138,7 @@ def search_masks(job: Job, watch: Watch | None = None) -> SearchReport:
     return report
 
 
-def make_simulator(job: Job, start: Plan | None = None) -> SegmentSimulator:
+def make_simulator(job: Job, start: PlanLike | None = None) -> SegmentSimulator:
     """The simulator of a job, the dense network run once; censuses are taken under ``start``."""
     return SegmentSimulator(
         job.model.proto,
@@ -263,7 +263,7 @@ def make_held_out(job: Job, certifier: Certifier, watch: Watch) -> HeldOut:
     """Plans on a job's select samples."""
     select = Samples(job.dataset, job.split.select)
 
-    def measure(plan: Plan) -> Measured:
+    def measure(plan: PlanLike) -> Measured:
         watch.say(f"select: plan {len(held_out.known) + 1}")
         return certifier.measure(
             plan,
@@ -342,7 +342,7 @@ def _certify(
     last = _last_resort(job, simulator, study)
     for contender in [*contenders, last]:
         key = contender.key
-        plan = dict(job.start) if contender is last else study.plan(key)
+        plan = job.start if contender is last else study.plan(key)
         # Where a plan of less divergence was refused, this one would be, were it measured.
         diverges = contender.kl is not None and contender.kl >= refused
         if _is_joint(job) and diverges and contender is not last and key not in held_out.known:
@@ -424,8 +424,7 @@ def fastest_trials(
 
 
 def _write(job: Job, result: SearchResult, path: Path, study: Study) -> SearchResult:
-    plan = {site: mask for site, mask in result.plan.items() if not mask.is_full}
-    proto = masked_model(job, plan, result, study)
+    proto = masked_model(job, result.plan.predicting, result, study)
     if not result.bound_met:
         path = missed_path(path)
         check_replaceable(path, job.model.sha256, force=job.force)
@@ -433,13 +432,9 @@ def _write(job: Job, result: SearchResult, path: Path, study: Study) -> SearchRe
     return SearchResult(**{**vars(result), "path": path})
 
 
-def masked_model(
-    job: Job, plan: dict[str, SiteMask], result: SearchResult, study: Study
-) -> onnx.ModelProto:
+def masked_model(job: Job, plan: PlanLike, result: SearchResult, study: Study) -> onnx.ModelProto:
     """The model that carries a plan, with where the plan comes from in its metadata."""
-    # The model may carry another plan: what this one leaves out is off.
-    off = {predictor.site: full_mask(2) for predictor in find_predictors(job.model.proto)}
-    proto = write_plan(job.model.proto, {**off, **plan})
+    proto = write_plan(job.model.proto, plan)
     set_metadata(
         proto,
         stage="masked",

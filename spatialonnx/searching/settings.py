@@ -10,8 +10,8 @@ from typing import Any
 from spatialonnx.errors import UsageError
 from spatialonnx.measure.certify import Measured
 from spatialonnx.plan.bounds import Bound
-from spatialonnx.plan.masks import SiteMask
 from spatialonnx.plan.patterns import check_patch_size, parse_patterns, patterns_with_ones
+from spatialonnx.plan.plan import Plan
 from spatialonnx.searching.modes import MODES
 
 STRATEGIES = ("greedy", "exhaustive", "joint")
@@ -130,7 +130,7 @@ class SearchResult:
 
     bound: Bound
     eps: float
-    plan: dict[str, SiteMask]
+    plan: Plan
     search: dict[str, Any]
     select: Measured
     verify: Measured

@@ -14,8 +14,6 @@ import json
 import os
 import re
 import sqlite3
-import zlib
-from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -23,17 +21,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
-
-from spatialonnx.errors import OutputError, StudyError
-from spatialonnx.files import check_writable, sha256_bytes
-from spatialonnx.plan.masks import Plan, SiteMask, make_mask
-from spatialonnx.simulate.outcome import Outcome
+from spatialonnx.errors import OutputError, PlanError, StudyError
+from spatialonnx.files import check_writable
+from spatialonnx.plan.outcome import Outcome
+from spatialonnx.plan.plan import Plan, PlanLike, plan_from_text, plan_key, plan_to_text
 
 _FORMAT = 1
-_LARGEST_MASK = 1 << 26
-"""Bytes of a mask beyond which a study file is taken for damaged."""
-
 _BROKEN = (sqlite3.Error, UnicodeError)
 """SQLite's complaint about a damaged file may quote bytes that are no text."""
 
@@ -315,7 +308,7 @@ class Study:
             return None
         return outcome
 
-    def add(self, key: str, plan: Plan, outcome: Outcome) -> None:
+    def add(self, key: str, plan: PlanLike, outcome: Outcome) -> None:
         """Records a finished trial; it replaces a rejection of the same plan."""
         self.add_text(key, plan_to_text(plan), outcome)
 
@@ -359,7 +352,7 @@ class Study:
             name, target, option, key = (str(v) for v in row[:4])
             yield Record(name, target, option, key, self._outcome(row[4:]))
 
-    def plan(self, key: str) -> dict[str, SiteMask]:
+    def plan(self, key: str) -> Plan:
         """The plan of a trial.
 
         Raises:
@@ -370,8 +363,8 @@ class Study:
             raise StudyError(f"{self.path} holds no trial {key}")
         try:
             plan = plan_from_text(str(rows[0][0]))
-        except (ValueError, KeyError, TypeError, AttributeError, zlib.error, RecursionError):
-            plan = {}
+        except PlanError:
+            plan = Plan()
         if plan_key(plan) != key:
             raise StudyError(f"{self.path} is damaged: start another study with --study")
         return plan
@@ -412,51 +405,6 @@ class Study:
             )
         except (ValueError, TypeError, ZeroDivisionError, OverflowError):
             raise StudyError(f"{self.path} is damaged: start another study") from None
-
-
-def plan_key(plan: Plan) -> str:
-    """Key of a plan: equal for equal masks, full sites left out."""
-    parts = []
-    for site in sorted(plan):
-        mask = plan[site]
-        if not mask.is_full:
-            shape = ",".join(map(str, mask.mask.shape))
-            parts += [site.encode(), f"{mask.patch_size}:{shape}".encode(), mask.mask.tobytes()]
-    return sha256_bytes(*parts)[:32]
-
-
-def plan_to_text(plan: Plan) -> str:
-    """Writes a plan as JSON, masks compressed; full sites are left out."""
-    sites = {
-        site: [
-            mask.patch_size,
-            list(mask.mask.shape),
-            b64encode(zlib.compress(mask.mask.astype("<u2").tobytes())).decode(),
-        ]
-        for site, mask in plan.items()
-        if not mask.is_full
-    }
-    return json.dumps(sites)
-
-
-def plan_from_text(text: str) -> dict[str, SiteMask]:
-    """Reads what ``plan_to_text`` wrote.
-
-    Raises:
-        ValueError: The text is something else, or a mask in it is not allowed.
-    """
-    plan = {}
-    for site, (patch_size, shape, data) in json.loads(text).items():
-        inflater = zlib.decompressobj()
-        raw = inflater.decompress(b64decode(data), _LARGEST_MASK)
-        mask = np.frombuffer(raw, "<u2").reshape(shape)
-        try:
-            plan[site] = make_mask(int(patch_size), mask)
-        except StudyError:
-            raise
-        except Exception as error:
-            raise ValueError(str(error)) from None
-    return plan
 
 
 def _fraction(value: object) -> Fraction:

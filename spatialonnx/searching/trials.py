@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from spatialonnx.plan.masks import Plan
-from spatialonnx.searching.study import Study, plan_key
-from spatialonnx.simulate.outcome import Outcome, Simulator
+from spatialonnx.plan.outcome import Outcome
+from spatialonnx.plan.plan import PlanLike, plan_key
+from spatialonnx.searching.study import Study
+from spatialonnx.simulate.simulator import Simulator
 
 
 class BudgetSpent(Exception):
@@ -28,7 +29,7 @@ class Candidate:
 
     target: str
     option: str
-    plan: Plan
+    plan: PlanLike
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ class Trials:
         """
         keys = [plan_key(candidate.plan) for candidate in candidates]
         known: dict[str, Outcome] = {}
-        new: dict[str, Plan] = {}
+        new: dict[str, PlanLike] = {}
         for key, candidate in zip(keys, candidates, strict=True):
             if key in known or key in new:
                 continue
@@ -171,11 +172,11 @@ class Trials:
         self.study.add_record(pass_name, target, option, key)
 
     def _simulate(
-        self, plans: dict[str, Plan], reject_above: Fraction | None
+        self, plans: dict[str, PlanLike], reject_above: Fraction | None
     ) -> Iterator[tuple[str, Outcome]]:
         """Runs plans that are new, each journalled as it ends; stops where a budget is spent."""
 
-        def within_budget() -> Iterator[Plan]:
+        def within_budget() -> Iterator[PlanLike]:
             for plan in plans.values():
                 late = self._deadline is not None and time.monotonic() >= self._deadline
                 if late or (self._max_trials is not None and self._begun >= self._max_trials):

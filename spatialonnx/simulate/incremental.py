@@ -159,5 +159,5 @@ class IncrementalTrials:
 
 
 def _digest(mask: SiteMask) -> bytes:
-    shape = repr((mask.patch_size, mask.mask.shape)).encode()
-    return blake2b(shape + mask.mask.tobytes(), digest_size=16).digest()
+    shape = repr((mask.patch_size, mask.patterns.shape)).encode()
+    return blake2b(shape + mask.patterns.tobytes(), digest_size=16).digest()

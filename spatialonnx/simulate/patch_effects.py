@@ -117,10 +117,10 @@ def group_trials(masks: Sequence[SiteMask], patch_map: PatchMap) -> list[Group]:
     full = full_pattern(patch_map.patch_size)
     found: list[tuple[bytes, tuple[int, ...], NDArray[np.int64], list[int]]] = []
     for trial, mask in enumerate(masks):
-        entries = np.flatnonzero(mask.mask != full)
-        key = repr(mask.mask.shape).encode() + entries.tobytes()
+        entries = np.flatnonzero(mask.patterns != full)
+        key = repr(mask.patterns.shape).encode() + entries.tobytes()
         if not found or found[-1][0] != key:
-            found.append((key, mask.mask.shape, entries, []))
+            found.append((key, mask.patterns.shape, entries, []))
         found[-1][3].append(trial)
     return [
         _make_group(key, patch_map, shape, entries, masks, trials)
@@ -137,7 +137,7 @@ def _make_group(
     trials: list[int],
 ) -> Group:
     patches = patch_map.patches_of(shape, entries)
-    patterns = np.stack([masks[t].mask.reshape(-1)[entries] for t in trials])
+    patterns = np.stack([masks[t].patterns.reshape(-1)[entries] for t in trials])
     patterns = np.repeat(patterns, patches.shape[1], axis=1)
     flat = patches.reshape(-1)
     inside = patch_map.inside[flat]

@@ -18,13 +18,14 @@ from spatialonnx.graph.sites import find_sites
 from spatialonnx.measure.evaluate import Network
 from spatialonnx.measure.metrics import Metric
 from spatialonnx.measure.samples import BATCH, Samples, check_images
-from spatialonnx.plan.masks import Plan, SiteMask
+from spatialonnx.plan.masks import SiteMask
+from spatialonnx.plan.outcome import Outcome
+from spatialonnx.plan.plan import Plan, PlanLike
 from spatialonnx.runtime.memory import free_device_memory, free_memory, used_memory
 from spatialonnx.runtime.session import Level, Runtime
 from spatialonnx.simulate.cut import mask_numbers, segment_macs
 from spatialonnx.simulate.incremental import IncrementalTrials
 from spatialonnx.simulate.isolated import IsolatedResult, IsolatedTrials
-from spatialonnx.simulate.outcome import Outcome
 from spatialonnx.simulate.patch_effects import PatchMap
 from spatialonnx.simulate.prefix import Prefix
 from spatialonnx.simulate.reference import DenseReference
@@ -63,7 +64,7 @@ class SegmentSimulator:
         memory: int | None = None,
         level: Level = "all",
         bound: bool | None = None,
-        start: Plan | None = None,
+        start: PlanLike | None = None,
     ) -> None:
         """Opens the segments, compares them with the whole model, runs the dense network once.
 
@@ -116,9 +117,7 @@ class SegmentSimulator:
         dense = off
         if baseline is not None:
             network = Network(baseline, runtime)
-            dense, _ = run_samples(
-                network, samples, network.fixed_batch or batch, network.dense_plan
-            )
+            dense, _ = run_samples(network, samples, network.fixed_batch or batch, Plan())
         self._scorer = Scorer(DenseReference(metric, dense, samples.labels), off)
         self.baseline = self._scorer.reference.score
         order = self._scorer.order(dense)
@@ -140,7 +139,7 @@ class SegmentSimulator:
         return self._front.nbytes + self._walk.nbytes
 
     def simulate(
-        self, plans: Iterable[Plan], reject_above: Fraction | None = None
+        self, plans: Iterable[PlanLike], reject_above: Fraction | None = None
     ) -> Iterator[Outcome]:
         """Simulates plans, in order; those of one site in a row are looked at together."""
         least = None if self._literal else self._scorer.least_right(reject_above)
@@ -155,7 +154,7 @@ class SegmentSimulator:
             else:
                 yield self._simulate_off()
 
-    def _groups(self, plans: Iterable[Plan]) -> Iterator[list[Masks]]:
+    def _groups(self, plans: Iterable[PlanLike]) -> Iterator[list[Masks]]:
         """Plans that are looked at together; no plan is taken before it is needed."""
         pending = (mask_numbers(self._network.predictors, plan) for plan in plans)
         held: Masks | None = None

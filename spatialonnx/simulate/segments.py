@@ -12,6 +12,7 @@ from onnx import ModelProto, TensorProto, helper
 from spatialonnx.errors import ModelError
 from spatialonnx.graph.ops import CODES, DOMAIN, VERSION, instrument, plan_feeds
 from spatialonnx.plan.masks import SiteMask, full_mask
+from spatialonnx.plan.plan import Plan
 from spatialonnx.runtime.session import Level, Runtime, Session, open_session
 from spatialonnx.simulate.activation_store import Array, DeviceMemory, HostMemory, Memory
 from spatialonnx.simulate.cut import cut_graph, segment_model
@@ -209,7 +210,7 @@ class SegmentedNetwork:
         kept, wanted = ([], [*segment.outputs]) if last else ([*segment.outputs], [])
         if segment.predictor is not None:
             used = self._full[2] if mask is None else mask
-            feeds[segment.predictor.mask] = used.mask
+            feeds[segment.predictor.mask] = used.patterns
             feeds[segment.predictor.patch_size] = np.asarray(used.patch_size, np.int64)
             wanted.append(segment.predictor.skipped)
             if self._false_zeros:
@@ -252,7 +253,7 @@ class SegmentedNetwork:
     ) -> None:
         """Makes sure that the segments together compute what the whole model does."""
         session = open_session(instrument(proto), self._runtime, level=level, taking_turns=True)
-        feeds = plan_feeds({p.site: self._full[2] for p in self.predictors}, self.predictors)
+        feeds = plan_feeds(Plan(), self.predictors)
         feeds[self.cut.image] = example
         for name, expected in zip(
             self.output_names, session.run(feeds, self.output_names), strict=True

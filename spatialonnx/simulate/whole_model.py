@@ -16,9 +16,9 @@ from spatialonnx.graph.sites import find_sites
 from spatialonnx.measure.evaluate import Network
 from spatialonnx.measure.metrics import Metric
 from spatialonnx.measure.samples import BATCH, Samples, check_images
-from spatialonnx.plan.masks import Plan, full_mask
+from spatialonnx.plan.outcome import Outcome
+from spatialonnx.plan.plan import Plan, PlanLike
 from spatialonnx.runtime.session import Runtime
-from spatialonnx.simulate.outcome import Outcome
 from spatialonnx.simulate.reference import DenseReference
 
 
@@ -53,7 +53,7 @@ class WholeModelSimulator:
         check_images(samples, self._network.image_shape)
         self._samples = samples
         dense_network = Network(baseline, runtime) if baseline is not None else self._network
-        dense, _ = run_samples(dense_network, samples, self._batch, dense_network.dense_plan)
+        dense, _ = run_samples(dense_network, samples, self._batch, Plan())
         self._reference = DenseReference(metric, dense, samples.labels)
         first = samples.dataset.images(samples.indices[:1]).shape
         report = find_sites(proto, {self._network.image_input: first})
@@ -66,16 +66,13 @@ class WholeModelSimulator:
         self.baseline = self._reference.score
 
     def simulate(
-        self, plans: Iterable[Plan], reject_above: Fraction | None = None
+        self, plans: Iterable[PlanLike], reject_above: Fraction | None = None
     ) -> Iterator[Outcome]:
         """Runs every plan to its end; nothing is rejected early."""
         del reject_above
-        off = {s.name: full_mask(2) for s in self.sites}
         for plan in plans:
             start = time.perf_counter()
-            outputs, skipped = run_samples(
-                self._network, self._samples, self._batch, {**off, **dict(plan)}
-            )
+            outputs, skipped = run_samples(self._network, self._samples, self._batch, plan)
             saved = sum(skipped[s.name] * s.macs_per_output for s in self.sites)
             yield Outcome(
                 score=self._reference.score_of(outputs),
@@ -87,7 +84,7 @@ class WholeModelSimulator:
 
 
 def run_samples(
-    network: Network, samples: Samples, batch: int, plan: Plan
+    network: Network, samples: Samples, batch: int, plan: PlanLike
 ) -> tuple[list[NDArray[Any]], dict[str, int]]:
     """Runs all samples through a whole network.
 

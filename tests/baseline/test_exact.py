@@ -141,7 +141,7 @@ def test_nothing_is_lost_on_a_thousand_images_of_the_shipped_network(shipped, ti
         dataset=dataset,
         runtime=runtime,
         batch=64,
-        split=type(split)(indices[:64], indices[:64], indices),
+        split=type(split)(indices[:64], indices[:64], indices, split.seed),
     )
     yardstick = Yardstick(setup)
     result = measure_exact(yardstick, find_candidates(setup))

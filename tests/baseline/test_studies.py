@@ -52,7 +52,7 @@ def test_a_row_is_what_the_search_itself_found(tiny, tmp_path, settings, eps):
         assert found.search == (expected.search["saved_fraction"], expected.search["drop"])
         carried = read_masks(expected.path)
         assert {s: carried[s] for s in found.plan} == {
-            site: [mask.patch_size, mask.mask.tolist()] for site, mask in found.plan.items()
+            site: [mask.patch_size, mask.patterns.tolist()] for site, mask in found.plan.items()
         }
     assert found.row.method == (
         settings.mode if settings.strategy == "greedy" else f"{settings.mode}, {settings.strategy}"

@@ -47,7 +47,7 @@ def test_json_is_one_object_with_sites_and_reasons(tmp_path, monkeypatch):
 def test_a_plan_by_hand(tiny):
     assert "wrote model.masked.onnx" in succeed("insert", "model.onnx", "--pattern", "1001").stdout
     plan = read_plan(load_model(tiny.model.with_name("model.masked.onnx")).proto)
-    assert {(m.patch_size, m.mask.item()) for m in plan.values()} == {(2, 9)}
+    assert {(m.patch_size, m.patterns.item()) for m in plan.values()} == {(2, 9)}
 
 
 def test_quiet_says_nothing(tiny):

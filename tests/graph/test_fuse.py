@@ -112,7 +112,7 @@ def test_sites_are_fused_dense_or_left_as_they_are() -> None:
     assert ops(result)["Conv"] == 2
     images = feeds(proto)
     expected = fuse_sites(proto, [], [])
-    full = write_plan(expected, {second: uniform_mask(2, 15)})
+    full = write_plan(expected, {**read_plan(expected), second: uniform_mask(2, 15)})
     for a, b in zip(
         open_session(full, ONE).run(images), open_session(result, ONE).run(images), strict=True
     ):

@@ -24,7 +24,7 @@ SHAPE = (2, 3, 5, 7)
 def maps(mask: SiteMask, seed: int = 0) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     before = rng.normal(0, 1, SHAPE).astype(np.float32)
-    predicted = spatial_predict(np.maximum(before, 0), np.asarray(mask.mask), mask.patch_size)
+    predicted = spatial_predict(np.maximum(before, 0), np.asarray(mask.patterns), mask.patch_size)
     return {"before": before, "expected": (predicted.y, predicted.skipped)}
 
 
@@ -86,7 +86,7 @@ def test_a_patch_with_a_probe_at_zero_may_go_either_way() -> None:
     values = maps(mask)
     values["before"][0, 1, 2, 4] = 1e-7  # a probe: it fires, but only just
     computed = np.maximum(values["before"], 0)
-    predicted = spatial_predict(computed, np.asarray(mask.mask), 2)
+    predicted = spatial_predict(computed, np.asarray(mask.patterns), 2)
     values["expected"] = (predicted.y, predicted.skipped)
     other = predicted.y.copy()
     other[0, 1, 2:4, 4:6] = 0

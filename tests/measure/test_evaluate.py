@@ -82,7 +82,7 @@ def test_counts_equal_an_independent_count_to_the_last_mac(tmp_path, name, granu
     assert [s.name for s in result.sites] == [p.site for p in find_predictors(masked)]
     for counts, ofmap in zip(result.sites, ofmaps, strict=True):
         mask = plan[counts.name]
-        want = spatial_predict(ofmap, mask.mask, mask.patch_size)
+        want = spatial_predict(ofmap, mask.patterns, mask.patch_size)
         assert counts.skipped == int(want.skipped.sum())
         assert counts.false_zero == int(want.false_zero.sum())
         assert counts.zeros == int((ofmap == 0).sum())

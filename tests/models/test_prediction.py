@@ -42,7 +42,7 @@ def cases(draw: st.DrawFn) -> Case:
 def test_outputs_are_the_oracles(case: Case) -> None:
     x, mask = case
     got = PredictZeros(mask)(torch.from_numpy(x)).numpy()
-    np.testing.assert_array_equal(got, spatial_predict(x, mask.mask, mask.patch_size).y)
+    np.testing.assert_array_equal(got, spatial_predict(x, mask.patterns, mask.patch_size).y)
 
 
 def op_session() -> Session:
@@ -74,7 +74,7 @@ def test_outputs_are_the_ops() -> None:
             patterns = rng.integers(1, 2**p, (4, rows, columns)).astype(np.uint16)
             mask = SiteMask(p, patterns)
             got = PredictZeros(mask)(torch.from_numpy(x)).numpy()
-            feeds = {"x": x, "mask": mask.mask, "p": np.asarray(p, np.int64)}
+            feeds = {"x": x, "mask": mask.patterns, "p": np.asarray(p, np.int64)}
             np.testing.assert_array_equal(got, session.run(feeds)[0])
             assert (got != x).any()
 
@@ -94,7 +94,7 @@ def test_other_float_types_are_predicted_alike(dtype: torch.dtype) -> None:
     x = torch.relu(torch.randn(2, 8, 7, 6)).to(dtype)
     y = PredictZeros(uniform_mask(2, 9))(x)
     assert y.dtype == dtype
-    expected = spatial_predict(x.float().numpy(), uniform_mask(2, 9).mask, 2).y
+    expected = spatial_predict(x.float().numpy(), uniform_mask(2, 9).patterns, 2).y
     np.testing.assert_array_equal(y.float().numpy(), expected)
 
 

@@ -108,4 +108,4 @@ def test_the_rule_leaves_names_and_full_masks_alone() -> None:
 
 def test_sites_without_a_mask_are_off() -> None:
     plan = plan_of_modules({"relu": uniform_mask(2, 9)}, {"a": "relu", "b": "layer1.0.relu1"})
-    assert plan == {"a": uniform_mask(2, 9), "b": full_mask(2)}
+    assert plan == {"a": uniform_mask(2, 9)}

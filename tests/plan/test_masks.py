@@ -27,9 +27,9 @@ def test_a_mask_cannot_be_changed():
     source = np.full((1, 1, 1), 9, np.uint16)
     mask = SiteMask(2, source)
     source[:] = 1
-    assert mask.mask.item() == 9
+    assert mask.patterns.item() == 9
     with pytest.raises(ValueError, match="read-only"):
-        mask.mask[0, 0, 0] = 3
+        mask.patterns[0, 0, 0] = 3
 
 
 def test_equality_and_hash_follow_contents():
@@ -71,6 +71,49 @@ def test_masks_that_are_not_allowed(p, patterns, message):
 def test_other_element_types_are_refused():
     with pytest.raises(PlanError, match="uint16"):
         SiteMask(2, np.full((1, 1, 1), 9, np.int64))
+
+
+def with_threshold(*values: float) -> SiteMask:
+    return SiteMask(2, np.full((1, 1, 1), 9, np.uint16), np.array(values, np.float32))
+
+
+def test_thresholds_are_part_of_a_mask():
+    assert with_threshold(0.5) == with_threshold(0.5) != with_threshold(0.25)
+    assert hash(with_threshold(0.5)) == hash(with_threshold(0.5))
+    assert with_threshold(0.5) != uniform_mask(2, 9)
+    threshold = with_threshold(0.5, 0.0).threshold
+    assert threshold.tolist() == [0.5, 0.0]
+    with pytest.raises(ValueError, match="read-only"):
+        threshold[0] = 1
+
+
+def test_a_threshold_of_zeros_is_none():
+    assert with_threshold(0.0, 0.0) == uniform_mask(2, 9)
+    assert with_threshold(0.0).threshold is None
+
+
+@pytest.mark.parametrize(
+    "threshold",
+    [
+        np.float32(0.5),
+        np.array([0.5]),
+        np.zeros(0, np.float32),
+        np.array([-1], np.float32),
+        np.array([np.nan], np.float32),
+        np.array([np.inf], np.float32),
+        np.ones((1, 1), np.float32),
+    ],
+)
+def test_thresholds_that_are_not_allowed(threshold):
+    with pytest.raises(PlanError, match="threshold"):
+        SiteMask(2, np.full((1, 1, 1), 9, np.uint16), threshold)
+
+
+def test_as_many_thresholds_as_channels():
+    for good in (with_threshold(1), with_threshold(1, 2, 3)):
+        check_mask_shape(good, (3, 7, 5), "here")
+    with pytest.raises(PlanError, match="2 thresholds for 3 channels"):
+        check_mask_shape(with_threshold(1, 2), (3, 7, 5), "here")
 
 
 @pytest.mark.parametrize(

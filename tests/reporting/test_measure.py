@@ -71,9 +71,9 @@ def test_maps_show_what_the_op_predicts(searched):
         site = next(s for s in run.sites if s.name == maps.site)
         assert maps.ofmaps.shape == maps.predicted.shape
         assert len(maps.ofmaps) == len(run.maps.images) == len(run.maps.indices)
-        cells = np.broadcast_to(site.mask.mask, (site.shape[0], *site.mask.mask.shape[1:]))
+        cells = np.broadcast_to(site.mask.patterns, (site.shape[0], *site.mask.patterns.shape[1:]))
         mask = make_mask(site.mask.patch_size, cells[list(maps.channels)])
-        after, skipped, _ = predict(maps.ofmaps, mask.mask, mask.patch_size)
+        after, skipped, _ = predict(maps.ofmaps, mask.patterns, mask.patch_size)
         np.testing.assert_array_equal(np.where(maps.predicted, 0, maps.ofmaps), after)
         np.testing.assert_array_equal(maps.predicted.sum(axis=(2, 3)), skipped)
 
@@ -87,7 +87,7 @@ def test_predicted_outputs_are_the_oracle_s(patch_size, size):
     full = (1 << patch_size**2) - 1
     mask = make_mask(patch_size, rng.integers(1, full + 1, (4, rows, columns)))
     predicted = predicted_outputs(ofmaps, mask)
-    after, skipped, false_zero = predict(ofmaps, mask.mask, patch_size)
+    after, skipped, false_zero = predict(ofmaps, mask.patterns, patch_size)
     np.testing.assert_array_equal(np.where(predicted, 0, ofmaps), after)
     np.testing.assert_array_equal(predicted.sum(axis=(2, 3)), skipped)
     np.testing.assert_array_equal((predicted & (ofmaps != 0)).sum(axis=(2, 3)), false_zero)

@@ -156,7 +156,7 @@ def test_channels_that_may_differ_are_timed_while_they_differ(
             proto, samples(tiny_files), RUNTIME, patch_size=2, patterns=PATTERNS,
             by_channel=by_channel,
         )  # fmt: skip
-    kinds = [{tuple(np.unique(mask.mask)) for mask in plan.values()} for plan in masks]
+    kinds = [{tuple(np.unique(mask.patterns)) for mask in plan.values()} for plan in masks]
     assert kinds == [{(14,)}, {(1,)}, {(13, 14)}, {(1, 8)}]
 
 

@@ -33,6 +33,7 @@ from spatialonnx.measure.metrics import AGREEMENT, Metric
 from spatialonnx.measure.samples import Samples
 from spatialonnx.model.model_file import ModelFile, get_json, get_metadata, load_model, set_metadata
 from spatialonnx.plan.masks import uniform_mask
+from spatialonnx.plan.outcome import Outcome
 from spatialonnx.runtime.session import Runtime, open_session
 from spatialonnx.searching import run as module
 from spatialonnx.searching.job import missed_path, output_paths, planned_key
@@ -41,7 +42,6 @@ from spatialonnx.searching.rate_distortion.safety_margin import Contender
 from spatialonnx.searching.run import best_trials, search_masks
 from spatialonnx.searching.settings import Settings
 from spatialonnx.searching.study import Record, Study
-from spatialonnx.simulate.outcome import Outcome
 
 
 @pytest.fixture(scope="module")
@@ -511,7 +511,7 @@ def test_every_mode_writes_a_model_that_runs(tiny_files, tmp_path, mode):
     settings = Settings(mode=mode, patterns=(6, 9), max_clusters=clusters)
     job = make_job(tiny_files, tmp_path, eps="0.3", settings=settings)
     (result,) = search_masks(job).results
-    shapes = {name: mask.mask.shape for name, mask in result.plan.items()}
+    shapes = {name: mask.patterns.shape for name, mask in result.plan.items()}
     assert shapes
     wanted = {"uniform-filter": (0,), "uniform-patch": (1, 2), "max-granularity": ()}[mode]
     assert all(shape[axis] == 1 for shape in shapes.values() for axis in wanted)

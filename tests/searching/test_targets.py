@@ -32,13 +32,13 @@ def test_modes_are_the_four_shapes_of_masks(mode, shapes, count):
     for target in targets:
         plan = LAYOUT.plan(pattern_pieces(target, 9))
         ((name, mask),) = plan.items()
-        assert mask.mask.shape == shapes["ab".index(name)]
+        assert mask.patterns.shape == shapes["ab".index(name)]
         check_mask_shape(mask, LAYOUT.site(name).shape, name)
         # Only the target predicts.
-        finest = np.broadcast_to(mask.mask, [(3, 4, 3), (2, 2, 2)]["ab".index(name)])
+        finest = np.broadcast_to(mask.patterns, [(3, 4, 3), (2, 2, 2)]["ab".index(name)])
         assert set(finest.ravel().tolist()) <= {9, 15}
     together = [piece for t in targets for piece in pattern_pieces(t, 9)]
-    assert all((mask.mask == 9).all() for mask in LAYOUT.plan(together).values())
+    assert all((mask.patterns == 9).all() for mask in LAYOUT.plan(together).values())
 
 
 def test_passes_of_the_modes():
@@ -80,7 +80,7 @@ def test_clusters_cover_every_patch_once(height, width, most):
     side = layout.cluster_side(site)
     covered = np.zeros((2, *layout.grid(site)), int)
     for target in first_targets(MODES["max-granularity"], layout, (("s",),)):
-        mask = layout.plan(pattern_pieces(target, 6))["s"].mask
+        mask = layout.plan(pattern_pieces(target, 6))["s"].patterns
         on = mask == 6
         covered += on
         (channels, rows, columns) = (np.unique(axis) for axis in np.nonzero(on))
@@ -93,8 +93,8 @@ def test_clusters_cover_every_patch_once(height, width, most):
 def test_a_plan_takes_the_smallest_shape_that_holds_it():
     pieces = [Piece(Region("a"), 9), Piece(Region("b", channel=1), 6)]
     plan = LAYOUT.plan(pieces)
-    assert plan["a"].mask.tolist() == [[[9]]]
-    assert plan["b"].mask.tolist() == [[[15]], [[6]]]
+    assert plan["a"].patterns.tolist() == [[[9]]]
+    assert plan["b"].patterns.tolist() == [[[15]], [[6]]]
 
 
 def test_maps_of_dynamic_size_have_no_patches():

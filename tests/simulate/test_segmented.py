@@ -19,10 +19,11 @@ from spatialonnx.graph.insert import insert_predictors
 from spatialonnx.measure.metrics import AGREEMENT, TOP1, Metric
 from spatialonnx.measure.samples import Samples
 from spatialonnx.model.model_file import ModelFile, load_model
-from spatialonnx.plan.masks import Plan, SiteMask, full_mask, patch_grid, uniform_mask
+from spatialonnx.plan.masks import SiteMask, full_mask, patch_grid, uniform_mask
+from spatialonnx.plan.outcome import Outcome
 from spatialonnx.plan.patterns import full_pattern, patterns_with_ones
+from spatialonnx.plan.plan import PlanLike
 from spatialonnx.runtime.session import Runtime
-from spatialonnx.simulate.outcome import Outcome
 from spatialonnx.simulate.patch_effects import PatchMap
 from spatialonnx.simulate.segmented import SegmentSimulator
 from spatialonnx.simulate.segments import SegmentedNetwork
@@ -57,11 +58,11 @@ def make(proto: onnx.ModelProto, **options: Any) -> SegmentSimulator:
     return SegmentSimulator(proto, options.pop("samples"), runtime=ONE, **options)
 
 
-def one_site_plans(simulator: SegmentSimulator, p: int, count: int, seed: int) -> list[Plan]:
+def one_site_plans(simulator: SegmentSimulator, p: int, count: int, seed: int) -> list[PlanLike]:
     """Several targets of every site in all four shapes, some patterns each."""
     rng = np.random.default_rng(seed)
     patterns = patterns_with_ones(p, 1, p * p - 1)
-    plans: list[Plan] = []
+    plans: list[PlanLike] = []
     for site in simulator.sites:
         channels, height, width = (d or 0 for d in site.shape)
         grid = patch_grid(height, width, p)
@@ -78,12 +79,12 @@ def one_site_plans(simulator: SegmentSimulator, p: int, count: int, seed: int) -
     return plans
 
 
-def walk_plans(simulator: SegmentSimulator, seed: int) -> list[Plan]:
+def walk_plans(simulator: SegmentSimulator, seed: int) -> list[PlanLike]:
     """From every site on to every site off, one change at a time."""
     rng = np.random.default_rng(seed)
     options = [1, 8, 9, 7, 15]
     levels = dict.fromkeys((site.name for site in simulator.sites), 0)
-    plans: list[Plan] = [{s: uniform_mask(2, options[i]) for s, i in levels.items()}]
+    plans: list[PlanLike] = [{s: uniform_mask(2, options[i]) for s, i in levels.items()}]
     while any(level < 4 for level in levels.values()):
         name = rng.choice([s for s, i in levels.items() if i < 4])
         levels[str(name)] += 1
@@ -234,7 +235,7 @@ def test_trials_that_change_samples_alike_share_a_run(proto: onnx.ModelProto) ->
     channels, height, width = (d or 0 for d in site.shape)
     rows, columns = patch_grid(height, width, 2)
     assert width % 2 == 1
-    plans: list[Plan] = []
+    plans: list[PlanLike] = []
     for pattern in (1, 3, 9, 11):  # the left column of all of them: 1 on top
         mask = np.full((channels, rows, columns), 15, np.uint16)
         mask[:, :-1, -1] = pattern

@@ -15,8 +15,8 @@ from fractions import Fraction
 import numpy as np
 
 from spatialonnx.graph.sites import Site
-from spatialonnx.plan.masks import Plan
-from spatialonnx.simulate.outcome import Outcome
+from spatialonnx.plan.outcome import Outcome
+from spatialonnx.plan.plan import PlanLike
 
 Spread = tuple[tuple[int, ...], ...]
 """For every site the pattern of every patch: [C, nH, nW], row by row."""
@@ -63,11 +63,11 @@ class World:
             )
         )
 
-    def spread(self, plan: Plan) -> Spread:
+    def spread(self, plan: PlanLike) -> Spread:
         """A plan at its finest."""
         result = []
         for name, shape in zip(self.names, self.shapes, strict=True):
-            mask = plan[name].mask if name in plan else np.uint16(self.full)
+            mask = plan[name].patterns if name in plan else np.uint16(self.full)
             result.append(tuple(np.broadcast_to(mask, shape).ravel().tolist()))
         return tuple(result)
 
@@ -113,7 +113,7 @@ class FakeSimulator:
         return Fraction(self.world.baseline, self.world.samples)
 
     def simulate(
-        self, plans: Iterable[Plan], reject_above: Fraction | None = None
+        self, plans: Iterable[PlanLike], reject_above: Fraction | None = None
     ) -> Iterator[Outcome]:
         for plan in plans:
             if self.stop_after is not None and sum(self.runs.values()) >= self.stop_after:

@@ -67,7 +67,7 @@ def read_journal(path: Path) -> list[list[Any]]:
 def read_masks(path: Path) -> dict[str, Any]:
     """The plan that a model carries, as lists."""
     plan = read_plan(load_model(path).proto)
-    return {site: [mask.patch_size, mask.mask.tolist()] for site, mask in plan.items()}
+    return {site: [mask.patch_size, mask.patterns.tolist()] for site, mask in plan.items()}
 
 
 def log_runs(log: Path) -> None:

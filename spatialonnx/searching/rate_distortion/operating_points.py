@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatialonnx.errors import UsageError
-from spatialonnx.plan.masks import Plan, SiteMask
+from spatialonnx.plan.masks import SiteMask
 from spatialonnx.plan.patterns import full_pattern
+from spatialonnx.plan.plan import PlanLike
 from spatialonnx.searching.modes import Groups, Mode
 from spatialonnx.searching.targets import Layout, Piece, Region
 from spatialonnx.simulate.code_histogram import CodeHistogram
@@ -138,7 +139,7 @@ def find_levels(
     mode: Mode,
     layout: Layout,
     patterns: Sequence[int],
-    start: Plan | None = None,
+    start: PlanLike | None = None,
 ) -> list[Level]:
     """The levels of one layer, or of coupled layers that share their patterns, for a patch size.
 
@@ -203,7 +204,7 @@ def _hulls(
     mode: Mode,
     layout: Layout,
     patterns: NDArray[np.int64],
-    start: Plan,
+    start: PlanLike,
 ) -> list[_Hull]:
     starts = _starts(sites, mode, layout, start)
     tables = [_census(simulator, name, mode, layout) for name in sites]
@@ -239,7 +240,7 @@ def _go_on(
     return found
 
 
-def check_start(start: Plan, groups: Groups, mode: Mode, layouts: Mapping[int, Layout]) -> None:
+def check_start(start: PlanLike, groups: Groups, mode: Mode, layouts: Mapping[int, Layout]) -> None:
     """Checks that a search can hold the masks that it is to begin with.
 
     Args:
@@ -269,14 +270,14 @@ def check_start(start: Plan, groups: Groups, mode: Mode, layouts: Mapping[int, L
             _starts(group, mode, layouts[size], start)
 
 
-def _starts(sites: Sequence[str], mode: Mode, layout: Layout, start: Plan) -> NDArray[np.int64]:
+def _starts(sites: Sequence[str], mode: Mode, layout: Layout, start: PlanLike) -> NDArray[np.int64]:
     """The pattern that every target starts with, int64 [targets]."""
     full = SiteMask(layout.patch_size, np.full((1, 1, 1), full_pattern(layout.patch_size), "u2"))
     found = []
     for name in sites:
         site = layout.site(name)
         labels = layout.labels(site, by_channel=mode.by_channel, by_patch=mode.by_patch)
-        labels, mask = np.broadcast_arrays(labels, start.get(name, full).mask)
+        labels, mask = np.broadcast_arrays(labels, start.get(name, full).patterns)
         patterns = np.zeros(int(labels.max()) + 1, np.int64)
         patterns[labels] = mask
         if (patterns[labels] != mask).any():

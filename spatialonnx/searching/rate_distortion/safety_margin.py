@@ -16,7 +16,7 @@ from scipy.stats import norm
 
 from spatialonnx.measure.certify import Measured
 from spatialonnx.plan.masks import SiteMask
-from spatialonnx.searching.study import plan_key
+from spatialonnx.plan.plan import plan_key
 
 SURENESS = 0.9
 """Probability with which a chosen plan should meet its bound on verify."""

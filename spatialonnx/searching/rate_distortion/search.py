@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatialonnx.errors import UsageError
-from spatialonnx.plan.masks import Plan, SiteMask
+from spatialonnx.plan.masks import SiteMask
+from spatialonnx.plan.plan import PlanLike
 from spatialonnx.searching.modes import Groups, Mode
 from spatialonnx.searching.rate_distortion.distortion import (
     Damage,
@@ -85,7 +86,7 @@ def joint_search(
     bounds: Sequence[Fraction],
     held_out: HeldOut,
     worth: Worth = macs_saved,
-    start: Plan | None = None,
+    start: PlanLike | None = None,
 ) -> dict[Fraction, list[Trial]]:
     """Profiles, chooses and refines.
 
@@ -160,7 +161,7 @@ def _profile(
     name: str,
     tables: Sequence[Sequence[Level]],
     layouts: Mapping[int, Layout],
-    start: Plan,
+    start: PlanLike,
     begun: Trial,
     done: int,
     expected: int,
@@ -215,7 +216,7 @@ def _make_layer(
     return make_layer("+".join(sites), known, damage, gains)
 
 
-def _plan(level: Level, layouts: Mapping[int, Layout]) -> Plan:
+def _plan(level: Level, layouts: Mapping[int, Layout]) -> PlanLike:
     """The masks of a level."""
     return layouts[level.patch_size].plan(level.pieces) if level.pieces else {}
 
@@ -233,7 +234,7 @@ class _Search:
         layers: Sequence[Layer],
         layouts: Mapping[int, Layout],
         held_out: HeldOut,
-        start: Plan,
+        start: PlanLike,
         begun: Trial,
     ) -> None:
         self._trials = trials

@@ -16,6 +16,7 @@ from spatialonnx.graph.ops import read_plan, write_plan
 from spatialonnx.graph.sites import find_sites
 from spatialonnx.model.model_file import ModelFile, load_model
 from spatialonnx.plan.masks import full_mask, make_mask
+from spatialonnx.plan.outcome import Outcome
 from spatialonnx.searching.modes import MODES
 from spatialonnx.searching.rate_distortion import search as module
 from spatialonnx.searching.rate_distortion.distortion import (
@@ -41,7 +42,6 @@ from spatialonnx.searching.study import Study
 from spatialonnx.searching.targets import Layout
 from spatialonnx.searching.trials import Trial
 from spatialonnx.simulate.code_histogram import CodeHistogram
-from spatialonnx.simulate.outcome import Outcome
 
 POINTS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=1, max_size=12)
 
@@ -277,9 +277,9 @@ def test_levels_go_on_from_the_masks_of_a_tuned_network(tiny_files, tmp_path, mo
             simulator, [site.name], MODES[mode], layout, range(1, 15), job.start
         )
         assert levels
-        masks = [layout.plan(level.pieces)[site.name].mask for level in levels]
+        masks = [layout.plan(level.pieces)[site.name].patterns for level in levels]
         carried = job.start.get(site.name)
-        assert carried is None or all((mask & carried.mask == mask).all() for mask in masks)
+        assert carried is None or all((mask & carried.patterns == mask).all() for mask in masks)
         plans = [{**job.start, **layout.plan(level.pieces)} for level in levels]
         for outcome, level in zip(simulator.simulate(plans), levels, strict=True):
             assert outcome.kl == begun.kl or level.lost > 0
@@ -293,7 +293,7 @@ def test_a_tuned_network_is_searched_from_its_masks(tiny_files, tmp_path):
     begun = next(line for line in read_journal(job.study) if line[2] == "start")
     assert result.search["saved_fraction"] > begun[5] / make_simulator(job).conv_total
     for site, mask in job.start.items():
-        assert (result.plan[site].mask & mask.mask == result.plan[site].mask).all()
+        assert (result.plan[site].patterns & mask.patterns == result.plan[site].patterns).all()
 
 
 def test_a_tuned_network_keeps_its_masks_where_nothing_else_holds(
