@@ -1,13 +1,13 @@
-"""`python docs/make_pictures.py`: the pictures of concepts.md, from the package's own rules.
+"""Draws the pictures of the README and of concepts.md: `python docs/make_pictures.py`.
 
-What is predicted is not drawn by hand: it is what `predicted_outputs` says of the map and mask
-shown, and patterns have the colours that they have in a report.
+Predictions are not drawn by hand: `predicted_outputs` computes them from the map and the mask that
+are shown. Patterns have the same colours as in a report.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from spatialonnx.plan.masks import SiteMask, make_mask
 from spatialonnx.plan.patterns import pattern_text
-from spatialonnx.reporting.colours import OFF, css, pattern_colours
+from spatialonnx.reporting.colours import OFF, Colour, css, pattern_colours
 from spatialonnx.reporting.measure import predicted_outputs
 from spatialonnx.reporting.pictures import FALSE_ZERO, PREDICTED
 
@@ -37,7 +37,49 @@ text { font: 13px system-ui, sans-serif; fill: #1b1d21; }
 
 def draw_all() -> dict[str, str]:
     """Every picture as SVG, by file name."""
-    return {"patterns.svg": patterns(), "rule.svg": rule(), "modes.svg": modes()}
+    return {
+        "overview.svg": overview(),
+        "patterns.svg": patterns(),
+        "rule.svg": rule(),
+        "modes.svg": modes(),
+    }
+
+
+def overview() -> str:
+    """The three steps of a predicted Conv: compute probes, predict patches, compute the rest."""
+    ofmap = np.array(
+        [
+            [0, 0, 0, 2, 5, 3],
+            [0, 0, 4, 7, 6, 0],
+            [0, 0, 3, 5, 1, 0],
+            [0, 0, 0, 0, 0, 0],
+            [0, 0, 0, 1, 0, 0],
+            [0, 0, 0, 0, 0, 0],
+        ],
+        np.float32,
+    )
+    mask = make_mask(2, [[[9]]])
+    predicted = predicted_outputs(ofmap[None, None], mask)[0, 0]
+    probes = np.tile(np.eye(2, dtype=bool), (3, 3))
+    steps = {
+        "1. Compute the probes": (probes, np.zeros_like(predicted)),
+        "2. All zero: predict the rest zero": (probes, predicted),
+        "3. Otherwise: compute the rest": (np.ones_like(probes), predicted),
+    }
+    parts = []
+    for number, (title, (known, skipped)) in enumerate(steps.items()):
+        left = 236 * number
+        parts.append(_text(left, 14, title))
+        parts += _map(left, 26, ofmap, mask, skipped, known, size=30)
+    count = f"{int(predicted.sum())} of {predicted.size} outputs are not computed"
+    wrong = int((predicted & (ofmap != 0)).sum())
+    keys = [
+        (OFF, "probe"),
+        (PREDICTED, f"predicted: {count}"),
+        (FALSE_ZERO, f"false zero: {wrong} of them was not zero, which costs accuracy"),
+    ]
+    parts += _legend(keys, (0, 76, 358), 218)
+    return _svg(690, 240, parts)
 
 
 def patterns() -> str:
@@ -75,15 +117,12 @@ def rule() -> str:
     parts = [_text(0, 14, "computed in full"), _text(340, 14, "with prediction")]
     parts += _map(0, 26, ofmap, mask, np.zeros_like(predicted))
     parts += _map(340, 26, ofmap, mask, predicted)
-    keys = [("none", "probe (dot): always computed"), (css(PREDICTED), "predicted, was zero"),
-            (css(FALSE_ZERO), "predicted, was not zero: a false zero")]  # fmt: skip
-    for number, (colour, text) in enumerate(keys):
-        left = (0, 210, 370)[number]
-        if colour == "none":
-            parts.append(f'<circle cx="{left + 7}" cy="269" r="3" fill="{css(OFF)}"/>')
-        else:
-            parts.append(f'<rect x="{left}" y="262" width="14" height="14" fill="{colour}"/>')
-        parts.append(_text(left + 20, 274, text, "small"))
+    keys = [
+        (OFF, "probe (dot): always computed"),
+        (PREDICTED, "predicted, was zero"),
+        (FALSE_ZERO, "predicted, was not zero: a false zero"),
+    ]
+    parts += _legend(keys, (0, 210, 370), 262)
     return _svg(660, 284, parts)
 
 
@@ -118,16 +157,22 @@ def modes() -> str:
 
 
 def _map(
-    left: int, top: int, ofmap: NDArray[np.float32], mask: SiteMask, predicted: NDArray[np.bool_]
+    left: int,
+    top: int,
+    ofmap: NDArray[np.float32],
+    mask: SiteMask,
+    predicted: NDArray[np.bool_],
+    known: NDArray[np.bool_] | None = None,
+    size: int = 38,
 ) -> Iterator[str]:
-    """One channel with its patches; what lies beyond the border is dashed."""
-    size = 38
+    """One channel with its patches, dashed beyond the border; values that are `known` are shown."""
     height, width = ofmap.shape
-    rows, columns = mask.mask.shape[1:]
+    rows, columns = -(-height // 2), -(-width // 2)
+    patterns = np.broadcast_to(mask.mask[0], (rows, columns))
     for r, c in np.ndindex(2 * rows, 2 * columns):
         x, y = left + size * c, top + size * r
         inside = r < height and c < width
-        probe = bool(int(mask.mask[0, r // 2, c // 2]) >> (r % 2 * 2 + c % 2) & 1)
+        probe = bool(int(patterns[r // 2, c // 2]) >> (r % 2 * 2 + c % 2) & 1)
         fill = ""
         if inside and predicted[r, c]:
             fill = f' style="fill:{css(FALSE_ZERO if ofmap[r, c] else PREDICTED)}"'
@@ -135,12 +180,24 @@ def _map(
         yield f'<rect class="{kind}" x="{x}" y="{y}" width="{size}" height="{size}"{fill}/>'
         if inside:
             value = "0" if fill else f"{ofmap[r, c]:g}"
-            yield _text(x + size // 2, y + 24, value, "on" if fill else "", "middle")
+            if fill or known is None or known[r, c]:
+                kind = "on" if fill else ""
+                yield _text(x + size // 2, y + size // 2 + 5, value, kind, "middle")
             if probe:
                 yield f'<circle cx="{x + 7}" cy="{y + 7}" r="2.6" fill="{css(OFF)}"/>'
     for r, c in np.ndindex(rows, columns):
         x, y = left + 2 * size * c, top + 2 * size * r
         yield f'<rect class="patch" x="{x}" y="{y}" width="{2 * size}" height="{2 * size}"/>'
+
+
+def _legend(keys: Sequence[tuple[Colour, str]], lefts: Sequence[int], top: int) -> Iterator[str]:
+    """A line of explained colours; the first is the dot of a probe."""
+    for number, ((colour, text), left) in enumerate(zip(keys, lefts, strict=True)):
+        if number == 0:
+            yield f'<circle cx="{left + 7}" cy="{top + 7}" r="3" fill="{css(colour)}"/>'
+        else:
+            yield f'<rect x="{left}" y="{top}" width="14" height="14" fill="{css(colour)}"/>'
+        yield _text(left + 20, top + 12, text, "small")
 
 
 def _pattern(left: int, top: int, pattern: int, size: int) -> Iterator[str]:
@@ -169,7 +226,9 @@ def _svg(width: int, height: int, parts: list[str]) -> str:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Draw the pictures of docs/concepts.md.")
+    parser = argparse.ArgumentParser(
+        description="Draw the pictures of README.md and docs/concepts.md."
+    )
     parser.add_argument("-o", "--output", type=Path, default=FOLDER)
     folder: Path = parser.parse_args().output
     folder.mkdir(exist_ok=True)
