@@ -168,7 +168,7 @@ def _map(
     """One channel with its patches, dashed beyond the border; values that are `known` are shown."""
     height, width = ofmap.shape
     rows, columns = -(-height // 2), -(-width // 2)
-    patterns = np.broadcast_to(mask.mask[0], (rows, columns))
+    patterns = np.broadcast_to(mask.patterns[0], (rows, columns))
     for r, c in np.ndindex(2 * rows, 2 * columns):
         x, y = left + size * c, top + size * r
         inside = r < height and c < width
