@@ -21,7 +21,8 @@ from spatialonnx.graph.insert import insert_predictors
 from spatialonnx.graph.ops import find_predictors
 from spatialonnx.graph.sites import find_sites
 from spatialonnx.measure.evaluate import Network
-from spatialonnx.model.model_file import get_metadata, load_model
+from spatialonnx.model.metadata import get_metadata
+from spatialonnx.model.model_file import load_model
 from spatialonnx.plan.masks import uniform_mask
 from spatialonnx.plan.patterns import parse_pattern
 from spatialonnx.reporting.measure import predicted_outputs

@@ -21,7 +21,8 @@ from spatialonnx.data.split import split_pool
 from spatialonnx.graph.insert import insert_predictors
 from spatialonnx.measure.metrics import TOP1
 from spatialonnx.measure.samples import Samples
-from spatialonnx.model.model_file import get_metadata, load_model
+from spatialonnx.model.metadata import get_metadata
+from spatialonnx.model.model_file import load_model
 from spatialonnx.plan.masks import uniform_mask
 from spatialonnx.plan.plan import PlanLike
 from spatialonnx.runtime.memory import peak_memory, used_memory

@@ -45,7 +45,8 @@ from spatialonnx.graph.ops import find_predictors, read_plan, write_plan
 from spatialonnx.measure.evaluate import Evaluation, evaluate_model
 from spatialonnx.measure.metrics import TOP1
 from spatialonnx.measure.samples import Samples
-from spatialonnx.model.model_file import ModelFile, load_model, save_model, set_metadata
+from spatialonnx.model.metadata import set_metadata
+from spatialonnx.model.model_file import ModelFile, load_model, save_model
 from spatialonnx.plan.masks import SiteMask, uniform_mask
 from spatialonnx.plan.plan import PlanLike
 from spatialonnx.runtime.machine import describe_machine, instruction_set, versions

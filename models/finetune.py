@@ -37,15 +37,8 @@ from spatialonnx.graph.ops import find_predictors, read_plan, write_plan
 from spatialonnx.measure.certify import Certifier, Measured
 from spatialonnx.measure.metrics import TOP1
 from spatialonnx.measure.samples import Samples
-from spatialonnx.model.model_file import (
-    ModelFile,
-    check_replaceable,
-    get_json,
-    get_metadata,
-    load_model,
-    save_model,
-    set_metadata,
-)
+from spatialonnx.model.metadata import get_json, get_metadata, set_metadata
+from spatialonnx.model.model_file import ModelFile, check_replaceable, load_model, save_model
 from spatialonnx.plan.masks import SiteMask
 from spatialonnx.runtime.session import Runtime
 from spatialonnx.searching.job import missed_path

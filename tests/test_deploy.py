@@ -24,7 +24,8 @@ from spatialonnx.errors import ModelError, UsageError
 from spatialonnx.graph.fuse import dense_form, fuse_sites
 from spatialonnx.graph.ops import find_fused, find_predictors, read_plan, write_plan
 from spatialonnx.measure.metrics import AGREEMENT, TOP1
-from spatialonnx.model.model_file import get_json, load_model, save_model, set_metadata
+from spatialonnx.model.metadata import get_json, set_metadata
+from spatialonnx.model.model_file import load_model, save_model
 from spatialonnx.plan.masks import full_mask, uniform_mask
 
 IMPOSSIBLE = 1e9

@@ -33,7 +33,7 @@ def read_data(model: ModelFile, options: DataOptions) -> Dataset:
         DataNotInstalledError: It is not on this machine.
     """
     from spatialonnx.data.opening import open_dataset
-    from spatialonnx.model.model_file import get_metadata
+    from spatialonnx.model.metadata import get_metadata
 
     spec, named = options.data, get_metadata(model.proto).get("data")
     if spec is None and not named:
@@ -53,7 +53,7 @@ def preprocessing_of(model: ModelFile, pixels: DataOptions) -> Preprocessing | N
         UsageError: A flag cannot be read, or the model names none and the flags do not suffice.
     """
     from spatialonnx.data.preprocessing import Preprocessing
-    from spatialonnx.model.model_file import get_metadata
+    from spatialonnx.model.metadata import get_metadata
 
     text = get_metadata(model.proto).get("input")
     chosen = Preprocessing.from_json(text) if text else None

@@ -53,7 +53,8 @@ def report(
     from spatialonnx.cli.inputs import read_data
     from spatialonnx.errors import DataError, DataNotInstalledError
     from spatialonnx.measure.metrics import find_metric
-    from spatialonnx.model.model_file import ModelFile, get_metadata, load_model
+    from spatialonnx.model.metadata import get_metadata
+    from spatialonnx.model.model_file import ModelFile, load_model
     from spatialonnx.reporting.measure import Measuring
     from spatialonnx.reporting.sources import find_sources
     from spatialonnx.reporting.write import (

@@ -16,7 +16,8 @@ from spatialonnx.errors import ModelError, UsageError
 from spatialonnx.graph.site_equivalence import SiteDifference
 from spatialonnx.measure.certify import Measured
 from spatialonnx.measure.metrics import Metric
-from spatialonnx.model.model_file import ModelFile, get_json
+from spatialonnx.model.metadata import read_search_record
+from spatialonnx.model.model_file import ModelFile
 from spatialonnx.runtime.machine import describe_machine, instruction_set, versions
 from spatialonnx.runtime.session import Runtime
 from spatialonnx.runtime.timing import Ratio
@@ -172,12 +173,12 @@ class Deployment:
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``deploy --json`` prints."""
-        search = get_json(self.job.model.proto, "search")
+        search = read_search_record(self.job.model.proto)
         return {
             "model": str(self.job.model.path),
             "output": None if self.path is None else str(self.path),
-            "mode": search.get("mode"),
-            "strategy": search.get("strategy"),
+            "mode": search and search.mode,
+            "strategy": search and search.strategy,
             "eps": None if self.job.eps is None else float(self.job.eps),
             "baseline": {"top1": float(self.verify.baseline)},
             "verify": self.verify.to_json(),

@@ -9,7 +9,7 @@ from typing import Any
 import onnx
 
 from spatialonnx.errors import ModelError
-from spatialonnx.model.model_file import get_json
+from spatialonnx.model.metadata import get_json
 
 _EXACT = 10**9
 """Largest denominator of a bound: a drop of so many samples is told from the next one."""

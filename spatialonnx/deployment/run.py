@@ -24,7 +24,8 @@ from spatialonnx.graph.site_equivalence import compare_sites, require_equal
 from spatialonnx.measure.certify import Certifier, Measured
 from spatialonnx.measure.evaluate import Network
 from spatialonnx.measure.samples import Samples, check_images
-from spatialonnx.model.model_file import check_replaceable, get_json, save_model, set_metadata
+from spatialonnx.model.metadata import get_json, set_metadata
+from spatialonnx.model.model_file import check_replaceable, save_model
 from spatialonnx.runtime.machine import describe_machine, instruction_set, versions
 from spatialonnx.runtime.timing import Images, Ratio, compare_timings, open_timed, time_alternately
 

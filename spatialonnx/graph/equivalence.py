@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from spatialonnx.errors import ModelError
 from spatialonnx.model.interface import TensorInfo
-from spatialonnx.model.model_file import get_metadata
+from spatialonnx.model.metadata import get_metadata
 from spatialonnx.runtime.session import Level, Runtime, Session, open_session
 
 TOLERANCE = 1e-5

@@ -25,7 +25,8 @@ from spatialonnx.graph.ops import DOMAIN, PREDICT, add_opset, mask_name, patch_s
 from spatialonnx.graph.shapes import infer_shapes
 from spatialonnx.graph.simplify import copy_around, name_nodes, prepare_model, simplify_model
 from spatialonnx.graph.sites import Site, SiteReport, SkippedConv, find_sites, require_sites
-from spatialonnx.model.model_file import ORIGINAL, ModelFile, model_stage, save_model, set_metadata
+from spatialonnx.model.metadata import ORIGINAL, model_stage, set_metadata
+from spatialonnx.model.model_file import ModelFile, save_model
 from spatialonnx.plan.masks import SiteMask, full_mask, uniform_mask
 from spatialonnx.runtime.session import Runtime
 

@@ -1,8 +1,7 @@
-"""Model files: loading and saving ONNX, and what spatialonnx records in their metadata."""
+"""Model files: loading, saving and finding ONNX."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,8 @@ from onnx.external_data_helper import uses_external_data
 
 from spatialonnx.errors import ModelError, OutputError
 from spatialonnx.files import check_writable, sha256_files, writing
+from spatialonnx.model.metadata import STAGES, get_json, get_metadata, model_stage
 
-STAGES = ("spatial", "masked", "deploy")
-ORIGINAL = "original"
-_PREFIX = "spatialonnx."
 _INSIDE_LIMIT = 1_900_000_000
 """Bytes of weights above which they go into a file of their own (protobuf stops at 2 GiB)."""
 
@@ -39,12 +36,6 @@ class ModelFile:
     def stage(self) -> str:
         """``spatial``, ``masked`` or ``deploy``; ``original`` for a user's model."""
         return model_stage(self.proto)
-
-
-def model_stage(proto: onnx.ModelProto) -> str:
-    """The stage a model's metadata name; ``original`` where they name none."""
-    stage = get_metadata(proto).get("stage", ORIGINAL)
-    return stage if stage in STAGES else ORIGINAL
 
 
 def load_model(path: Path) -> ModelFile:
@@ -155,51 +146,12 @@ def check_replaceable(path: Path, source_sha256: str, *, force: bool) -> None:
         )
 
 
-def get_metadata(proto: onnx.ModelProto) -> dict[str, str]:
-    """What spatialonnx recorded in a model, keys without the prefix ``spatialonnx.``."""
-    return {
-        entry.key.removeprefix(_PREFIX): entry.value
-        for entry in proto.metadata_props
-        if entry.key.startswith(_PREFIX)
-    }
-
-
-def get_json(proto: onnx.ModelProto, key: str) -> dict[str, Any]:
-    """A metadata entry that holds a JSON object; empty where it is missing.
-
-    Raises:
-        ModelError: The entry is not a JSON object.
-    """
-    text = get_metadata(proto).get(key)
-    if text is None:
-        return {}
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise ModelError(f"the model's metadata entry spatialonnx.{key} is not a JSON object")
-    return value
-
-
 def peek_json(path: Path, key: str) -> dict[str, Any]:
     """A metadata entry of a file that may be anything; empty where there is no such entry."""
     try:
         return get_json(_read(path), key)
     except (DecodeError, ValueError, TypeError, OSError, ModelError):
         return {}
-
-
-def set_metadata(proto: onnx.ModelProto, **values: str | dict[str, Any]) -> None:
-    """Sets entries of spatialonnx's metadata in place; objects are written as JSON."""
-    ours = {_PREFIX + key: value for key, value in values.items()}
-    entries = [(e.key, e.value) for e in proto.metadata_props if e.key not in ours]
-    for key, value in ours.items():
-        text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-        entries.append((key, text))
-    del proto.metadata_props[:]
-    for key, text in entries:
-        proto.metadata_props.add(key=key, value=text)
 
 
 def find_model(folder: Path, stages: tuple[str, ...]) -> Path:

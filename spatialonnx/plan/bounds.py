@@ -16,7 +16,7 @@ class Bound:
     """The largest allowed drop.
 
     Attributes:
-        text: As the user wrote it; part of file names.
+        text: As the user wrote it; ``parse_bounds`` reads it again.
         value: The number, a fraction of all samples or, if relative, of the baseline's score.
         relative: Whether it is relative to the baseline's score.
     """
@@ -28,6 +28,11 @@ class Bound:
     def eps(self, baseline: Fraction) -> Fraction:
         """The largest allowed drop for a baseline score, absolute."""
         return self.value * abs(baseline) if self.relative else self.value
+
+    @property
+    def file_text(self) -> str:
+        """The text as part of a file's name."""
+        return self.text.replace("%", "pct").replace("/", "-")
 
     def __str__(self) -> str:
         """For messages: percentage points, or per cent of the baseline."""
@@ -62,7 +67,7 @@ def parse_bounds(text: str) -> tuple[Bound, ...]:
             raise UsageError(
                 f"--eps {part}: a drop lies between 0 and 1 (0.01 is one percentage point)"
             )
-        bounds.append(Bound(part.replace("%", "pct").replace("/", "-"), value, relative))
+        bounds.append(Bound(part, value, relative))
     if len({bound.relative for bound in bounds}) > 1:
         raise UsageError("--eps: give either relative or absolute bounds, not both")
     return tuple(sorted(set(bounds), key=lambda bound: bound.value))

@@ -11,7 +11,8 @@ import numpy as np
 from spatialonnx.errors import ModelError
 from spatialonnx.graph.ops import read_plan
 from spatialonnx.graph.sites import find_sites
-from spatialonnx.model.model_file import ModelFile, get_json, get_metadata
+from spatialonnx.model.metadata import get_json, get_metadata
+from spatialonnx.model.model_file import ModelFile
 from spatialonnx.plan.macs import fraction
 from spatialonnx.plan.plan import PlanLike, plan_key
 from spatialonnx.reporting.facts import Asked, Point, Run, SiteFacts, Trials

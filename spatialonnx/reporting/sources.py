@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spatialonnx.errors import StudyError, UsageError
-from spatialonnx.model.model_file import ModelFile, find_model, get_json, load_model, peek_json
+from spatialonnx.model.metadata import get_json
+from spatialonnx.model.model_file import ModelFile, find_model, load_model, peek_json
 from spatialonnx.reporting.fields import Fields, read_json
 from spatialonnx.searching.study import Study
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from spatialonnx.errors import OutputError
 from spatialonnx.files import check_writable, sha256_bytes, write_bytes
-from spatialonnx.model.model_file import ModelFile, get_metadata
+from spatialonnx.model.metadata import get_metadata
+from spatialonnx.model.model_file import ModelFile
 from spatialonnx.reporting.documents import read_documents
 from spatialonnx.reporting.facts import Report, Run
 from spatialonnx.reporting.gather import gather_run

@@ -17,7 +17,8 @@ from spatialonnx.graph.sites import Site, find_sites
 from spatialonnx.measure.certify import check_confidence
 from spatialonnx.measure.metrics import Metric
 from spatialonnx.measure.samples import Samples
-from spatialonnx.model.model_file import ModelFile, check_replaceable, get_json
+from spatialonnx.model.metadata import get_json
+from spatialonnx.model.model_file import ModelFile, check_replaceable
 from spatialonnx.plan.bounds import Bound
 from spatialonnx.plan.plan import Plan, plan_key
 from spatialonnx.runtime.session import Runtime, runtime_version
@@ -191,7 +192,7 @@ def output_paths(job: Job) -> tuple[Path, ...]:
         return (job.output,)
     name = job.output.name.removesuffix(".onnx").removesuffix(".masked")
     return tuple(
-        job.output.with_name(f"{name}.eps{bound.text}.masked.onnx") for bound in job.bounds
+        job.output.with_name(f"{name}.eps{bound.file_text}.masked.onnx") for bound in job.bounds
     )
 
 

@@ -15,12 +15,8 @@ from spatialonnx.errors import InterruptedSearchError
 from spatialonnx.graph.ops import write_plan
 from spatialonnx.measure.certify import Certifier, Measured, resolution
 from spatialonnx.measure.samples import Samples
-from spatialonnx.model.model_file import (
-    check_replaceable,
-    get_json,
-    save_model,
-    set_metadata,
-)
+from spatialonnx.model.metadata import SearchRecord, get_json, set_metadata
+from spatialonnx.model.model_file import check_replaceable, save_model
 from spatialonnx.plan.bounds import Bound
 from spatialonnx.plan.macs import fraction
 from spatialonnx.plan.plan import PlanLike, plan_key
@@ -443,22 +439,22 @@ def masked_model(job: Job, plan: PlanLike, result: SearchResult, study: Study) -
             **get_json(proto, "baseline"),
             "verify": {"score": float(result.verify.baseline), "samples": result.verify.samples},
         },
-        search={
-            "eps": result.eps,
-            "bound": str(result.bound),
-            "bound_met": result.bound_met,
-            "mode": job.settings.mode,
-            "strategy": job.settings.strategy,
-            "goal": job.settings.goal,
-            "data": data_name(job),
-            "seed": job.seed,
-            "samples": [len(p) for p in (job.split.search, job.split.select, job.split.verify)],
-            "metric": metric_name(job),
-            "confidence": job.confidence,
-            "verify": result.verify.to_json(),
-            "study": study.meta().get("key", ""),
-            "onnxruntime": runtime_version(),
-        },
+        search=SearchRecord(
+            bound=result.bound,
+            eps=result.eps,
+            met=result.bound_met,
+            mode=job.settings.mode,
+            strategy=job.settings.strategy,
+            goal=job.settings.goal,
+            data=data_name(job),
+            seed=job.seed,
+            samples=(len(job.split.search), len(job.split.select), len(job.split.verify)),
+            metric=metric_name(job),
+            confidence=job.confidence,
+            verify=result.verify.to_json(),
+            study=study.meta().get("key", ""),
+            onnxruntime=runtime_version(),
+        ).to_json(),
     )
     return proto
 

@@ -16,7 +16,8 @@ from spatialonnx.data.opening import open_dataset
 from spatialonnx.data.preprocessing import Preprocessing
 from spatialonnx.demo import shipped_model
 from spatialonnx.measure.samples import Samples
-from spatialonnx.model.model_file import get_metadata, load_model
+from spatialonnx.model.metadata import get_metadata
+from spatialonnx.model.model_file import load_model
 from spatialonnx.plan.masks import full_mask, uniform_mask
 from spatialonnx.runtime.session import Runtime, open_session
 

@@ -12,7 +12,8 @@ from spatialonnx.baseline.comparison import Yardstick
 from spatialonnx.baseline.studies import find_studies, measure_studies, missing_studies
 from spatialonnx.data.split import split_pool
 from spatialonnx.errors import StudyError
-from spatialonnx.model.model_file import load_model, save_model, set_metadata
+from spatialonnx.model.metadata import set_metadata
+from spatialonnx.model.model_file import load_model, save_model
 from spatialonnx.searching.progress import Watch
 from spatialonnx.searching.run import search_masks
 from spatialonnx.searching.settings import Settings

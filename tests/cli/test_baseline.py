@@ -3,7 +3,8 @@
 import pytest
 from support.commands import fail, invoke, succeed, succeed_json
 
-from spatialonnx.model.model_file import load_model, save_model, set_metadata
+from spatialonnx.model.metadata import set_metadata
+from spatialonnx.model.model_file import load_model, save_model
 
 
 def test_the_diagonal_for_a_person(tiny):

@@ -7,7 +7,8 @@ from spatialonnx.cli.inputs import input_shape, preprocessing_of, read_data
 from spatialonnx.cli.options import DataOptions
 from spatialonnx.data.preprocessing import Preprocessing
 from spatialonnx.errors import UsageError
-from spatialonnx.model.model_file import ModelFile, set_metadata
+from spatialonnx.model.metadata import set_metadata
+from spatialonnx.model.model_file import ModelFile
 
 RECORDED = Preprocessing((8, 8), 3, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 

@@ -10,7 +10,8 @@ from support.models import Net, plain, residual
 from support.trained import RUNTIME
 
 from spatialonnx.graph.ops import read_plan
-from spatialonnx.model.model_file import load_model, save_model, set_metadata
+from spatialonnx.model.metadata import set_metadata
+from spatialonnx.model.model_file import load_model, save_model
 from spatialonnx.runtime.session import open_session
 
 

@@ -7,7 +7,8 @@ import sys
 import pytest
 from support.commands import contents, fail, succeed, succeed_json
 
-from spatialonnx.model.model_file import load_model, save_model, set_metadata
+from spatialonnx.model.metadata import set_metadata
+from spatialonnx.model.model_file import load_model, save_model
 
 
 @pytest.fixture

@@ -213,7 +213,7 @@ def test_models_that_cannot_be_searched(tiny):
 
 
 def test_data_that_a_model_may_not_name(tiny):
-    from spatialonnx.model.model_file import set_metadata
+    from spatialonnx.model.metadata import set_metadata
 
     for evil in ("npz:data.npz", "python:os:system", "folder:/", "mnist@/tmp"):
         proto = load_model(tiny.spatial).proto

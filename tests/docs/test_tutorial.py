@@ -6,7 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from spatialonnx.model.model_file import get_json, load_model
+from spatialonnx.model.metadata import get_json
+from spatialonnx.model.model_file import load_model
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")

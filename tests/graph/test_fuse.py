@@ -25,7 +25,7 @@ from spatialonnx.graph.ops import (
 )
 from spatialonnx.graph.site_equivalence import compare_sites
 from spatialonnx.graph.sites import find_sites
-from spatialonnx.model.model_file import set_metadata
+from spatialonnx.model.metadata import set_metadata
 from spatialonnx.plan.masks import SiteMask, uniform_mask
 from spatialonnx.runtime.session import Runtime, open_session
 

@@ -17,14 +17,8 @@ from spatialonnx.errors import ModelError, PlanError, UsageError
 from spatialonnx.graph.insert import Insertion, insert_predictors
 from spatialonnx.graph.ops import find_predictors, instrument, plan_feeds, read_plan
 from spatialonnx.graph.sites import find_sites
-from spatialonnx.model.model_file import (
-    ModelFile,
-    get_metadata,
-    load_model,
-    model_stage,
-    save_model,
-    set_metadata,
-)
+from spatialonnx.model.metadata import get_metadata, model_stage, set_metadata
+from spatialonnx.model.model_file import ModelFile, load_model, save_model
 from spatialonnx.plan.masks import full_mask, uniform_mask
 from spatialonnx.runtime.session import Level, Runtime, open_session
 

@@ -12,15 +12,12 @@ from support.models import feeds, plain
 
 from spatialonnx.errors import ModelError, OutputError
 from spatialonnx.model import model_file as modelfile
+from spatialonnx.model.metadata import get_json, get_metadata, model_stage, set_metadata
 from spatialonnx.model.model_file import (
     check_replaceable,
     find_model,
-    get_json,
-    get_metadata,
     load_model,
-    model_stage,
     save_model,
-    set_metadata,
     stage_path,
 )
 from spatialonnx.runtime.session import Runtime, open_session

@@ -14,7 +14,8 @@ from models.finetune import main
 from models.networks import NetworkSpec, build_network
 from spatialonnx.graph.insert import insert_predictors
 from spatialonnx.graph.ops import find_predictors, read_plan, write_plan
-from spatialonnx.model.model_file import get_json, get_metadata, load_model, save_model
+from spatialonnx.model.metadata import get_json, get_metadata
+from spatialonnx.model.model_file import load_model, save_model
 from spatialonnx.plan.masks import uniform_mask
 
 SPEC = NetworkSpec("resnet18", 2, 1, 2, 16)

@@ -33,7 +33,8 @@ def test_what_bounds_are_called():
 def test_names_of_files_stay_in_their_folder():
     for text in ("1/3", "1%rel", "1e-2"):
         (bound,) = parse_bounds(text)
-        assert not set(bound.text) & set("/\\% ")
+        assert bound.text == text and parse_bounds(bound.text) == (bound,)
+        assert not set(bound.file_text) & set("/\\% ")
 
 
 @pytest.mark.parametrize(

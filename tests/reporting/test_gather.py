@@ -8,7 +8,8 @@ import pytest
 from reporting.conftest import MODES
 
 from spatialonnx.errors import ModelError, StudyError, UsageError
-from spatialonnx.model.model_file import get_json, load_model, save_model, set_metadata
+from spatialonnx.model.metadata import get_json, set_metadata
+from spatialonnx.model.model_file import load_model, save_model
 from spatialonnx.reporting.gather import gather_run
 from spatialonnx.reporting.sources import Search, find_sources
 from spatialonnx.searching.study import Study

@@ -151,7 +151,8 @@ def test_nothing_but_the_page_s_own_script_may_run(browser, page, tmp_path):
 
 
 def test_a_missed_bound_is_red(clean, searched, tmp_path):
-    from spatialonnx.model.model_file import get_json, load_model, save_model, set_metadata
+    from spatialonnx.model.metadata import get_json, set_metadata
+    from spatialonnx.model.model_file import load_model, save_model
 
     model = load_model(searched.models["uniform-layer"])
     record = get_json(model.proto, "search")

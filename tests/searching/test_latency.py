@@ -18,7 +18,8 @@ from spatialonnx.graph.ops import find_predictors
 from spatialonnx.graph.sites import find_sites
 from spatialonnx.measure.evaluate import Network
 from spatialonnx.measure.samples import Samples
-from spatialonnx.model.model_file import get_json, load_model
+from spatialonnx.model.metadata import get_json
+from spatialonnx.model.model_file import load_model
 from spatialonnx.plan.masks import uniform_mask
 from spatialonnx.runtime.session import Runtime
 from spatialonnx.searching import latency as module

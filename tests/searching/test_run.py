@@ -31,7 +31,8 @@ from spatialonnx.graph.ops import find_predictors, read_plan, write_plan
 from spatialonnx.measure.evaluate import evaluate_model
 from spatialonnx.measure.metrics import AGREEMENT, Metric
 from spatialonnx.measure.samples import Samples
-from spatialonnx.model.model_file import ModelFile, get_json, get_metadata, load_model, set_metadata
+from spatialonnx.model.metadata import get_json, get_metadata, set_metadata
+from spatialonnx.model.model_file import ModelFile, load_model
 from spatialonnx.plan.masks import uniform_mask
 from spatialonnx.plan.outcome import Outcome
 from spatialonnx.runtime.session import Runtime, open_session

@@ -18,7 +18,8 @@ from support.models import Net
 from spatialonnx.data.opening import open_dataset
 from spatialonnx.data.preprocessing import Preprocessing
 from spatialonnx.graph.insert import insert_predictors
-from spatialonnx.model.model_file import load_model, save_model, set_metadata
+from spatialonnx.model.metadata import set_metadata
+from spatialonnx.model.model_file import load_model, save_model
 from spatialonnx.runtime.session import Runtime, open_session
 
 CLASSES = 4

@@ -1,0 +1,203 @@
+"""What spatialonnx records in a model's ``metadata_props``: every key is read and written here.
+
+======================== =========================================================================
+``stage``                ``spatial``, ``masked`` or ``deploy``; a user's model has none
+``source_sha256``        hash of the file that the model was made from
+``input``                JSON: the preprocessing of pictures (``data.preprocessing``)
+``data``                 name of a built-in data set
+``baseline``             JSON: accuracy of the network as it was trained, and on verify
+``search``               JSON: the search that chose the plan (``SearchRecord``)
+``deploy``               JSON: what a deployment made and measured
+======================== =========================================================================
+
+Keys are written with the prefix ``spatialonnx.``. A reader believes nothing: a file that names
+data may only name a built-in set.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import onnx
+
+from spatialonnx.errors import ModelError, UsageError
+from spatialonnx.plan.bounds import Bound, parse_bounds
+
+PREFIX = "spatialonnx."
+STAGES = ("spatial", "masked", "deploy")
+ORIGINAL = "original"
+_VERSION = 1
+"""Of the record of a search."""
+
+
+@dataclass(frozen=True)
+class SearchRecord:
+    """The search that chose a model's plan.
+
+    Attributes:
+        bound: The largest allowed drop.
+        eps: The same for the baseline at hand, absolute.
+        met: Whether the bound holds on verify; None where the record does not say.
+        mode: Mode of the search.
+        strategy: Its strategy.
+        goal: What accuracy was weighed against.
+        data: A built-in set's name; ``own data`` for a user's.
+        seed: Of the split.
+        samples: Sizes of search, select and verify; None = the defaults.
+        metric: What scored outputs; ``own function`` for a user's.
+        confidence: Of the upper limit that had to meet the bound; None = the drop itself.
+        verify: What the plan did on verify, as ``Measured.to_json`` gives it.
+        study: Key of the study.
+        onnxruntime: Version that the search ran on.
+    """
+
+    bound: Bound
+    eps: float
+    met: bool | None = None
+    mode: str = ""
+    strategy: str = ""
+    goal: str = ""
+    data: str = ""
+    seed: int = 0
+    samples: tuple[int, int, int] | None = None
+    metric: str = "top1"
+    confidence: float | None = None
+    verify: Mapping[str, Any] = field(default_factory=dict)
+    study: str = ""
+    onnxruntime: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The metadata entry ``search``."""
+        return {
+            "version": _VERSION,
+            "eps": self.eps,
+            "eps_text": self.bound.text,
+            "bound": str(self.bound),
+            "bound_met": self.met,
+            "mode": self.mode,
+            "strategy": self.strategy,
+            "goal": self.goal,
+            "data": self.data,
+            "seed": self.seed,
+            "samples": None if self.samples is None else list(self.samples),
+            "metric": self.metric,
+            "confidence": self.confidence,
+            "verify": dict(self.verify),
+            "study": self.study,
+            "onnxruntime": self.onnxruntime,
+        }
+
+
+def read_search_record(proto: onnx.ModelProto) -> SearchRecord | None:
+    """The search that chose a model's plan; None for a plan by hand.
+
+    Raises:
+        ModelError: The entry is damaged, or a newer version wrote it.
+    """
+    entry = get_json(proto, "search")
+    if not entry:
+        return None
+    version = entry.get("version", _VERSION)
+    if _is_whole(version) and version > _VERSION:
+        raise ModelError("a newer spatialonnx searched this model: install that version")
+    eps, met, confidence = entry.get("eps"), entry.get("bound_met"), entry.get("confidence")
+    samples, seed, verify = entry.get("samples"), entry.get("seed", 0), entry.get("verify", {})
+    sizes = None
+    if isinstance(samples, list) and len(samples) == 3 and all(_is_whole(n) for n in samples):
+        sizes = (samples[0], samples[1], samples[2])
+    texts = {key: entry.get(key, default) for key, default in _TEXTS.items()}
+    if (
+        eps is None
+        or not (_is_share(eps) and _is_whole(seed) and isinstance(verify, dict))
+        or not (met is None or isinstance(met, bool))
+        or not (confidence is None or _is_share(confidence))
+        or not (samples is None or sizes)
+        or not all(isinstance(text, str) for text in texts.values())
+    ):
+        raise ModelError(_DAMAGED)
+    return SearchRecord(
+        bound=_read_bound(entry.get("eps_text"), float(eps)),
+        eps=float(eps),
+        met=met,
+        seed=seed,
+        samples=sizes,
+        confidence=confidence,
+        verify=verify,
+        **texts,
+    )
+
+
+def _read_bound(text: object, eps: float) -> Bound:
+    """The bound as its text says; a record without one has its number alone."""
+    if text is None:
+        return Bound(str(eps), Fraction(str(eps)))
+    try:
+        (bound,) = parse_bounds(str(text))
+    except (UsageError, ValueError):
+        raise ModelError(_DAMAGED) from None
+    return bound
+
+
+_TEXTS = {
+    **dict.fromkeys(("mode", "strategy", "goal", "data", "study", "onnxruntime"), ""),
+    "metric": "top1",
+}
+"""Entries that are texts, with what stands for a missing one."""
+_DAMAGED = "the model's metadata entry spatialonnx.search is damaged: search again"
+
+
+def model_stage(proto: onnx.ModelProto) -> str:
+    """The stage a model's metadata name; ``original`` where they name none."""
+    stage = get_metadata(proto).get("stage", ORIGINAL)
+    return stage if stage in STAGES else ORIGINAL
+
+
+def get_metadata(proto: onnx.ModelProto) -> dict[str, str]:
+    """What spatialonnx recorded in a model, keys without their prefix."""
+    return {
+        entry.key.removeprefix(PREFIX): entry.value
+        for entry in proto.metadata_props
+        if entry.key.startswith(PREFIX)
+    }
+
+
+def get_json(proto: onnx.ModelProto, key: str) -> dict[str, Any]:
+    """A metadata entry that holds a JSON object; empty where it is missing.
+
+    Raises:
+        ModelError: The entry is not a JSON object.
+    """
+    text = get_metadata(proto).get(key)
+    if text is None:
+        return {}
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise ModelError(f"the model's metadata entry {PREFIX}{key} is not a JSON object")
+    return value
+
+
+def set_metadata(proto: onnx.ModelProto, **values: str | dict[str, Any]) -> None:
+    """Sets entries of spatialonnx's metadata in place; objects are written as JSON."""
+    ours = {PREFIX + key: value for key, value in values.items()}
+    entries = [(e.key, e.value) for e in proto.metadata_props if e.key not in ours]
+    for key, value in ours.items():
+        text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+        entries.append((key, text))
+    del proto.metadata_props[:]
+    for key, text in entries:
+        proto.metadata_props.add(key=key, value=text)
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

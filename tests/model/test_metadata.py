@@ -1,0 +1,81 @@
+"""What a model records: written once, read again exactly, and believed only where it fits."""
+
+from fractions import Fraction
+
+import pytest
+from support.models import plain
+
+from spatialonnx.errors import ModelError
+from spatialonnx.model.metadata import SearchRecord, read_search_record, set_metadata
+from spatialonnx.plan.bounds import parse_bounds
+
+
+@pytest.mark.parametrize("text", ["0.01", "1/3", "1%rel", "1e-2", "0.1"])
+def test_a_record_is_read_as_it_was_written(text):
+    """The bound keeps its text: nothing is guessed back from a float."""
+    (bound,) = parse_bounds(text)
+    record = SearchRecord(
+        bound=bound,
+        eps=0.1 + 0.2,
+        met=True,
+        mode="uniform-patch",
+        strategy="joint",
+        goal="macs",
+        data="mnist",
+        seed=3,
+        samples=(1, 2, 3),
+        metric="agreement",
+        confidence=0.95,
+        verify={"drop": 0.125},
+        study="abc",
+        onnxruntime="1.2",
+    )
+    proto = plain()
+    set_metadata(proto, search=record.to_json())
+    assert read_search_record(proto) == record
+
+
+def test_a_plan_by_hand_has_no_record():
+    assert read_search_record(plain()) is None
+
+
+def test_an_earlier_record_has_the_number_alone():
+    proto = plain()
+    set_metadata(proto, search={"eps": 0.005, "mode": "uniform-layer"})
+    record = read_search_record(proto)
+    assert record.bound.value == Fraction(1, 200)
+    assert (record.met, record.seed, record.samples, record.metric) == (None, 0, None, "top1")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"eps": "0.01"},
+        {"eps": 7},
+        {"eps": None},
+        {"eps_text": "0.01,0.02"},
+        {"eps_text": "<b>"},
+        {"eps_text": 3},
+        {"bound_met": "yes"},
+        {"confidence": "high"},
+        {"seed": -1},
+        {"seed": True},
+        {"samples": [1, 2]},
+        {"samples": [1, 2, "3"]},
+        {"verify": []},
+        {"mode": 3},
+        {"metric": 3},
+    ],
+)
+def test_damage_is_one_line(damage):
+    proto = plain()
+    set_metadata(proto, search={"eps": 0.5, **damage})
+    with pytest.raises(ModelError, match="search is damaged: search again"):
+        read_search_record(proto)
+
+
+def test_a_newer_record_is_refused():
+    proto = plain()
+    set_metadata(proto, search={"version": 99})
+    with pytest.raises(ModelError, match="newer spatialonnx"):
+        read_search_record(proto)
