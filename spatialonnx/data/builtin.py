@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from spatialonnx.data.cifar import CIFAR10, CIFAR100
 from spatialonnx.data.dataset import Labels
-from spatialonnx.data.idx import has_mnist, read_digits, read_fashion, read_sample
+from spatialonnx.data.idx import has_mnist, read_mnist, read_sample
 from spatialonnx.data.image_files import Pictures
 from spatialonnx.data.imagenet import CLASSES, has_imagenet, read_imagenet
 from spatialonnx.data.preprocessing import Pixels, Preprocessing
@@ -92,7 +93,7 @@ BUILT_IN: dict[str, BuiltIn] = {
             folders=("fashion-mnist", "FashionMNIST", "FashionMNIST/raw"),
             preprocessing=_grey(28, 0.2860, 0.3530),
             holds=has_mnist,
-            read=read_fashion,
+            read=partial(read_mnist, other="mnist"),
             files=_IDX_FILES,
             package="dataset-fashion-mnist",
         ),
@@ -103,7 +104,7 @@ BUILT_IN: dict[str, BuiltIn] = {
             folders=("mnist", "MNIST", "MNIST/raw"),
             preprocessing=_grey(28, 0.1307, 0.3081),
             holds=has_mnist,
-            read=read_digits,
+            read=partial(read_mnist, other="fashion-mnist"),
             files=_IDX_FILES,
         ),
         BuiltIn(
@@ -243,14 +244,3 @@ def user_path(text: str) -> Path:
         raise DataError(f"{text!r} is no path") from None
     except RuntimeError:
         raise DataError(f"{text}: no such user: write the whole path") from None
-
-
-def installed_sets() -> dict[str, Path]:
-    """Name and place of every built-in set on this machine."""
-    found = {}
-    for name, row in BUILT_IN.items():
-        try:
-            found[name] = find_set(row)
-        except DataNotInstalledError:
-            continue
-    return found

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100: the binary archive, and the python one without executing it.
+"""CIFAR-10 and CIFAR-100: the binary archive, and the Python one without unpickling it.
 
 Source: A. Krizhevsky, "The CIFAR-10 dataset", sections "Dataset layout". Binary: a row is one
 label byte (CIFAR-100: coarse, then fine), then 1,024 red, 1,024 green and 1,024 blue bytes, row by
@@ -7,6 +7,7 @@ row. Python: a pickled dict with `data` uint8 [n, 3072] and `labels` or `fine_la
 
 from __future__ import annotations
 
+import pickletools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,6 @@ import numpy as np
 
 from spatialonnx.data.archive import Bytes, read_members
 from spatialonnx.data.dataset import Labels
-from spatialonnx.data.plain_pickle import noted_bytes, read_plain
 from spatialonnx.data.preprocessing import Pixels
 from spatialonnx.errors import DataError
 
@@ -60,11 +60,13 @@ class Cifar:
             DataError: an archive or file is damaged.
         """
         names = self.files[split]
-        python = _is_python(place, names[0])
-        endings = names if python else tuple(f"{name}.bin" for name in names)
-        contents = read_members(place, endings)
-        take = self._from_python if python else self._from_binary
-        parts = [take(contents[name], f"{place}: {name}") for name in endings]
+        contents = read_members(place, tuple(f"{name}.bin" for name in names), names)
+        parts = [
+            self._from_binary(content, f"{place}: {name}")
+            if name.endswith(".bin")
+            else self._from_python(content, f"{place}: {name}")
+            for name, content in contents.items()
+        ]
         pixels = np.concatenate([part for part, _ in parts])
         return pixels.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1), np.concatenate(
             [labels for _, labels in parts]
@@ -83,28 +85,16 @@ class Cifar:
 
     def _from_python(self, content: Bytes, where: str) -> tuple[Pixels, Labels]:
         try:
-            values = read_plain(content.tobytes())
-            if not isinstance(values, dict):
-                raise ValueError("no dict")
-            # Keys are str of Python 2; the same file pickled by Python 3 has bytes.
-            named = {
-                key.decode("latin-1") if isinstance(key, bytes) else key: value
-                for key, value in values.items()
-            }
-            pixels = noted_bytes(named["data"])
-            labels = np.array(named[self.key])
-        except KeyError as error:
-            raise DataError(f"{where}: holds no {error}; get it again") from None
+            raw, labels = _list_pickle(content.tobytes(), self.key.encode())
         except ValueError as error:
             raise DataError(
                 f"{where}: damaged, or no CIFAR batch ({error}); get it again"
             ) from None
-        if pixels.ndim != 2 or pixels.shape[1] != _BYTES or not len(pixels):
-            raise DataError(f"{where}: data have shape {list(pixels.shape)}, must be [n, {_BYTES}]")
-        if labels.shape != pixels.shape[:1] or labels.dtype.kind != "i":
-            raise DataError(f"{where}: {self.key} do not belong to {len(pixels)} images")
+        pixels = np.frombuffer(raw, np.uint8).reshape(-1, _BYTES)
+        if len(labels) != len(pixels):
+            raise DataError(f"{where}: {len(labels)} {self.key} for {len(pixels)} images")
         self._check(labels, where)
-        return pixels, labels.astype(np.int64)
+        return pixels, labels
 
     def _check(self, labels: Labels, where: str) -> None:
         wrong = (labels < 0) | (labels >= self.classes)
@@ -115,11 +105,56 @@ class Cifar:
             )
 
 
-def _is_python(place: Path, name: str) -> bool:
-    """Whether a folder or an archive (told by its published name) is the python variant."""
-    if place.is_dir():
-        return (place / name).is_file() and not (place / f"{name}.bin").is_file()
-    return "python" in place.name
+_WHOLE_NUMBERS = frozenset(("BININT", "BININT1", "BININT2", "INT", "LONG", "LONG1", "LONG4"))
+_OF_A_LIST = frozenset(
+    ("EMPTY_LIST", "LIST", "MARK", "APPEND", "APPENDS", "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE")
+)
+
+
+def _list_pickle(content: bytes, key: bytes) -> tuple[bytes, Labels]:
+    """Finds pixels and labels in the opcodes of a batch, without unpickling it.
+
+    `pickle.load` runs what a file asks for, and an allow-list of classes still lets it build
+    arrays of any size. `pickletools` only lists the opcodes with their literals. Two things
+    suffice: the one text as long as whole pictures, and the whole numbers that follow the key.
+
+    Args:
+        content: the pickle, of any protocol.
+        key: of the labels.
+
+    Returns:
+        The pictures' bytes, one after the other, and the labels.
+
+    Raises:
+        ValueError: it is no whole pickle, or does not hold exactly one array of pictures, row by
+            row.
+    """
+    pixels, labels = b"", []
+    flag = follows = by_columns = False
+    try:
+        for opcode, argument, _ in pickletools.genops(content):
+            if opcode.name in ("NEWTRUE", "NEWFALSE") or isinstance(argument, bool):
+                flag = opcode.name == "NEWTRUE" or bool(argument)
+            elif opcode.name in _WHOLE_NUMBERS and follows:
+                labels.append(argument)
+            elif isinstance(argument, (str, bytes, bytearray)):
+                text = argument.encode("latin-1") if isinstance(argument, str) else argument
+                follows = text == key
+                if len(text) >= _BYTES and len(text) % _BYTES == 0:
+                    if pixels:
+                        raise ValueError("several arrays")
+                    # The state of a numpy array: shape, type, whether it lies by columns, bytes.
+                    pixels, by_columns = bytes(text), flag
+            elif opcode.name not in _OF_A_LIST:
+                follows = False
+        if not pixels or by_columns:
+            raise ValueError("no array of whole pictures, row by row")
+        return pixels, np.array(labels, np.int64)
+    except ValueError:
+        raise
+    except Exception as error:
+        # pickletools documents no list of what damaged files raise.
+        raise ValueError(type(error).__name__) from None
 
 
 CIFAR10 = Cifar(

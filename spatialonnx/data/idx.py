@@ -1,4 +1,4 @@
-"""The IDX format of MNIST and Fashion-MNIST, plain or gzip.
+"""The IDX format of MNIST and Fashion-MNIST, plain, gzip or xz.
 
 Source: Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database", section "File formats": two
 zero bytes, a type byte (8 = unsigned byte), the number of dimensions, each dimension as a
@@ -12,7 +12,7 @@ import lzma
 import math
 import zlib
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import IO, cast
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from spatialonnx.errors import DataError, DataNotInstalledError
 _UNSIGNED_BYTE = 8
 _LARGEST = 1 << 31  # Ten times MNIST's training images; a damaged header may claim any size.
 _KINDS = ("images-idx3", "labels-idx1")
+_PREFIX = {"test": "t10k", "train": "train"}
 # Both sets are published under the same file names; these labels tell them apart.
 _FIRST_LABELS = {
     ("mnist", "test"): [7, 2, 1, 0, 4, 1, 4, 9],
@@ -30,26 +31,14 @@ _FIRST_LABELS = {
     ("fashion-mnist", "test"): [9, 2, 1, 1, 6, 1, 4, 6],
     ("fashion-mnist", "train"): [9, 0, 0, 3, 0, 2, 7, 2],
 }
-_PREFIX = {"test": "t10k", "train": "train"}
 
 
-def read_idx(path: Path) -> Pixels:
-    """Reads an IDX file of unsigned bytes; gzip and xz are told by their content.
+def read_idx(path: Path, count: int = 1) -> list[Pixels]:
+    """Reads a file in which IDX arrays of unsigned bytes follow one another.
 
     Args:
-        path: the file.
-
-    Returns:
-        uint8 array whose shape the header gives.
-
-    Raises:
-        DataError: the file cannot be read, is damaged, cut off, or is something else.
-    """
-    return read_idx_parts(path, 1)[0]
-
-
-def read_idx_parts(path: Path, count: int) -> list[Pixels]:
-    """Reads a file in which `count` IDX arrays follow one another; see `read_idx`.
+        path: the file, packed or not, which its content tells.
+        count: how many arrays it holds.
 
     Returns:
         uint8 arrays, each of the shape that its header gives.
@@ -58,7 +47,7 @@ def read_idx_parts(path: Path, count: int) -> list[Pixels]:
         DataError: the file cannot be read, is damaged, cut off, or holds more or something else.
     """
     try:
-        with path.open("rb") as raw, _unpack(raw) as stream:
+        with _open(path) as stream:
             arrays = [_read_array(stream, path) for _ in range(count)]
             if stream.read(1):
                 raise DataError(f"{path}: holds more than its header says; get it again")
@@ -69,15 +58,13 @@ def read_idx_parts(path: Path, count: int) -> list[Pixels]:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
-def _unpack(raw: BinaryIO) -> IO[bytes]:
-    """The stream itself, or what is packed in it."""
-    magic = raw.read(6)
-    raw.seek(0)
+def _open(path: Path) -> IO[bytes]:
+    """The file, or what is packed in it."""
+    with path.open("rb") as raw:
+        magic = raw.read(6)
     if magic.startswith(b"\x1f\x8b"):
-        return cast("IO[bytes]", gzip.GzipFile(fileobj=raw))
-    if magic == b"\xfd7zXZ\0":
-        return cast("IO[bytes]", lzma.LZMAFile(raw))
-    return raw
+        return cast("IO[bytes]", gzip.open(path))
+    return lzma.open(path) if magic == b"\xfd7zXZ\0" else path.open("rb")
 
 
 def _read_array(stream: IO[bytes], path: Path) -> Pixels:
@@ -94,16 +81,12 @@ def _read_array(stream: IO[bytes], path: Path) -> Pixels:
     expected = math.prod(shape)
     if expected > _LARGEST:
         raise DataError(f"{path}: its header claims {expected} bytes; get it again")
-    values = bytearray()
-    while len(values) < expected:
-        # In pieces, so that a short file with a large claim costs no memory.
-        piece = stream.read(min(1 << 24, expected - len(values)))
-        if not piece:
-            raise DataError(
-                f"{path}: cut off: its header says {expected} bytes, it holds {len(values)}; "
-                "get it again"
-            )
-        values += piece
+    values = stream.read(expected)
+    if len(values) < expected:
+        raise DataError(
+            f"{path}: cut off: its header says {expected} bytes, it holds {len(values)}; "
+            "get it again"
+        )
     return np.frombuffer(values, np.uint8).reshape(shape)
 
 
@@ -112,47 +95,24 @@ def has_mnist(folder: Path) -> bool:
     return any(_find(folder, prefix, kind) for prefix in _PREFIX.values() for kind in _KINDS)
 
 
-def read_mnist(folder: Path, split: str) -> tuple[Pixels, Labels]:
+def read_mnist(folder: Path, split: str, other: str = "") -> tuple[Pixels, Labels]:
     """Reads one split of a set that is published as MNIST is.
 
     Args:
         folder: holds `t10k-images-idx3-ubyte` and its like, each plain or `.gz`.
         split: `test` or `train`.
+        other: `mnist` or `fashion-mnist`, whose files bear the same names: refused.
 
     Returns:
         Pixels uint8 [n, H, W, 1] and labels int64 [n] in 0..9.
 
     Raises:
         DataNotInstalledError: a file is missing.
-        DataError: a file is damaged, or the two do not belong together.
+        DataError: a file is damaged, the two do not belong together, or they are the other set.
     """
-    images_path = _require(folder, _PREFIX[split], "images-idx3")
-    labels_path = _require(folder, _PREFIX[split], "labels-idx1")
-    pixels, labels = read_idx(images_path), read_idx(labels_path)
-    return _check(pixels, labels, images_path, labels_path)
-
-
-def read_digits(folder: Path, split: str) -> tuple[Pixels, Labels]:
-    """Reads MNIST as `read_mnist` does, and refuses Fashion-MNIST, whose files bear its names.
-
-    Returns:
-        Pixels uint8 [n, 28, 28, 1] and labels int64 [n].
-    """
-    return _refuse_other("fashion-mnist", folder, split)
-
-
-def read_fashion(folder: Path, split: str) -> tuple[Pixels, Labels]:
-    """Reads Fashion-MNIST as `read_mnist` does, and refuses MNIST, whose files bear its names.
-
-    Returns:
-        Pixels uint8 [n, 28, 28, 1] and labels int64 [n].
-    """
-    return _refuse_other("mnist", folder, split)
-
-
-def _refuse_other(other: str, folder: Path, split: str) -> tuple[Pixels, Labels]:
-    pixels, labels = read_mnist(folder, split)
-    if labels[:8].tolist() == _FIRST_LABELS[other, split]:
+    images, numbers = (_require(folder, _PREFIX[split], kind) for kind in _KINDS)
+    pixels, labels = _check(read_idx(images)[0], read_idx(numbers)[0], images, numbers)
+    if labels[:8].tolist() == _FIRST_LABELS.get((other, split)):
         raise DataError(f"{folder}: holds {other}: put each set into a folder of its name")
     return pixels, labels
 
@@ -171,7 +131,7 @@ def read_sample(path: Path, split: str) -> tuple[Pixels, Labels]:
         DataError: the file is damaged.
     """
     del split
-    pixels, labels = read_idx_parts(path, 2)
+    pixels, labels = read_idx(path, 2)
     return _check(pixels, labels, path, path)
 
 
@@ -196,13 +156,9 @@ def _check(
 
 def _find(folder: Path, prefix: str, kind: str) -> Path | None:
     """The file of one kind under the names it is published with (some unpackers write a dot)."""
-    for joint in ("-", "."):
-        for ending in ("", ".gz"):
-            name = kind.replace("-", joint)
-            path = folder / f"{prefix}-{name}-ubyte{ending}"
-            if path.is_file():
-                return path
-    return None
+    names = (f"{prefix}-{text}-ubyte" for text in (kind, kind.replace("-", ".")))
+    paths = (folder / f"{name}{ending}" for name in names for ending in ("", ".gz"))
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _require(folder: Path, prefix: str, kind: str) -> Path:

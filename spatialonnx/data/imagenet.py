@@ -16,7 +16,7 @@ import numpy as np
 from spatialonnx.data.archive import read_members
 from spatialonnx.data.folder import read_classes
 from spatialonnx.data.image_files import Folder, Pictures
-from spatialonnx.data.matlab import Value, read_structs
+from spatialonnx.data.matlab import read_structs
 from spatialonnx.errors import DataError, DataNotInstalledError
 
 logger = logging.getLogger(__name__)
@@ -151,23 +151,11 @@ def _read_synsets(content: bytes, devkit: Path) -> dict[int, int]:
         devkit: for messages.
     """
     try:
-        leaves = {
-            _whole(row["ILSVRC2012_ID"]): str(row["WNID"])
-            for row in read_structs(content, "synsets")
-            if _whole(row["num_children"]) == 0
-        }
-    except KeyError as error:
-        raise DataError(f"{devkit}: {_META} has no field {error}; get it again") from None
-    except ValueError as error:
+        rows = read_structs(content, "synsets", ("ILSVRC2012_ID", "WNID", "num_children"))
+        leaves = {int(number): str(wnid) for number, wnid, children in rows if int(children) == 0}
+    except (ValueError, TypeError) as error:
         raise DataError(f"{devkit}: {_META} is damaged ({error}); get it again") from None
     order = {wnid: label for label, wnid in enumerate(sorted(set(leaves.values())))}
     if not leaves or len(order) != len(leaves):
         raise DataError(f"{devkit}: {_META} names no classes, or one twice; get it again")
     return {identifier: order[wnid] for identifier, wnid in leaves.items()}
-
-
-def _whole(value: Value) -> int:
-    """A field that holds one whole number."""
-    if not isinstance(value, np.ndarray) or value.shape != (1,) or not value[0].is_integer():
-        raise ValueError("a number is missing")
-    return int(value[0])

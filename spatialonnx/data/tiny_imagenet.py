@@ -10,11 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from spatialonnx.data.archive import ZipFolder, check_inside, read_text
+from spatialonnx.data.archive import Archive, check_inside, read_text
 from spatialonnx.data.image_files import Folder, Pictures, is_picture
 from spatialonnx.errors import DataError
 
-_INSIDE = "tiny-imagenet-200/"
 _ANNOTATIONS = "val/val_annotations.txt"
 
 
@@ -30,7 +29,7 @@ def read_tiny_imagenet(place: Path, split: str) -> Pictures:
     a class (torchvision's among them); the order of `wnids.txt` is another one.
 
     Args:
-        place: the folder, or `tiny-imagenet-200.zip`.
+        place: the folder, or an archive of it.
         split: `val` or `train`.
 
     Returns:
@@ -39,7 +38,7 @@ def read_tiny_imagenet(place: Path, split: str) -> Pictures:
     Raises:
         DataError: damaged or missing lists, unknown classes, paths that climb.
     """
-    store = ZipFolder(place, _INSIDE) if place.is_file() else Folder(place)
+    store = Archive(place, "wnids.txt") if place.is_file() else Folder(place)
     wnids = sorted({line.strip() for line in read_text(store, "wnids.txt")})
     if not wnids:
         raise DataError(f"{store.place / 'wnids.txt'}: lists no class; get it again")
@@ -50,7 +49,7 @@ def read_tiny_imagenet(place: Path, split: str) -> Pictures:
 
 
 def _list_validation(
-    store: ZipFolder | Folder, numbers: dict[str, int]
+    store: Archive | Folder, numbers: dict[str, int]
 ) -> tuple[list[str], list[int]]:
     """Names and labels by the annotations."""
     where = store.place / _ANNOTATIONS
@@ -70,9 +69,7 @@ def _list_validation(
     return names, labels
 
 
-def _list_training(
-    store: ZipFolder | Folder, numbers: dict[str, int]
-) -> tuple[list[str], list[int]]:
+def _list_training(store: Archive | Folder, numbers: dict[str, int]) -> tuple[list[str], list[int]]:
     """Names and labels by the class folders."""
     names, labels = [], []
     for wnid, number in numbers.items():

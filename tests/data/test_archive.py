@@ -4,6 +4,7 @@ import gzip
 import io
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,22 +13,34 @@ from hypothesis import strategies as st
 from support.datafiles import write_files, write_tar, write_zip
 
 from spatialonnx.data import archive
-from spatialonnx.data.archive import ZipFolder, check_inside, read_members, read_text
+from spatialonnx.data.archive import Archive, check_inside, read_members, read_text
 from spatialonnx.data.image_files import Folder
 from spatialonnx.errors import DataError, DataNotInstalledError, SpatialOnnxError
 
 FILES = {"set/a.bin": b"hello", "set/sub/b.bin": bytes(1000), "set/c.txt": b"x"}
 
 
-@pytest.mark.parametrize("pack", [True, False])
-def test_members_are_found_in_any_folder(tmp_path: Path, pack: bool) -> None:
-    if pack:
-        place = write_tar(tmp_path / "set.tar.gz", FILES)
+@pytest.mark.parametrize("write", [write_tar, write_zip, None])
+def test_members_are_found_in_any_folder(
+    tmp_path: Path, write: Callable[[Path, dict[str, bytes]], Path] | None
+) -> None:
+    if write:
+        place = write(tmp_path / "set.tar.gz", FILES)
         found = read_members(place, ["b.bin", "a.bin"])
     else:
         found = read_members(write_files(tmp_path, {"a.bin": b"hello"}), ["a.bin"])
     assert found["a.bin"].tobytes() == b"hello"
     assert "b.bin" not in found or found["b.bin"].tobytes() == bytes(1000)
+
+
+@pytest.mark.parametrize("pack", [True, False])
+def test_the_first_form_that_is_there_is_read(tmp_path: Path, pack: bool) -> None:
+    files = {"a.bin": b"1", "b.bin": b"2", "a": b"3", "b": b"4"}
+    place = write_tar(tmp_path / "t", files) if pack else write_files(tmp_path, files)
+    assert list(read_members(place, ["b.bin", "a.bin"], ["a", "b"])) == ["b.bin", "a.bin"]
+    assert list(read_members(place, ["c.bin", "d.bin"], ["b", "a"])) == ["b", "a"]
+    with pytest.raises((DataError, DataNotInstalledError), match=r"c\.bin"):
+        read_members(place, ["a.bin", "c.bin"], ["a", "b"] if not pack else ["a", "x"])
 
 
 def test_missing_members_are_named(tmp_path: Path) -> None:
@@ -47,7 +60,7 @@ def test_a_path_that_climbs_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match=r"set\.tar\.gz: its path .* climbs out"):
         read_members(write_tar(tmp_path / "set.tar.gz", {name: b"x"}), ["a.bin"])
     with pytest.raises(DataError, match=r"set\.zip: its path .* climbs out"):
-        ZipFolder(write_zip(tmp_path / "set.zip", {name: b"x"})).size("a.bin")
+        Archive(write_zip(tmp_path / "set.zip", {name: b"x"}), "mark").size("a.bin")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["set.tar.gz", "set.zip"]
 
 
@@ -73,7 +86,7 @@ def test_a_cut_off_archive_is_named(tmp_path: Path, keep: int) -> None:
 def test_what_is_no_archive_is_named_in_few_words(tmp_path: Path) -> None:
     (tmp_path / "set.tar.gz").write_text("hello")
     with pytest.raises(
-        DataError, match=r"set\.tar\.gz: not a tar archive, or damaged; get it again$"
+        DataError, match=r"set\.tar\.gz: not a tar or zip archive, or damaged; get it again$"
     ):
         read_members(tmp_path / "set.tar.gz", ["a.bin"])
 
@@ -85,14 +98,18 @@ def test_a_member_of_absurd_size_is_refused(
     with pytest.raises(DataError, match=r"sub/b\.bin claims 1000 bytes"):
         read_members(write_tar(tmp_path / "set.tar.gz", FILES), ["b.bin"])
     monkeypatch.setattr(archive, "_LARGEST_PICTURE", 100)
-    store = ZipFolder(write_zip(tmp_path / "set.zip", FILES), "set/")
+    store = Archive(write_zip(tmp_path / "set.zip", FILES), "c.txt")
     with pytest.raises(OSError, match="claims 1000 bytes"):
         store.read("sub/b.bin")
 
 
-def test_zip_names_are_those_below_a_folder(tmp_path: Path) -> None:
-    files = {f"set/{name}": b"x" for name in ("a/2", "a/1", "a/b/3", "a.txt", "ab/4", "b/5")}
-    store = ZipFolder(write_zip(tmp_path / "set.zip", files | {"other/a/6": b""}), "set/")
+@pytest.mark.parametrize("write", [write_zip, write_tar])
+def test_names_are_those_below_the_folder_of_the_mark(
+    tmp_path: Path, write: Callable[[Path, dict[str, bytes]], Path]
+) -> None:
+    names = ("mark", "a/2", "a/1", "a/b/3", "a.txt", "ab/4", "b/5")
+    files = {f"set/{name}": b"x" for name in names}
+    store = Archive(write(tmp_path / "set.zip", files | {"other/a/6": b""}), "mark")
     assert store.names("a") == ["a/1", "a/2", "a/b/3"]
     assert store.names("none") == []
     assert store.size("a/1") == 1 and store.read("b/5") == b"x"
@@ -171,7 +188,7 @@ def test_no_damage_to_a_tar_escapes(
 @given(FLIPS)
 def test_no_damage_to_a_zip_escapes(tmp_path: Path, flips: list[tuple[int, int]]) -> None:
     (tmp_path / "set.zip").write_bytes(damage(zip_content(), flips))
-    store = ZipFolder(tmp_path / "set.zip", "set/")
+    store = Archive(tmp_path / "set.zip", "c.txt")
     try:
         for name in store.names("sub"):
             store.read(name)

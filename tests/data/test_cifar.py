@@ -1,15 +1,24 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support.datafiles import cifar_rows, python2_pickle, random_pixels, write_files, write_tar
+from support.datafiles import (
+    cifar_rows,
+    python2_pickle,
+    random_pixels,
+    write_files,
+    write_tar,
+    write_zip,
+)
 
 from spatialonnx.data.cifar import CIFAR10, CIFAR100, Cifar
 from spatialonnx.errors import DataError, DataNotInstalledError
 
+Write = Callable[[Path, dict[str, bytes]], Path]
 PIXELS = random_pixels(6, 32, 32, 3)
 LABELS = np.array([3, 0, 9, 1, 5, 5], np.uint8)
 
@@ -67,7 +76,7 @@ def python100() -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("write", [write_tar, write_zip, write_files])
 @pytest.mark.parametrize(
     ("kind", "files", "cut", "factor"),
     [
@@ -78,14 +87,16 @@ def python100() -> dict[str, bytes]:
     ],
 )
 def test_both_archives_packed_and_unpacked(
-    tmp_path: Path, kind: Cifar, files: dict[str, bytes], cut: int, factor: int, packed: bool
+    tmp_path: Path,
+    kind: Cifar,
+    files: dict[str, bytes],
+    cut: int,
+    factor: int,
+    write: Write,
 ) -> None:
     root = next(iter(files)).partition("/")[0]
-    if packed:
-        variant = "python" if "py" in root else "binary"
-        place = write_tar(tmp_path / f"cifar-10-{variant}.tar.gz", files)
-    else:
-        place = write_files(tmp_path, files) / root
+    place = write(tmp_path / "archive", files)  # Told by its content, not by its name.
+    place = place / root if write is write_files else place
     assert kind.holds(place) and not kind.holds(tmp_path)
     for split, rows in (("train", slice(0, cut)), ("test", slice(cut, 6))):
         pixels, labels = kind.read(place, split)
@@ -130,13 +141,15 @@ DATA = planes(PIXELS)
     [
         (b"", "damaged"),
         (b"hello", "damaged"),
-        (python2_pickle([1]), "no dict"),
-        (python2_pickle({"labels": [1]}), "holds no 'data'"),
-        (python2_pickle({"data": DATA}), "holds no 'labels'"),
-        (python2_pickle({"data": DATA, "labels": [1]}), "do not belong to 6 images"),
-        (python2_pickle({"data": DATA, "labels": ["a"] * 6}), "do not belong"),
-        (python2_pickle({"data": DATA, "labels": [[1], [1, 2]]}), "damaged"),
-        (python2_pickle({"data": DATA[:, :9], "labels": [1] * 6}), r"shape \[6, 9\]"),
+        (python2_pickle([1]), "no array of whole pictures"),
+        (python2_pickle({"labels": [1]}), "no array of whole pictures"),
+        (python2_pickle({"data": DATA}), "0 labels for 6 images"),
+        (python2_pickle({"data": DATA, "labels": [1]}), "1 labels for 6 images"),
+        (python2_pickle({"data": DATA, "labels": ["a"] * 6}), "0 labels for 6 images"),
+        (python2_pickle({"data": DATA, "labels": [1] * 6, "more": DATA}), "several arrays"),
+        (python2_pickle({"data": DATA[:, :9], "labels": [1] * 6}), "no array of whole pictures"),
+        (pickle.dumps({"data": np.asfortranarray(DATA), "labels": [1] * 6}, 2), "row by row"),
+        (pickle.dumps({"data": DATA, "labels": [1 << 70] * 6}), "OverflowError"),
         (python2_pickle({"data": DATA, "labels": [-1] * 6}), "label -1 of image 0"),
         (python2_pickle({"data": DATA, "labels": [1] * 6})[:5000], "damaged"),
     ],
@@ -145,6 +158,20 @@ def test_a_wrong_python_batch_is_named(tmp_path: Path, content: bytes, says: str
     with pytest.raises(DataError, match=says) as caught:
         CIFAR10.read(write_files(tmp_path, {"test_batch": content}), "test")
     assert "test_batch" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "binary"),
+    [*((protocol, False) for protocol in range(6)), (3, True), (5, True)],
+)
+def test_a_batch_may_be_written_again_by_python_3(
+    tmp_path: Path, protocol: int, binary: bool
+) -> None:
+    values = {"filenames": ["a.png"] * 6, "labels": LABELS.tolist(), "batch": 1, "data": DATA}
+    keyed = {key.encode() if binary else key: value for key, value in values.items()}
+    write_files(tmp_path, {"test_batch": pickle.dumps(keyed, protocol)})
+    pixels, labels = CIFAR10.read(tmp_path, "test")
+    assert (pixels == PIXELS).all() and labels.tolist() == LABELS.tolist()
 
 
 class Trap:

@@ -10,14 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.datafiles import idx, random_pixels, write_mnist
 
-from spatialonnx.data.idx import (
-    has_mnist,
-    read_digits,
-    read_fashion,
-    read_idx,
-    read_mnist,
-    read_sample,
-)
+from spatialonnx.data.idx import has_mnist, read_idx, read_mnist, read_sample
 from spatialonnx.errors import DataError, DataNotInstalledError, SpatialOnnxError
 
 LABELS = np.array([3, 0, 9, 1], np.uint8)
@@ -28,7 +21,7 @@ LABELS = np.array([3, 0, 9, 1], np.uint8)
 def test_arrays_come_back(tmp_path: Path, shape: tuple[int, ...], pack: type[bytes]) -> None:
     array = random_pixels(*shape)
     (tmp_path / "a").write_bytes(pack(idx(array)))
-    read = read_idx(tmp_path / "a")
+    [read] = read_idx(tmp_path / "a")
     assert read.shape == shape and (read == array).all()
 
 
@@ -46,14 +39,14 @@ def test_mnist_layout(tmp_path: Path, packed: bool) -> None:
 def test_the_two_sets_of_the_same_file_names_are_told_apart(tmp_path: Path) -> None:
     digits = np.array([7, 2, 1, 0, 4, 1, 4, 9, 5], np.uint8)
     write_mnist(tmp_path, random_pixels(9, 28, 28), digits)
-    assert len(read_digits(tmp_path, "test")[1]) == 9
+    assert len(read_mnist(tmp_path, "test", "fashion-mnist")[1]) == 9
     with pytest.raises(DataError, match="holds mnist: put each set"):
-        read_fashion(tmp_path, "test")
+        read_mnist(tmp_path, "test", "mnist")
     clothes = np.array([9, 0, 0, 3, 0, 2, 7, 2, 5], np.uint8)
     write_mnist(tmp_path, random_pixels(9, 28, 28), clothes, split="train")
-    assert len(read_fashion(tmp_path, "train")[1]) == 9
+    assert len(read_mnist(tmp_path, "train", "mnist")[1]) == 9
     with pytest.raises(DataError, match="holds fashion-mnist"):
-        read_digits(tmp_path, "train")
+        read_mnist(tmp_path, "train", "fashion-mnist")
 
 
 def test_names_with_a_dot_are_found(tmp_path: Path) -> None:
@@ -87,7 +80,7 @@ def test_damage_is_named(tmp_path: Path, content: bytes, says: str) -> None:
 
 
 def test_a_large_claim_takes_no_memory(tmp_path: Path) -> None:
-    # 2 GiB claimed by a few bytes: read in pieces, so that this ends at once.
+    # 2 GiB claimed by a few bytes.
     (tmp_path / "bad").write_bytes(b"\0\0\x08\x01\x7f\xff\xff\xff" + bytes(50))
     with pytest.raises(DataError, match="holds 50"):
         read_idx(tmp_path / "bad")

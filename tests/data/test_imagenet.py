@@ -130,7 +130,7 @@ def test_a_gap_in_the_numbers_is_named(tmp_path: Path) -> None:
 
 @settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-    max_examples=100,
+    max_examples=8,  # Each starts a process.
 )
 @given(st.lists(st.tuples(st.integers(0, 1 << 16), st.integers(1, 255)), min_size=1, max_size=3))
 def test_no_damage_to_the_class_list_escapes(tmp_path: Path, flips: list[tuple[int, int]]) -> None:

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
 import io
-import struct
-import zlib
+import subprocess
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.io import savemat
 from support.datafiles import meta_mat
 
@@ -15,10 +13,11 @@ from spatialonnx.data import matlab
 from spatialonnx.data.matlab import read_structs
 
 WNIDS = ["n02119789", "n02100735"]
+ROWS = [[1, "n02119789", 0], [2, "n02100735", 0], [3, "n00001740", 2]]
+FIELDS = ("ILSVRC2012_ID", "WNID", "num_children")
 
 
 def saved(packed: bool = False, **variables: object) -> bytes:
-    """What scipy, an independent writer, makes of variables."""
     stream = io.BytesIO()
     savemat(stream, variables, do_compression=packed)
     return stream.getvalue()
@@ -32,86 +31,64 @@ def structs(**fields: list[object]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_what_scipy_writes_is_read(packed: bool) -> None:
+def test_texts_and_numbers_are_read_and_nothing_else(packed: bool) -> None:
     value = structs(
-        number=[1.0, np.int16(-300), np.uint8(7)],
+        number=[1.5, np.int16(-300), np.uint8(7)],
         text=["n01", "zebra, ü", ""],
-        several=[np.arange(5), np.empty((0, 0)), np.array([[1.5, 2.5]])],
-        cell=[np.array(["a", 2], object), np.empty((0, 0), object), np.array([[1]], object)],
+        other=[np.arange(5), np.array(["a", 2], object), 1j],
     )
     content = saved(packed, first=np.ones(3), synsets=value, last="text")
-    rows = read_structs(content, "synsets")
-    assert [row["number"] for row in rows] == [[1], [-300], [7]]
-    assert [row["text"] for row in rows][:2] == ["n01", "zebra, ü"]
-    assert [np.asarray(row["several"]).tolist() for row in rows] == [
-        [0, 1, 2, 3, 4],
-        [],
-        [1.5, 2.5],
-    ]
-    assert isinstance(rows[0]["cell"], list) and rows[0]["cell"][0] == "a"
+    rows = read_structs(content, "synsets", ("text", "number", "other"))
+    assert rows == [["n01", 1.5, None], ["zebra, ü", -300, None], [None, 7, None]]
 
 
-def test_a_big_endian_file_is_read() -> None:
-    def element(kind: int, data: bytes) -> bytes:
-        return struct.pack(">II", kind, len(data)) + data + bytes(-len(data) % 8)
-
-    number = element(6, struct.pack(">II", 6, 0)) + element(5, struct.pack(">ii", 1, 1))
-    number = element(14, number + element(1, b"") + element(9, struct.pack(">d", 42.0)))
-    body = element(6, struct.pack(">II", 2, 0)) + element(5, struct.pack(">ii", 1, 1))
-    body += (
-        element(1, b"synsets") + element(5, struct.pack(">i", 8)) + element(1, b"id\0\0\0\0\0\0")
-    )
-    content = bytes(124) + b"\1\0MI" + element(14, body + number)
-    assert read_structs(content, "synsets")[0]["id"] == np.array([42.0])
+def test_the_class_list_is_read() -> None:
+    assert read_structs(meta_mat(WNIDS), "synsets", FIELDS) == ROWS
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "name", "fields"),
     [
-        (b"", "not a MATLAB 5 file"),
-        (b"hello" * 99, "not a MATLAB 5 file"),
-        (meta_mat(WNIDS)[:128], "no struct array synsets"),
-        (meta_mat(WNIDS)[:132], "cut off in a tag"),
-        (meta_mat(WNIDS)[:-8], "cut off in an element"),
-        (saved(other=np.ones(2)), "no struct array synsets"),
-        (saved(synsets=np.ones(2)), "no struct array synsets"),
-        (saved(synsets="text"), "no struct array synsets"),
-        (saved(True, synsets=structs(a=[1]))[:-9], "cut off"),
+        (b"", "synsets", FIELDS),
+        (b"MATLAB" * 100, "synsets", FIELDS),
+        (meta_mat(WNIDS)[:-200], "synsets", FIELDS),
+        (meta_mat(WNIDS), "other", FIELDS),
+        (meta_mat(WNIDS), "synsets", ("absent",)),
+        (saved(synsets=np.ones(3)), "synsets", FIELDS),
+        (saved(synsets="text"), "synsets", FIELDS),
     ],
 )
-def test_other_files_are_refused(content: bytes, says: str) -> None:
-    with pytest.raises(ValueError, match=says):
-        read_structs(content, "synsets")
+def test_what_is_no_such_array_is_named(content: bytes, name: str, fields: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="not a MATLAB 5 file with a struct array"):
+        read_structs(content, name, fields)
 
 
-def test_what_unpacks_to_far_more_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    content = saved(True, synsets=structs(a=[np.zeros(100_000)]))
-    assert len(read_structs(content, "synsets")) == 1
-    monkeypatch.setattr(matlab, "_LARGEST", 1000)
-    with pytest.raises(ValueError, match="cut off"):
-        read_structs(content, "synsets")
+def test_damage_ends_no_more_than_its_own_process() -> None:
+    random, content = np.random.default_rng(0), meta_mat(WNIDS)
+    for _ in range(4):  # Of such files about one in a hundred crashes loadmat itself.
+        damaged = bytearray(content)
+        for position in random.integers(200, len(content), 3):
+            damaged[position] = random.integers(256)
+        try:
+            read_structs(bytes(damaged), "synsets", FIELDS)
+        except ValueError as error:
+            assert "MATLAB" in str(error)
 
 
-def test_deep_nesting_is_refused() -> None:
-    value: object = 1.0
-    for _ in range(12):
-        value = structs(a=[value])
-    with pytest.raises(ValueError, match="too deeply"):
-        read_structs(saved(synsets=value), "synsets")
+def test_a_crash_and_a_process_without_end_are_values_that_are_not_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def end(command: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.CompletedProcess(command, -11, b"", b"")
+
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match="not a MATLAB 5 file"):
+        patch.setattr(subprocess, "run", end)
+        read_structs(meta_mat(WNIDS), "synsets", FIELDS)
+    monkeypatch.setattr(matlab, "_LONGEST", 0)
+    with pytest.raises(ValueError, match="cannot be read: TimeoutExpired"):
+        read_structs(meta_mat(WNIDS), "synsets", FIELDS)
 
 
-@settings(max_examples=150)
-@given(st.booleans(), st.data())
-def test_any_damage_gives_structs_or_a_value_error(packed: bool, data: st.DataObject) -> None:
-    content = bytearray(meta_mat(WNIDS))
-    body = content[128:]
-    for _ in range(data.draw(st.integers(1, 4))):
-        body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
-    if packed:
-        squeezed = zlib.compress(bytes(body))
-        body = bytearray(struct.pack("<II", 15, len(squeezed)) + squeezed)
-    try:
-        rows = read_structs(bytes(content[:128] + body), "synsets")
-    except ValueError:
-        return
-    assert all(isinstance(row, dict) for row in rows)
+def test_a_large_file_is_refused() -> None:
+    with pytest.raises(ValueError, match="at most 4194304 are taken"):
+        read_structs(bytes((4 << 20) + 1), "synsets", FIELDS)

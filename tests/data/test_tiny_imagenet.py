@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.datafiles import tiny_imagenet_files, write_files, write_zip
+from support.datafiles import tiny_imagenet_files, write_files, write_tar, write_zip
 
 from spatialonnx.data.image_files import FileDataset, Pictures
 from spatialonnx.data.preprocessing import Preprocessing
@@ -29,9 +29,15 @@ def values(pictures: Pictures) -> list[int]:
     return [round(float(image.mean())) for image in images]
 
 
-@pytest.mark.parametrize("packed", [True, False])
-def test_both_splits_packed_and_unpacked(tmp_path: Path, packed: bool) -> None:
-    place = place_of(tmp_path, tiny_imagenet_files(WNIDS), packed)
+@pytest.mark.parametrize("packed", [True, False, "tar", "flat tar"])
+def test_both_splits_packed_and_unpacked(tmp_path: Path, packed: bool | str) -> None:
+    files = tiny_imagenet_files(WNIDS)
+    if isinstance(packed, str):  # Told by its content, whatever it is called.
+        root = f"{ROOT}/" if packed == "flat tar" else ""
+        files = {name.removeprefix(root): content for name, content in files.items()}
+        place = write_tar(tmp_path / "tiny-imagenet-200.zip", files)
+    else:
+        place = place_of(tmp_path, files, packed)
     assert has_tiny_imagenet(place) and not has_tiny_imagenet(tmp_path)
     validation = read_tiny_imagenet(place, "val")
     assert validation.labels is not None and validation.classes == 3
@@ -85,5 +91,5 @@ def test_a_class_without_pictures_or_that_climbs_is_named(tmp_path: Path) -> Non
 
 def test_an_archive_that_is_none_is_named(tmp_path: Path) -> None:
     (tmp_path / "tiny.zip").write_bytes(b"PK\3\4 cut off")
-    with pytest.raises(DataError, match=r"tiny\.zip: damaged zip"):
+    with pytest.raises(DataError, match=r"tiny\.zip: not a tar or zip archive"):
         read_tiny_imagenet(tmp_path / "tiny.zip", "val")
