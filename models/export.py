@@ -27,9 +27,10 @@ from models.images import count_correct
 from models.networks import NETWORKS, NetworkSpec
 from models.restore import add_shape_options, restore_network
 from spatialonnx.data.opening import open_dataset, public_name
-from spatialonnx.data.preprocessing import METADATA_KEY, Preprocessing
+from spatialonnx.data.preprocessing import Preprocessing
 from spatialonnx.errors import SpatialOnnxError, UsageError
 from spatialonnx.files import check_writable
+from spatialonnx.model.metadata import metadata_key
 from spatialonnx.model.model_file import save_model
 from spatialonnx.runtime.session import open_session
 
@@ -37,10 +38,6 @@ __all__ = ["Exporter", "describe", "export_onnx", "fold_batchnorm", "main"]
 
 OPSET = 18
 """Both exporters write it natively, and every ONNX Runtime since 1.14 loads it."""
-
-DATA_KEY = "spatialonnx.data"
-BASELINE_KEY = "spatialonnx.baseline"
-COMMAND_KEY = "spatialonnx.command"
 
 Exporter = Literal["dynamo", "torchscript"]
 
@@ -203,11 +200,11 @@ def describe(
     """
     top1 = round(correct / samples, 6)
     baseline = {"top1": top1, "split": "test", "correct": correct, "samples": samples}
-    facts = {BASELINE_KEY: json.dumps(baseline), COMMAND_KEY: command}
+    facts = {metadata_key("baseline"): json.dumps(baseline), metadata_key("command"): command}
     if data is not None:
-        facts[DATA_KEY] = data
+        facts[metadata_key("data")] = data
     if preprocessing is not None:
-        facts[METADATA_KEY] = preprocessing.to_json()
+        facts[metadata_key("input")] = preprocessing.to_json()
     return facts
 
 

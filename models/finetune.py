@@ -38,10 +38,10 @@ from spatialonnx.measure.certify import Certifier, Measured
 from spatialonnx.measure.metrics import TOP1
 from spatialonnx.measure.samples import Samples
 from spatialonnx.model.metadata import get_json, get_metadata, set_metadata
-from spatialonnx.model.model_file import ModelFile, check_replaceable, load_model, save_model
+from spatialonnx.model.model_file import ModelFile, load_model, save_model
+from spatialonnx.model.stages import check_replaceable, missed_path
 from spatialonnx.plan.masks import SiteMask
 from spatialonnx.runtime.session import Runtime
-from spatialonnx.searching.job import missed_path
 
 __all__ = ["export_masked", "finetune_network", "main"]
 

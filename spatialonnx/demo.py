@@ -15,7 +15,8 @@ from spatialonnx.errors import LibraryError, OutputError, SetupError
 from spatialonnx.graph.insert import Insertion, insert_predictors
 from spatialonnx.measure.metrics import TOP1
 from spatialonnx.model.metadata import get_metadata
-from spatialonnx.model.model_file import load_model, save_model, stage_path
+from spatialonnx.model.model_file import load_model, save_model
+from spatialonnx.model.stages import stage_path
 from spatialonnx.plan.bounds import parse_bounds
 from spatialonnx.plan.patterns import patterns_with_ones
 from spatialonnx.reporting.measure import Measuring

@@ -45,7 +45,8 @@ def bench(
     from spatialonnx.cli.inputs import read_data
     from spatialonnx.measure.bench import bench_models
     from spatialonnx.model.metadata import get_metadata
-    from spatialonnx.model.model_file import find_model, load_model
+    from spatialonnx.model.model_file import load_model
+    from spatialonnx.model.stages import find_model
 
     paths = models or [find_model(Path(), ("original",)), find_model(Path(), ("deploy",))]
     sources = [load_model(path) for path in paths]

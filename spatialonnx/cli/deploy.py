@@ -68,7 +68,8 @@ def deploy(
     from spatialonnx.deployment.provenance import read_provenance
     from spatialonnx.deployment.run import deploy_model
     from spatialonnx.errors import BoundMissedError, NotFasterError
-    from spatialonnx.model.model_file import load_model, stage_path
+    from spatialonnx.model.model_file import load_model
+    from spatialonnx.model.stages import stage_path
 
     source = read_model(model, "masked")
     plan = read_provenance(source.proto)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 def read_model(path: Path | None, *stages: str) -> ModelFile:
     """Loads the model of an argument, or the folder's only one of a fitting stage."""
-    from spatialonnx.model.model_file import find_model, load_model
+    from spatialonnx.model.model_file import load_model
+    from spatialonnx.model.stages import find_model
 
     return load_model(path or find_model(Path(), stages))
 

@@ -46,7 +46,8 @@ def insert(
     from spatialonnx.cli.console import show, table
     from spatialonnx.cli.inputs import read_model
     from spatialonnx.graph.insert import insert_predictors
-    from spatialonnx.model.model_file import check_replaceable, save_model, stage_path
+    from spatialonnx.model.model_file import save_model
+    from spatialonnx.model.stages import check_replaceable, stage_path
     from spatialonnx.plan.patterns import parse_patch_size, parse_pattern
 
     source = read_model(model, "original")

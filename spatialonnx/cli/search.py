@@ -216,7 +216,7 @@ def search(
 
 def default_output(model: Path) -> Path:
     """Beside the model: ``m.masked.onnx``, or ``m.again.masked.onnx`` where that is the model."""
-    from spatialonnx.model.model_file import stage_path
+    from spatialonnx.model.stages import stage_path
 
     path = stage_path(model, "masked")
     return path if path != model else stage_path(path, "again.masked")

@@ -14,9 +14,6 @@ from PIL import Image
 
 from spatialonnx.errors import DataError, ModelError
 
-METADATA_KEY = "spatialonnx.input"
-"""Key of an ONNX file's `metadata_props` under which a model carries its preprocessing."""
-
 _LARGEST_SIDE = 4096  # Beyond any CNN's input; a model file must not make us allocate more.
 
 Pixels = NDArray[np.uint8]
@@ -106,10 +103,10 @@ class Preprocessing:
                 scale=float(values.get("scale", 255.0)),
             )
         except DataError as error:
-            raise ModelError(f"metadata {METADATA_KEY}: {error}") from None
+            raise ModelError(f"metadata spatialonnx.input: {error}") from None
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             raise ModelError(
-                f"metadata {METADATA_KEY} is not JSON with size, channels, mean and std: "
+                "metadata spatialonnx.input is not JSON with size, channels, mean and std: "
                 "export the model again, or remove that key"
             ) from None
 

@@ -25,7 +25,8 @@ from spatialonnx.measure.certify import Certifier, Measured
 from spatialonnx.measure.evaluate import Network
 from spatialonnx.measure.samples import Samples, check_images
 from spatialonnx.model.metadata import get_json, set_metadata
-from spatialonnx.model.model_file import check_replaceable, save_model
+from spatialonnx.model.model_file import save_model
+from spatialonnx.model.stages import check_replaceable, missed_path
 from spatialonnx.runtime.machine import describe_machine, instruction_set, versions
 from spatialonnx.runtime.timing import Images, Ratio, compare_timings, open_timed, time_alternately
 
@@ -151,7 +152,7 @@ def _notes(result: Deployment) -> list[str]:
 def _write(result: Deployment) -> Deployment:
     job, path = result.job, result.job.output
     if result.bound_met is False:
-        path = path.with_name(path.name.removesuffix(".onnx") + ".missed.onnx")
+        path = missed_path(path)
         check_replaceable(path, job.model.sha256, force=job.force)
     elif job.fuse == "auto" and not result.is_faster:
         return result

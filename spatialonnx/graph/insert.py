@@ -26,12 +26,11 @@ from spatialonnx.graph.shapes import infer_shapes
 from spatialonnx.graph.simplify import copy_around, name_nodes, prepare_model, simplify_model
 from spatialonnx.graph.sites import Site, SiteReport, SkippedConv, find_sites, require_sites
 from spatialonnx.model.metadata import ORIGINAL, model_stage, set_metadata
-from spatialonnx.model.model_file import ModelFile, save_model
+from spatialonnx.model.model_file import PROTOBUF_LIMIT, ModelFile, save_model
 from spatialonnx.plan.masks import SiteMask, full_mask, uniform_mask
 from spatialonnx.runtime.session import Runtime
 
 _LOG = logging.getLogger(__name__)
-_PROTOBUF_LIMIT = 2_000_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +108,7 @@ def check_model(proto: onnx.ModelProto, what: str) -> None:
         ModelError: The checker objects.
     """
     try:
-        if proto.ByteSize() < _PROTOBUF_LIMIT:
+        if proto.ByteSize() < PROTOBUF_LIMIT:
             onnx.checker.check_model(proto)
             return
         with tempfile.TemporaryDirectory(prefix="spatialonnx-") as folder:

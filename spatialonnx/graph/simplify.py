@@ -20,10 +20,10 @@ from onnx import NodeProto, TensorProto
 from spatialonnx.errors import ModelError
 from spatialonnx.graph.index import attribute, inner_nodes, is_op
 from spatialonnx.graph.site_match import QUANTIZED
+from spatialonnx.model.model_file import PROTOBUF_LIMIT
 from spatialonnx.runtime.session import optimize_model
 
 _LOG = logging.getLogger(__name__)
-_SIZE_LIMIT = 1_900_000_000
 _FIRST_IR_WITH_FREE_WEIGHTS = 4
 
 
@@ -106,7 +106,7 @@ def simplify_model(proto: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         ModelError: ONNX Runtime cannot load the model.
     """
-    if proto.ByteSize() > _SIZE_LIMIT:
+    if proto.ByteSize() > PROTOBUF_LIMIT:
         _LOG.warning("the model is too large to be simplified: its graph is taken as it is")
         return proto
     if proto.graph.sparse_initializer or _is_low_precision(proto):

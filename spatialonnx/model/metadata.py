@@ -7,7 +7,9 @@
 ``data``                 name of a built-in data set
 ``baseline``             JSON: accuracy of the network as it was trained, and on verify
 ``search``               JSON: the search that chose the plan (``SearchRecord``)
+``finetune``             JSON: how the network was tuned with its masks on
 ``deploy``               JSON: what a deployment made and measured
+``command``              the command that made the file
 ======================== =========================================================================
 
 Keys are written with the prefix ``spatialonnx.``. A reader believes nothing: a file that names
@@ -27,7 +29,7 @@ import onnx
 from spatialonnx.errors import ModelError, UsageError
 from spatialonnx.plan.bounds import Bound, parse_bounds
 
-PREFIX = "spatialonnx."
+_PREFIX = "spatialonnx."
 STAGES = ("spatial", "masked", "deploy")
 ORIGINAL = "original"
 _VERSION = 1
@@ -150,6 +152,11 @@ _TEXTS = {
 _DAMAGED = "the model's metadata entry spatialonnx.search is damaged: search again"
 
 
+def metadata_key(key: str) -> str:
+    """The name of an entry in ``metadata_props``."""
+    return _PREFIX + key
+
+
 def model_stage(proto: onnx.ModelProto) -> str:
     """The stage a model's metadata name; ``original`` where they name none."""
     stage = get_metadata(proto).get("stage", ORIGINAL)
@@ -159,9 +166,9 @@ def model_stage(proto: onnx.ModelProto) -> str:
 def get_metadata(proto: onnx.ModelProto) -> dict[str, str]:
     """What spatialonnx recorded in a model, keys without their prefix."""
     return {
-        entry.key.removeprefix(PREFIX): entry.value
+        entry.key.removeprefix(_PREFIX): entry.value
         for entry in proto.metadata_props
-        if entry.key.startswith(PREFIX)
+        if entry.key.startswith(_PREFIX)
     }
 
 
@@ -179,13 +186,13 @@ def get_json(proto: onnx.ModelProto, key: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise ModelError(f"the model's metadata entry {PREFIX}{key} is not a JSON object")
+        raise ModelError(f"the model's metadata entry {_PREFIX}{key} is not a JSON object")
     return value
 
 
 def set_metadata(proto: onnx.ModelProto, **values: str | dict[str, Any]) -> None:
     """Sets entries of spatialonnx's metadata in place; objects are written as JSON."""
-    ours = {PREFIX + key: value for key, value in values.items()}
+    ours = {_PREFIX + key: value for key, value in values.items()}
     entries = [(e.key, e.value) for e in proto.metadata_props if e.key not in ours]
     for key, value in ours.items():
         text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)

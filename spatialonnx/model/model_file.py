@@ -1,21 +1,20 @@
-"""Model files: loading, saving and finding ONNX."""
+"""Model files: loading and saving ONNX with its external data."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
 from onnx.external_data_helper import uses_external_data
 
 from spatialonnx.errors import ModelError, OutputError
-from spatialonnx.files import check_writable, sha256_files, writing
-from spatialonnx.model.metadata import STAGES, get_json, get_metadata, model_stage
+from spatialonnx.files import check_writable, sha256_bytes, sha256_files, writing
+from spatialonnx.model.metadata import model_stage
 
-_INSIDE_LIMIT = 1_900_000_000
-"""Bytes of weights above which they go into a file of their own (protobuf stops at 2 GiB)."""
+PROTOBUF_LIMIT = 1_900_000_000
+"""Bytes of a model above which it is handed on as files: protobuf stops at 2 GiB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +22,7 @@ class ModelFile:
     """A model with where it came from.
 
     Attributes:
-        path: The file it was read from.
+        path: The file it was read from; a name for messages where it came as an object.
         proto: The model, weights loaded.
         sha256: Hash of the file and of its external data files.
     """
@@ -36,6 +35,34 @@ class ModelFile:
     def stage(self) -> str:
         """``spatial``, ``masked`` or ``deploy``; ``original`` for a user's model."""
         return model_stage(self.proto)
+
+
+ModelLike = str | Path | onnx.ModelProto | ModelFile
+"""What the public functions take as a model: a path, or a model in memory."""
+
+
+def as_model(model: ModelLike) -> ModelFile:
+    """Loads a model that may be given as a path or as an object.
+
+    Args:
+        model: A path, an ``onnx.ModelProto`` with its weights inside, or a loaded file.
+
+    Raises:
+        ModelError: It is no complete model, or one in memory beyond 1.9 GB.
+    """
+    if isinstance(model, ModelFile):
+        return model
+    if isinstance(model, (str, Path)):
+        return load_model(Path(model))
+    if not isinstance(model, onnx.ModelProto):
+        raise ModelError(f"a model is a path or an onnx.ModelProto, not {type(model).__name__}")
+    name = Path(f"{model.graph.name or 'model'}.onnx".replace("/", "_"))
+    _check_content(model, name)
+    if any(uses_external_data(tensor) for tensor in model.graph.initializer):
+        raise ModelError(f"{name}: its weights are in files of their own: give the model's path")
+    if model.ByteSize() > PROTOBUF_LIMIT:
+        raise ModelError(f"{name}: the model is too large to be given in memory: give its path")
+    return ModelFile(name, model, sha256_bytes(model.SerializeToString(deterministic=True)))
 
 
 def load_model(path: Path) -> ModelFile:
@@ -55,8 +82,7 @@ def load_model(path: Path) -> ModelFile:
         ) from None
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror}") from None
-    if not proto.graph.node or not proto.opset_import:
-        raise ModelError(f"{path} is not an ONNX model: it holds no graph; export it again")
+    _check_content(proto, path)
     external = _external_files(proto, path)
     try:
         if external:
@@ -68,9 +94,53 @@ def load_model(path: Path) -> ModelFile:
     return ModelFile(path, proto, sha256_files(path, *external))
 
 
+def peek_model(path: Path) -> onnx.ModelProto | None:
+    """The model in a file that may be anything, without external data; None if it is no model."""
+    try:
+        return _read(path)
+    except (DecodeError, ValueError, TypeError, OSError):
+        return None
+
+
+def save_model(proto: onnx.ModelProto, path: Path) -> None:
+    """Writes a model, whole or not at all; weights beyond protobuf's limit go beside it.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    check_writable(path)
+    if proto.ByteSize() < PROTOBUF_LIMIT:
+        with writing(path) as temporary:
+            temporary.write_bytes(proto.SerializeToString())
+        return
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    data = path.with_name(path.name + ".data")
+    # The weights are renamed first, and an old model goes before them: a kill in between leaves
+    # weights without a model, never a model with the weights of another.
+    with writing(path) as temporary, writing(data) as temporary_data:
+        onnx.convert_model_to_external_data(copy, location=temporary_data.name)
+        temporary_data.unlink()
+        try:
+            onnx.save_model(copy, str(temporary))
+        except EncodeError as error:
+            raise OutputError(f"cannot write {path}: {_first_line(error)}") from None
+        for tensor in copy.graph.initializer:
+            for entry in tensor.external_data:
+                if entry.key == "location":
+                    entry.value = data.name
+        temporary.write_bytes(copy.SerializeToString())
+        path.unlink(missing_ok=True)
+
+
 def _read(path: Path) -> onnx.ModelProto:
     """Parses a file as protobuf; onnx would choose the format by the name's ending."""
     return onnx.load(str(path), format="protobuf", load_external_data=False)
+
+
+def _check_content(proto: onnx.ModelProto, path: Path) -> None:
+    if not proto.graph.node or not proto.opset_import:
+        raise ModelError(f"{path} is not an ONNX model: it holds no graph; export it again")
 
 
 def _external_files(proto: onnx.ModelProto, path: Path) -> list[Path]:
@@ -91,105 +161,6 @@ def _external_files(proto: onnx.ModelProto, path: Path) -> list[Path]:
             raise ModelError(f"{path}: its external data file {name!r} is missing beside it")
         files.append(file)
     return files
-
-
-def save_model(proto: onnx.ModelProto, path: Path) -> None:
-    """Writes a model, whole or not at all; weights beyond protobuf's limit go beside it.
-
-    Raises:
-        OutputError: It cannot be written.
-    """
-    check_writable(path)
-    if proto.ByteSize() < _INSIDE_LIMIT:
-        with writing(path) as temporary:
-            temporary.write_bytes(proto.SerializeToString())
-        return
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    data = path.with_name(path.name + ".data")
-    with writing(data) as temporary_data, writing(path) as temporary:
-        onnx.convert_model_to_external_data(copy, location=temporary_data.name)
-        temporary_data.unlink()
-        try:
-            onnx.save_model(copy, str(temporary))
-        except EncodeError as error:
-            raise OutputError(f"cannot write {path}: {_first_line(error)}") from None
-        for tensor in copy.graph.initializer:
-            for entry in tensor.external_data:
-                if entry.key == "location":
-                    entry.value = data.name
-        temporary.write_bytes(copy.SerializeToString())
-
-
-def check_replaceable(path: Path, source_sha256: str, *, force: bool) -> None:
-    """Makes sure that writing ``path`` loses nothing of the user's.
-
-    Args:
-        path: The model file about to be written.
-        source_sha256: Hash of the input that the new file is made from.
-        force: Whether the user agreed to lose what is there.
-
-    Raises:
-        OutputError: The file exists and was not written by spatialonnx from the same input.
-    """
-    check_writable(path)
-    if force or not path.exists():
-        return
-    try:
-        ours = get_metadata(_read(path))
-    except (DecodeError, ValueError, TypeError, OSError):
-        ours = {}
-    if "stage" not in ours or ours.get("source_sha256") != source_sha256:
-        raise OutputError(
-            f"{path} exists and was not made from this input; choose another name with -o, or "
-            "replace it with --force"
-        )
-
-
-def peek_json(path: Path, key: str) -> dict[str, Any]:
-    """A metadata entry of a file that may be anything; empty where there is no such entry."""
-    try:
-        return get_json(_read(path), key)
-    except (DecodeError, ValueError, TypeError, OSError, ModelError):
-        return {}
-
-
-def find_model(folder: Path, stages: tuple[str, ...]) -> Path:
-    """The one model file of a fitting stage in a folder.
-
-    Args:
-        folder: Where to look.
-        stages: Fitting stages, the preferred first; a later one is looked at only where the
-            folder holds none of the earlier ones.
-
-    Raises:
-        ModelError: There is none, or more than one.
-    """
-    found: dict[str, list[Path]] = {}
-    for path in sorted(folder.glob("*.onnx")):
-        if path.name.endswith(".missed.onnx"):
-            continue
-        try:
-            stage = model_stage(_read(path))
-        except (DecodeError, ValueError, TypeError, OSError):
-            continue
-        found.setdefault(stage, []).append(path)
-    for stage in stages:
-        paths = found.get(stage, [])
-        if len(paths) == 1:
-            return paths[0]
-        if paths:
-            names = ", ".join(path.name for path in paths)
-            raise ModelError(f"this folder holds {len(paths)} fitting models ({names}): name one")
-    raise ModelError(f"this folder holds no {' or '.join(stages)} model: name a file")
-
-
-def stage_path(path: Path, stage: str) -> Path:
-    """Where a stage's result goes by default: ``model.onnx`` -> ``model.masked.onnx``."""
-    name = path.name.removesuffix(".onnx")
-    for other in STAGES:
-        name = name.removesuffix(f".{other}")
-    return path.with_name(f"{name}.{stage}.onnx")
 
 
 def _first_line(error: Exception) -> str:

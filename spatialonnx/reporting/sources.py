@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from spatialonnx.errors import StudyError, UsageError
-from spatialonnx.model.metadata import get_json
-from spatialonnx.model.model_file import ModelFile, find_model, load_model, peek_json
+from spatialonnx.errors import ModelError, StudyError, UsageError
+from spatialonnx.model.metadata import get_json, read_search_record
+from spatialonnx.model.model_file import ModelFile, load_model, peek_model
+from spatialonnx.model.stages import find_model
 from spatialonnx.reporting.fields import Fields, read_json
 from spatialonnx.searching.study import Study
 
@@ -118,7 +119,13 @@ def _is(path: Path, key: str) -> bool:
 
 
 def _chosen_from(path: Path, key: str) -> bool:
-    return bool(key) and Fields(peek_json(path, "search")).text("study") == key
+    """Whether a file that nobody named holds a plan of a study; a damaged one does not."""
+    proto = peek_model(path)
+    try:
+        record = None if proto is None else read_search_record(proto)
+    except ModelError:
+        return False
+    return bool(key) and record is not None and record.study == key
 
 
 def _beside(path: Path, pattern: str) -> list[Path]:

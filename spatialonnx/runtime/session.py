@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from spatialonnx.errors import LibraryError, ModelError, ProviderError
 from spatialonnx.model.interface import TensorInfo
-from spatialonnx.model.model_file import save_model
+from spatialonnx.model.model_file import PROTOBUF_LIMIT, save_model
 from spatialonnx.runtime.library import library_path
 
 Level = Literal["extended", "all"]
@@ -35,7 +35,6 @@ except (ImportError, AttributeError) as _error:
         f"onnxruntime does not load ({_error}): run pip uninstall onnxruntime onnxruntime-gpu, "
         "then install one of them"
     ) from None
-_PROTOBUF_LIMIT = 2_000_000_000
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
 _BUILT_WITHOUT = "this onnxruntime is built without CUDA (install onnxruntime-gpu)"
@@ -210,7 +209,7 @@ def open_session(
         options.profile_file_prefix = str(profile)
     if isinstance(model, Path):
         return _open(str(model), options, runtime)
-    if model.ByteSize() < _PROTOBUF_LIMIT:
+    if model.ByteSize() < PROTOBUF_LIMIT:
         return _open(model.SerializeToString(), options, runtime)
     with tempfile.TemporaryDirectory(prefix="spatialonnx-") as folder:
         path = Path(folder) / "model.onnx"

@@ -18,7 +18,8 @@ from spatialonnx.measure.certify import check_confidence
 from spatialonnx.measure.metrics import Metric
 from spatialonnx.measure.samples import Samples
 from spatialonnx.model.metadata import get_json
-from spatialonnx.model.model_file import ModelFile, check_replaceable
+from spatialonnx.model.model_file import ModelFile
+from spatialonnx.model.stages import check_replaceable, missed_path
 from spatialonnx.plan.bounds import Bound
 from spatialonnx.plan.plan import Plan, plan_key
 from spatialonnx.runtime.session import Runtime, runtime_version
@@ -194,8 +195,3 @@ def output_paths(job: Job) -> tuple[Path, ...]:
     return tuple(
         job.output.with_name(f"{name}.eps{bound.file_text}.masked.onnx") for bound in job.bounds
     )
-
-
-def missed_path(path: Path) -> Path:
-    """Where a model that misses its bound goes."""
-    return path.with_name(path.name.removesuffix(".onnx") + ".missed.onnx")

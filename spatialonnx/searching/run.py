@@ -16,7 +16,8 @@ from spatialonnx.graph.ops import write_plan
 from spatialonnx.measure.certify import Certifier, Measured, resolution
 from spatialonnx.measure.samples import Samples
 from spatialonnx.model.metadata import SearchRecord, get_json, set_metadata
-from spatialonnx.model.model_file import check_replaceable, save_model
+from spatialonnx.model.model_file import save_model
+from spatialonnx.model.stages import check_replaceable, missed_path
 from spatialonnx.plan.bounds import Bound
 from spatialonnx.plan.macs import fraction
 from spatialonnx.plan.plan import PlanLike, plan_key
@@ -32,7 +33,6 @@ from spatialonnx.searching.job import (
     data_name,
     find_layouts,
     metric_name,
-    missed_path,
     output_paths,
     study_about,
     study_key,

@@ -1,12 +1,22 @@
 """What a model records: written once, read again exactly, and believed only where it fits."""
 
+import json
 from fractions import Fraction
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.models import plain
 
 from spatialonnx.errors import ModelError
-from spatialonnx.model.metadata import SearchRecord, read_search_record, set_metadata
+from spatialonnx.model.metadata import (
+    SearchRecord,
+    get_json,
+    get_metadata,
+    model_stage,
+    read_search_record,
+    set_metadata,
+)
 from spatialonnx.plan.bounds import parse_bounds
 
 
@@ -79,3 +89,43 @@ def test_a_newer_record_is_refused():
     set_metadata(proto, search={"version": 99})
     with pytest.raises(ModelError, match="newer spatialonnx"):
         read_search_record(proto)
+
+
+# -- entries ---------------------------------------------------------------------------------------
+
+
+@given(st.dictionaries(st.text(), st.text()), st.dictionaries(st.text(min_size=1), st.text()))
+def test_setting_metadata_keeps_what_is_not_ours(theirs, ours):
+    proto = plain(1)
+    for key, value in theirs.items():
+        proto.metadata_props.add(key=key, value=value)
+    set_metadata(proto, **ours)
+    found = {entry.key: entry.value for entry in proto.metadata_props}
+    expected = theirs | {f"spatialonnx.{key}": value for key, value in ours.items()}
+    assert found == expected
+    assert len(proto.metadata_props) == len(expected)
+    assert get_metadata(proto).items() >= ours.items()
+
+
+def test_objects_are_json():
+    proto = plain(1)
+    set_metadata(proto, search={"eps": 0.01, "bound_met": True})
+    assert json.loads(get_metadata(proto)["search"]) == get_json(proto, "search")
+    assert get_json(proto, "missing") == {}
+
+
+@pytest.mark.parametrize("text", ["[1]", "1", "", "{", "[" * 100_000, "null"])
+def test_metadata_that_are_no_object_are_refused(text):
+    proto = plain(1)
+    set_metadata(proto, search=text)
+    with pytest.raises(ModelError, match=r"spatialonnx\.search"):
+        get_json(proto, "search")
+
+
+def test_an_unknown_stage_is_the_users_own_model():
+    proto = plain(1)
+    for stage in ("spatial", "masked", "deploy"):
+        set_metadata(proto, stage=stage)
+        assert model_stage(proto) == stage
+    set_metadata(proto, stage="baked")
+    assert model_stage(proto) == "original"

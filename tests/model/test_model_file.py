@@ -1,25 +1,16 @@
-"""Model files: damage, external data, metadata, names."""
+"""Model files: damage, external data, models in memory."""
 
-import json
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from onnx import helper
 from support.models import feeds, plain
 
-from spatialonnx.errors import ModelError, OutputError
-from spatialonnx.model import model_file as modelfile
-from spatialonnx.model.metadata import get_json, get_metadata, model_stage, set_metadata
-from spatialonnx.model.model_file import (
-    check_replaceable,
-    find_model,
-    load_model,
-    save_model,
-    stage_path,
-)
+from spatialonnx.errors import ModelError
+from spatialonnx.model import model_file as module
+from spatialonnx.model.model_file import as_model, load_model, save_model
 from spatialonnx.runtime.session import Runtime, open_session
 
 
@@ -115,19 +106,24 @@ def test_external_data_outside_the_folder_are_refused(tmp_path, location):
         load_model(folder / "m.onnx")
 
 
-def test_a_model_beyond_protobufs_limit_is_split(tmp_path, monkeypatch):
-    monkeypatch.setattr(modelfile, "_INSIDE_LIMIT", 100)
-    proto = helper.make_model(
+def wide(factor: int) -> onnx.ModelProto:
+    """One op and 8 kB of weights."""
+    return helper.make_model(
         helper.make_graph(
             [helper.make_node("Add", ["x", "w"], ["y"])],
             "g",
             [helper.make_tensor_value_info("x", 1, [2000])],
             [helper.make_tensor_value_info("y", 1, [2000])],
-            [onnx.numpy_helper.from_array(np.arange(2000, dtype=np.float32), "w")],
+            [onnx.numpy_helper.from_array(factor * np.arange(2000, dtype=np.float32), "w")],
         ),
         ir_version=8,
         opset_imports=[helper.make_opsetid("", 17)],
     )
+
+
+def test_a_model_beyond_protobufs_limit_is_split(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PROTOBUF_LIMIT", 100)
+    proto = wide(1)
     save_model(proto, tmp_path / "big.onnx")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["big.onnx", "big.onnx.data"]
     assert (tmp_path / "big.onnx").stat().st_size < 1000
@@ -137,103 +133,44 @@ def test_a_model_beyond_protobufs_limit_is_split(tmp_path, monkeypatch):
     assert len(proto.graph.initializer[0].raw_data) == 8000
 
 
-# -- metadata ----------------------------------------------------------------------------------
+def test_a_kill_never_leaves_a_model_with_the_weights_of_another(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PROTOBUF_LIMIT", 100)
+    path = tmp_path / "big.onnx"
+    save_model(wide(1), path)
+    first = load_model(path).sha256
+    replace = Path.replace
+    states = []
+
+    def watched(self, target):
+        # What a kill just before, and just after, this rename would leave.
+        states.append(load_model(path).sha256 if path.exists() else None)
+        result = replace(self, target)
+        states.append(load_model(path).sha256 if path.exists() else None)
+        return result
+
+    monkeypatch.setattr(Path, "replace", watched)
+    save_model(wide(2), path)
+    assert len(states) == 4 and states[-1] == load_model(path).sha256 != first
+    assert set(states[:-1]) <= {first, None}
 
 
-@given(st.dictionaries(st.text(), st.text()), st.dictionaries(st.text(min_size=1), st.text()))
-def test_setting_metadata_keeps_what_is_not_ours(theirs, ours):
-    proto = plain(1)
-    for key, value in theirs.items():
-        proto.metadata_props.add(key=key, value=value)
-    set_metadata(proto, **ours)
-    found = {entry.key: entry.value for entry in proto.metadata_props}
-    expected = theirs | {f"spatialonnx.{key}": value for key, value in ours.items()}
-    assert found == expected
-    assert len(proto.metadata_props) == len(expected)
-    assert get_metadata(proto).items() >= ours.items()
+def test_models_in_memory(tmp_path):
+    proto = plain()
+    save_model(proto, tmp_path / "m.onnx")
+    loaded = as_model(tmp_path / "m.onnx")
+    assert as_model(str(tmp_path / "m.onnx")).sha256 == loaded.sha256
+    assert as_model(loaded) is loaded
+    assert as_model(proto).proto is proto and as_model(proto).stage == "original"
+    assert as_model(proto).sha256 == as_model(plain()).sha256 != as_model(plain(seed=1)).sha256
+    for wrong in (b"bytes", onnx.ModelProto()):
+        with pytest.raises(ModelError):
+            as_model(wrong)
 
 
-def test_objects_are_json():
-    proto = plain(1)
-    set_metadata(proto, search={"eps": 0.01, "bound_met": True})
-    assert json.loads(get_metadata(proto)["search"]) == get_json(proto, "search")
-    assert get_json(proto, "missing") == {}
-
-
-@pytest.mark.parametrize("text", ["[1]", "1", "", "{", "[" * 100_000, "null"])
-def test_metadata_that_are_no_object_are_refused(text):
-    proto = plain(1)
-    set_metadata(proto, search=text)
-    with pytest.raises(ModelError, match=r"spatialonnx\.search"):
-        get_json(proto, "search")
-
-
-def test_an_unknown_stage_is_the_users_own_model():
-    proto = plain(1)
-    for stage in ("spatial", "masked", "deploy"):
-        set_metadata(proto, stage=stage)
-        assert model_stage(proto) == stage
-    set_metadata(proto, stage="baked")
-    assert model_stage(proto) == "original"
-
-
-# -- names and what may be replaced --------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "stage", "result"),
-    [
-        ("model.onnx", "spatial", "model.spatial.onnx"),
-        ("model.spatial.onnx", "masked", "model.masked.onnx"),
-        ("model.masked.onnx", "deploy", "model.deploy.onnx"),
-        ("a.b.onnx", "spatial", "a.b.spatial.onnx"),
-        ("net.eps0.01.masked.onnx", "deploy", "net.eps0.01.deploy.onnx"),
-        ("weights", "masked", "weights.masked.onnx"),
-    ],
-)
-def test_names_of_stages(tmp_path, name, stage, result):
-    assert stage_path(tmp_path / name, stage) == tmp_path / result
-
-
-def save_stage(path, stage, source="0" * 64):
-    proto = plain(1)
-    if stage != "original":
-        set_metadata(proto, stage=stage, source_sha256=source)
-    save_model(proto, path)
-
-
-def test_only_our_own_result_from_the_same_input_is_replaced(tmp_path):
-    path = tmp_path / "model.masked.onnx"
-    check_replaceable(path, "abc", force=False)
-    for stage, source, good in (
-        ("masked", "abc", True),
-        ("masked", "abd", False),
-        ("original", "", False),
-    ):
-        save_stage(path, stage, source)
-        if good:
-            check_replaceable(path, "abc", force=False)
-        else:
-            with pytest.raises(OutputError, match="--force"):
-                check_replaceable(path, "abc", force=False)
-        check_replaceable(path, "abc", force=True)
-    path.write_text("a diary")
-    with pytest.raises(OutputError, match="--force"):
-        check_replaceable(path, "abc", force=False)
-
-
-def test_the_only_fitting_model_of_a_folder_is_found(tmp_path):
-    with pytest.raises(ModelError, match="no original model"):
-        find_model(tmp_path, ("original",))
-    save_stage(tmp_path / "net.onnx", "original")
-    save_stage(tmp_path / "net.spatial.onnx", "spatial")
-    save_stage(tmp_path / "net.masked.missed.onnx", "masked")
-    (tmp_path / "broken.onnx").write_text("not a model")
-    assert find_model(tmp_path, ("original",)).name == "net.onnx"
-    assert find_model(tmp_path, ("spatial", "masked")).name == "net.spatial.onnx"
-    assert find_model(tmp_path, ("masked", "original")).name == "net.onnx"
-    with pytest.raises(ModelError, match="no masked or deploy model"):
-        find_model(tmp_path, ("masked", "deploy"))
-    save_stage(tmp_path / "other.onnx", "original")
-    with pytest.raises(ModelError, match=r"2 fitting models \(net\.onnx, other\.onnx\)"):
-        find_model(tmp_path, ("original",))
+def test_models_in_memory_whose_weights_are_elsewhere(tmp_path, monkeypatch):
+    save_external(plain(), tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match="give the model's path"):
+        as_model(onnx.load(str(tmp_path / "m.onnx"), load_external_data=False))
+    monkeypatch.setattr(module, "PROTOBUF_LIMIT", 100)
+    with pytest.raises(ModelError, match="give its path"):
+        as_model(plain())

@@ -1,0 +1,75 @@
+"""Files by stage: which model a folder holds, where a result goes, what it may replace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from spatialonnx.errors import ModelError, OutputError
+from spatialonnx.files import check_writable
+from spatialonnx.model.metadata import STAGES, get_metadata, model_stage
+from spatialonnx.model.model_file import peek_model
+
+_MISSED = ".missed.onnx"
+
+
+def find_model(folder: Path, stages: tuple[str, ...]) -> Path:
+    """The one model file of a fitting stage in a folder.
+
+    Args:
+        folder: Where to look.
+        stages: Fitting stages, the preferred first; a later one is looked at only where the
+            folder holds none of the earlier ones.
+
+    Raises:
+        ModelError: There is none, or more than one.
+    """
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.glob("*.onnx")):
+        if path.name.endswith(_MISSED):
+            continue
+        if (proto := peek_model(path)) is not None:
+            found.setdefault(model_stage(proto), []).append(path)
+    for stage in stages:
+        paths = found.get(stage, [])
+        if len(paths) == 1:
+            return paths[0]
+        if paths:
+            names = ", ".join(path.name for path in paths)
+            raise ModelError(f"this folder holds {len(paths)} fitting models ({names}): name one")
+    raise ModelError(f"this folder holds no {' or '.join(stages)} model: name a file")
+
+
+def stage_path(path: Path, stage: str) -> Path:
+    """Where a stage's result goes by default: ``model.onnx`` -> ``model.masked.onnx``."""
+    name = path.name.removesuffix(".onnx")
+    for other in STAGES:
+        name = name.removesuffix(f".{other}")
+    return path.with_name(f"{name}.{stage}.onnx")
+
+
+def missed_path(path: Path) -> Path:
+    """Where a model that misses its bound goes: ``model.masked.missed.onnx``."""
+    return path.with_name(path.name.removesuffix(".onnx") + _MISSED)
+
+
+def check_replaceable(path: Path, source_sha256: str, *, force: bool) -> None:
+    """Makes sure that writing ``path`` loses nothing of the user's.
+
+    Args:
+        path: The model file about to be written.
+        source_sha256: Hash of the input that the new file is made from.
+        force: Whether the user agreed to lose what is there.
+
+    Raises:
+        OutputError: The file exists and was not written by spatialonnx from the same input.
+    """
+    check_writable(path)
+    if force or not path.exists():
+        return
+    proto = peek_model(path)
+    ours = {} if proto is None else get_metadata(proto)
+    if "stage" not in ours or ours.get("source_sha256") != source_sha256:
+        raise OutputError(
+            f"{path} exists and was not made from this input; choose another name with -o, or "
+            "replace it with --force"
+        )
