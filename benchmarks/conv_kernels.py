@@ -1,9 +1,9 @@
 """SpatialConv against ONNX Runtime's dense Conv + Relu, one convolution at a time.
 
-Claim measured: the time ratio is near to the MACs kept (ratio = a + b * kept, a small and b near
-1). Skipping is natural, not injected: the input is low-pass-filtered noise after a ReLU, and each
-channel's bias is the quantile of its patches' largest probe that gives the wanted rate, placed in
-a gap between two patches so that no decision hangs on rounding.
+Claim measured: the time ratio is close to the fraction of MACs kept (ratio = a + b * kept, with a
+small and b close to 1). The zeros are those of the data: the input is low-pass-filtered noise after
+a ReLU, and each channel's bias is the quantile of its patches' largest probe that gives the wanted
+rate. The bias lies in a gap between two patches, so that rounding decides nothing.
 
     python benchmarks/conv_kernels.py --quick
 """
@@ -32,7 +32,7 @@ from spatialonnx.runtime.session import Runtime, Session, open_session, runtime_
 Float = NDArray[np.float32]
 
 MASKS = {"p2diag": (2, 0b1001), "p2one": (2, 0b0001), "p3diag": (3, 0b100010001), "p3ctr": (3, 16)}
-"""Name: patch size and pattern."""
+"""Patch size and pattern, by name."""
 RATES = (0.0, 0.3, 0.5, 0.7, 0.9)
 """Shares of patches that are predicted."""
 
@@ -44,12 +44,12 @@ class Row:
     Attributes:
         shape: Name of the convolution.
         mask: Name of the mask.
-        rate: Share of patches meant to be predicted.
+        rate: Intended share of predicted patches.
         kept: Share of the outputs that were computed.
         ratio: Median of the ratios of neighbouring runs.
         spatial_ms: Median time of SpatialConv.
         dense_ms: Median time of ONNX Runtime.
-        dense_gflops: What the dense time means.
+        dense_gflops: Rate of the dense convolution.
         error: Largest difference, relative to the largest output.
     """
 
@@ -131,7 +131,7 @@ def by_patches(values: NDArray[np.generic], p: int, fill: float) -> NDArray[np.g
 
 
 def bias_for(rate: float, largest: Float) -> Float:
-    """Per channel, what predicts `rate` of its patches; `largest`: [N, C, nH, nW]."""
+    """The bias per channel that predicts `rate` of its patches; `largest`: [N, C, nH, nW]."""
     bias = np.zeros(largest.shape[1], np.float32)
     for c in range(largest.shape[1]):
         values = np.sort(largest[:, c], axis=None)
@@ -163,8 +163,8 @@ def expected_output(pre: Float, mask: tuple[int, int]) -> tuple[Float, NDArray[n
 def alternate(
     first: Callable[[], object], second: Callable[[], object], seconds: float, threads: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Times two things by turns, at least 7 times each."""
-    # One thread's own time is not disturbed by other processes.
+    """Times two functions in alternation, at least 7 times each."""
+    # Processor time: other processes do not add to it.
     clock = time.thread_time if threads == 1 else time.perf_counter
     times: list[tuple[float, float]] = []
     for _ in range(2):
@@ -235,7 +235,7 @@ def measure(
 
 
 def fit(rows: Sequence[Row]) -> tuple[float, float]:
-    """A and b of ratio = a + b * kept, least squares."""
+    """Least-squares a and b of ratio = a + b * kept."""
     b, a = np.polyfit([row.kept for row in rows], [row.ratio for row in rows], 1)
     return float(a), float(b)
 
@@ -255,7 +255,7 @@ def print_shape(shape: ConvShape, rows: Sequence[Row], masks: Sequence[str]) -> 
 
 
 def summary(shapes: Sequence[ConvShape], rows: Sequence[Row]) -> dict[str, float]:
-    """Over the demanding shapes: what the ratio exceeds the MACs kept by."""
+    """By how much the ratio exceeds the MACs kept, over the demanding shapes."""
     names = {shape.name for shape in shapes if shape.demanding}
     over = [row.ratio - row.kept for row in rows if row.shape in names]
     nothing = [
@@ -284,7 +284,9 @@ def main() -> None:
     parser.add_argument("--rates", help="shares of predicted patches, separated by commas")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=0.5, help="of alternated runs, per cell")
+    parser.add_argument(
+        "--seconds", type=float, default=0.5, help="seconds of alternated runs per cell"
+    )
     parser.add_argument("-o", "--output", type=Path, help="JSON file to write")
     options = parser.parse_args()
     shapes = [s for s in read_shapes() if s.quick or not options.quick]

@@ -1,4 +1,4 @@
-"""The list of convolutions in shapes/conv.txt: one for the benchmark and for the tests."""
+"""The list of convolutions in shapes/conv.txt, shared by the benchmark and the tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class ConvShape:
     """A square convolution on a square map.
 
     Attributes:
-        name: What the tables call it.
+        name: Its name in tables.
         inputs: Channels of X.
         outputs: Channels of Y.
         size: Height and width of X.
@@ -41,7 +41,7 @@ class ConvShape:
 
     @property
     def demanding(self) -> bool:
-        """Whether it is one of those that have to be near to the MACs kept.
+        """Whether the goal of a time ratio close to the MACs kept applies to it.
 
         Stride 1, 3 x 3 and 5 x 5, maps of 7 and more, 64 channels and more on both sides.
         """
@@ -55,7 +55,7 @@ class ConvShape:
 
 
 def read_shapes(path: Path = FILE) -> list[ConvShape]:
-    """Every shape of the list, in its order."""
+    """All shapes of the list, in order."""
     shapes = []
     for line in path.read_text().splitlines():
         words = line.partition("#")[0].split()

@@ -1,9 +1,9 @@
 """`python benchmarks/counting.py`: the same predictions, counted in four ways.
 
-The diagonal and the best-saving pattern everywhere on the shipped network and images. Printed per
-plan: MACs saved as this project counts them (a share of all Convs' MACs, inside the map); the
-share of the sites' activations; the same with positions beyond the border counted as saved; and
-with blind patches predicted too, as in the report.
+The diagonals and patterns with one probe, each at every site of the shipped network, on the shipped
+images. Per plan this prints MACs saved as this project counts them (a share of all Convs' MACs,
+inside the map); the share of the sites' activations; the same with positions beyond the border
+counted as saved; and with blind patches predicted as well, as in the report.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main() -> None:
 def count(
     proto: onnx.ModelProto, images: np.ndarray[tuple[int, ...], np.dtype[np.float32]], text: str
 ) -> tuple[float, float, float, float]:
-    """The four shares that a pattern at every site saves, each site seeing the plan's own maps."""
+    """The four shares saved by one pattern at every site, with predictions on at all sites."""
     pattern, size = parse_pattern(text)
     mask = uniform_mask(size, pattern)
     copy = onnx.ModelProto()

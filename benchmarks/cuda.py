@@ -1,6 +1,6 @@
-"""The ops on a CUDA device: how fast they are there. Skips with a reason where there is none.
+"""Measures the ops on a CUDA device; without one it says why and stops.
 
-Measured, as medians of runs that are waited for one by one:
+Figures are medians of runs, each of which is waited for:
 
 - SpatialPredict against a copy of the same map by ONNX Runtime's Identity, both on the device, as
   bandwidth: nothing crosses the bus.
@@ -60,7 +60,7 @@ def graph_session(
 
 
 def on_device(array: NDArray[np.float32], runtime: Runtime = CUDA) -> DeviceTensor:
-    """The array in the device's memory."""
+    """Copies an array to the device's memory."""
     copy = graph_session(
         [helper.make_node("Identity", ["x"], ["y"])], {"x": TensorProto.FLOAT}, None, runtime
     )
@@ -69,7 +69,7 @@ def on_device(array: NDArray[np.float32], runtime: Runtime = CUDA) -> DeviceTens
 
 
 def alternate(runs: int, *functions: Callable[[], object]) -> list[float]:
-    """Median seconds of each function, called in turns."""
+    """Median seconds of each function, called in alternation."""
     seconds: list[list[float]] = [[] for _ in functions]
     for _ in range(3):
         for function in functions:

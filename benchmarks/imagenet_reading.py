@@ -1,13 +1,14 @@
-"""How fast and in how much memory pictures of ImageNet's size are read.
+"""Measures the speed and the memory of reading pictures of ImageNet's size.
 
 Writes JPEGs of 500 x 375 and 375 x 500 pixels in class folders by WordNet id into a temporary
-folder, then measures with two threads, in turn:
+folder, then measures with two threads, in alternation:
 
 - decode: Pillow opens and decodes the files, nothing else;
 - read: `batches` over this package's reader with the resizing taken out (a centre crop of the
-  stored pixels, normalised): what the reader adds to decoding;
-- pillow: Pillow decodes, resizes the shorter side to 256 and crops the centre; no numbers made;
-- plain: the same and normalised with numpy, the way it is usually written;
+  stored pixels, normalised), which shows what the reader adds to decoding;
+- pillow: Pillow decodes, resizes the shorter side to 256 and crops the centre, without conversion
+  to float32;
+- plain: the same, then normalised with numpy, as is customary;
 - ours: `batches` over `open_dataset("imagenet@FOLDER")`, which does all of `plain`;
 
 and, each in a process of its own, the peak memory of reading 1,000 and 10,000 images.
@@ -46,7 +47,7 @@ STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 def write_pictures(root: Path, count: int) -> list[Path]:
-    """Class folders with `count` pictures; beyond `UNIQUE` they are hard links to earlier ones."""
+    """Writes `count` pictures in class folders; beyond `UNIQUE` they are hard links to others."""
     rng = np.random.default_rng(0)
     paths: list[Path] = []
     for number in range(count):
@@ -62,7 +63,7 @@ def write_pictures(root: Path, count: int) -> list[Path]:
 
 
 def _write_picture(path: Path, rng: np.random.Generator) -> None:
-    """Smooth shapes and grain: about 110 kB, as ImageNet's pictures have."""
+    """Smooth shapes with grain: about 110 kB, the typical size in ImageNet."""
     size = [(500, 375), (375, 500)][int(rng.integers(2))]
     blocks = rng.integers(0, 256, (size[1] // 20, size[0] // 20, 3), dtype=np.uint8)
     smooth = np.asarray(Image.fromarray(blocks).resize(size, Image.Resampling.BICUBIC))
@@ -97,29 +98,29 @@ def plain(path: Path) -> NDArray[np.float32]:
 
 
 def run_pillow(paths: list[Path], work: Callable[[Path], object]) -> None:
-    """One function over files, with two threads."""
+    """Applies one function to files, with two threads."""
     with ThreadPoolExecutor(THREADS) as pool:
         for start in range(0, len(paths), BATCH):
-            # What comes out is dropped batch by batch, as a user of the images would.
+            # Results are dropped batch by batch, as in normal use.
             list(pool.map(work, paths[start : start + BATCH]))
 
 
 def run_ours(root: Path, count: int, *, resize: int = 256) -> None:
-    """The reader over the same files; the shorter side is brought to `resize` pixels."""
+    """The reader on the same files; the shorter side is resized to `resize` pixels."""
     dataset = open_dataset(f"imagenet@{root}", replace(IMAGENET, resize=resize))
     for _ in batches(dataset, np.arange(count), BATCH):
         pass
 
 
 def time_run(run: Callable[[], None]) -> tuple[float, float]:
-    """Seconds by the clock, and of processors."""
+    """Wall time and processor time, in seconds."""
     clock, processors = time.perf_counter(), time.process_time()
     run()
     return time.perf_counter() - clock, time.process_time() - processors
 
 
 def peak_memory(root: Path, count: int) -> float:
-    """MiB that a process of its own holds at most while it reads `count` images."""
+    """Peak memory in MiB of a separate process that reads `count` images."""
     command = [sys.executable, __file__, "--read", str(root), "--images", str(count)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(done.stdout) / 1024
@@ -128,8 +129,7 @@ def peak_memory(root: Path, count: int) -> float:
 def measure(rounds: int, images: int) -> dict[str, float]:
     """All figures.
 
-    A rate by `cpu` counts the seconds that processors worked: on a machine that does other things
-    too it is the steadier one.
+    Rates named `cpu` refer to processor time, which varies less on a shared machine.
     """
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)

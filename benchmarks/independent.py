@@ -2,9 +2,9 @@
 
     python benchmarks/independent.py model.masked.onnx --original model.onnx --seed 0
 
-Nothing of spatialonnx is used but the op library's file: the IDX files, the preprocessing, the
-session and the counting are written here once more. The drop and the MACs saved on the images
-behind search, select and verify are compared with what the model's metadata say of verify.
+Of spatialonnx only the op library is used: reading of IDX files, preprocessing, session and
+counting are written here again. The drop and the MACs saved on images outside search, select and
+verify are compared with the verify figures in the model's metadata.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def read_images(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def run(model: onnx.ModelProto | Path, images: np.ndarray, outputs: list[str]) -> list[np.ndarray]:
-    """The outputs of all images, with counts of predicted outputs where asked for."""
+    """Runs all images; returns the outputs and, if requested, counts of predicted outputs."""
     options = onnxruntime.SessionOptions()
     options.register_custom_ops_library(str(library_path()))
     source = str(model) if isinstance(model, Path) else model.SerializeToString()
@@ -59,7 +59,7 @@ def saved_macs(path: Path, images: np.ndarray) -> tuple[np.ndarray, float]:
             convs[node.output[0]] = math.prod(weights[node.input[1]][1:])
         if node.op_type == "SpatialPredict":
             sources = [node.input[0]]
-            while not any(source in convs for source in sources):  # ReLU, then perhaps an Add
+            while not any(source in convs for source in sources):  # ReLU, then an optional Add
                 sources = [name for s in sources if s in makers for name in makers[s].input]
             per_output[node.name] = max(convs[s] for s in sources if s in convs)
             del node.output[1:]
@@ -77,7 +77,7 @@ def saved_macs(path: Path, images: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def model_with(model: onnx.ModelProto, outputs: list[str]) -> onnx.ModelProto:
-    """A copy with further tensors as outputs."""
+    """A copy of the model with further tensors as outputs."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     for name in outputs:

@@ -1,9 +1,10 @@
-"""How far a drop scatters, and which margin keeps a bound: plans of a study on all images.
+"""Measures how far a drop scatters, and which safety margin keeps a bound.
 
     python benchmarks/margins.py model.spatial.onnx model.study.db --data fashion-mnist
 
-A family of plans is run on all images once; then the images are split again and again, and each
-rule chooses the plan of the largest saving that it lets pass on the parts for search and select.
+A family of plans of a study is run on all images once. The images are then split repeatedly; each
+rule chooses, among the plans that it accepts on the search and select parts, the one that saves
+most.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ from spatialonnx.searching.study import Study
 from spatialonnx.simulate.whole_model import run_samples
 
 KLS = (0.0035, 0.0181, 0.0207, 0.0256, 0.0298, 0.0335, 0.0445)
-"""Divergences on the study's samples near which plans are taken."""
+"""Divergences on the study's samples; the plan closest to each one is taken."""
 SEARCH, SELECT, VERIFY = 1000, 2000, 5000
 
 
 def run_family(model: Path, study: Path, data: str, kept: Path) -> dict[str, NDArray[Any]]:
-    """Logits of the dense network and of the plans on all images; kept in a file."""
+    """Logits of the dense network and of the plans on all images, cached in a file."""
     if kept.exists():
         with np.load(kept) as file:
             return dict(file)
@@ -62,7 +63,7 @@ def run_family(model: Path, study: Path, data: str, kept: Path) -> dict[str, NDA
 
 
 class Family:
-    """Plans by increasing saving, measured on any of the images."""
+    """Plans in order of saving, measured on any subset of the images."""
 
     def __init__(self, found: dict[str, NDArray[Any]]) -> None:
         """Sorts the plans."""
@@ -74,7 +75,7 @@ class Family:
         self.losses = self.right - (self.masked.argmax(2) == self.labels)
 
     def measure(self, plan: int, rows: NDArray[np.int64]) -> Measured:
-        """What certification would say of a plan."""
+        """Certifies a plan on some of the images."""
         dense, labels = self.dense[rows], self.labels[rows]
         run = DenseRun([dense], labels, TOP1.score([dense], labels))
         masked = self.masked[plan, rows]
@@ -93,18 +94,18 @@ Rule = Callable[[Family, int, NDArray[np.int64], NDArray[np.int64], float], bool
 
 
 def both_hold(family: Family, plan: int, search: Any, select: Any, eps: float) -> bool:
-    """The drop on search and the drop on select."""
+    """Accepts by the drop on search and the drop on select."""
     losses = family.losses[plan]
     return bool(losses[search].mean() <= eps and losses[select].mean() <= eps)
 
 
 def pooled_holds(family: Family, plan: int, search: Any, select: Any, eps: float) -> bool:
-    """The drop on both together."""
+    """Accepts by the drop on both parts together."""
     return bool(family.losses[plan, np.concatenate([search, select])].mean() <= eps)
 
 
 def likely_holds(family: Family, plan: int, search: Any, select: Any, eps: float) -> bool:
-    """The drop on both, and the forecast from select."""
+    """Accepts by the drop on both parts and the likely drop predicted from select."""
     if not both_hold(family, plan, search, select, eps):
         return False
     measured = family.measure(plan, select)
@@ -119,7 +120,7 @@ RULES: dict[str, Rule] = {
 
 
 def main() -> None:
-    """Prints how plans scatter, and what every rule keeps and saves."""
+    """Prints how plans scatter, and how often each rule keeps its bound and what it saves."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("study", type=Path)

@@ -1,8 +1,8 @@
-"""The four modes side by side: MACs saved and drop on verify, over split seeds.
+"""Compares the four modes: MACs saved and drop on verify, over split seeds.
 
     python benchmarks/modes.py models/pretrained/resnet18-w16-fashion-mnist.onnx
 
-Every search is journalled in the folder, so the same command continues where it stopped.
+Searches are greedy, as in the report, and journalled: the same command continues where it stopped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MODES = ("uniform-layer", "uniform-filter", "uniform-patch", "max-granularity")
 
 
 def spatialonnx(*arguments: str) -> dict[str, Any]:
-    """Runs a command of this interpreter's spatialonnx; returns the object it prints."""
+    """Runs spatialonnx in a process of this interpreter; returns the object that it prints."""
     command = [sys.executable, "-m", "spatialonnx", *arguments, "--json"]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if result.returncode not in (0, 3):  # 3: a bound is missed, which is a result
@@ -36,7 +36,7 @@ def spread(values: Sequence[float], scale: float = 100.0, digits: int = 1) -> st
 
 
 def main() -> None:
-    """Searches every mode with every seed and prints one table."""
+    """Searches each mode with each seed and prints one table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("--folder", type=Path, default=Path("build/modes"))
@@ -45,8 +45,10 @@ def main() -> None:
     parser.add_argument("--eps", default="0.01,0.02")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
-    parser.add_argument("--max-clusters", default="10", help="of max-granularity")
-    parser.add_argument("--options", default="", help="further options of search, one string")
+    parser.add_argument(
+        "--max-clusters", default="10", help="largest number of clusters, for max-granularity"
+    )
+    parser.add_argument("--options", default="", help="further options of search, as one string")
     arguments = parser.parse_args()
     folder: Path = arguments.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,8 +61,9 @@ def main() -> None:
         for mode in arguments.modes:
             clusters = ["--max-clusters", arguments.max_clusters]
             answer = spatialonnx(
-                "search", str(spatial), "--mode", mode, "--eps", arguments.eps,
-                "--data", arguments.data, "--search-samples", arguments.samples,
+                "search", str(spatial), "--strategy", "greedy", "--mode", mode,
+                "--eps", arguments.eps, "--data", arguments.data,
+                "--search-samples", arguments.samples,
                 "--seed", str(seed), "--study", str(folder / f"{mode}.{seed}.study.db"),
                 "-o", str(folder / f"{mode}.{seed}.masked.onnx"),
                 *(clusters if mode == "max-granularity" else []), *arguments.options.split(),

@@ -1,11 +1,11 @@
-"""Inserts predictions into networks by other people and tools and writes docs/networks.md's table.
+"""Inserts predictions into networks of many origins and writes the table of docs/networks.md.
 
-Claim measured: sites are found in every kind of ONNX CNN, each Conv left out has a reason, and
-with full masks outputs are equal to the last bit at ORT_ENABLE_EXTENDED and within 1e-5 of the
+Claim measured: sites are found in every kind of ONNX CNN, each other Conv has a reason, and with
+full masks outputs are equal to the last bit at ORT_ENABLE_EXTENDED and within 1e-5 of the
 largest output at the default level.
 
     python benchmarks/networks.py              # prints the table
-    python benchmarks/networks.py --write      # and puts it into docs/networks.md
+    python benchmarks/networks.py --write      # also puts it into docs/networks.md
 
 The detector and the segmentation network need torch; without it they are left out.
 """
@@ -55,7 +55,7 @@ def int8() -> onnx.ModelProto:
 
 
 def networks() -> dict[str, tuple[str, Maker]]:
-    """Name: where it comes from, and what makes it."""
+    """Origin and builder of each network, by name."""
     table: dict[str, tuple[str, Maker]] = {
         name: ("onnx package", lambda file=file: light_model(file)) for name, file in LIGHT.items()
     }
@@ -112,7 +112,7 @@ def row(name: str, origin: str, make: Maker) -> str:
 
 
 def shorten(reason: str) -> str:
-    """Without the names of Convs, so that equal reasons are counted together."""
+    """Removes names of Convs from a reason, so that equal reasons are counted together."""
     if "in a residual Add;" in reason:
         return "meets another Conv in a residual Add, which is charged; this one stays dense"
     return reason
@@ -121,7 +121,7 @@ def shorten(reason: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--write", action="store_true", help=f"put the table into {DOCUMENT.name}")
-    parser.add_argument("--only", default="", help="networks whose name holds this text")
+    parser.add_argument("--only", default="", help="only networks whose name contains this text")
     arguments = parser.parse_args()
     lines = [
         "| network (MACs of an image) | from | Convs | sites | Convs left out, and why "

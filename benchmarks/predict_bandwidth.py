@@ -1,13 +1,13 @@
-"""What simulating costs: SpatialPredict against memcpy, and a model with full masks against itself.
+"""Measures what simulating costs, against memcpy and for a whole model.
 
 Claims measured:
 
 - One thread, [32, 64, 56, 56], p = 2: the op reaches at least 0.7 of memcpy's bandwidth with its
   counts off. memcpy is ``np.copyto`` between the same two buffers.
-- A model with a predictor behind every site, all masks full, against the model as it was.
+- A model with a predictor behind every site, all masks full, against the original model.
 
-All are medians of runs in turns, so that whatever else the machine does meets all of them, and of
-the thread's own processor time, which leaves out what others took from it.
+Runs alternate, so that other load affects all of them alike. Figures are medians of the thread's
+own processor time, which other processes do not add to.
 
     python benchmarks/predict_bandwidth.py
 """
@@ -49,7 +49,7 @@ SHAPES = ((32, 64, 56, 56), (32, 128, 28, 28), (32, 256, 14, 14), (32, 512, 7, 7
 
 
 def alternate(runs: int, *functions: Callable[[], object]) -> list[float]:
-    """Median processor seconds of each function, called in turns; they run in this thread."""
+    """Median processor time in seconds of each function, called in alternation in this thread."""
     seconds: list[list[float]] = [[] for _ in functions]
     for function in functions:
         function()
@@ -64,7 +64,7 @@ def alternate(runs: int, *functions: Callable[[], object]) -> list[float]:
 def op_session(*, counts: bool) -> Any:
     """A one-thread session with one SpatialPredict node.
 
-    Of onnxruntime itself: its outputs are bound to buffers.
+    onnxruntime's own class, because outputs are bound to buffers.
     """
     value = helper.make_tensor_value_info
     outputs = [value("y", TensorProto.FLOAT, None)]
@@ -128,7 +128,7 @@ def measure_bandwidth(shape: tuple[int, ...], patch_size: int, runs: int) -> dic
 
 
 def measure_model(path: Path, batch: int, runs: int) -> dict[str, Any]:
-    """Times a model, and itself with a predictor with a full mask behind every site."""
+    """Times a model, without and with a predictor with a full mask behind every site."""
     model = load_model(path)
     spatial = insert_predictors(model).proto
     sessions = [open_model(proto) for proto in (model.proto, spatial)]
@@ -154,7 +154,7 @@ def open_model(proto: onnx.ModelProto) -> Session:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", nargs="?", type=Path, help="default: the shipped network")
-    parser.add_argument("--batch", type=int, default=32, help="of the model, where it is free")
+    parser.add_argument("--batch", type=int, default=32, help="size of the model's free dimensions")
     parser.add_argument("--runs", type=int, default=25)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)

@@ -1,10 +1,10 @@
-"""Claim: ``kill -9`` at any moment costs a search nothing but the trials under way.
+"""Claim: ``kill -9`` at any moment costs a search only the trials that were running.
 
     python benchmarks/search_kills.py models/pretrained/resnet18-w16-fashion-mnist.onnx
 
 The search of a real network is killed at random moments, ten times, and continued each time by the
-same command. Its records and its masks must be those of a search that nobody disturbed, and no
-trial that was finished may be lost.
+same command. Its records and its masks must equal those of an undisturbed search, and no finished
+trial may be lost.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from spatialonnx.searching.study import Study
 
 
 def command(model: Path, folder: Path, options: Sequence[str]) -> list[str]:
-    """A search whose study and model lie in a folder of their own."""
+    """The command of a search whose study and model are in a given folder."""
     folder.mkdir(parents=True, exist_ok=True)
     return [
         sys.executable, "-m", "spatialonnx", "search", str(model),
@@ -44,7 +44,7 @@ def finish(arguments: Sequence[str]) -> float:
 
 
 def count_trials(path: Path) -> int:
-    """Trials in a study, those of a search that was killed included."""
+    """Number of trials in a study, including one whose search was killed."""
     if not path.exists():
         return 0
     with Study(path, readonly=True) as study:
@@ -52,7 +52,7 @@ def count_trials(path: Path) -> int:
 
 
 def read_records(path: Path) -> list[list[Any]]:
-    """Records in the order of the search, times and work left out."""
+    """Records in the order of the search, without times and costs."""
     with Study(path, readonly=True) as study:
         return [
             [
@@ -74,12 +74,12 @@ def read_found(folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Kills, continues, compares and prints what came of it."""
+    """Kills, continues, compares and prints the result."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("--folder", type=Path, default=Path("build/search_kills"))
     parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random moments")
     parser.add_argument("--options", default="--data fashion-mnist --search-samples 500 --eps 0.01")
     arguments = parser.parse_args()
     folder: Path = arguments.folder
@@ -99,7 +99,7 @@ def main() -> None:
         process = subprocess.Popen(killed, stdout=subprocess.DEVNULL)
         try:
             process.wait(timeout=1 + draw.random() * whole / arguments.kills)
-            break  # it came to its end first
+            break  # it finished before the kill
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

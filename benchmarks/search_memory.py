@@ -1,10 +1,10 @@
-"""The memory that a search takes against the bound that it was given.
+"""Compares the memory that a search takes with the limit that it was given.
 
     python benchmarks/search_memory.py resnet18-w64-fashion.onnx --memory 2048
 
 Runs a trial at every third site, which moves the stored activations through the whole network, and
-a few of all sites, which keeps as many of them as the bound allows. Whatever the bound, scores
-and savings are the same: compare the checksums of two runs.
+a few trials of all sites, which keep as many activations as the limit allows. Scores and savings do
+not depend on the limit: compare the checksums of two runs.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _MIB = 1 << 20
 
 
 def main() -> int:
-    """Measures one search; fails where it took more than it was allowed."""
+    """Measures one search; fails if it exceeded the limit."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("--data", default="fashion-mnist")
     parser.add_argument("--samples", type=int, default=1000)
-    parser.add_argument("--memory", type=int, default=2048, help="the bound, in MiB")
+    parser.add_argument("--memory", type=int, default=2048, help="limit, in MiB")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--batch", type=int, default=64)
     arguments = parser.parse_args()
@@ -62,7 +62,7 @@ def main() -> int:
     print(f"sessions and baseline {(used_memory() - before) / _MIB:.0f} MiB")
     names = [site.name for site in simulator.sites]
     plans: list[PlanLike] = [{name: uniform_mask(2, 7)} for name in names[::3]]
-    # Masks that hardly predict, changed at the last sites: quick, and everything is kept.
+    # Masks that hardly predict, changed at the last sites: fast trials that keep every activation.
     everywhere = {name: uniform_mask(2, 7) for name in names}
     plans += [everywhere, everywhere | {names[-1]: uniform_mask(2, 11)}]
     start, stored, digest = time.perf_counter(), 0, hashlib.sha256()

@@ -1,4 +1,4 @@
-"""The fast search against the literal one: the same records, the same mask, in less time.
+"""Compares the fast search with the literal one: same records, same mask, less time.
 
     python benchmarks/search_speed.py models/pretrained/resnet18-w16-fashion-mnist.onnx \
         --mode uniform-layer
@@ -6,10 +6,10 @@
         --mode max-granularity --share 16 --literal-trials 20
 
 Both run the same segment sessions on the same samples, batch, threads and optimisation level. The
-literal one makes a full pass a trial. Where a mode has too many trials for that, it runs trials of
-every pass that the seed draws, and its times are scaled; --share lets both search a part of every
-site's channels, and the times of the passes that grow with the number of channels are scaled.
-Processor time is given beside the time on the clock, for machines that have other work to do.
+literal one makes one full pass per trial. Where a mode has too many trials for that, it runs a
+random sample of the trials of every pass, and its times are scaled. With --share both search a part
+of every site's channels, and the times of passes that grow with the number of channels are scaled.
+Processor time is given beside wall time, for shared machines.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ AIMS = {"uniform-layer": 2.5, "uniform-patch": 4.0, "max-granularity": 8.0}
 
 @dataclass
 class Cost:
-    """What the trials of one pass took."""
+    """The cost of the trials of one pass."""
 
     trials: int = 0
     rejected: int = 0
@@ -65,7 +65,7 @@ class Cost:
 
 
 class Metered:
-    """A simulator whose work is added up, pass by pass."""
+    """A simulator that adds up its cost per pass."""
 
     def __init__(self, inner: SegmentSimulator, kept: int, seed: int) -> None:
         self.inner = inner
@@ -81,7 +81,7 @@ class Metered:
     def simulate(
         self, plans: Iterable[PlanLike], reject_above: Fraction | None = None
     ) -> Iterator[Outcome]:
-        """Passes outcomes on, and clocks what it takes to get them."""
+        """Passes outcomes on, and measures the time until they arrive."""
         taken: deque[PlanLike] = deque()
 
         def noting() -> Iterator[PlanLike]:
@@ -114,7 +114,7 @@ class Metered:
 
 
 class NamedTrials(Trials):
-    """Trials that tell the meter which pass they are in."""
+    """Trials that report their pass to the meter."""
 
     def run(
         self,
@@ -192,7 +192,7 @@ def scale_costs(costs: Mapping[str, Cost], scale: float) -> None:
 
 
 def run_drawn(simulator: SegmentSimulator, fast: Side, eps: Fraction) -> tuple[Side, int]:
-    """Runs the drawn trials literally; returns their costs, scaled to all, and how many differ."""
+    """Runs the sampled trials literally; returns costs scaled to all trials and how many differ."""
     costs: dict[str, Cost] = {}
     different = 0
     for name, drawn in fast.drawn.items():
@@ -214,7 +214,7 @@ def run_drawn(simulator: SegmentSimulator, fast: Side, eps: Fraction) -> tuple[S
 
 
 def agree(found: Outcome, wanted: Outcome, baseline: Fraction, eps: Fraction) -> bool:
-    """Whether outcomes are the same; a rejected trial's literal drop must exceed eps."""
+    """Whether outcomes are equal; the literal drop of a rejected trial must exceed eps."""
     assert wanted.score is not None
     if found.score is None:
         return baseline - wanted.score > eps and found.saved in (None, wanted.saved)
@@ -260,9 +260,12 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--eps", type=Fraction, default=Fraction(1, 100))
     parser.add_argument("--max-clusters", type=int, default=10)
-    parser.add_argument("--share", type=int, default=1, help="search 1 channel in so many")
+    parser.add_argument("--share", type=int, default=1, help="search one channel in this many")
     parser.add_argument(
-        "--literal-trials", type=int, default=0, help="trials a pass run literally; 0 = all"
+        "--literal-trials",
+        type=int,
+        default=0,
+        help="trials per pass that are run literally; 0 = all",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0)

@@ -1,10 +1,10 @@
-"""Does a site's damage tell its channels apart? Three estimates of a sensitivity a channel.
+"""Does distortion differ between a site's channels? Three estimates of their sensitivity.
 
     python benchmarks/sensitivities.py model.spatial.onnx relu_11 --data fashion-mnist
 
-Each estimate weighs the channels' lost signal when their patterns are chosen; plans of equal
-saving are then judged by their KL divergence on images that estimated nothing, against plans
-chosen with one sensitivity for the site.
+Each estimate weighs the channels' lost signal when their patterns are chosen. Plans of equal saving
+are then judged by their KL divergence on other images, against plans chosen with one sensitivity
+for the site.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from spatialonnx.simulate.segmented import SegmentSimulator
 
 Floats = NDArray[np.float64]
 PARTS = (0.3, 0.5, 0.7, 0.85)
-"""Parts of what a site can save at which plans are compared."""
+"""Fractions of a site's largest saving at which plans are compared."""
 FITTED = (0.3, 0.6, 0.9)
-"""Those of the plans that each sample's KL is regressed on."""
+"""Fractions for the plans used in the regression of each sample's KL."""
 
 
 class Site:
-    """One site: channel by channel, what patterns save and lose."""
+    """What each pattern saves and loses, per channel of one site."""
 
     def __init__(self, simulator: SegmentSimulator, name: str, patch_size: int) -> None:
-        """Takes the census of the site."""
+        """Counts the zero codes of the site."""
         site = next(s for s in simulator.sites if s.name == name)
         channels, height, width = (d or 0 for d in site.shape)
         labels = np.arange(channels)[:, None, None]
@@ -54,7 +54,7 @@ class Site:
         self.channels = channels
         self.saved = census.skipped() * site.macs_per_output
         self.lost = census.lost()
-        # The full pattern saves and loses nothing: "off" is a point like others.
+        # The full pattern saves and loses nothing, so "off" needs no special case.
         self.hulls = [
             np.append(upper_hull(s[1:-1], x[1:-1]) + 1, self.full)
             for s, x in zip(self.saved, self.lost, strict=True)
@@ -63,7 +63,7 @@ class Site:
         self.work = 0.0
 
     def choose(self, sensitivity: Floats, part: float) -> NDArray[np.int64]:
-        """The patterns that save this part of all at the least weighted loss."""
+        """The patterns that save this fraction at the least weighted loss."""
         low, high = -30.0, 50.0
         for _ in range(60):
             price = np.exp((low + high) / 2) * sensitivity
@@ -80,7 +80,7 @@ class Site:
         return chosen
 
     def mask(self, patterns: NDArray[np.int64]) -> SiteMask:
-        """A pattern a channel."""
+        """The mask of one pattern per channel."""
         return make_mask(self.patch_size, patterns[:, None, None])
 
     def run(self, patterns: NDArray[np.int64]) -> float:
@@ -90,12 +90,12 @@ class Site:
         return outcome.kl or 0.0
 
     def lost_by(self, patterns: NDArray[np.int64]) -> Floats:
-        """Lost signal of the channels."""
+        """Lost signal per channel."""
         return self.lost[np.arange(self.channels), patterns]
 
 
 def fit(losses: Floats, damage: Floats, weight: Floats) -> Floats:
-    """Sensitivities that explain damage by losses, drawn towards one for all channels."""
+    """Ridge regression of distortion on losses, with the common sensitivity as the prior."""
     ridge = losses.std(axis=0).mean() * np.sqrt(len(losses)) / 2 * np.median(weight)
     losses, damage, channels = losses * weight[:, None], damage * weight, losses.shape[1]
     total = losses.sum(axis=1)
@@ -106,7 +106,7 @@ def fit(losses: Floats, damage: Floats, weight: Floats) -> Floats:
 
 
 def by_differences(site: Site) -> Floats:
-    """One run a channel."""
+    """Finite differences: one run per channel."""
     chosen = site.choose(np.ones(site.channels), 0.6)
     off = np.full(site.channels, site.full)
     found = np.full(site.channels, np.nan)
@@ -118,7 +118,7 @@ def by_differences(site: Site) -> Floats:
 
 
 def by_halves(site: Site, runs: int) -> Floats:
-    """Runs of random halves of the channels, as Hutchinson's estimate draws signs."""
+    """Runs of random halves of the channels, like the random signs of Hutchinson's estimator."""
     random = np.random.default_rng(1)
     chosen = site.choose(np.ones(site.channels), 0.6)
     halves = [np.where(random.random(site.channels) < 0.5, chosen, site.full) for _ in range(runs)]
@@ -127,12 +127,12 @@ def by_halves(site: Site, runs: int) -> Floats:
 
 
 def by_samples(site: Site) -> Floats:
-    """Each sample's KL on its channels' lost signal, from three runs."""
+    """Regression of each sample's KL on its channels' lost signal, from three runs."""
     simulator = site.simulator
     logits = simulator._scorer.reference.logits
     assert logits is not None
     order = np.concatenate(simulator._front.blocks)
-    # To second order, a sample's KL is its losses times how unsure the network is of it.
+    # To second order, a sample's KL is proportional to its losses and to the network's uncertainty.
     unsure = (1 - np.square(softmax(logits.astype(np.float64), axis=1)).sum(axis=1))[order] + 1e-3
     losses, damage = [], []
     for part in FITTED:
@@ -150,7 +150,7 @@ def by_samples(site: Site) -> Floats:
 
 
 def sample_losses(site: Site, patterns: NDArray[np.int64]) -> Floats:
-    """Lost signal by sample and channel."""
+    """Lost signal per sample and channel."""
     p, found = site.patch_size, []
     for codes, ofmap in zip(
         site.simulator.codes(site.name, p), site.simulator.ofmaps(site.name), strict=True
@@ -177,7 +177,9 @@ def main() -> None:
     parser.add_argument("model", type=Path, help="a model with SpatialPredict ops")
     parser.add_argument("site")
     parser.add_argument("--data", default="fashion-mnist")
-    parser.add_argument("--samples", type=int, default=500, help="to estimate with, and to judge")
+    parser.add_argument(
+        "--samples", type=int, default=500, help="images for the estimates, and as many for judging"
+    )
     parser.add_argument("--patch-size", type=int, default=2)
     parser.add_argument("--halves", type=int, default=24)
     arguments = parser.parse_args()

@@ -1,10 +1,10 @@
-"""How many patterns does a layer need? Channels that share a few, between one and all.
+"""How many patterns does a layer need? Channels that share a few, from one to all.
 
     python benchmarks/shared_patterns.py model.spatial.onnx --data fashion-mnist
 
-Every channel takes one of the layer's K patterns, or is off; the K are those that lose the least
-signal. Plans of one layer each, all of equal saving, are judged by lost signal and by KL
-divergence against the free choice of uniform-patch, a pattern a channel.
+Every channel takes one of the layer's K patterns or is off; the K patterns are those that lose the
+least signal. Plans of one layer each, of equal saving, are judged by lost signal and KL divergence
+against uniform-patch, which chooses one pattern per channel freely.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from sensitivities import Site, simulate
 from spatialonnx.data.opening import open_dataset
 
 MOST = 3
-"""Patterns that are shared."""
+"""Numbers of shared patterns."""
 PARTS = (0.3, 0.6, 0.85)
-"""Parts of what a layer can save at which plans are compared."""
+"""Fractions of a layer's largest saving at which plans are compared."""
 
 
 def share(site: Site, part: float, count: int) -> NDArray[np.int64] | None:
-    """A pattern a channel, of ``count`` and off, that saves the part at the least lost signal.
+    """Chooses one of ``count`` patterns or off per channel, at the least lost signal.
 
-    None where no so few patterns save as much.
+    Returns None if so few patterns cannot save that much.
     """
     hulls, best, least = site.hulls, None, np.inf
     one = np.ones(site.channels)

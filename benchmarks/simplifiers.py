@@ -1,4 +1,4 @@
-"""Which simplifier lets insert find the most sites, and keeps outputs to the last bit.
+"""Which simplifier lets insert find the most sites and keeps outputs equal to the last bit?
 
 Claim measured: on what exporters leave between a Conv and its ReLU, ONNX Runtime's own basic
 optimiser (which insert uses) leaves at least as many sites as onnxslim and onnxsim and the fewest
@@ -39,7 +39,7 @@ Simplifier = Callable[[onnx.ModelProto], onnx.ModelProto]
 
 
 def wide(mess: str) -> onnx.ModelProto:
-    """A residual network with 64 channels and a mess behind every Conv."""
+    """A residual network with 64 channels and foldable nodes after every Conv."""
     net = Net(("n", 3, 16, 16))
     x = net.relu(MESS[mess](net, net.conv("x", 64)))
     for _ in range(3):
@@ -63,7 +63,7 @@ def networks(quick: bool) -> dict[str, Callable[[], onnx.ModelProto]]:
 
 
 def simplifiers() -> dict[str, Simplifier]:
-    """Those that are installed; each works on a copy."""
+    """The installed simplifiers; each works on a copy."""
     table: dict[str, Simplifier] = {"none": lambda proto: proto, "onnxruntime": simplify_model}
     for name, call in (
         ("onnxslim", lambda module, proto: module.slim(proto)),
@@ -101,7 +101,9 @@ def measure(proto: onnx.ModelProto, simplifier: Simplifier, expected: Any) -> di
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--quick", action="store_true", help="without the onnx package's networks")
+    parser.add_argument(
+        "--quick", action="store_true", help="leave out the networks of the onnx package"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     arguments = parser.parse_args()
     tools = simplifiers()

@@ -1,11 +1,11 @@
-"""Strategies side by side: MACs saved and drop on verify, work and time, over split seeds.
+"""Compares strategies: MACs saved and drop on verify, cost and time, over split seeds.
 
     python benchmarks/strategies.py models/pretrained/resnet18-w16-fashion-mnist.onnx
 
-The answer of every search is kept in the folder, and its trials are journalled: the same command
-continues where it stopped, and other rows or seeds are added to what is there. Forward samples
-are those of the trials, a run of a part counting by its share of the MACs, and of the plans that
-were measured on select. The diagonal is 1001 in every site, which nothing chose.
+The result of every search is kept in the folder, and its trials are journalled: the same command
+continues where it stopped, and further rows or seeds are added. Forward samples are those of the
+trials, where the run of a part counts by its share of the MACs, and of the plans measured on
+select. The diagonal is 1001 at every site, without a search.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ DIAGONAL = "diagonal"
 
 
 def processor_time() -> float:
-    """Seconds that all commands so far took of the processor."""
+    """Processor time of all commands so far, in seconds."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
 
 def search(folder: Path, row: str, seed: int, options: Sequence[str]) -> dict[str, Any]:
-    """One search, or its answer from an earlier run.
+    """Runs one search, or reads its result from an earlier run.
 
-    Its processor time is that of all runs that it took, as far as this program saw them end.
+    Its processor time covers all of its runs that ended under this program.
     """
     kept, spent = folder / f"{row}.{seed}.json", folder / f"{row}.{seed}.seconds"
     if kept.exists():
@@ -74,7 +74,7 @@ def search(folder: Path, row: str, seed: int, options: Sequence[str]) -> dict[st
 
 
 def diagonal(folder: Path, seed: int, dense: float, options: Sequence[str]) -> dict[str, Any]:
-    """The diagonal in every site on the verify images of a seed, in the form of a search's."""
+    """The diagonal at every site on the verify images of a seed, in the form of a search result."""
     kept = folder / f"{DIAGONAL}.{seed}.json"
     if not kept.exists():
         found = spatialonnx(
@@ -89,19 +89,19 @@ def diagonal(folder: Path, seed: int, dense: float, options: Sequence[str]) -> d
 
 
 def results_of(answer: dict[str, Any]) -> list[dict[str, Any]]:
-    """One result a bound."""
+    """The results, one per bound."""
     found: list[dict[str, Any]] = answer.get("results", [answer])
     return found
 
 
 def forward(answer: dict[str, Any]) -> float:
-    """Samples through the whole network: trials, and plans measured on select."""
+    """Samples run through the whole network: trials, and plans measured on select."""
     select: int = results_of(answer)[0]["select"]["samples"]
     return float(answer["forward_samples"] + answer["select_plans"] * select)
 
 
 def print_table(answers: dict[str, dict[int, dict[str, Any]]]) -> None:
-    """One line a row and bound."""
+    """Prints one line per row and bound."""
     print(
         "| row | seeds | eps | MACs saved, % | drop, points | met | samples run, thousands "
         "| processor s |"
@@ -129,7 +129,7 @@ def print_table(answers: dict[str, dict[int, dict[str, Any]]]) -> None:
 
 
 def main() -> None:
-    """Searches every row with every seed and prints one table of what is there."""
+    """Searches each row with each seed and prints one table of all results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("--folder", type=Path, default=Path("build/strategies"))
@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--verify", default="5000", help="verify samples")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2, 3, 4])
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(SHOWN))
-    parser.add_argument("--options", default="", help="further options of search, one string")
+    parser.add_argument("--options", default="", help="further options of search, as one string")
     arguments = parser.parse_args()
     folder: Path = arguments.folder
     folder.mkdir(parents=True, exist_ok=True)

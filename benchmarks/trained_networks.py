@@ -1,11 +1,11 @@
-"""Small networks trained on MNIST's sample and on Fashion-MNIST: what the plans cost and save.
+"""Trains small networks on MNIST's sample and Fashion-MNIST, and measures what plans cost and save.
 
     python benchmarks/trained_networks.py --threads 1
 
 Each network is trained with `models.train`, gets the diagonal plan of p = 2 and p = 3 with
-`spatialonnx insert`, is measured with `evaluate` on the whole test split and searched in mode
-uniform-layer. The lines that run are printed. What a line made is kept in the folder, so the same
-command continues where it stopped.
+`spatialonnx insert`, is measured with `evaluate` on the whole test split and searched (greedy,
+uniform-layer). Commands are printed and their results kept in the folder, so the same command
+continues where it stopped.
 """
 
 from __future__ import annotations
@@ -40,23 +40,23 @@ TRAINING = {
         "vgg16_bn": "--epochs 2 --lr 0.05",
     },
 }
-"""Data set and network to options of `models.train`."""
+"""Options of `models.train`, by data set and network."""
 
 SEARCH = {"mnist": "", "fashion-mnist": "--search-samples 500"}
-"""Data set to options of `search`."""
+"""Options of `search`, by data set."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Where files go and what all lines share.
+    """Where files go, and the options that all commands share.
 
     Attributes:
-        folder: Of all files.
+        folder: Where all files go.
         width: Channels of a network's first layer.
-        threads: Of training and of ONNX Runtime.
-        precision: Of training.
-        eps: Of the search.
-        select_confidence: Of the search.
+        threads: For training and for ONNX Runtime.
+        precision: Number format of training.
+        eps: The search's bound.
+        select_confidence: The search's option of this name.
     """
 
     folder: Path
@@ -67,7 +67,7 @@ class Bench:
     select_confidence: str
 
     def run(self, *line: str) -> subprocess.CompletedProcess[str]:
-        """Runs a module of this interpreter; its standard output is kept."""
+        """Runs a module in a process of this interpreter; returns its standard output."""
         print(f"python -m {shlex.join(line)}", file=sys.stderr, flush=True)
         command = [sys.executable, "-m", *line]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
@@ -76,7 +76,7 @@ class Bench:
         return done
 
     def ask(self, answer: Path, *line: str) -> dict[str, Any]:
-        """Runs spatialonnx, or reads what it answered before."""
+        """Runs spatialonnx, or reads its earlier result."""
         if not answer.exists():
             threads = ("--threads", str(self.threads))
             answer.write_text(self.run("spatialonnx", *line, *threads, "--json").stdout)
@@ -84,7 +84,7 @@ class Bench:
         return value
 
     def train(self, data: str, network: str) -> Path:
-        """Trains a network, or finds it trained."""
+        """Trains a network, unless an earlier run did."""
         model = self.folder / f"{network}-{data}.onnx"
         if not model.exists():
             options = TRAINING[data][network].split()
@@ -107,13 +107,14 @@ class Bench:
         )
 
     def search(self, data: str, model: Path) -> dict[str, Any]:
-        """Searches one pattern a layer."""
+        """Searches one pattern per layer."""
         spatial = model.with_suffix(".spatial.onnx")
         if not spatial.exists():
             self.run("spatialonnx", "insert", str(model), "-o", str(spatial), "--quiet")
         return self.ask(
             model.with_suffix(".search.json"),
-            *("search", str(spatial), "--data", self._spec(data), "--eps", self.eps),
+            *("search", str(spatial), "--strategy", "greedy"),
+            *("--data", self._spec(data), "--eps", self.eps),
             *("--select-confidence", self.select_confidence, *SEARCH[data].split(), "--quiet"),
         )
 
@@ -121,7 +122,7 @@ class Bench:
         return f"mnist@{self.folder / 'mnist'}" if data == "mnist" else data
 
     def row(self, data: str, network: str) -> str:
-        """Makes one row of the table."""
+        """Computes one row of the table."""
         model = self.train(data, network)
         cells = [network, data, f"{100 * _baseline(model):.2f} %"]
         for p in DIAGONALS:
@@ -139,7 +140,7 @@ class Bench:
 
 
 def _baseline(model: Path) -> float:
-    """Top-1 on the test split, as training recorded it."""
+    """Top-1 on the test split, as recorded by training."""
     import onnx
 
     facts = {p.key: p.value for p in onnx.load(model).metadata_props}
@@ -155,7 +156,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--networks", nargs="+", choices=networks, default=networks)
     parser.add_argument("--width", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--precision", default="bf16", help="slow without AMX: then float32")
+    parser.add_argument(
+        "--precision", default="bf16", help="bf16 is slow without AMX; use float32 there"
+    )
     parser.add_argument("--eps", default="0.01")
     parser.add_argument("--select-confidence", default="0.8")
     parser.add_argument("--write", action="store_true", help=f"put the table into {DOCUMENT}")

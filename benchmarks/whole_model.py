@@ -4,16 +4,16 @@
 
 Two plans are deployed, for one and for two threads, and timed against the original run by run:
 
-- a plan by hand that saves about 40 % of the MACs: one probe per 3 x 3 patch at most sites, the
-  probe that saves most; sites with the most to gain take 4 x 4 patches until 40 % is reached. It
-  is there for its speed; its drop, which nothing bounds, is printed;
+- a plan by hand that saves about 40 % of the MACs: one probe per 3 x 3 patch at most sites, namely
+  the probe that saves most; the sites with the most to gain take 4 x 4 patches until 40 % is
+  reached. It is there to measure speed; its drop has no bound and is printed;
 - a plan that was searched (``spatialonnx search --eps 0.02``), where one is given.
 
-Every deployed model is then compared with its own plan simulated, end to end, on 1,000 images:
-a probe within rounding of zero may flip and its flip spreads, so agreement is a share.
+Every deployed model is then compared end to end with the simulation of its plan, on 1,000 images. A
+probe within rounding of zero may flip, and the flip spreads, so agreement is given as a share.
 
 The goals: by hand at most 0.78 of the original's time with half of the sites fused; searched at
-most 1 - saved + 0.10, or deploy says that it does not pay; 98 % of the images within 1e-4 of the
+most 1 - saved + 0.10, or deploy says that nothing is gained; 98 % of the images within 1e-4 of the
 largest logit and 99.9 % with the same top-1.
 """
 
@@ -56,7 +56,7 @@ from spatialonnx.runtime.timing import Ratio, compare_timings, open_timed, time_
 SAVED_BY_HAND = 0.40
 PLANNING_IMAGES = 50
 VERIFY_IMAGES = 2000
-"""For the plan by hand; a searched one names its own."""
+"""The bound stated for the plan by hand; a searched plan has its own."""
 COMPARED_IMAGES = 1000
 WITHIN = 1e-4
 
@@ -64,7 +64,7 @@ WITHIN = 1e-4
 def plan_by_hand(
     spatial: onnx.ModelProto, samples: Samples, runtime: Runtime
 ) -> dict[str, SiteMask]:
-    """One probe a patch: 3 x 3 patches, and 4 x 4 where needed to save what is wanted."""
+    """One probe per patch: 3 x 3 patches, and 4 x 4 where needed for the wanted saving."""
 
     def measure(plan: PlanLike) -> Evaluation:
         return evaluate_model(write_plan(spatial, plan), samples, runtime=runtime)
@@ -115,7 +115,7 @@ def deploy_plan(path: Path, dataset: Dataset, threads: int, runs: int, fuse: str
 
 
 def compare_end_to_end(result: Deployment, dataset: Dataset) -> dict[str, float]:
-    """How often a deployed model gives what its own plan gives, simulated."""
+    """How often a deployed model agrees with the simulation of its plan."""
     masked = result.job.model.proto
     dense = result.names("dense")
     plan = {site: mask for site, mask in read_plan(masked).items() if site not in dense}
@@ -135,7 +135,7 @@ def compare_end_to_end(result: Deployment, dataset: Dataset) -> dict[str, float]
 
 
 def cpu_ratio(result: Deployment) -> Ratio | None:
-    """The same ratio in processor time, which other processes disturb less; of one thread only."""
+    """The same ratio in processor time, which other load affects less; for one thread only."""
     if result.job.runtime.threads != 1:
         return None
     models = [dense_form(result.job.model.proto), result.proto]
@@ -146,9 +146,9 @@ def cpu_ratio(result: Deployment) -> Ratio | None:
 
 
 def site_ratio(result: Deployment) -> float:
-    """Sum of the sites' times as deployed over that of their dense times, from the profiler.
+    """Total time of the sites as deployed over that of the sites dense, from the profiler.
 
-    Quartiles of single nodes: what is left of the ratio where the machine is never quiet.
+    Uses quartiles per node, which a busy machine affects less.
     """
     timed = [(site, site.time) for site in result.sites if site.time is not None]
     dense = sum(t.dense for _, t in timed)
@@ -185,13 +185,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("model", type=Path, help="the original network")
     parser.add_argument("--data", default="fashion-mnist")
-    parser.add_argument("--searched", type=Path, help="a masked model, made by spatialonnx search")
-    parser.add_argument("--hand", type=Path, help="the plan by hand of an earlier run (--keep)")
-    parser.add_argument("--keep", type=Path, help="where the masked model of that plan goes")
+    parser.add_argument(
+        "--searched", type=Path, help="a masked model written by spatialonnx search"
+    )
+    parser.add_argument("--hand", type=Path, help="plan by hand of an earlier run (see --keep)")
+    parser.add_argument("--keep", type=Path, help="where to write the masked model of that plan")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--fuse", default="auto")
-    parser.add_argument("--json", type=Path, help="where the figures go")
+    parser.add_argument("--json", type=Path, help="where to write the figures")
     options = parser.parse_args(arguments)
     source = load_model(options.model)
     dataset = read_data(source, DataOptions(options.data))
