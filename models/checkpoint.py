@@ -24,10 +24,10 @@ _NOTE = "spatialonnx"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Tensors by name, and what they belong to.
+    """Named tensors and a note on what they belong to.
 
     Attributes:
-        tensors: A network's state dict, or several with a prefix each.
+        tensors: A network's state dict, or several, each with a prefix.
         note: JSON object; empty for a file that this project did not write.
     """
 
@@ -52,7 +52,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 def read_checkpoint(path: Path) -> Checkpoint:
     """Reads safetensors, or a state dict that torch.save wrote; executes nothing from the file.
 
-    A state dict may be wrapped as {"state_dict": ...}, and its names may bear DataParallel's
+    A state dict may be wrapped as {"state_dict": ...}, and its names may have DataParallel's
     prefix `module.`.
 
     Raises:
@@ -70,7 +70,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             raise DataError(f"{path} is a damaged safetensors file: {error}") from error
     try:
         with warnings.catch_warnings():
-            # Warns of pickles that torch.save did not write; those end in one line below.
+            # torch warns about pickles that torch.save did not write; the error below is enough.
             warnings.simplefilter("ignore")
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, ValueError, OSError, pickle.UnpicklingError) as error:
@@ -88,12 +88,12 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], *, new_head: b
 
     Args:
         model: The network, changed in place.
-        tensors: Names as torchvision's.
+        tensors: Tensors with torchvision's names.
         new_head: Whether the last layer may have another number of classes; it then keeps the
             weights that it has.
 
     Returns:
-        Names of the tensors that were left as they were.
+        Names of the tensors that were not changed.
 
     Raises:
         DataError: If names or shapes differ.
@@ -121,7 +121,7 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], *, new_head: b
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Tells by the first bytes: a little-endian header length, then a JSON object."""
+    """Recognises safetensors by a little-endian header length and a JSON object."""
     with path.open("rb") as file:
         start = file.read(9)
     return len(start) == 9 and start[8:] == b"{" and struct.unpack("<Q", start[:8])[0] < 100_000_000

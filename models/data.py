@@ -1,4 +1,4 @@
-"""Which images a network learns from, and which ones measure it."""
+"""The images that a network learns from, and those that measure it."""
 
 from dataclasses import dataclass, replace
 
@@ -16,13 +16,13 @@ __all__ = ["TrainingData", "choose_preprocessing", "image_shape", "open_training
 
 @dataclass(frozen=True)
 class TrainingData:
-    """A training split, and a test split that chooses nothing.
+    """A training split, and a test split that has no part in any choice.
 
     Attributes:
         train: Images to learn from; part of them is held out to choose the epoch.
         test: Images that are read once, for the accuracy in the metadata.
         preprocessing: Applied to both; None where images are used as they are.
-        name: What the metadata may say: a built-in set's name, or None.
+        name: The name that metadata may contain: a built-in set's, or None.
         classes: Number of classes.
     """
 

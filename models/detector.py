@@ -28,7 +28,7 @@ class _Separable(nn.Sequential):
 
 
 class _Head(nn.Sequential):
-    """One prediction an anchor and position; no ReLU behind its last Conv."""
+    """One prediction per anchor and position; its last Conv has no ReLU."""
 
     def __init__(self, channels: int, values: int) -> None:
         super().__init__(
@@ -51,7 +51,7 @@ class Detector(nn.Module):
     Args:
         width: Channels of the first stage.
         classes: Classes, background included.
-        channels: Of the images.
+        channels: Channels of the images.
     """
 
     def __init__(self, width: int = 16, classes: int = 4, channels: int = 3) -> None:

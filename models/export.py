@@ -1,4 +1,4 @@
-"""Export of a trained network to ONNX: BatchNorm folded, batch dimension free, facts in metadata.
+"""Exports a trained network to ONNX: BatchNorm folded, batch dimension free, facts in metadata.
 
 `python -m models.export NETWORK --weights FILE -o FILE.onnx` exports a checkpoint of
 `models.train`, or a torchvision state dict whose shape is given by options.
@@ -45,7 +45,7 @@ Exporter = Literal["dynamo", "torchscript"]
 def fold_batchnorm(model: nn.Module) -> nn.Module:
     """Returns a copy in eval mode with each BatchNorm folded into the Conv registered before it.
 
-    The order of registration is that of the calls in every network of this folder.
+    In every network of this folder modules are registered in the order in which they are called.
 
     Raises:
         ValueError: If a BatchNorm has no Conv before it.
@@ -70,10 +70,10 @@ def export_onnx(
     *,
     exporter: Exporter = "dynamo",
 ) -> onnx.ModelProto:
-    """Exports to ONNX and proves that the result computes what the network does.
+    """Exports to ONNX and checks that the result computes what the network computes.
 
     Args:
-        model: The network; left as it is.
+        model: The network; not changed.
         image_shape: Channels, height, width of one image.
         metadata: Entries for the file's metadata_props.
         exporter: Which of torch's two exporters to use.
@@ -85,9 +85,9 @@ def export_onnx(
         AssertionError: If the exported model's outputs differ: a bug here or in the exporter.
     """
     folded = fold_batchnorm(model)
-    for parameter in folded.parameters():  # channels last would end up as Transpose nodes
+    for parameter in folded.parameters():  # channels last would become Transpose nodes
         parameter.data = parameter.data.contiguous()
-    # Not the batch of 1: an exporter may take a 1 for a constant.
+    # Not a batch of 1: an exporter may treat a 1 as a constant.
     example = torch.randn(2, *image_shape, generator=torch.Generator().manual_seed(0))
     exported = _EXPORTERS[exporter](folded, example)
     del exported.metadata_props[:]
@@ -142,7 +142,7 @@ _EXPORTERS: dict[str, Callable[[nn.Module, Tensor], onnx.ModelProto]] = {
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hides the exporters' deprecation notices and progress, which tell a user nothing."""
+    """Hides the exporters' deprecation notices and progress, which are of no use to a user."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     with warnings.catch_warnings():
@@ -168,9 +168,9 @@ def _drop_stack_traces(proto: onnx.ModelProto) -> None:
 
 
 def _prove_equal(model: nn.Module, proto: onnx.ModelProto, shape: tuple[int, int, int]) -> None:
-    """Compares ONNX Runtime with the unfolded network on 3 images: the batch is free.
+    """Compares ONNX Runtime with the unfolded network on 3 images, which also tests the free batch.
 
-    The bound is that of folded against unfolded float32 arithmetic.
+    The tolerance covers the difference of folded and unfolded float32 arithmetic.
     """
     images = torch.randn(3, *shape, generator=torch.Generator().manual_seed(1))
     was_training = model.training
@@ -189,14 +189,14 @@ def describe(
     samples: int,
     command: str,
 ) -> dict[str, str]:
-    """Returns what a trained network's file says about it, as metadata_props.
+    """Returns the facts about a trained network, as metadata_props.
 
     Args:
         data: Name of a built-in data set, or None.
-        preprocessing: Of the images; None where they are used as they are.
+        preprocessing: Applied to the images; None if they are used as they are.
         correct: Correct answers on the test split.
         samples: Images in the test split.
-        command: The line that made the file.
+        command: The command line that made the file.
     """
     top1 = round(correct / samples, 6)
     baseline = {"top1": top1, "split": "test", "correct": correct, "samples": samples}

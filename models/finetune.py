@@ -1,7 +1,7 @@
 """`python -m models.finetune MODEL.masked.onnx --checkpoint FILE`: retrain with a plan active.
 
-The network learns while its plan predicts (the report's and CAL's retraining), is exported, gets
-the same plan, and is certified against the accuracy of the network it was before.
+The network is trained while its plan predicts (the retraining of the report and of CAL), exported
+with the same plan, and certified against the accuracy of the original network.
 """
 
 import argparse
@@ -46,10 +46,10 @@ from spatialonnx.runtime.session import Runtime
 __all__ = ["export_masked", "finetune_network", "main"]
 
 MATCHED_IMAGES = 8
-"""Images by which sites are recognised."""
+"""Number of images that are used to match sites."""
 
 CARRIED = ("input", "data", "baseline", "search")
-"""Metadata of the masked model that hold for the tuned one: its baseline is the original's."""
+"""Metadata that the tuned model takes over from the masked one; its baseline is the original's."""
 
 
 def finetune_network(
@@ -64,12 +64,12 @@ def finetune_network(
     """Trains a copy of a network with masks active.
 
     Args:
-        restored: The dense network; left as it is.
+        restored: The dense network; not changed.
         masks: Module path of a ReLU to the mask behind it.
-        data: What to learn from.
+        data: The images to learn from.
         recipe: How to train.
         journal: Checkpoint written after every epoch, removed after the last one.
-        objective: What is minimised; None takes the cross-entropy.
+        objective: The loss; None takes the cross-entropy.
 
     Returns:
         The tuned network, without masks, in eval mode.
@@ -96,11 +96,11 @@ def export_masked(
         tuned: The network, without masks.
         spec: Its shape.
         masks: Module path of a ReLU to its mask.
-        images: A few images, [N, C, H, W], by which sites are recognised.
+        images: A few images, [N, C, H, W], used to match sites.
         exporter: Which of torch's exporters to use.
 
     Raises:
-        ModelError: If a ReLU with a mask is no site of the exported model.
+        ModelError: If a ReLU with a mask is not a site of the exported model.
     """
     shape = (spec.in_channels, spec.image_size, spec.image_size)
     with tempfile.TemporaryDirectory(prefix="spatialonnx-") as folder:
@@ -138,26 +138,31 @@ def _parser() -> argparse.ArgumentParser:
     add("model", type=Path, help="the masked model whose plan the network learns with")
     add("--checkpoint", type=Path, required=True, help="the weights that MODEL was exported from")
     add("-o", "--output", type=Path, help="default: MODEL.tuned.masked.onnx")
-    add("--network", choices=sorted(NETWORKS), help="where the checkpoint does not say it")
+    add("--network", choices=sorted(NETWORKS), help="network, if the checkpoint does not name it")
     add("--data", help="a data set (default: the one that the model names)")
     add("--test", help="the test split, where --data is not a built-in set")
     add("--epochs", type=int, default=1)
-    add("--distill", action="store_true", help="learn from the dense network's answers")
-    add("--temperature", type=float, default=4.0, help="of the distillation")
+    add("--distill", action="store_true", help="learn also from the dense network's logits")
+    add("--temperature", type=float, default=4.0, help="temperature of the distillation")
     add("--batch", type=int, default=128)
     add("--lr", type=float, default=0.02, help="peak learning rate")
     add("--schedule", choices=sorted(SCHEDULES), default="onecycle")
     add("--weight-decay", type=float, default=5e-4)
-    add("--freeze-norms", action="store_true", help="BatchNorm keeps its statistics")
+    add("--freeze-norms", action="store_true", help="keep the statistics of BatchNorm")
     add("--no-flip", action="store_true", help="do not mirror training images")
     add("--crop", type=int, default=0, help="pixels to pad before a random crop")
     add("--seed", type=int, default=0)
     add("--holdout", type=float, default=0.05, help="fraction that chooses the best epoch")
     add("--eps", type=float, default=0.01, help="largest allowed drop")
-    add("--confidence", type=float, help="the bound holds for the upper limit at this confidence")
-    add("--baseline", type=Path, help="the original model, where MODEL was tuned already")
+    add("--confidence", type=float, help="compare the upper limit at this confidence with --eps")
+    add("--baseline", type=Path, help="the original model, if MODEL was already tuned")
     add("--exporter", choices=get_args(Exporter), default="dynamo")
-    add("--precision", choices=PRECISIONS, default="float32", help="of the training's arithmetic")
+    add(
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="number format of the training's arithmetic",
+    )
     add("--threads", type=int, help="torch's threads (default: torch's own choice)")
     add("--force", action="store_true", help="replace an existing output")
     add_shape_options(parser)
@@ -292,7 +297,7 @@ def _describe(
     recipe: Recipe,
     after: Measured,
 ) -> None:
-    """Writes into the metadata where the model comes from."""
+    """Writes the model's origin into its metadata."""
     facts = get_metadata(masked.proto)
     set_metadata(proto, **{key: facts[key] for key in CARRIED if key in facts})
     provenance = {

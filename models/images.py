@@ -17,12 +17,12 @@ __all__ = ["Augmentation", "augment", "count_correct", "stream", "training_split
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What a training image may undergo.
+    """Random changes of training images.
 
     Attributes:
         flip: Mirror every second image, left to right.
-        crop: Pixels by which an image is extended on each side before a random cut of the
-            original size; 0 leaves images where they are.
+        crop: Pixels by which an image is padded on each side before a random crop of the
+            original size; 0 = no crop.
     """
 
     flip: bool = True
@@ -49,12 +49,12 @@ def augment(images: Tensor, how: Augmentation, generator: torch.Generator) -> Te
 def training_split(
     n: int, holdout: float, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Parts the training split into images to learn from and images that choose the epoch.
+    """Splits the training split into images to learn from and images that choose the epoch.
 
     Args:
         n: Images in the split.
         holdout: Fraction to hold out, 0 < holdout < 1; at least one image is.
-        seed: Of the permutation.
+        seed: Seed of the permutation.
 
     Returns:
         Indices to learn from, and held-out indices.
@@ -81,7 +81,7 @@ def stream(
 def count_correct(
     model: nn.Module, dataset: Dataset, indices: NDArray[np.int64], batch_size: int = 500
 ) -> int:
-    """Counts the images whose largest logit is that of their label; the model is left in eval."""
+    """Counts images whose largest logit is that of their label; leaves the model in eval mode."""
     model.eval()
     correct = 0
     with torch.inference_mode():

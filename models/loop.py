@@ -1,4 +1,4 @@
-"""The training loop: epochs, the best of them by held-out images, and a journal to resume from."""
+"""The training loop: epochs, choice of the best by held-out images, a journal to resume from."""
 
 import math
 import sys
@@ -34,17 +34,17 @@ class Recipe:
 
     Attributes:
         epochs: Passes over the images to learn from.
-        batch_size: Images a step.
+        batch_size: Images per step.
         peak_rate: Largest learning rate of the schedule.
         schedule: A key of `SCHEDULES`.
         momentum: Nesterov momentum.
         weight_decay: L2 penalty on all parameters.
         label_smoothing: Share of the target that is spread over all classes.
-        augmentation: What a training image may undergo.
-        seed: Of the initial weights, the held-out part, the order and the augmentation.
+        augmentation: Random changes of training images.
+        seed: Seed of the initial weights, the held-out part, the order and the augmentation.
         holdout: Fraction of the training split that chooses the epoch.
         freeze_norms: Whether BatchNorm keeps its statistics (its scale and shift still learn).
-        precision: A key of `PRECISIONS`: in what the forward and backward pass compute.
+        precision: A key of `PRECISIONS`: the number format of the forward and backward passes.
     """
 
     epochs: int
@@ -63,7 +63,7 @@ class Recipe:
 
 @dataclass
 class _Progress:
-    """State between epochs: all that a resumed run needs."""
+    """State between epochs: everything that a resumed run needs."""
 
     epoch: int
     best_epoch: int
@@ -82,7 +82,7 @@ def train_network(
 ) -> None:
     """Trains in place and leaves the weights of the best epoch in the model.
 
-    An epoch draws from generators seeded by its number, so a resumed run takes the very steps of
+    An epoch draws from generators seeded by its number, so a resumed run takes the same steps as
     an uninterrupted one.
 
     Args:
@@ -91,11 +91,11 @@ def train_network(
         recipe: How to train.
         journal: Checkpoint written after every epoch, removed after the last one.
         resume: A journal to continue from.
-        objective: What is minimised; None takes the cross-entropy.
+        objective: The loss; None takes the cross-entropy.
 
     Raises:
         DataError: If the set has no labels, or `resume` is not a journal of this network.
-        UsageError: If `resume` was written under another recipe.
+        UsageError: If `resume` was written with another recipe.
     """
     learn, held_out = training_split(len(dataset), recipe.holdout, recipe.seed)
     choose_memory_format(model)
@@ -147,7 +147,7 @@ def _train_epoch(
     epoch: int,
     objective: Objective,
 ) -> float:
-    """Takes one pass; returns the mean loss."""
+    """Trains for one epoch; returns the mean loss."""
     draws = torch.Generator().manual_seed(recipe.seed * 100_003 + epoch)
     torch.manual_seed(recipe.seed * 100_003 + epoch)  # dropout draws from the global generator
     order = learn[torch.randperm(len(learn), generator=draws).numpy()]
@@ -160,7 +160,9 @@ def _train_epoch(
                 module.eval()
     total = 0.0
     for step, (images, labels) in enumerate(stream(dataset, order, recipe.batch_size)):
-        if len(images) == 1:  # BatchNorm takes no variance over one image with maps of 1 x 1
+        if (
+            len(images) == 1
+        ):  # BatchNorm cannot compute a variance over one image with maps of 1 x 1
             continue
         passed = (epoch * steps + step) / max(1, recipe.epochs * steps - 1)
         for group in optimizer.param_groups:

@@ -1,8 +1,8 @@
 """Makes the sample that is shipped with the package: `python -m models.make_sample`.
 
-Images of Fashion-MNIST's *test* split, chosen by `numpy.random.default_rng(SEED)` and kept in
-their order, with their labels: two IDX arrays, one after the other, in one xz file. The same
-input gives the same images; xz packs them smaller than PNG filters with deflate, gzip or bzip2 do.
+The sample holds images of Fashion-MNIST's *test* split, chosen by `numpy.random.default_rng(SEED)`
+and kept in order, with their labels: two IDX arrays, one after the other, in one xz file. The same
+input gives the same images. xz makes a smaller file than gzip, bzip2, or PNG filters with deflate.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from spatialonnx.data.preprocessing import Pixels
 SAMPLES = 5000
 SEED = 0
 LARGEST = 2_200_000
-"""Bytes the file may have: it is part of every wheel."""
+"""Largest size of the file, in bytes: it is part of every wheel."""
 
 _FOLDER = Path(__file__).resolve().parent.parent / "spatialonnx" / "sample"
 _FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME}]

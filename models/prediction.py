@@ -1,7 +1,7 @@
-"""The prediction rule as a torch module (the contract's section 2; CAL section III).
+"""The prediction rule as a torch module (CAL, section III).
 
 `SpatialPredict` in ONNX Runtime simulates the rule on a computed ofmap; this module does the same
-where a network is trained: predicted outputs are zero and carry no gradient.
+during training: predicted outputs are zero and carry no gradient.
 """
 
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ from spatialonnx.plan.masks import SiteMask
 __all__ = ["PredictZeros"]
 
 _SAME_SIZE = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-"""Bytes of a float to the integer type that holds its bits."""
+"""The integer type that holds the bits of a float, by its size in bytes."""
 
 
 class PredictZeros(nn.Module):
-    """Sets predicted outputs of an ofmap to zero; gradient flows through the kept ones alone.
+    """Sets predicted outputs of an ofmap to zero; only the kept ones have a gradient.
 
     Args:
         site_mask: Patch size p and patterns, broadcastable to [C, nH, nW].
@@ -43,20 +43,20 @@ class PredictZeros(nn.Module):
         return predicted
 
     def _kept(self, x: Tensor) -> list[Tensor | None]:
-        """Tells which outputs stay as computed.
+        """Marks the outputs that stay as computed.
 
         Returns:
-            One a position of the patch, row by row: [N, C, rows, columns] of the outputs there,
-            -1 (all bits set) where it stays and 0 where it is predicted; None where all stay.
+            One entry per position of the patch, row by row: [N, C, rows, columns], with -1 (all
+            bits set) for outputs that stay and 0 for predicted ones; None where all stay.
         """
         p = self.patch_size
-        nonzero = x.bool()  # of NaN it is true
+        nonzero = x.bool()  # true for NaN
         computed = torch.zeros_like(nonzero[:, :, ::p, ::p])
         probed = torch.zeros((self.bits.shape[1], *computed.shape[2:]), dtype=torch.bool)
         parts = [_part(nonzero, position, p) for position in range(p * p)]
         for part, bit in zip(parts, self.bits, strict=True):
             if bit.any():
-                rows, columns = part.shape[2:]  # fewer at the border, where padding begins
+                rows, columns = part.shape[2:]  # fewer at the border, beyond which is padding
                 inside = bit[:, :rows, :columns]
                 computed[:, :, :rows, :columns] |= part & inside
                 probed[:, :rows, :columns] |= inside
@@ -76,8 +76,8 @@ class PredictZeros(nn.Module):
 class _KeepSome(torch.autograd.Function):
     """Clears the bits of predicted outputs, and of their gradients.
 
-    On bits, since it takes a quarter of the time of `torch.where` and makes zeros of NaN and
-    infinity too.
+    Works on bits, which takes a quarter of the time of `torch.where` and also turns NaN and
+    infinity into zeros.
     """
 
     @staticmethod

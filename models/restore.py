@@ -1,4 +1,4 @@
-"""From a checkpoint to the network that it belongs to."""
+"""Builds the network of a checkpoint."""
 
 import argparse
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ __all__ = ["Restored", "add_shape_options", "restore_network"]
 
 @dataclass(frozen=True, eq=False)
 class Restored:
-    """A network out of a checkpoint.
+    """A network from a checkpoint.
 
     Attributes:
         spec: Its shape.
@@ -30,7 +30,7 @@ class Restored:
 
 
 def add_shape_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that say of which shape a foreign checkpoint's network is."""
+    """Adds the options that give the shape of a foreign checkpoint's network."""
     group = parser.add_argument_group(
         "for a checkpoint that models.train did not write (defaults: torchvision's)"
     )
@@ -45,13 +45,13 @@ def restore_network(path: Path, network: str | None, options: argparse.Namespace
 
     Args:
         path: A checkpoint of models.train, or a state dict with torchvision's names.
-        network: A key of `NETWORKS`; None takes what the checkpoint says.
-        options: Those of `add_shape_options`; not looked at where the checkpoint says.
+        network: A key of `NETWORKS`; None takes the checkpoint's own.
+        options: Those of `add_shape_options`; ignored if the checkpoint gives the shape.
 
     Raises:
-        UsageError: If the checkpoint does not say which network it is and nothing else does, or
-            if it says another one.
-        DataError: If the file is no checkpoint or its tensors do not fit.
+        UsageError: If neither the checkpoint nor `network` names the network, or if they
+            disagree.
+        DataError: If the file is not a checkpoint or its tensors do not fit.
     """
     checkpoint = read_checkpoint(path)
     if "network" in checkpoint.note:

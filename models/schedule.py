@@ -27,4 +27,4 @@ def _cosine(progress: float) -> float:
 
 
 SCHEDULES: dict[str, Callable[[float], float]] = {"onecycle": _one_cycle, "cosine": _cosine}
-"""Name to factor of the peak rate at a progress in 0..1."""
+"""Factor of the peak rate at a progress from 0 to 1, by name."""

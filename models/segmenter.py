@@ -1,6 +1,6 @@
-"""A small U-Net (Ronneberger et al., MICCAI 2015): one class a pixel.
+"""A small U-Net (Ronneberger et al., MICCAI 2015): one class per pixel.
 
-Padded Convs with BatchNorm, so that the map of logits has the images' size.
+Its Convs are padded, so the map of logits has the size of the image.
 """
 
 import torch
@@ -29,7 +29,7 @@ class Segmenter(nn.Module):
     Args:
         width: Channels at full resolution.
         classes: Classes, background included.
-        channels: Of the images.
+        channels: Channels of the images.
     """
 
     def __init__(self, width: int = 8, classes: int = 3, channels: int = 3) -> None:

@@ -1,4 +1,4 @@
-"""Which ReLU of a torch network is which site of its ONNX file, found by comparing outputs."""
+"""Matches the ReLUs of a torch network with the sites of its ONNX file, by comparing outputs."""
 
 from collections.abc import Mapping
 
@@ -19,8 +19,8 @@ from spatialonnx.runtime.session import Runtime, open_session
 __all__ = ["attach_rule", "match_sites", "plan_of_modules"]
 
 TOLERANCE = 1e-3
-"""Largest difference of two ofmaps, as a share of the largest value: folding BatchNorm and other
-kernels change the last digits, and each layer adds to it."""
+"""Largest relative difference of two equal ofmaps: folding of BatchNorm and other kernels change
+the last digits, and each layer adds to it."""
 
 
 def match_sites(
@@ -28,12 +28,12 @@ def match_sites(
 ) -> dict[str, str]:
     """Finds the ReLU module that computes each site's ofmap.
 
-    Names do not tell: exporters and simplifiers choose their own. So both networks run on the
-    same images without prediction; a site is the first ReLU in the order of the calls, not taken
-    by a site before it, that gives the same ofmap.
+    Names cannot be used, because exporters and simplifiers choose their own. Both networks run on
+    the same images without prediction; a site is the first ReLU in call order, not already matched
+    with another site, that gives the same ofmap.
 
     Args:
-        model: The network, each of its ReLU calls a module of its own.
+        model: The network; each of its ReLU calls is a module of its own.
         proto: A model with SpatialPredict nodes.
         images: A few images, [N, C, H, W].
 
@@ -41,7 +41,7 @@ def match_sites(
         Site name to module path.
 
     Raises:
-        DataError: If a site's ofmap is that of no ReLU: the two are different networks.
+        DataError: If no ReLU gives a site's ofmap: the two are different networks.
     """
     sites = _site_ofmaps(proto, images)
     relus = _relu_ofmaps(model, images)
@@ -59,7 +59,7 @@ def match_sites(
 
 
 def attach_rule(model: nn.Module, masks: Mapping[str, SiteMask]) -> None:
-    """Puts the prediction rule behind ReLU modules, in place; state-dict names stay as they are.
+    """Puts the prediction rule behind ReLU modules, in place; state-dict names do not change.
 
     Args:
         model: The network.
@@ -88,8 +88,8 @@ def _site_ofmaps(
     predictors = find_predictors(proto)
     opened = instrument(proto)
     fed = {p.mask for p in predictors} | {p.patch_size for p in predictors}
-    # The ReLU's own output, not the op's: at the default level ORT may fuse a ReLU that is read
-    # by the op alone, which a graph output forbids.
+    # The ReLU's own output: at the default level ORT may fuse a ReLU that only the op reads, and
+    # making it a graph output prevents this.
     for predictor in predictors:
         opened.graph.output.append(
             helper.make_tensor_value_info(predictor.source, TensorProto.FLOAT, [None] * 4)
@@ -109,7 +109,7 @@ def _relu_ofmaps(model: nn.Module, images: NDArray[np.float32]) -> dict[str, NDA
         if isinstance(module, nn.ReLU):
 
             def keep(_module: nn.Module, _inputs: object, output: Tensor, path: str = path) -> None:
-                ofmaps[path] = output.numpy().copy()  # a later ReLU may work in place
+                ofmaps[path] = output.numpy().copy()  # a later ReLU may change it in place
 
             hooks.append(module.register_forward_hook(keep))
     was_training = model.training

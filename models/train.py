@@ -1,7 +1,7 @@
 """`python -m models.train NETWORK --data SET --epochs N -o FILE.onnx`: train and export.
 
-The test split chooses nothing: the best epoch is chosen on a held-out part of the training split,
-and the test split is read once, at the end, for the accuracy that goes into the metadata.
+The best epoch is chosen on a held-out part of the training split. The test split is read once, at
+the end, for the accuracy that goes into the metadata.
 """
 
 import argparse
@@ -51,9 +51,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0)
     add("--holdout", type=float, default=0.05, help="fraction that chooses the best epoch")
     add("--weights", type=Path, help="start from this checkpoint (torchvision's names)")
-    add("--resume", type=Path, help="continue from FILE.journal.safetensors of a broken run")
+    add("--resume", type=Path, help="continue from FILE.journal.safetensors of an interrupted run")
     add("--exporter", choices=get_args(Exporter), default="dynamo")
-    add("--precision", choices=PRECISIONS, default="float32", help="of the training's arithmetic")
+    add(
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="number format of the training's arithmetic",
+    )
     add("--threads", type=int, help="torch's threads (default: torch's own choice)")
     add("--force", action="store_true", help="replace an existing output")
     return parser
@@ -72,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def without_paths(line: Sequence[str]) -> list[str]:
-    """Returns a command line with the places of data sets left out: it goes into metadata."""
+    """Returns a command line without the paths of data sets, for the metadata."""
     public = []
     for before, word in zip(("", *line), line, strict=False):
         if before in ("--data", "--test"):
@@ -83,7 +88,7 @@ def without_paths(line: Sequence[str]) -> list[str]:
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
-    """Reads the options that say how to train.
+    """Reads the options of training.
 
     Raises:
         UsageError: If one of them is out of its range.

@@ -44,7 +44,7 @@ class VGG(nn.Module):
                 if batch_norm:
                     layers.append(nn.BatchNorm2d(channels))
                 layers.append(nn.ReLU(inplace=True))
-            # 28-pixel images would vanish in the fifth pooling if odd sides were rounded down.
+            # Rounded up: images of 28 pixels would have no pixel left after the fifth pooling.
             odd = side % 2 == 1
             layers.append(nn.MaxPool2d(2, stride=2, ceil_mode=odd))
             side = (side + odd) // 2
