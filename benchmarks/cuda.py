@@ -27,11 +27,11 @@ from benchmarks.conv_shapes import ConvShape, read_shapes
 from spatialonnx.graph.ops import DOMAIN, PREDICT
 from spatialonnx.plan.patterns import diagonal_pattern
 from spatialonnx.runtime.library import build_info
+from spatialonnx.runtime.providers import cuda_unavailable
 from spatialonnx.runtime.session import (
     DeviceTensor,
     Runtime,
     Session,
-    cuda_unavailable,
     open_session,
     runtime_version,
 )

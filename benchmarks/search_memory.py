@@ -25,7 +25,7 @@ from spatialonnx.model.metadata import get_metadata
 from spatialonnx.model.model_file import load_model
 from spatialonnx.plan.masks import uniform_mask
 from spatialonnx.plan.plan import PlanLike
-from spatialonnx.runtime.memory import peak_memory, used_memory
+from spatialonnx.runtime.resources import peak_memory, used_memory
 from spatialonnx.runtime.session import Runtime
 from spatialonnx.simulate.segmented import SegmentSimulator
 

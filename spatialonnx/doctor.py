@@ -14,7 +14,9 @@ from spatialonnx.data.builtin import BUILT_IN, find_set
 from spatialonnx.errors import SpatialOnnxError
 from spatialonnx.graph.ops import CODES, DOMAIN, VERSION
 from spatialonnx.runtime.library import build_info, library_path
-from spatialonnx.runtime.session import Runtime, available_threads, cuda_unavailable, open_session
+from spatialonnx.runtime.providers import cuda_unavailable
+from spatialonnx.runtime.resources import available_threads
+from spatialonnx.runtime.session import Runtime, open_session
 
 _PACKAGES = (
     "numpy",
@@ -23,6 +25,8 @@ _PACKAGES = (
     "onnx-graphsurgeon",
     "onnxruntime",
     "onnxruntime-gpu",
+    "filelock",
+    "psutil",
     "typer",
     "rich",
     "pillow",

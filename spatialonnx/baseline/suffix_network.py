@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from spatialonnx.baseline.comparison import Setup
 from spatialonnx.measure.samples import Samples
-from spatialonnx.runtime.memory import free_memory
+from spatialonnx.runtime.resources import free_memory
 from spatialonnx.simulate.prefix import Prefix
 from spatialonnx.simulate.reference import DenseReference
 from spatialonnx.simulate.scoring import Rows, Scorer

@@ -12,7 +12,7 @@ from spatialonnx.cli.options import Baseline, Batch, CommonOptions, DataOptions,
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from spatialonnx.measure.bench import Benchmark, Contestant
+    from spatialonnx.runtime.bench import Benchmark, Contestant
 
 _TOP_NODES = 15
 
@@ -42,8 +42,8 @@ def bench(
     names a built-in set needs none; otherwise noise is used, and named so.
     """
     from spatialonnx.cli.console import progress_bar, show
-    from spatialonnx.cli.inputs import read_data
-    from spatialonnx.measure.bench import bench_models
+    from spatialonnx.cli.inputs import preprocessing_of
+    from spatialonnx.measure import bench as api
     from spatialonnx.model.metadata import get_metadata
     from spatialonnx.model.model_file import load_model
     from spatialonnx.model.stages import find_model
@@ -51,20 +51,18 @@ def bench(
     paths = models or [find_model(Path(), ("original",)), find_model(Path(), ("deploy",))]
     sources = [load_model(path) for path in paths]
     source = next((m for m in sources if "input" in get_metadata(m.proto)), sources[0])
-    named = next((m for m in sources if "data" in get_metadata(m.proto)), None)
-    dataset = None
-    if data.data or named:
-        dataset = read_data(source if data.data or named is None else named, data)
     with progress_bar(common, "timing in turns") as (bar, task):
-        result = bench_models(
-            paths,
-            dataset,
-            runtime=common.runtime(),
+        result = api.bench(
+            sources,
+            data.data,
             baseline=baseline,
             batch=batch,
             runs=runs,
             profile=profile,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            preprocessing=preprocessing_of(source, data),
+            provider=common.provider,
+            threads=common.threads,
+            progress=lambda step: bar.update(task, completed=step.done, total=step.total),
         )
     show(common, result.to_json(), result_lines(result))
 
@@ -107,7 +105,7 @@ def _row(contestant: Contestant) -> list[object]:
 
 def _node_table(contestant: Contestant) -> Table:
     from spatialonnx.cli.console import percent, table
-    from spatialonnx.measure.bench import node_rows
+    from spatialonnx.runtime.bench import node_rows
 
     assert contestant.nodes is not None
     rows = sorted(node_rows(contestant.nodes), key=lambda row: -row["ms"])

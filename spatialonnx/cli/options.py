@@ -116,16 +116,9 @@ class CommonOptions:
             UsageError: The provider is unknown.
             ProviderError: It was asked for and does not load.
         """
-        from spatialonnx.errors import UsageError
-        from spatialonnx.runtime.session import Runtime, choose_provider, is_unexpected
+        from spatialonnx.runtime.providers import choose_runtime
 
-        if self.provider not in ("auto", "cpu", "cuda"):
-            raise UsageError(f"--provider {self.provider}: use auto, cpu or cuda")
-        provider, reason = choose_provider(self.provider)
-        if reason:
-            level = logging.WARNING if is_unexpected(reason) else logging.INFO
-            logging.getLogger("spatialonnx").log(level, "running on the CPU: %s", reason)
-        return Runtime(provider, self.threads)
+        return choose_runtime(self.provider, self.threads)
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from spatialonnx.data.dataset import Labels, Tensor
-from spatialonnx.data.limits import usable_cores
 from spatialonnx.data.preprocessing import Preprocessing
 from spatialonnx.errors import DataError
+from spatialonnx.runtime.resources import available_threads
 
 SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp"))
 """Endings, in lower case, of files that are taken for pictures."""
@@ -149,7 +149,7 @@ class FileDataset:
 
     @cached_property
     def _workers(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self.threads or usable_cores(), thread_name_prefix="decode")
+        return ThreadPoolExecutor(self.threads or available_threads(), thread_name_prefix="decode")
 
     def _load(self, name: str, row: Tensor) -> None:
         """Reads one picture into its row, float32 [C, H, W]."""

@@ -16,7 +16,8 @@ from spatialonnx.data.npz import read_npz
 from spatialonnx.data.preprocessing import Preprocessing
 from spatialonnx.data.spec import OWN_KINDS, Spec, parse_spec
 from spatialonnx.data.user_data import UserData, as_dataset, call_user_code
-from spatialonnx.errors import DataError, UsageError
+from spatialonnx.errors import UsageError
+from spatialonnx.model.interface import check_image_shape
 
 InputShape = tuple[int | None, ...]
 DataLike = str | UserData
@@ -73,7 +74,7 @@ def open_dataset(
         return _checked(call_user_code(spec, parsed.path, memory=memory), input_shape)
     if parsed.kind == "folder":
         fitting = preprocessing or _customary(IMAGENET, input_shape, any_size=True)
-        check_shape(spec, fitting.shape, input_shape)
+        check_image_shape(spec, fitting.shape, input_shape)
         return FileDataset(spec, read_folder(user_path(parsed.path)), fitting)
     if parsed.kind not in BUILT_IN:
         raise UsageError(_unknown(parsed))
@@ -93,29 +94,6 @@ def public_name(spec: str) -> str | None:
     return parsed.public_name if parsed.kind in BUILT_IN else None
 
 
-def check_shape(text: str, gives: InputShape, takes: InputShape | None) -> None:
-    """Compares what a set gives with what the model takes.
-
-    Args:
-        text: the set, for the message.
-        gives: the images' [C, H, W].
-        takes: the model's, None where a size is free; None altogether checks nothing.
-
-    Raises:
-        DataError: they differ.
-    """
-    if takes is None:
-        return
-    fits = len(takes) == len(gives) and all(
-        taken is None or taken == given for taken, given in zip(takes, gives, strict=True)
-    )
-    if not fits:
-        raise DataError(
-            f"{text}: the model takes {_shape_text(takes)} (channels x height x width), "
-            f"the images are {_shape_text(gives)}: give data of the model's size"
-        )
-
-
 def _open_built_in(
     parsed: Spec, preprocessing: Preprocessing | None, input_shape: InputShape | None
 ) -> Dataset:
@@ -125,13 +103,13 @@ def _open_built_in(
     if split not in row.splits:
         raise UsageError(f"{row.name} has no split {split!r}: it has {', '.join(row.splits)}")
     fitting = preprocessing or _customary(row.preprocessing, input_shape, any_size=row.any_size)
-    check_shape(parsed.text, fitting.shape, input_shape)
+    check_image_shape(parsed.text, fitting.shape, input_shape)
     content = row.read(find_set(row, parsed.path), split)
     if isinstance(content, Pictures):
         return FileDataset(parsed.text, content, fitting)
     pixels, labels = content
     if preprocessing is None and pixels.shape[1:3] != fitting.size:
-        check_shape(parsed.text, (pixels.shape[3], *pixels.shape[1:3]), fitting.shape)
+        check_image_shape(parsed.text, (pixels.shape[3], *pixels.shape[1:3]), fitting.shape)
     return PixelDataset(parsed.text, pixels, labels, row.classes, fitting)
 
 
@@ -160,7 +138,7 @@ def _checked(dataset: Dataset, takes: InputShape | None) -> Dataset:
     """A set of network inputs, after a look at the first one."""
     if takes is not None:
         gives = dataset.images(np.zeros(1, np.int64)).shape[1:]
-        check_shape(dataset.name, gives, takes)
+        check_image_shape(dataset.name, gives, takes)
     return dataset
 
 
@@ -170,8 +148,3 @@ def _unknown(parsed: Spec) -> str:
     near = difflib.get_close_matches(parsed.kind, list(BUILT_IN), 1)
     guess = f" (did you mean {near[0]}?)" if near else ""
     return f"unknown data set {parsed.kind!r}{guess}: known are {', '.join(names)}"
-
-
-def _shape_text(shape: InputShape) -> str:
-    """A shape as people write it, `?` for a free size."""
-    return " x ".join("?" if size is None else str(size) for size in shape) or "nothing"

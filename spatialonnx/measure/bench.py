@@ -1,222 +1,93 @@
-"""Benchmarking models: latency alternated run by run on real images, memory, time per node."""
+"""Bench: time models in turns on the same images."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+import onnx
 
-from spatialonnx.data.dataset import Dataset
-from spatialonnx.errors import UsageError
-from spatialonnx.measure.samples import Samples, check_images
-from spatialonnx.runtime.machine import describe_machine, instruction_set, versions
-from spatialonnx.runtime.peak_memory import measure_peak
-from spatialonnx.runtime.session import Runtime, Session
-from spatialonnx.runtime.timing import (
-    Images,
-    NodeTimes,
-    ProfiledSession,
-    Progress,
-    Ratio,
-    Timing,
-    compare_timings,
-    image_input,
-    noise_images,
-    open_timed,
-    time_alternately,
-)
-
-RUNS = 50
-NOISE = "noise (skipping depends on the data: real images give other times)"
-_MOST_IMAGES = 256
-_PROFILED_RUNS = 20
+from spatialonnx.data.opening import DataLike
+from spatialonnx.data.preprocessing import Preprocessing
+from spatialonnx.measure.experiment import open_data
+from spatialonnx.model.metadata import get_metadata
+from spatialonnx.model.model_file import ModelFile, ModelLike, as_model, save_model
+from spatialonnx.runtime.bench import RUNS, Benchmark, bench_models
+from spatialonnx.runtime.progress import ProgressCallback
+from spatialonnx.runtime.providers import choose_runtime
 
 
-@dataclass(frozen=True, eq=False)
-class Contestant:
-    """One model of a benchmark.
-
-    Attributes:
-        path: Its file.
-        timing: Its times.
-        ratio: To the baseline.
-        peak: Bytes that loading and running it takes at its peak; None where unknown.
-        nodes: Times of its nodes, where they were asked for.
-    """
-
-    path: Path
-    timing: Timing
-    ratio: Ratio
-    peak: int | None
-    nodes: NodeTimes | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """The object that ``bench --json`` prints for a model."""
-        timing = self.timing
-        value: dict[str, Any] = {
-            "path": str(self.path),
-            "median_ms": 1e3 * timing.median,
-            "p10_ms": 1e3 * timing.p10,
-            "p90_ms": 1e3 * timing.p90,
-            "spread": timing.spread,
-            "ratio": self.ratio.value,
-            "ratio_ci95": [self.ratio.low, self.ratio.high],
-            "peak_bytes": self.peak,
-        }
-        if self.nodes is not None:
-            value["nodes"] = node_rows(self.nodes)
-        return value
-
-
-@dataclass(frozen=True, eq=False)
-class Benchmark:
-    """What a benchmark gave.
-
-    Attributes:
-        contestants: One a model, in the order given.
-        baseline: The model that ratios are to.
-        data: What the images were.
-        batch: Images in a run.
-        runs: Timed runs of each model.
-        runtime: Provider and threads.
-    """
-
-    contestants: tuple[Contestant, ...]
-    baseline: Path
-    data: str
-    batch: int
-    runs: int
-    runtime: Runtime
-
-    def to_json(self) -> dict[str, Any]:
-        """The object that ``bench --json`` prints."""
-        return {
-            "models": [contestant.to_json() for contestant in self.contestants],
-            "baseline": str(self.baseline),
-            "data": self.data,
-            "batch": self.batch,
-            "runs": self.runs,
-            "provider": self.runtime.provider,
-            "threads": self.runtime.threads,
-            "machine": describe_machine(),
-            "versions": versions(),
-            "isa": instruction_set(),
-        }
-
-
-def bench_models(
-    paths: Sequence[Path],
-    dataset: Dataset | None,
+def bench(
+    models: ModelLike | Iterable[ModelLike],
+    data: DataLike | None = None,
     *,
-    runtime: Runtime,
-    baseline: Path | None = None,
+    baseline: ModelLike | None = None,
     batch: int = 1,
     runs: int = RUNS,
     profile: bool = False,
-    progress: Progress | None = None,
+    preprocessing: Preprocessing | None = None,
+    provider: str = "auto",
+    threads: int = 0,
+    progress: ProgressCallback | None = None,
 ) -> Benchmark:
     """Times models in turns on the same images.
 
+    What a model with masks skips depends on the images: give real ones.
+
     Args:
-        paths: The models; all sessions are open at the same time.
-        dataset: Where the images come from; None = noise.
-        runtime: Provider and threads.
+        models: Paths or ``onnx.ModelProto`` values, of any stage.
+        data: Images, as ``open_dataset`` takes them; default: the built-in set that a model
+            names, else noise.
         baseline: The model that ratios are to; it is timed too. Default: the first one.
-        batch: Images in a run.
+        batch: Images per run.
         runs: Timed runs of each model.
-        profile: Whether ORT's profiler runs afterwards, for the time per node.
-        progress: Told how far the timed runs got.
+        profile: Whether ONNX Runtime's profiler runs afterwards, for the time per node.
+        preprocessing: How pixels become the network's input; default: as the model says.
+        provider: ``auto``, ``cpu`` or ``cuda``.
+        threads: Threads within an op; 0 = all processors that this process may use.
+        progress: Told after every timed run.
+
+    Returns:
+        Times, ratios and peak memory of every model.
 
     Raises:
         UsageError: There is no model, or one is fixed to another batch size.
         ModelError: A model does not load or takes other inputs than images.
         DataError: The images do not fit.
     """
-    if baseline is not None and baseline not in paths:
-        paths = [baseline, *paths]
-    if not paths:
-        raise UsageError("name one or more models to time")
-    if batch < 1 or runs < 1:
-        raise UsageError("--batch and --runs take 1 or more")
-    sessions = [open_timed(path, runtime) for path in paths]
-    for path, session in zip(paths, sessions, strict=True):
-        _check_batch(path, session, batch)
-    images = choose_images(sessions[0], dataset, batch, runs)
-    timings = time_alternately(sessions, images, runs, progress=progress)
-    reference = timings[list(paths).index(baseline) if baseline else 0]
-    del sessions
-    contestants = [
-        Contestant(
-            path=path,
-            timing=timing,
-            ratio=compare_timings(timing, reference),
-            peak=measure_peak(path, images[0].shape, runtime),
-            nodes=profile_model(path, images, runtime) if profile else None,
+    if isinstance(models, (str, Path, onnx.ModelProto, ModelFile)):
+        models = [models]
+    with tempfile.TemporaryDirectory(prefix="spatialonnx-") as folder:
+        loaded = [
+            _on_disk(as_model(model), Path(folder) / str(k)) for k, model in enumerate(models)
+        ]
+        rival = (
+            None if baseline is None else _on_disk(as_model(baseline), Path(folder) / "baseline")
         )
-        for path, timing in zip(paths, timings, strict=True)
-    ]
-    return Benchmark(
-        contestants=tuple(contestants),
-        baseline=baseline or paths[0],
-        data=NOISE if dataset is None else dataset.name,
-        batch=batch,
-        runs=runs,
-        runtime=runtime,
-    )
+        dataset = None
+        source = next((m for m in loaded if "data" in get_metadata(m.proto)), None)
+        if data is not None and loaded:
+            source = next((m for m in loaded if "input" in get_metadata(m.proto)), loaded[0])
+        if source is not None:
+            dataset = open_data(source, data, preprocessing)
+        return bench_models(
+            [model.path for model in loaded],
+            dataset,
+            runtime=choose_runtime(provider, threads),
+            baseline=None if rival is None else rival.path,
+            batch=batch,
+            runs=runs,
+            profile=profile,
+            progress=progress,
+        )
 
 
-def choose_images(session: Session, dataset: Dataset | None, batch: int, runs: int) -> Images:
-    """Batches of images for timing: drawn from the whole set, or noise where there is none.
-
-    Args:
-        session: A session of the model, for the shape of its images.
-        dataset: Where they come from; None = noise.
-        batch: Images in a batch.
-        runs: No more batches than this are needed.
-
-    Raises:
-        DataError: The images do not fit the model.
-        UsageError: Noise is wanted, but the model takes images of any size.
-    """
-    name = image_input(session)
-    shape = next(i.shape for i in session.inputs if i.name == name)[1:]
-    count = max(1, min(runs, _MOST_IMAGES // batch))
-    if dataset is None:
-        return noise_images(shape, batch, count)
-    order = np.random.default_rng(0).permutation(len(dataset)).astype(np.int64)
-    check_images(Samples(dataset, order), shape)
-    indices = np.resize(order[: count * batch], count * batch)  # a small set comes round again
-    return [dataset.images(part) for part in np.split(indices, count)]
-
-
-def profile_model(path: Path, images: Images, runtime: Runtime) -> NodeTimes:
-    """Runs a model under ORT's profiler.
-
-    Args:
-        path: The model's file.
-        images: What to run it on.
-        runtime: Provider and threads.
-    """
-    profiled = ProfiledSession(path, runtime)
-    time_alternately([profiled.session], images, _PROFILED_RUNS, warmup=0)
-    return profiled.node_times(_PROFILED_RUNS)
-
-
-def node_rows(nodes: NodeTimes) -> list[dict[str, Any]]:
-    """Median time per node in the order of running, with its share of their sum."""
-    medians = {name: float(np.median(seconds)) for name, seconds in nodes.seconds.items()}
-    total = sum(medians.values()) or 1.0
-    return [
-        {"node": name, "op": nodes.ops[name], "ms": 1e3 * median, "share": median / total}
-        for name, median in medians.items()
-    ]
-
-
-def _check_batch(path: Path, session: Session, batch: int) -> None:
-    name = image_input(session)
-    fixed = next(i.shape for i in session.inputs if i.name == name)[0]
-    if fixed is not None and fixed != batch:
-        raise UsageError(f"{path.name} takes batches of {fixed}: use --batch {fixed}")
+def _on_disk(model: ModelFile, folder: Path) -> ModelFile:
+    """The same model with a path that exists: peak memory is measured in another process."""
+    if model.path.is_file():
+        return model
+    folder.mkdir()
+    path = folder / model.path.name
+    save_model(model.proto, path)
+    return ModelFile(path, model.proto, model.sha256)

@@ -8,12 +8,15 @@ from functools import cached_property
 import numpy as np
 
 from spatialonnx.data.dataset import Dataset
-from spatialonnx.data.opening import public_name
+from spatialonnx.data.opening import DataLike, open_dataset, public_name
+from spatialonnx.data.preprocessing import Preprocessing
 from spatialonnx.data.split import Split
+from spatialonnx.errors import UsageError
 from spatialonnx.graph.sites import SiteReport, find_sites
 from spatialonnx.measure.metrics import TOP1, Metric
 from spatialonnx.measure.samples import BATCH, Samples
 from spatialonnx.model.interface import find_image_input, model_inputs
+from spatialonnx.model.metadata import OWN_DATA, get_text
 from spatialonnx.model.model_file import ModelFile
 from spatialonnx.plan.bounds import Bound
 from spatialonnx.runtime.session import Runtime
@@ -75,9 +78,45 @@ class Experiment:
     @property
     def data_name(self) -> str:
         """What files may say of the data: the name of a built-in set, never a path or code."""
-        return public_name(self.dataset.name) or "own data"
+        return public_name(self.dataset.name) or OWN_DATA
 
     @property
     def metric_name(self) -> str:
         """What files may say of the metric: the name of a built-in one, never code."""
         return self.metric.name if self.metric.counts else "own function"
+
+
+def open_data(
+    model: ModelFile,
+    data: DataLike | None,
+    preprocessing: Preprocessing | None = None,
+    *,
+    memory: int | None = None,
+) -> Dataset:
+    """Opens the data given, or the built-in set that a model names.
+
+    Args:
+        model: The model, for its metadata and the shape of its images.
+        data: As ``open_dataset`` takes them; None = the set that the model names.
+        preprocessing: How pixels become the network's input; None = as the model says, else the
+            set's customary values.
+        memory: Bytes that an iterable's images may take in memory.
+
+    Raises:
+        UsageError: None are given and the model names none, or the set is unknown.
+        DataError: Files are damaged, or the images do not fit the model.
+        DataNotInstalledError: The set is not on this machine.
+    """
+    named = get_text(model.proto, "data")
+    if data is None and not named:
+        raise UsageError(f"{model.path.name} names no data set: give one with --data")
+    recorded = get_text(model.proto, "input")
+    if preprocessing is None and recorded:
+        preprocessing = Preprocessing.from_json(recorded)
+    return open_dataset(
+        (named or "") if data is None else data,
+        preprocessing,
+        input_shape=find_image_input(model_inputs(model.proto)).shape[1:],
+        untrusted=data is None,
+        memory=memory,
+    )

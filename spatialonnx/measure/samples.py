@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from spatialonnx.data.dataset import Dataset, batches
 from spatialonnx.errors import DataError
+from spatialonnx.model.interface import check_image_shape
 
 BATCH = 64
 
@@ -52,13 +53,5 @@ def check_images(samples: Samples, shape: tuple[int | None, ...]) -> None:
     """
     if len(samples) == 0:
         raise DataError(f"{samples.dataset.name} holds no images")
-    got = samples.dataset.images(samples.indices[:1]).shape[1:]
-    fits = len(got) == len(shape) and all(
-        want is None or want == have for want, have in zip(shape, got, strict=True)
-    )
-    if not fits:
-        wanted = " x ".join("any" if d is None else str(d) for d in shape)
-        raise DataError(
-            f"images of {samples.dataset.name} are {' x '.join(map(str, got))}, but the model "
-            f"takes {wanted}"
-        )
+    first = samples.dataset.images(samples.indices[:1])
+    check_image_shape(samples.dataset.name, first.shape[1:], shape)

@@ -1,14 +1,14 @@
-"""A model's inputs: names, types and shapes, and which of them takes the images."""
+"""A model's inputs: names, types and shapes, and which of them takes the images of what shape."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import onnx
 from onnx import TensorProto
 
-from spatialonnx.errors import ModelError
+from spatialonnx.errors import DataError, ModelError
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,35 @@ def find_image_input(inputs: Iterable[TensorInfo], others: Collection[str] = ())
         names = ", ".join(f"{v.name} {list(v.shape)} {v.type}" for v in found)
         raise ModelError(f"the model must take one float image batch [N, C, H, W], not: {names}")
     return found[0]
+
+
+def check_image_shape(
+    name: str, gives: Sequence[int | None], takes: Sequence[int | None] | None
+) -> None:
+    """Compares the images of a data set with what a model takes.
+
+    Args:
+        name: The set, for the message.
+        gives: Channels, height and width of its images.
+        takes: Those of the model, None where a size is free; None altogether checks nothing.
+
+    Raises:
+        DataError: They differ.
+    """
+    if takes is None:
+        return
+    fits = len(takes) == len(gives) and all(
+        want is None or want == have for want, have in zip(takes, gives, strict=True)
+    )
+    if not fits:
+        raise DataError(
+            f"{name}: the model takes {_shape_text(takes)} (channels x height x width), the "
+            f"images are {_shape_text(gives)}: give data of the model's size"
+        )
+
+
+def _shape_text(shape: Sequence[int | None]) -> str:
+    return " x ".join("?" if size is None else str(size) for size in shape) or "nothing"
 
 
 def _info(value: onnx.ValueInfoProto) -> TensorInfo:

@@ -32,6 +32,8 @@ from spatialonnx.plan.bounds import Bound, parse_bounds
 _PREFIX = "spatialonnx."
 STAGES = ("spatial", "masked", "deploy")
 ORIGINAL = "original"
+OWN_DATA = "own data"
+"""What a file says of data that are no built-in set."""
 _VERSION = 1
 """Of the record of a search."""
 
@@ -172,13 +174,18 @@ def get_metadata(proto: onnx.ModelProto) -> dict[str, str]:
     }
 
 
+def get_text(proto: onnx.ModelProto, key: str) -> str | None:
+    """A metadata entry as it is; None where it is missing."""
+    return get_metadata(proto).get(key)
+
+
 def get_json(proto: onnx.ModelProto, key: str) -> dict[str, Any]:
     """A metadata entry that holds a JSON object; empty where it is missing.
 
     Raises:
         ModelError: The entry is not a JSON object.
     """
-    text = get_metadata(proto).get(key)
+    text = get_text(proto, key)
     if text is None:
         return {}
     try:

@@ -12,7 +12,7 @@ from typing import Any
 import spatialonnx
 from spatialonnx.errors import LibraryError
 
-_NAMES = ("libspatialonnx_ops.so", "libspatialonnx_ops.dylib", "spatialonnx_ops.dll")
+_NAME = "libspatialonnx_ops.so"
 _OVERRIDE = "SPATIALONNX_LIBRARY"
 
 
@@ -32,11 +32,12 @@ def library_path() -> Path:
             raise LibraryError(f"{_OVERRIDE} names {path}, which does not exist")
         return path.resolve()
     for folder in spatialonnx.__path__:
-        for name in _NAMES:
-            path = Path(folder) / name
-            if path.is_file():
-                return path.resolve()
-    raise LibraryError("the op library is not built: run pip install . in the checkout")
+        path = Path(folder) / _NAME
+        if path.is_file():
+            return path.resolve()
+    raise LibraryError(
+        "the op library is not built: run pip install . in the checkout (Linux only)"
+    )
 
 
 def build_info() -> dict[str, Any]:

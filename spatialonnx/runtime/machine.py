@@ -13,7 +13,8 @@ import onnx
 from spatialonnx import __version__
 from spatialonnx.errors import LibraryError
 from spatialonnx.runtime.library import build_info
-from spatialonnx.runtime.session import available_threads, runtime_version
+from spatialonnx.runtime.resources import available_threads, total_memory
+from spatialonnx.runtime.session import runtime_version
 
 
 def describe_machine() -> dict[str, Any]:
@@ -21,7 +22,7 @@ def describe_machine() -> dict[str, Any]:
     return {
         "processor": _processor(),
         "processors": available_threads(),
-        "memory": _memory(),
+        "memory": total_memory(),
         "system": f"{platform.system()} {platform.release()}",
     }
 
@@ -55,10 +56,3 @@ def _processor() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _memory() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None

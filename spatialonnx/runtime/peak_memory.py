@@ -7,7 +7,6 @@ every model gets its own process, which runs this module.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from spatialonnx.runtime.resources import peak_memory
 from spatialonnx.runtime.session import Runtime, open_session
 
 _RUNS = 3
@@ -32,47 +32,26 @@ def measure_peak(path: Path, shape: Sequence[int], runtime: Runtime) -> int | No
     Returns:
         None where the system does not tell, or the model does not run.
     """
-    arguments = [str(path), *map(str, shape), runtime.provider, str(runtime.threads)]
-    command = [sys.executable, "-m", "spatialonnx.runtime.peak_memory", *arguments]
+    arguments = [str(path.resolve()), *map(str, shape), runtime.provider, str(runtime.threads)]
+    # -P: modules of the current folder must not stand in for ours.
+    command = [sys.executable, "-P", "-m", "spatialonnx.runtime.peak_memory", *arguments]
     try:
-        done = subprocess.run(
-            command, capture_output=True, timeout=_TIMEOUT, check=False, text=True, env=os.environ
-        )
-        value = json.loads(done.stdout) if done.returncode == 0 else None
+        done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT, check=True, text=True)
+        value = json.loads(done.stdout)
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
     return value if isinstance(value, int) and value > 0 else None
 
 
-def _high_water() -> int | None:
-    """This process's largest resident size so far, in bytes.
-
-    Linux is asked through /proc: what getrusage says there includes the parent's size.
-    """
-    try:
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
-        line = next(text for text in status.splitlines() if text.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
-    except (OSError, StopIteration):
-        pass
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
 def _main(arguments: Sequence[str]) -> None:
     path, *shape, provider, threads = arguments
     images = np.zeros([int(d) for d in shape], np.float32)
-    before = _high_water()
+    before = peak_memory()
     runtime = Runtime("cuda" if provider == "cuda" else "cpu", int(threads))
     session = open_session(Path(path), runtime)
     for _ in range(_RUNS):
         session.run({session.inputs[0].name: images})
-    after = _high_water()
-    grown = None if before is None or after is None else after - before
-    sys.stdout.write(json.dumps(grown))
+    sys.stdout.write(json.dumps(peak_memory() - before))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,9 @@
-"""ONNX Runtime sessions: the only module that imports onnxruntime."""
+"""ONNX Runtime sessions, with the op library registered."""
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import math
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,28 +18,19 @@ from spatialonnx.errors import LibraryError, ModelError, ProviderError
 from spatialonnx.model.interface import TensorInfo
 from spatialonnx.model.model_file import PROTOBUF_LIMIT, save_model
 from spatialonnx.runtime.library import library_path
+from spatialonnx.runtime.ort import ort
+from spatialonnx.runtime.resources import available_threads
 
 Level = Literal["extended", "all"]
-try:
-    import onnxruntime as ort
-
-    _LEVELS = {
-        "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
-        "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
-    }
-except (ImportError, AttributeError) as _error:
-    # What is left of the package where onnxruntime and onnxruntime-gpu overwrote each other.
-    raise LibraryError(
-        f"onnxruntime does not load ({_error}): run pip uninstall onnxruntime onnxruntime-gpu, "
-        "then install one of them"
-    ) from None
+_LEVELS = {
+    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
 _CPU = "CPUExecutionProvider"
-_CUDA = "CUDAExecutionProvider"
-_BUILT_WITHOUT = "this onnxruntime is built without CUDA (install onnxruntime-gpu)"
-_NO_DRIVER = "no NVIDIA driver is installed"
+CUDA = "CUDAExecutionProvider"
 _CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "DEFAULT"}
-"""float32 as the CPU computes it, by an algorithm that is not chosen by its time of the day."""
-_FATAL = 4
+"""float32 without TF32, and a deterministic algorithm, no autotuning."""
+FATAL = 4
 """ORT's log level that shows fatal errors only: ours are raised, not logged."""
 
 
@@ -239,7 +228,7 @@ def optimize_model(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.log_severity_level = _FATAL
+    options.log_severity_level = FATAL
     with tempfile.TemporaryDirectory(prefix="spatialonnx-") as folder:
         path = Path(folder) / "optimized.onnx"
         options.optimized_model_filepath = str(path)
@@ -252,7 +241,7 @@ def session_options(runtime: Runtime, *, level: Level = "all") -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = runtime.threads
     options.graph_optimization_level = _LEVELS[level]
-    options.log_severity_level = _FATAL
+    options.log_severity_level = FATAL
     register(options)
     return options
 
@@ -272,86 +261,14 @@ def register(options: Any) -> None:
 
 
 def _open(model: str | bytes, options: Any, runtime: Runtime) -> Session:
-    providers = [(_CUDA, _CUDA_OPTIONS), _CPU] if runtime.provider == "cuda" else [_CPU]
+    providers = [(CUDA, _CUDA_OPTIONS), _CPU] if runtime.provider == "cuda" else [_CPU]
     try:
         inner = ort.InferenceSession(model, options, providers=providers)
     except Exception as error:
         raise ModelError(f"ONNX Runtime cannot load the model: {error}") from None
-    if runtime.provider == "cuda" and _CUDA not in inner.get_providers():
+    if runtime.provider == "cuda" and CUDA not in inner.get_providers():
         raise ProviderError("the CUDA provider does not load: run spatialonnx doctor")
     return Session(inner, runtime.provider)
-
-
-def available_threads() -> int:
-    """Processors this process may use (its affinity, not the machine's core count)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def choose_provider(wanted: str) -> tuple[Literal["cpu", "cuda"], str]:
-    """Turns ``auto``, ``cpu`` or ``cuda`` into a provider that really loads.
-
-    Returns:
-        The provider and, where ``auto`` fell back although this ORT was built with CUDA, one
-        line that says why; else an empty string.
-
-    Raises:
-        ProviderError: ``cuda`` was asked for and does not load.
-    """
-    if wanted == "cpu":
-        return "cpu", ""
-    reason = cuda_unavailable()
-    if not reason:
-        return "cuda", ""
-    if wanted == "cuda":
-        raise ProviderError(f"the CUDA provider does not load: {reason}; use --provider cpu")
-    return "cpu", reason
-
-
-@functools.cache
-def cuda_unavailable() -> str:
-    """Why the CUDA provider does not load; empty where it does.
-
-    ORT prints red errors where it fails; so the driver is looked for first, and the provider
-    itself is tried with logging off.
-    """
-    if _CUDA not in ort.get_available_providers():
-        return _BUILT_WITHOUT
-    try:
-        ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
-    except OSError:
-        return _NO_DRIVER
-    ort.set_default_logger_severity(_FATAL)
-    try:
-        probe = _probe_model().SerializeToString()
-        options = ort.SessionOptions()
-        options.log_severity_level = _FATAL
-        inner = ort.InferenceSession(probe, options, providers=[_CUDA])
-        if _CUDA not in inner.get_providers():
-            return "its libraries (CUDA, cuDNN) or the device are missing"
-        inner.run(None, {"x": np.zeros(1, np.float32)})
-    except Exception as error:
-        return str(error).partition("\n")[0]
-    return ""
-
-
-def is_unexpected(reason: str) -> bool:
-    """Whether a machine that cannot run CUDA for this reason looks as if it could."""
-    return reason not in ("", _BUILT_WITHOUT, _NO_DRIVER)
-
-
-def _probe_model() -> onnx.ModelProto:
-    value = onnx.helper.make_tensor_value_info
-    graph = onnx.helper.make_graph(
-        [onnx.helper.make_node("Relu", ["x"], ["y"])],
-        "probe",
-        [value("x", onnx.TensorProto.FLOAT, [1])],
-        [value("y", onnx.TensorProto.FLOAT, [1])],
-    )
-    return onnx.helper.make_model(
-        graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 13)]
-    )
 
 
 def runtime_version() -> str:

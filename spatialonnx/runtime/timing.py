@@ -1,8 +1,8 @@
-"""Timing networks against each other: run by run in turns, so that both see the same machine.
+"""Timing networks against each other, run by run in turns.
 
-Another process slows down whoever runs at that moment. So networks are never timed one after
-another: every round runs each of them once on the same images, in an order that turns round, and
-ratios are formed of medians over the same rounds.
+Another process slows down whatever runs at that moment. So networks are never timed one after
+another: every round runs each of them once on the same images, in alternating order, and ratios
+are formed of medians over the same rounds.
 """
 
 from __future__ import annotations
@@ -19,8 +19,11 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from scipy.stats import bootstrap
 
-from spatialonnx.errors import ModelError, UsageError
+from spatialonnx.errors import UsageError
+from spatialonnx.model.interface import find_image_input
+from spatialonnx.runtime.progress import Progress, ProgressCallback
 from spatialonnx.runtime.session import Runtime, Session, open_session
 
 WARMUP = 3
@@ -28,8 +31,6 @@ _RESAMPLES = 2000
 _NODE_EVENT = "_kernel_time"
 Images = Sequence[NDArray[np.float32]]
 """Batches of images, float32 [b, C, H, W]; rounds take them in turn."""
-Progress = Callable[[int, int], None]
-"""Called with rounds done and rounds in all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +38,7 @@ class Timing:
     """Times of one network.
 
     Attributes:
-        seconds: One a round, float64 [rounds].
+        seconds: One per round, float64 [rounds].
     """
 
     seconds: NDArray[np.float64] = field(repr=False)
@@ -93,13 +94,26 @@ def compare_timings(timing: Timing, baseline: Timing) -> Ratio:
         timing: Of the network.
         baseline: Of the other one, from the same rounds.
     """
-    rounds = len(timing.seconds)
-    if timing is baseline:
-        return Ratio(1.0, 1.0, 1.0)
-    rows = np.random.default_rng(0).integers(0, rounds, (_RESAMPLES, rounds))
-    ratios = np.median(timing.seconds[rows], axis=1) / np.median(baseline.seconds[rows], axis=1)
-    low, high = (float(v) for v in np.quantile(ratios, [0.025, 0.975]))
-    return Ratio(timing.median / baseline.median, low, high)
+    value = timing.median / baseline.median
+    if timing is baseline or len(timing.seconds) < 2:
+        return Ratio(value, value, value)
+    found = bootstrap(
+        (timing.seconds, baseline.seconds),
+        _median_ratio,
+        paired=True,
+        n_resamples=_RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
+    low, high = (float(limit) for limit in found.confidence_interval)
+    return Ratio(value, low, high)
+
+
+def _median_ratio(
+    seconds: NDArray[np.float64], baseline: NDArray[np.float64], axis: int
+) -> NDArray[np.float64]:
+    ratio: NDArray[np.float64] = np.median(seconds, axis=axis) / np.median(baseline, axis=axis)
+    return ratio
 
 
 def time_alternately(
@@ -109,7 +123,7 @@ def time_alternately(
     *,
     warmup: int = WARMUP,
     clock: Callable[[], float] = time.perf_counter,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> tuple[Timing, ...]:
     """Times sessions in turns.
 
@@ -120,12 +134,12 @@ def time_alternately(
         warmup: Runs of each session before that.
         clock: Another one, such as ``time.thread_time`` for sessions of one thread on a machine
             that does other things too.
-        progress: Told how far it got.
+        progress: Told after every timed round.
 
     Returns:
-        One timing a session.
+        One timing per session.
     """
-    names = [image_input(session) for session in sessions]
+    names = [find_image_input(session.inputs).name for session in sessions]
     seconds = np.empty((len(sessions), rounds))
     order = list(range(len(sessions)))
     collecting = gc.isenabled()
@@ -142,24 +156,11 @@ def time_alternately(
                     seconds[k, number] = elapsed
             order.reverse()
             if progress and number >= 0:
-                progress(number + 1, rounds)
+                progress(Progress("timing in turns", number + 1, rounds))
     finally:
         if collecting:
             gc.enable()
     return tuple(Timing(row) for row in seconds)
-
-
-def image_input(session: Session) -> str:
-    """Name of a session's only input, the images.
-
-    Raises:
-        ModelError: It has other inputs.
-    """
-    inputs = session.inputs
-    if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type != "tensor(float)":
-        names = ", ".join(f"{v.name} {list(v.shape)} {v.type}" for v in inputs)
-        raise ModelError(f"the model must take one float image batch [N, C, H, W], not: {names}")
-    return inputs[0].name
 
 
 def open_timed(model: onnx.ModelProto | Path, runtime: Runtime) -> Session:
@@ -172,7 +173,7 @@ class NodeTimes:
     """Times of the nodes of an optimised network, from ORT's profiler.
 
     Attributes:
-        seconds: By node name, one a run, float64 [runs].
+        seconds: By node name, one per run, float64 [runs].
         ops: Op types by node name.
     """
 

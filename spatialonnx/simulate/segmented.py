@@ -21,7 +21,7 @@ from spatialonnx.measure.samples import BATCH, Samples, check_images
 from spatialonnx.plan.masks import SiteMask
 from spatialonnx.plan.outcome import Outcome
 from spatialonnx.plan.plan import Plan, PlanLike
-from spatialonnx.runtime.memory import free_device_memory, free_memory, used_memory
+from spatialonnx.runtime.resources import free_device_memory, free_memory, used_memory
 from spatialonnx.runtime.session import Level, Runtime
 from spatialonnx.simulate.cut import mask_numbers, segment_macs
 from spatialonnx.simulate.incremental import IncrementalTrials

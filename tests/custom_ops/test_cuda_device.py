@@ -19,7 +19,8 @@ from spatialonnx.graph.insert import insert_predictors
 from spatialonnx.graph.ops import DOMAIN
 from spatialonnx.model.model_file import ModelFile
 from spatialonnx.runtime.library import build_info
-from spatialonnx.runtime.session import Runtime, Session, cuda_unavailable, open_session
+from spatialonnx.runtime.providers import cuda_unavailable
+from spatialonnx.runtime.session import Runtime, Session, open_session
 from spatialonnx.simulate.segments import SegmentedNetwork
 
 pytestmark = pytest.mark.cuda

@@ -236,7 +236,7 @@ def test_the_json_object_has_the_promised_keys(tiny_files):
 def test_images_that_do_not_fit(tiny_files):
     proto = load_model(tiny_files.spatial).proto
     for shape, message in (
-        ((3, 1, 8, 8), "are 1 x 8 x 8, but the model takes 1 x 7 x 7"),
+        ((3, 1, 8, 8), "takes 1 x 7 x 7 .* are 1 x 8 x 8"),
         ((3, 3, 7, 7), "are 3 x 7 x 7"),
         ((0, 1, 7, 7), "no images"),
     ):

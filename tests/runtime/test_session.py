@@ -1,6 +1,5 @@
 """Sessions: typed, and their errors are ours."""
 
-import os
 import subprocess
 import sys
 
@@ -9,15 +8,14 @@ import onnx
 import pytest
 from support.models import feeds, plain
 
-from spatialonnx.errors import ModelError, ProviderError
+from spatialonnx.errors import ModelError
+from spatialonnx.model.interface import TensorInfo
 from spatialonnx.model.model_file import save_model
 from spatialonnx.runtime import session as module
+from spatialonnx.runtime.resources import available_threads
 from spatialonnx.runtime.session import (
     DeviceTensor,
     Runtime,
-    TensorInfo,
-    available_threads,
-    choose_provider,
     open_session,
     runtime_version,
 )
@@ -93,29 +91,9 @@ def test_errors_of_ort_are_ours():
         open_session(onnx.ModelProto(), RUNTIME)
 
 
-def test_threads_follow_the_affinity(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 3, 5}, raising=False)
-    assert available_threads() == 3
-    assert Runtime().threads == 3
+def test_threads_are_those_this_process_may_use():
+    assert Runtime().threads == available_threads()
     assert Runtime("cpu", 7).threads == 7
-
-
-def test_the_cpu_is_chosen_without_looking_at_cuda(monkeypatch):
-    def forbidden():
-        raise AssertionError
-
-    monkeypatch.setattr(module, "cuda_unavailable", forbidden)
-    assert choose_provider("cpu") == ("cpu", "")
-
-
-def test_auto_takes_cuda_only_where_it_really_loads(monkeypatch):
-    monkeypatch.setattr(module, "cuda_unavailable", lambda: "no driver")
-    assert choose_provider("auto") == ("cpu", "no driver")
-    with pytest.raises(ProviderError, match="no driver; use --provider cpu"):
-        choose_provider("cuda")
-    monkeypatch.setattr(module, "cuda_unavailable", lambda: "")
-    assert choose_provider("auto") == ("cuda", "")
-    assert choose_provider("cuda") == ("cuda", "")
 
 
 def test_version_is_onnxruntimes():

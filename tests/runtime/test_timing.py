@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from support.models import plain, residual
 
-from spatialonnx.errors import ModelError, UsageError
+from spatialonnx.errors import UsageError
 from spatialonnx.model.interface import TensorInfo
+from spatialonnx.runtime.progress import Progress
 from spatialonnx.runtime.session import Runtime, Session
 from spatialonnx.runtime.timing import (
     ProfiledSession,
     Timing,
     compare_timings,
-    image_input,
     noise_images,
     open_timed,
     read_profile,
@@ -57,10 +57,10 @@ def test_a_round_runs_everyone_on_the_same_images_and_the_order_turns_round() ->
 
 def test_progress_counts_timed_rounds() -> None:
     sessions, _ = fakes("a")
-    told: list[tuple[int, int]] = []
+    told: list[Progress] = []
     images = [np.zeros((1, 1, 1, 1), np.float32)]
-    time_alternately(sessions, images, 2, warmup=4, progress=lambda *step: told.append(step))
-    assert told == [(1, 2), (2, 2)]
+    time_alternately(sessions, images, 2, warmup=4, progress=told.append)
+    assert [(step.done, step.total) for step in told] == [(1, 2), (2, 2)]
 
 
 def test_a_ratio_keeps_the_two_times_of_a_round_together() -> None:
@@ -109,13 +109,6 @@ def test_nodes_that_run_irregularly_are_left_out(tmp_path: Path) -> None:
     assert nodes.ops == {"a": "Relu"}
 
 
-def test_a_model_of_two_inputs_is_refused() -> None:
-    sessions, _ = fakes("a")
-    sessions[0].inputs = (*sessions[0].inputs, TensorInfo("y", "tensor(float)", (1,)))
-    with pytest.raises(ModelError, match=r"one float image batch .* not: x .* y"):
-        image_input(sessions[0])
-
-
 def test_noise_needs_a_fixed_size() -> None:
     with pytest.raises(UsageError, match="--data"):
         noise_images((3, None, 8), 1, 1)
@@ -124,4 +117,4 @@ def test_noise_needs_a_fixed_size() -> None:
 def test_a_timed_session_computes() -> None:
     session = open_timed(residual(), ONE)
     (images,) = noise_images((3, 8, 8), 1, 1)
-    assert session.run({image_input(session): images})[0].shape == (1, 5)
+    assert session.run({session.inputs[0].name: images})[0].shape == (1, 5)

@@ -1,15 +1,17 @@
-"""What the system says about memory."""
+"""What the system says about memory and processors."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from spatialonnx.runtime import memory
+from spatialonnx.runtime import resources
 
 
 def test_free_memory_is_what_the_control_group_leaves(
@@ -18,10 +20,10 @@ def test_free_memory_is_what_the_control_group_leaves(
     limit, usage = tmp_path / "max", tmp_path / "current"
     limit.write_text("5000\n")
     usage.write_text("3000\n")
-    monkeypatch.setattr(memory, "_CGROUPS", ((str(limit), str(usage)),))
-    assert memory.free_memory() == 2000
+    monkeypatch.setattr(resources, "_CGROUPS", ((str(limit), str(usage)),))
+    assert resources.free_memory() == 2000
     usage.write_text("9000\n")
-    assert memory.free_memory() == 0
+    assert resources.free_memory() == 0
 
 
 def test_a_control_group_without_a_limit_changes_nothing(
@@ -30,23 +32,22 @@ def test_a_control_group_without_a_limit_changes_nothing(
     limit, usage = tmp_path / "max", tmp_path / "current"
     limit.write_text("max\n")
     usage.write_text("3000\n")
-    monkeypatch.setattr(memory, "_CGROUPS", ((str(limit), str(usage)),))
-    monkeypatch.setattr(memory, "_meminfo", lambda key: 7000 if key == "MemAvailable" else None)
-    assert memory.free_memory() == 7000
+    monkeypatch.setattr(resources, "_CGROUPS", ((str(limit), str(usage)),))
+    machine = SimpleNamespace(available=7000)
+    monkeypatch.setattr(resources.psutil, "virtual_memory", lambda: machine)
+    assert resources.free_memory() == 7000
 
 
-def test_without_any_word_from_the_system_we_guess(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_CGROUPS", (("/no/such/file", "/no/such/file"),))
-    monkeypatch.setattr(memory, "_meminfo", lambda key: None)
-    assert memory.free_memory() == memory._GUESS
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux only")
 def test_used_memory_grows_with_an_array() -> None:
-    before = memory.used_memory()
+    before = resources.used_memory()
     array = np.ones(1 << 25)  # 256 MiB
-    assert memory.used_memory() - before > array.nbytes // 2
-    assert memory.peak_memory() >= memory.used_memory()
+    assert resources.used_memory() - before > array.nbytes // 2
+    assert resources.peak_memory() >= resources.used_memory()
+
+
+def test_threads_follow_the_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 3, 5})
+    assert resources.available_threads() == 3
 
 
 class Driver:
@@ -68,8 +69,8 @@ class Driver:
 
 def test_free_memory_of_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
     driver = Driver()
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: driver)
-    assert memory.free_device_memory() == 123
+    monkeypatch.setattr(resources.ctypes, "CDLL", lambda name: driver)
+    assert resources.free_device_memory() == 123
     assert driver.calls[-2:] == ["cuCtxPopCurrent_v2", "cuDevicePrimaryCtxRelease_v2"]
 
 
@@ -79,8 +80,8 @@ def test_free_memory_of_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_driver_that_does_not_tell(monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
     driver = Driver(failing)
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: driver)
-    assert memory.free_device_memory() == memory._GUESS
+    monkeypatch.setattr(resources.ctypes, "CDLL", lambda name: driver)
+    assert resources.free_device_memory() == resources._GUESS
     # What was taken is given back.
     retained = driver.calls.count("cuDevicePrimaryCtxRetain")
     retained -= failing == "cuDevicePrimaryCtxRetain"
@@ -91,5 +92,5 @@ def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise OSError(name)
 
-    monkeypatch.setattr(memory.ctypes, "CDLL", missing)
-    assert memory.free_device_memory() == memory._GUESS
+    monkeypatch.setattr(resources.ctypes, "CDLL", missing)
+    assert resources.free_device_memory() == resources._GUESS

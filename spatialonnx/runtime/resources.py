@@ -1,4 +1,4 @@
-"""How much memory there is, and how much this process uses; Linux tells, elsewhere we guess."""
+"""Memory and processors that this process may use (Linux)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import ctypes
 import os
 from pathlib import Path
 
+import psutil
+
 _GUESS = 4 << 30
-"""Free bytes where the system does not tell."""
+"""Free bytes of a device whose driver does not tell."""
 _CGROUPS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     (
@@ -17,10 +19,19 @@ _CGROUPS = (
 )
 
 
+def available_threads() -> int:
+    """Processors that this process may run on: its affinity, not the machine's core count."""
+    return len(os.sched_getaffinity(0))
+
+
+def total_memory() -> int:
+    """Bytes of memory of the machine."""
+    return int(psutil.virtual_memory().total)
+
+
 def free_memory() -> int:
-    """Bytes that this process may still take: of the system, and of its control group."""
-    free = _meminfo("MemAvailable")
-    room = [_GUESS if free is None else free]
+    """Bytes that this process may still take: of the machine, and of its control group."""
+    room = [int(psutil.virtual_memory().available)]
     for limit, usage in _CGROUPS:
         most, used = _number(Path(limit)), _number(Path(usage))
         if most is not None and used is not None:
@@ -31,12 +42,12 @@ def free_memory() -> int:
 def free_device_memory() -> int:
     """Bytes that are free on the first CUDA device; a guess where its driver does not tell."""
     try:
-        driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+        driver = ctypes.CDLL("libcuda.so.1")
         device, context = ctypes.c_int(), ctypes.c_void_p()
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         if driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(device), 0):
             return _GUESS
-        # The context that ONNX Runtime uses too; what it is told to stays as it is.
+        # The primary context is the one that ONNX Runtime uses; its flags are left as they are.
         if driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device):
             return _GUESS
         try:
@@ -52,32 +63,20 @@ def free_device_memory() -> int:
 
 
 def used_memory() -> int:
-    """Bytes of this process that are in memory now; 0 where the system does not tell."""
-    return _status("VmRSS")
+    """Bytes of this process that are in memory now."""
+    return int(psutil.Process().memory_info().rss)
 
 
 def peak_memory() -> int:
-    """The most bytes of this process that were in memory at once; 0 where unknown."""
-    return _status("VmHWM")
+    """The most bytes of this process that were in memory at once; 0 where unknown.
 
-
-def _meminfo(key: str) -> int | None:
-    return _kilobytes(Path("/proc/meminfo"), key)
-
-
-def _status(key: str) -> int:
-    return _kilobytes(Path("/proc/self/status"), key) or 0
-
-
-def _kilobytes(path: Path, key: str) -> int | None:
-    try:
-        for line in path.read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name == key:
-                return int(value.split()[0]) * 1024
-    except (OSError, ValueError, IndexError):
-        pass
-    return None
+    psutil does not tell, and the figure of ``getrusage`` includes the parent's size.
+    """
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        name, _, value = line.partition(":")
+        if name == "VmHWM":
+            return int(value.split()[0]) * 1024
+    return 0
 
 
 def _number(path: Path) -> int | None:
