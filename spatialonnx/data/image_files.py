@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +20,9 @@ from spatialonnx.data.preprocessing import Preprocessing
 from spatialonnx.errors import DataError
 from spatialonnx.runtime.resources import available_threads
 
-SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp"))
-"""Endings, in lower case, of files that are taken for pictures."""
+_NOT_TAKEN = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
+"""Formats that Pillow knows and does not decode by itself; for EPS it runs Ghostscript."""
 
-# Only these decoders: what a file is called does not decide what opens it, and some of Pillow's
-# formats start other programs (EPS runs Ghostscript).
-_FORMATS = ("BMP", "JPEG", "PNG", "PPM", "WEBP")
 _HASHED_FILES = 64
 
 
@@ -48,44 +44,25 @@ class Store(Protocol):
 
 
 @dataclass(frozen=True)
-class Folder:
-    """Files below a folder."""
-
-    place: Path
-
-    def read(self, name: str) -> bytes:
-        """Content of a file."""
-        return (self.place / name).read_bytes()
-
-    def size(self, name: str) -> int:
-        """Bytes of a file."""
-        return (self.place / name).stat().st_size
-
-    def names(self, below: str) -> list[str]:
-        """Files below one of its folders, by their path with `/`, sorted; hidden ones left out."""
-        found = []
-        for folder, inner, files in os.walk(self.place / below):
-            inner[:] = [name for name in inner if not is_hidden(name)]
-            base = Path(folder).relative_to(self.place).as_posix()
-            found += [f"{base}/{name}" for name in files if not is_hidden(name)]
-        return sorted(found)
-
-
-@dataclass(frozen=True)
 class Pictures:
     """Names of encoded pictures and their labels.
 
     Attributes:
         store: where they are kept.
-        names: one a picture, as the store knows it.
+        names: one per picture, as the store knows it.
         labels: int64 [n], or None.
-        classes: number of classes, or None.
+        class_names: name or id of each class folder; empty without labels.
+        classes: number of classes; None where it is not known.
+        numbering: where the labels come from: the order of the class folders, a public set's
+            known order, or the network's, which the user gave.
     """
 
     store: Store
     names: tuple[str, ...]
     labels: Labels | None
-    classes: int | None
+    class_names: tuple[str, ...] = ()
+    classes: int | None = None
+    numbering: Literal["folders", "known", "given"] = "folders"
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,28 +169,34 @@ def decode(content: bytes, where: str) -> Image.Image:
         where: the file, for the message.
 
     Raises:
-        DataError: it is no picture, is damaged, or is too large.
+        DataError: it is no picture, is damaged, too large, or not of integers.
     """
     try:
-        image = Image.open(io.BytesIO(content), formats=_FORMATS)
+        # What a file is called does not decide what opens it.
+        image = Image.open(io.BytesIO(content), formats=_taken()[0])
         image.load()
     except UnidentifiedImageError:
-        raise DataError(f"{where}: not a picture (takes {', '.join(_FORMATS)})") from None
+        raise DataError(f"{where}: not a picture of a format that is taken") from None
     except Exception as error:
         # Pillow documents no list of what its decoders raise for damaged files.
         raise DataError(f"{where}: damaged picture ({error}); get it again") from None
+    if image.mode == "F":
+        raise DataError(f"{where}: holds floating-point values: convert it to 8 or 16 bits")
     return image
 
 
 def is_picture(name: str) -> bool:
     """Whether a file is taken for a picture, by its ending."""
-    path = PurePosixPath(name)
-    return not is_hidden(path.name) and path.suffix.lower() in SUFFIXES
+    return PurePosixPath(name).suffix.lower() in _taken()[1]
 
 
-def is_hidden(name: str) -> bool:
-    """What file managers and archivers leave behind (.DS_Store, __MACOSX)."""
-    return name.startswith(".") or name == "__MACOSX"
+@cache
+def _taken() -> tuple[tuple[str, ...], frozenset[str]]:
+    """Names of the formats that are decoded, and the endings of their files."""
+    Image.init()
+    formats = tuple(name for name in Image.OPEN if name not in _NOT_TAKEN)
+    endings = Image.registered_extensions().items()  # MPO is read as JPEG.
+    return formats, frozenset(end for end, name in endings if name in (*formats, "MPO"))
 
 
 def _spread(count: int, wanted: int) -> Iterable[int]:

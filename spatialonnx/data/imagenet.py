@@ -1,7 +1,7 @@
 """ImageNet's ILSVRC 2012: class folders by WordNet id, or the flat validation folder.
 
 The flat folder holds `ILSVRC2012_val_00000001.JPEG` and so on; the devkit gives their classes in
-`ILSVRC2012_validation_ground_truth.txt`, one number a line, and the WordNet id of each number in
+`ILSVRC2012_validation_ground_truth.txt`, one number per line, and the WordNet id of each number in
 `meta.mat` (MATLAB 5; a struct array `synsets`; leaves have no children).
 """
 
@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from spatialonnx.data.archive import read_members
-from spatialonnx.data.folder import read_classes
-from spatialonnx.data.image_files import Folder, Pictures
+from spatialonnx.data.classes import number_classes
+from spatialonnx.data.folder import Folder, read_classes
+from spatialonnx.data.image_files import Pictures
 from spatialonnx.data.matlab import read_structs
 from spatialonnx.errors import DataError, DataNotInstalledError
 
@@ -70,14 +72,24 @@ def read_imagenet(place: Path, split: str) -> Pictures:
         )
     inside = sorted(entry.name for entry in root.iterdir())
     wnids = [name for name in inside if _WNID.fullmatch(name) and (root / name).is_dir()]
-    if wnids:
-        if len(wnids) != CLASSES:
-            logger.warning(
-                "%s: %d class folders, ImageNet has %d: labels number the folders found",
-                *(root, len(wnids), CLASSES),
-            )
-        return read_classes(root, wnids)
-    return _read_flat(root, place)
+    return _read_sorted(root, wnids, place) if wnids else _read_flat(root, place)
+
+
+def _read_sorted(root: Path, wnids: list[str], place: Path) -> Pictures:
+    """One folder per class; fewer than all of them are numbered by the devkit's list."""
+    pictures = read_classes(root, wnids)
+    if len(wnids) == CLASSES:
+        return replace(pictures, numbering="known")
+    try:
+        ids = _read_synsets(_find_devkit(place, root))
+        return replace(number_classes(pictures, sorted(ids.values())), numbering="known")
+    except DataNotInstalledError:
+        logger.warning(
+            "%s: %d class folders, ImageNet has %d: labels number the folders found, unless "
+            "ILSVRC2012_devkit_t12.tar.gz lies beside them or --classes lists all classes",
+            *(root, len(wnids), CLASSES),
+        )
+        return pictures
 
 
 def _is_split(folder: Path) -> bool:
@@ -99,24 +111,24 @@ def _read_flat(root: Path, place: Path) -> Pictures:
         if match := _FLAT.fullmatch(path.name):
             numbered[int(match[1])] = path.name
     devkit = _find_devkit(place, root)
-    contents = read_members(devkit, (_GROUND_TRUTH, _META))
-    truth = _read_truth(contents[_GROUND_TRUTH].tobytes(), devkit)
+    truth = _read_truth(devkit)
     if sorted(numbered) != list(range(1, len(truth) + 1)):
         raise DataError(
             f"{root}: {len(numbered)} pictures, {_GROUND_TRUTH} in {devkit} has {len(truth)} "
             "labels: they must be numbered from 1 without gaps"
         )
-    numbers = _read_synsets(contents[_META].tobytes(), devkit)
+    ids = _read_synsets(devkit)
+    order = {wnid: label for label, wnid in enumerate(sorted(ids.values()))}
     labels = np.empty(len(truth), np.int64)
     for position, identifier in enumerate(truth):
-        if identifier not in numbers:
+        if identifier not in ids:
             raise DataError(
                 f"{devkit}: line {position + 1} of {_GROUND_TRUTH}: label {identifier} is none "
-                f"of the {len(numbers)} classes of {_META}"
+                f"of the {len(ids)} classes of {_META}"
             )
-        labels[position] = numbers[identifier]
+        labels[position] = order[ids[identifier]]
     names = tuple(numbered[number] for number in sorted(numbered))
-    return Pictures(Folder(root), names, labels, len(numbers))
+    return Pictures(Folder(root), names, labels, tuple(order), len(order), "known")
 
 
 def _find_devkit(place: Path, root: Path) -> Path:
@@ -132,30 +144,26 @@ def _find_devkit(place: Path, root: Path) -> Path:
     )
 
 
-def _read_truth(content: bytes, devkit: Path) -> list[int]:
-    """One number a line."""
+def _read_truth(devkit: Path) -> list[int]:
+    """The ground truth: one number per line."""
+    content = read_members(devkit, (_GROUND_TRUTH,))[_GROUND_TRUTH].tobytes()
     try:
         truth = [int(line) for line in content.decode("ascii").split()]
     except ValueError:
-        raise DataError(f"{devkit}: {_GROUND_TRUTH} is not one number a line") from None
+        raise DataError(f"{devkit}: {_GROUND_TRUTH} is not one number per line") from None
     if not truth:
         raise DataError(f"{devkit}: {_GROUND_TRUTH} holds no labels; get it again")
     return truth
 
 
-def _read_synsets(content: bytes, devkit: Path) -> dict[int, int]:
-    """Label of each class number: the position of its WordNet id among the sorted leaves' ids.
-
-    Args:
-        content: of `meta.mat`.
-        devkit: for messages.
-    """
+def _read_synsets(devkit: Path) -> dict[int, str]:
+    """WordNet id of each class by its number in the ground truth."""
+    content = read_members(devkit, (_META,))[_META].tobytes()
     try:
         rows = read_structs(content, "synsets", ("ILSVRC2012_ID", "WNID", "num_children"))
         leaves = {int(number): str(wnid) for number, wnid, children in rows if int(children) == 0}
     except (ValueError, TypeError) as error:
         raise DataError(f"{devkit}: {_META} is damaged ({error}); get it again") from None
-    order = {wnid: label for label, wnid in enumerate(sorted(set(leaves.values())))}
-    if not leaves or len(order) != len(leaves):
+    if not leaves or len(set(leaves.values())) != len(leaves):
         raise DataError(f"{devkit}: {_META} names no classes, or one twice; get it again")
-    return {identifier: order[wnid] for identifier, wnid in leaves.items()}
+    return leaves

@@ -214,6 +214,8 @@ def _convert(image: Image.Image, channels: int) -> Image.Image:
     mode = "L" if channels == 1 else "RGB"
     if image.mode == mode:
         return image
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
     if image.mode.startswith("I;16") or image.mode == "I":
         values = np.asarray(image).astype(np.int64) >> 8
         image = Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))

@@ -14,7 +14,7 @@ from support.datafiles import write_files, write_tar, write_zip
 
 from spatialonnx.data import archive
 from spatialonnx.data.archive import Archive, check_inside, read_members, read_text
-from spatialonnx.data.image_files import Folder
+from spatialonnx.data.folder import Folder
 from spatialonnx.errors import DataError, DataNotInstalledError, SpatialOnnxError
 
 FILES = {"set/a.bin": b"hello", "set/sub/b.bin": bytes(1000), "set/c.txt": b"x"}

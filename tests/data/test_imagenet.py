@@ -70,11 +70,23 @@ def test_class_folders_are_labels_in_sorted_order(
     pictures = read_imagenet(tmp_path, "val")
     assert pictures.names[0] == "n02100735/n02100735_1.JPEG" and pictures.classes == 3
     assert pictures.labels is not None and pictures.labels.tolist() == [0, 0, 1, 1, 2, 2]
-    assert "3 class folders, ImageNet has 1000" in caplog.text
+    assert "3 class folders, ImageNet has 1000" in caplog.text and pictures.numbering == "folders"
     caplog.clear()
     monkeypatch.setattr(imagenet, "CLASSES", 1)
     assert len(read_imagenet(tmp_path, "train").names) == 1
     assert not caplog.records
+
+
+def test_some_class_folders_are_numbered_by_the_devkit(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    chosen = [WNIDS[2], WNIDS[0]]
+    write_files(tmp_path, {f"val/{wnid}/1.JPEG": ANY for wnid in chosen})
+    write_tar(tmp_path / "ILSVRC2012_devkit_t12.tar.gz", devkit_files(WNIDS, TRUTH))
+    pictures = read_imagenet(tmp_path, "val")
+    assert pictures.names == ("n02110185/1.JPEG", "n02119789/1.JPEG")
+    assert pictures.labels is not None and pictures.labels.tolist() == [1, 2]
+    assert pictures.classes == 3 and pictures.numbering == "known" and not caplog.records
 
 
 def test_a_split_that_is_missing_is_named(tmp_path: Path) -> None:
@@ -103,8 +115,8 @@ def test_a_flat_folder_needs_the_devkit(tmp_path: Path) -> None:
         ({GROUND: b"1\n2\n3\n1\n2\n"}, "4 pictures.* has 5 labels"),
         ({GROUND: b"1\n2\n3\n0\n"}, "line 4 .*label 0 is none of the 3 classes"),
         ({GROUND: b"1\n2\n3\n4\n"}, "line 4 .*label 4 is none"),  # 4 is an inner node.
-        ({GROUND: b"1\n2\nx\n1\n"}, "not one number a line"),
-        ({GROUND: b"\xff\n"}, "not one number a line"),
+        ({GROUND: b"1\n2\nx\n1\n"}, "not one number per line"),
+        ({GROUND: b"\xff\n"}, "not one number per line"),
         ({GROUND: b""}, "holds no labels"),
         ({META: b""}, r"meta\.mat is damaged"),
         ({META: b"hello world" * 50}, r"meta\.mat is damaged"),

@@ -49,6 +49,24 @@ def test_both_splits_packed_and_unpacked(tmp_path: Path, packed: bool | str) -> 
     assert values(training) == [40, 41, 0, 1, 20, 21]
 
 
+@pytest.mark.parametrize("inner", ["", "/images"])
+@pytest.mark.parametrize("annotated", [True, False])
+@pytest.mark.parametrize("packed", [True, False])
+def test_validation_may_be_sorted_into_folders(
+    tmp_path: Path, inner: str, annotated: bool, packed: bool
+) -> None:
+    files = tiny_imagenet_files(WNIDS)
+    for line in files[LIST].decode().splitlines():
+        name, wnid = line.split("\t")[:2]
+        files[f"{ROOT}/val/{wnid}{inner}/{name}"] = files.pop(f"{ROOT}/val/images/{name}")
+    if not annotated:
+        del files[LIST]
+    pictures = read_tiny_imagenet(place_of(tmp_path, files, packed), "val")
+    assert pictures.labels is not None and pictures.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert values(pictures) == [40, 41, 0, 1, 20, 21]
+    assert pictures.class_names == tuple(sorted(WNIDS)) and pictures.numbering == "known"
+
+
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize(
     ("change", "says"),
