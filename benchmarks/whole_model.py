@@ -31,21 +31,18 @@ from typing import Any
 import numpy as np
 import onnx
 
-from spatialonnx.cli.inputs import read_data
-from spatialonnx.cli.options import DataOptions
 from spatialonnx.data.dataset import Dataset
 from spatialonnx.data.split import split_pool
-from spatialonnx.deployment.deployment import DeployJob, Deployment, Watch
+from spatialonnx.deployment.deployment import Deployment
 from spatialonnx.deployment.forms import timed_images
-from spatialonnx.deployment.provenance import read_provenance
-from spatialonnx.deployment.run import deploy_model
+from spatialonnx.deployment.run import deploy
 from spatialonnx.graph.fuse import dense_form
 from spatialonnx.graph.insert import insert_predictors
 from spatialonnx.graph.ops import find_predictors, read_plan, write_plan
 from spatialonnx.measure.evaluate import Evaluation, evaluate_model
-from spatialonnx.measure.metrics import TOP1
+from spatialonnx.measure.experiment import open_data
 from spatialonnx.measure.samples import Samples
-from spatialonnx.model.metadata import set_metadata
+from spatialonnx.model.metadata import read_search_record, set_metadata
 from spatialonnx.model.model_file import ModelFile, load_model, save_model
 from spatialonnx.plan.masks import SiteMask, uniform_mask
 from spatialonnx.plan.plan import PlanLike
@@ -95,35 +92,29 @@ def masked_by_hand(source: ModelFile, samples: Samples) -> onnx.ModelProto:
 
 def deploy_plan(path: Path, dataset: Dataset, threads: int, runs: int, fuse: str) -> Deployment:
     """Deploys a masked model for a number of threads."""
-    source = load_model(path)
-    record = read_provenance(source.proto)
-    sizes = record.samples or (None, None, VERIFY_IMAGES)
-    job = DeployJob(
-        model=source,
-        dataset=dataset,
-        split=split_pool(len(dataset), record.seed, *sizes),
-        metric=TOP1,
-        runtime=Runtime("cpu", threads),
-        output=path.with_name(path.name.replace(".masked", f".t{threads}.deploy")),
-        eps=record.eps,
-        confidence=record.confidence,
-        runs=runs,
+    searched = read_search_record(load_model(path).proto) is not None
+    return deploy(
+        path,
+        dataset,
         fuse=fuse,  # type: ignore[arg-type]
-        force=True,
+        runs=runs,
+        threads=threads,
+        verify_samples=None if searched else VERIFY_IMAGES,
+        progress=lambda progress: print(f"  {progress.stage}", file=sys.stderr),
     )
-    return deploy_model(job, Watch(stage=lambda text: print(f"  {text}", file=sys.stderr)))
 
 
 def compare_end_to_end(result: Deployment, dataset: Dataset) -> dict[str, float]:
     """How often a deployed model agrees with the simulation of its plan."""
-    masked = result.job.model.proto
+    masked = result.job.experiment.model.proto
     dense = result.names("dense")
     plan = {site: mask for site, mask in read_plan(masked).items() if site not in dense}
     order = np.random.default_rng(1).permutation(len(dataset))[:COMPARED_IMAGES]
     samples = Samples(dataset, order.astype(np.int64))
-    models = [write_plan(masked, plan), result.proto]
+    models = [write_plan(masked, plan), result.model]
     simulated, deployed = (
-        evaluate_model(model, samples, runtime=result.job.runtime).outputs[0] for model in models
+        evaluate_model(model, samples, runtime=result.job.experiment.runtime).outputs[0]
+        for model in models
     )
     scale = np.abs(simulated).max(axis=1, keepdims=True)
     within = (np.abs(simulated - deployed) <= WITHIN * scale).all(axis=1)
@@ -136,10 +127,10 @@ def compare_end_to_end(result: Deployment, dataset: Dataset) -> dict[str, float]
 
 def cpu_ratio(result: Deployment) -> Ratio | None:
     """The same ratio in processor time, which other load affects less; for one thread only."""
-    if result.job.runtime.threads != 1:
+    if result.job.experiment.runtime.threads != 1:
         return None
-    models = [dense_form(result.job.model.proto), result.proto]
-    sessions = [open_timed(model, result.job.runtime) for model in models]
+    models = [dense_form(result.job.experiment.model.proto), result.model]
+    sessions = [open_timed(model, result.job.experiment.runtime) for model in models]
     images = timed_images(result.job)
     dense, ours = time_alternately(sessions, images, result.job.runs, clock=time.thread_time)
     return compare_timings(ours, dense)
@@ -159,14 +150,15 @@ def site_ratio(result: Deployment) -> float:
 def report(name: str, result: Deployment, agreement: dict[str, float]) -> dict[str, Any]:
     ratio, verify = result.ratio, result.verify
     fused = len(result.names("fused"))
+    threads = result.job.experiment.runtime.threads
     cpu = cpu_ratio(result)
     own = "-" if cpu is None else f"{cpu.value:.3f}, {cpu.low:.3f}-{cpu.high:.3f}"
     print(
-        f"{name:10} {result.job.runtime.threads} threads: saved {verify.saved_fraction:.3f}, drop "
+        f"{name:10} {threads} threads: saved {verify.saved_fraction:.3f}, drop "
         f"{float(verify.drop):+.4f}, fused {fused} of {len(result.sites)}, ratio {ratio.value:.3f} "
         f"({ratio.low:.3f}-{ratio.high:.3f}; processor time {own}; "
         f"sites alone {site_ratio(result):.3f}), "
-        f"{'written' if result.path else 'does not pay'}; "
+        f"{'written' if result.is_worth_keeping else 'does not pay'}; "
         f"within 1e-4 {agreement['within']:.3f}, same top-1 {agreement['top1']:.4f}",
         flush=True,
     )
@@ -196,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, help="where to write the figures")
     options = parser.parse_args(arguments)
     source = load_model(options.model)
-    dataset = read_data(source, DataOptions(options.data))
+    dataset = open_data(source, options.data)
     print(describe_machine(), versions(), instruction_set())
     rows = []
     with tempfile.TemporaryDirectory(prefix="spatialonnx-") as folder:

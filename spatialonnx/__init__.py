@@ -9,19 +9,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from spatialonnx.errors import SpatialOnnxError
-    from spatialonnx.runtime.library import library_path
-    from spatialonnx.runtime.session import register
+    from spatialonnx.deployment.run import deploy as deploy
+    from spatialonnx.errors import SpatialOnnxError as SpatialOnnxError
+    from spatialonnx.graph.sites import find_sites as find_sites
+    from spatialonnx.plan.masks import SiteMask as SiteMask
+    from spatialonnx.plan.plan import Plan as Plan
+    from spatialonnx.reporting.run import report as report
+    from spatialonnx.runtime.library import library_path as library_path
+    from spatialonnx.runtime.session import register as register
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "SpatialOnnxError": "spatialonnx.errors",
+    "Plan": "spatialonnx.plan.plan",
+    "SiteMask": "spatialonnx.plan.masks",
+    "deploy": "spatialonnx.deployment.run",
+    "find_sites": "spatialonnx.graph.sites",
     "library_path": "spatialonnx.runtime.library",
     "register": "spatialonnx.runtime.session",
+    "report": "spatialonnx.reporting.run",
+    "SpatialOnnxError": "spatialonnx.errors",
 }
 
-__all__ = ["SpatialOnnxError", "__version__", "library_path", "register"]
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
@@ -29,3 +39,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'spatialonnx' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted(__all__)

@@ -14,15 +14,18 @@ from spatialonnx.data.split import split_pool
 from spatialonnx.errors import LibraryError, OutputError, SetupError
 from spatialonnx.graph.insert import Insertion, insert_predictors
 from spatialonnx.measure.metrics import TOP1
-from spatialonnx.model.metadata import get_metadata
-from spatialonnx.model.model_file import load_model, save_model
+from spatialonnx.measure.opening import ExperimentOptions, open_experiment
+from spatialonnx.model.metadata import get_metadata, read_search_record
+from spatialonnx.model.model_file import ModelFile, load_model, save_model
 from spatialonnx.model.stages import stage_path
 from spatialonnx.plan.bounds import parse_bounds
 from spatialonnx.plan.patterns import patterns_with_ones
 from spatialonnx.reporting.measure import Measuring
 from spatialonnx.reporting.plots import require_report_extra
+from spatialonnx.reporting.run import make_report
 from spatialonnx.reporting.sources import Search, Sources
-from spatialonnx.reporting.write import check_output, make_report, source_of, write_report
+from spatialonnx.reporting.write import check_output, source_of, write_report
+from spatialonnx.runtime.progress import Progress
 from spatialonnx.runtime.session import Runtime
 from spatialonnx.searching.job import Job
 from spatialonnx.searching.progress import Watch
@@ -158,10 +161,22 @@ def show_modes(job: Job, report: SearchReport, watch: Watch) -> Path:
         found = search_masks(quick, watch)
         searches.append(Search(quick.study, load_model(_written(found))))
     sources = Sources(tuple(searches), ())
-    measuring = Measuring(
-        job.dataset, job.runtime, samples=COUNTED, alone=False, say=watch.say,
-        progress=watch.samples,
-    )  # fmt: skip
+
+    def follow(progress: Progress) -> None:
+        if progress.total is None or watch.samples is None:
+            watch.say(progress.stage)
+        else:
+            watch.samples(progress.done, progress.total)
+
+    def choose(model: ModelFile) -> Measuring:
+        record = read_search_record(model.proto)
+        running: ExperimentOptions = {
+            "provider": job.runtime.provider,
+            "threads": job.runtime.threads,
+        }
+        experiment = open_experiment(model, DATA, running, record=record)
+        return Measuring(experiment, samples=COUNTED, alone=False)
+
     remark = (
         f"A quick search, for its masks' picture: {QUICK_SEARCH} search images, patterns of "
         f"{QUICK_PROBES[0]} and {QUICK_PROBES[1]} probes, at most {QUICK_TRIALS} trials. "
@@ -171,9 +186,10 @@ def show_modes(job: Job, report: SearchReport, watch: Watch) -> Path:
     check_output(page, source_of(sources), force=True)
     made = make_report(
         sources,
-        lambda _: measuring,
+        choose,
         title=f"Demo: {MODEL.removesuffix('.onnx')}",
         remarks=("", *(remark for _ in QUICK_MODES)),
+        progress=follow,
     )
     write_report(made, page)
     return page

@@ -30,7 +30,7 @@ def public(tree: ast.AST, inside: str = "") -> Iterator[tuple[str, Definition]]:
 
 def is_command(node: ast.FunctionDef) -> bool:
     """Whether the docstring is a command's help."""
-    return any(ast.unparse(d).startswith(("command(", "app.")) for d in node.decorator_list)
+    return any(ast.unparse(d).startswith(("command", "app.")) for d in node.decorator_list)
 
 
 def own_raises(node: ast.FunctionDef) -> set[str]:

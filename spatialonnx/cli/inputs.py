@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spatialonnx.cli.options import DataOptions, SplitOptions
 from spatialonnx.errors import UsageError
@@ -33,61 +33,47 @@ def read_data(model: ModelFile, options: DataOptions) -> Dataset:
         DataError: Its files are damaged, or do not fit the model.
         DataNotInstalledError: It is not on this machine.
     """
-    from spatialonnx.data.opening import open_dataset
-    from spatialonnx.model.metadata import get_metadata
+    from spatialonnx.measure.experiment import open_data
 
-    spec, named = options.data, get_metadata(model.proto).get("data")
-    if spec is None and not named:
-        raise UsageError(f"{model.path.name} names no data set: give one with --data")
-    return open_dataset(
-        spec or named or "",
-        preprocessing_of(model, options),
-        input_shape=input_shape(model),
-        untrusted=spec is None,
-    )
+    return open_data(model, options.data, preprocessing_of(model, options))
 
 
 def preprocessing_of(model: ModelFile, pixels: DataOptions) -> Preprocessing | None:
-    """The model's preprocessing with the flags' changes; None = the set's customary values.
+    """The model's preprocessing with the options' changes; None where there are none.
 
     Raises:
-        UsageError: A flag cannot be read, or the model names none and the flags do not suffice.
+        UsageError: An option cannot be read, or the model names none and they do not suffice.
     """
     from spatialonnx.data.preprocessing import Preprocessing
     from spatialonnx.model.metadata import get_metadata
 
-    text = get_metadata(model.proto).get("input")
-    chosen = Preprocessing.from_json(text) if text else None
-    if not (pixels.mean or pixels.std or pixels.image_size or pixels.resize):
-        return chosen
+    changes: dict[str, Any] = {}
+    for name, text in (("mean", pixels.mean), ("std", pixels.std)):
+        if text:
+            changes[name] = _numbers(f"--{name}", text)
+    if pixels.image_size:
+        changes["size"] = _size(pixels.image_size)
+    if pixels.resize:
+        changes["resize"] = pixels.resize
+    if not changes:
+        return None
+    if (recorded := get_metadata(model.proto).get("input")) is not None:
+        return replace(Preprocessing.from_json(recorded), **changes)
     shape = input_shape(model)
-    size = _size(pixels.image_size) if pixels.image_size else None
-    if chosen is None:
-        fixed = (shape[1], shape[2]) if shape and shape[1] and shape[2] else None
-        size = size or fixed
-        if not (pixels.mean and pixels.std and size):
-            raise UsageError(
-                "the model names no preprocessing: give --mean, --std and --image-size together"
-            )
-        mean, std = _numbers("--mean", pixels.mean), _numbers("--std", pixels.std)
-        return Preprocessing(size, len(mean), mean, std, pixels.resize)
-    if pixels.mean:
-        chosen = replace(chosen, mean=_numbers("--mean", pixels.mean))
-    if pixels.std:
-        chosen = replace(chosen, std=_numbers("--std", pixels.std))
-    if size:
-        chosen = replace(chosen, size=size)
-    return replace(chosen, resize=pixels.resize) if pixels.resize else chosen
+    if "size" not in changes and shape and shape[1] and shape[2]:
+        changes["size"] = (shape[1], shape[2])
+    if not {"mean", "std", "size"} <= changes.keys():
+        raise UsageError(
+            "the model names no preprocessing: give --mean, --std and --image-size together"
+        )
+    return Preprocessing(channels=len(changes["mean"]), **changes)
 
 
 def input_shape(model: ModelFile) -> tuple[int | None, ...] | None:
     """Channels, height and width of the model's image input; None where it has no such input."""
-    initializers = {tensor.name for tensor in model.proto.graph.initializer}
-    for value in model.proto.graph.input:
-        dims = value.type.tensor_type.shape.dim
-        if value.name not in initializers and len(dims) == 4:
-            return tuple(d.dim_value if d.dim_value > 0 else None for d in dims[1:])
-    return None
+    from spatialonnx.model.interface import model_inputs
+
+    return next((i.shape[1:] for i in model_inputs(model.proto) if len(i.shape) == 4), None)
 
 
 def cut(dataset: Dataset, sizes: SplitOptions) -> Split:

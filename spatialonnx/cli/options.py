@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 import typer
 
 if TYPE_CHECKING:
+    from spatialonnx.measure.opening import RuntimeOptions
+    from spatialonnx.measure.opening import SplitOptions as PartOptions
     from spatialonnx.runtime.session import Runtime
 
 ModelArgument = Annotated[
@@ -107,6 +109,10 @@ class CommonOptions:
         bool, typer.Option("--force", help="Replace files that spatialonnx did not make.")
     ] = False
 
+    def running(self) -> RuntimeOptions:
+        """Provider and threads, as the public functions take them."""
+        return {"provider": self.provider, "threads": self.threads}
+
     def runtime(self) -> Runtime:
         """Provider and threads; says in one line where ``auto`` fell back to the CPU.
 
@@ -185,6 +191,15 @@ class SplitOptions:
             show_default="the rest, at most 5000",
         ),
     ] = None
+
+    def sizes(self) -> PartOptions:
+        """The split, as the public functions take it."""
+        return {
+            "seed": self.seed,
+            "search_samples": self.search_samples,
+            "select_samples": self.select_samples,
+            "verify_samples": self.verify_samples,
+        }
 
 
 @dataclass(frozen=True)

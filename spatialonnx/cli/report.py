@@ -49,52 +49,29 @@ def report(
 
     Example: spatialonnx report model.masked.onnx deploy.json -o report.html
     """
-    from spatialonnx.cli.console import progress_bar, show
-    from spatialonnx.cli.inputs import read_data
-    from spatialonnx.errors import DataError, DataNotInstalledError
-    from spatialonnx.measure.metrics import find_metric
-    from spatialonnx.model.metadata import get_metadata
-    from spatialonnx.model.model_file import ModelFile, load_model
-    from spatialonnx.reporting.measure import Measuring
+    from spatialonnx import report as make_report
+    from spatialonnx.cli.console import show
+    from spatialonnx.cli.inputs import preprocessing_of
+    from spatialonnx.cli.progress import show_progress
     from spatialonnx.reporting.sources import find_sources
-    from spatialonnx.reporting.write import (
-        check_output,
-        make_report,
-        output_path,
-        source_of,
-        write_report,
-    )
+    from spatialonnx.reporting.write import prepare_page
 
     sources = find_sources(files or [], Path())
-    page = output_path(sources, output)
-    check_output(page, source_of(sources), force=common.force)
-    original = None if baseline is None else load_model(baseline).proto
-    scorer = None if metric is None else find_metric(metric)
-    with progress_bar(common, "reading") as (bar, task):
-
-        def choose(model: ModelFile) -> Measuring | str:
-            if data.data is None and "data" not in get_metadata(model.proto):
-                return (
-                    "The model names no data set: give one with --data to count and to show maps."
-                )
-            try:
-                dataset = read_data(model, data)
-            except (DataError, DataNotInstalledError) as error:
-                if data.data is not None:
-                    raise
-                return f"Nothing was counted: {error}."
-            return Measuring(
-                dataset=dataset,
-                runtime=common.runtime(),
-                metric=scorer,
-                baseline=original,
-                samples=samples,
-                say=lambda text: bar.update(task, description=text, total=None),
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
-            )
-
-        result = make_report(sources, choose)
-        written = write_report(result, page)
+    page = prepare_page(sources, output, force=common.force)
+    searched = next((s.model for s in sources.searches if s.model is not None), None)
+    preprocessing = None if searched is None else preprocessing_of(searched, data)
+    with show_progress(common) as progress:
+        result = make_report(
+            files or [],
+            data.data,
+            samples=samples,
+            metric=metric,
+            baseline=baseline,
+            progress=progress,
+            preprocessing=preprocessing,
+            **common.running(),
+        )
+    written = result.save(page)
     value = {**result.to_json(), "files": [str(path) for path in written]}
     show(common, value, [*result_lines(result), f"wrote {written[0]} and {written[1].name}"])
 

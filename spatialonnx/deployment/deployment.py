@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
 import onnx
 
-from spatialonnx.data.dataset import Dataset
-from spatialonnx.data.split import Split
 from spatialonnx.errors import ModelError, UsageError
 from spatialonnx.graph.site_equivalence import SiteDifference
 from spatialonnx.measure.certify import Measured
-from spatialonnx.measure.metrics import Metric
+from spatialonnx.measure.experiment import Experiment
 from spatialonnx.model.metadata import read_search_record
-from spatialonnx.model.model_file import ModelFile
+from spatialonnx.model.model_file import save_model
+from spatialonnx.model.stages import missed_path
+from spatialonnx.plan.bounds import Bound
 from spatialonnx.runtime.machine import describe_machine, instruction_set, versions
-from spatialonnx.runtime.session import Runtime
 from spatialonnx.runtime.timing import Ratio
 from spatialonnx.simulate.site_timing import SiteTime
 
@@ -27,6 +24,7 @@ Fuse = Literal["auto", "all", "none"]
 FUSE: tuple[Fuse, ...] = ("auto", "all", "none")
 Form = Literal["fused", "dense", "simulated"]
 GUARD = 1.05
+RUNS = 50
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,39 +32,22 @@ class DeployJob:
     """Everything a deployment works on.
 
     Attributes:
-        model: A model of stage masked.
-        dataset: The pool.
-        split: Its parts: sites are timed on search, verify certifies.
-        metric: What scores outputs.
-        runtime: Provider and threads; times hold for these.
-        output: Where the model goes.
-        eps: The bound of the search; None for a plan by hand.
-        confidence: Of the upper limit that must meet the bound; None = the drop itself.
-        baseline: The user's original; None = the model with prediction off.
+        experiment: A masked model with its data: sites are timed on search, verify certifies
+            the bound, if there is one. Times hold for its runtime.
         guard: A site is fused where that makes it this many times faster.
         fuse: ``auto`` asks the guard, ``all`` and ``none`` do not.
-        batch: Images in a timed run.
+        batch: Images per timed run.
         runs: Timed runs of the whole model.
-        force: Replace files that are not ours.
     """
 
-    model: ModelFile
-    dataset: Dataset
-    split: Split
-    metric: Metric
-    runtime: Runtime
-    output: Path
-    eps: Fraction | None = None
-    confidence: float | None = None
-    baseline: ModelFile | None = None
+    experiment: Experiment
     guard: float = GUARD
     fuse: Fuse = "auto"
     batch: int = 1
-    runs: int = 50
-    force: bool = False
+    runs: int = RUNS
 
     def __post_init__(self) -> None:
-        """Refuses what makes no sense.
+        """Checks the options.
 
         Raises:
             UsageError: An option is out of range.
@@ -75,14 +56,20 @@ class DeployJob:
         if self.fuse not in FUSE:
             raise UsageError(f"--fuse {self.fuse}: use {', '.join(FUSE)}")
         if not self.guard > 0:
-            raise UsageError(f"--guard {self.guard:g}: give a factor above 0, as 1.05")
+            raise UsageError(f"--guard {self.guard:g}: give a factor above 0, such as 1.05")
         if self.batch < 1 or self.runs < 1:
             raise UsageError("--batch and --runs take 1 or more")
-        if self.model.stage != "masked":
+        model = self.experiment.model
+        if model.stage != "masked":
             raise ModelError(
-                f"{self.model.path.name} is no masked model: run spatialonnx search, or insert "
+                f"{model.path.name} is no masked model: run spatialonnx search, or insert "
                 "with --pattern, and deploy what it writes"
             )
+
+    @property
+    def bound(self) -> Bound | None:
+        """The largest allowed drop; None for a plan by hand."""
+        return next(iter(self.experiment.bounds), None)
 
 
 @dataclass(frozen=True)
@@ -127,24 +114,22 @@ class Deployment:
 
     Attributes:
         job: What was asked.
+        model: The deployed model.
         sites: In graph order.
         verify: How the deployed model did on verify, beside the baseline.
         bound_met: Whether the bound holds there; None for a plan by hand.
         ratio: Its time as a multiple of the original's.
         differences: How fused sites differ from simulated ones on the same input.
-        path: The file that was written; None where it would not be faster.
-        proto: The deployed model.
         notes: Warnings for the user, one line each.
     """
 
     job: DeployJob
+    model: onnx.ModelProto = field(repr=False)
     sites: tuple[DeployedSite, ...]
     verify: Measured
     bound_met: bool | None
     ratio: Ratio
     differences: tuple[SiteDifference, ...]
-    path: Path | None
-    proto: onnx.ModelProto = field(repr=False)
     notes: tuple[str, ...] = ()
 
     def names(self, form: Form) -> list[str]:
@@ -155,6 +140,11 @@ class Deployment:
     def is_faster(self) -> bool:
         """Whether it is faster than the original; without a fused site it cannot be."""
         return self.ratio.is_faster and bool(self.names("fused"))
+
+    @property
+    def is_worth_keeping(self) -> bool:
+        """Whether the command line writes it: it is faster, missed its bound, or was asked for."""
+        return self.is_faster or self.bound_met is False or self.job.fuse != "auto"
 
     @property
     def needed(self) -> float | None:
@@ -171,15 +161,32 @@ class Deployment:
             return None
         return max(0.0, 1 - kept / share * dense / (self.job.guard * fused))
 
+    def save(self, path: str | Path) -> Path:
+        """Writes the model, whatever was there.
+
+        Args:
+            path: Where it goes. A model that misses its bound goes to ``*.missed.onnx``.
+
+        Returns:
+            The file that was written.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        path = missed_path(Path(path)) if self.bound_met is False else Path(path)
+        save_model(self.model, path)
+        return path
+
     def to_json(self) -> dict[str, Any]:
-        """The object that ``deploy --json`` prints."""
-        search = read_search_record(self.job.model.proto)
+        """The object that ``deploy --json`` prints, which adds ``output``: the file, or null."""
+        experiment = self.job.experiment
+        record = read_search_record(experiment.model.proto)
+        bound = self.job.bound
         return {
-            "model": str(self.job.model.path),
-            "output": None if self.path is None else str(self.path),
-            "mode": search and search.mode,
-            "strategy": search and search.strategy,
-            "eps": None if self.job.eps is None else float(self.job.eps),
+            "model": str(experiment.model.path),
+            "mode": record and record.mode,
+            "strategy": record and record.strategy,
+            "eps": None if bound is None else float(bound.eps(self.verify.baseline)),
             "baseline": {"top1": float(self.verify.baseline)},
             "verify": self.verify.to_json(),
             "bound_met": self.bound_met,
@@ -192,7 +199,7 @@ class Deployment:
             "sites": [site.to_json() for site in self.sites],
             "checked": [vars(difference) for difference in self.differences],
             "batch": self.job.batch,
-            "threads": self.job.runtime.threads,
+            "threads": experiment.runtime.threads,
             "guard": self.job.guard,
             "machine": describe_machine(),
             "versions": versions(),
@@ -200,20 +207,14 @@ class Deployment:
             "notes": list(self.notes),
         }
 
-
-@dataclass(frozen=True)
-class Watch:
-    """Who is told how far a deployment has got.
-
-    Attributes:
-        stage: At the start of a stage, in words.
-        samples: While the model is certified: samples done, samples in all.
-    """
-
-    stage: Callable[[str], None] | None = None
-    samples: Callable[[int, int], None] | None = None
-
-    def say(self, text: str) -> None:
-        """Announces a stage."""
-        if self.stage:
-            self.stage(text)
+    def summary(self) -> dict[str, Any]:
+        """What the deployed model's own metadata say of it."""
+        described = self.to_json()
+        keys = ("fused", "dense", "simulated", "ratio", "ratio_ci95", "batch", "threads", "isa")
+        return {
+            **{key: described[key] for key in keys},
+            "processor": described["machine"]["processor"],
+            "versions": described["versions"],
+            "verify": described["verify"],
+            "bound_met": self.bound_met,
+        }

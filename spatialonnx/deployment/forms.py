@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import onnx
 
-from spatialonnx.deployment.deployment import DeployedSite, DeployJob, Watch
+from spatialonnx.deployment.deployment import DeployedSite, DeployJob
 from spatialonnx.graph.fuse import explain_unfusable
-from spatialonnx.graph.sites import find_sites
 from spatialonnx.measure.evaluate import Network
+from spatialonnx.measure.experiment import Experiment
 from spatialonnx.plan.macs import fraction
+from spatialonnx.runtime.progress import ProgressCallback, report_stage
 from spatialonnx.runtime.timing import Images
 from spatialonnx.simulate.site_timing import time_sites
 
@@ -25,20 +25,21 @@ _PASSES = 4
 
 def timed_images(job: DeployJob) -> Images:
     """Batches of images that sites are timed on: of the search part, never of verify."""
-    count = max(1, min(_TIMED_IMAGES, len(job.split.search)) // job.batch)
-    indices = np.resize(job.split.search, count * job.batch)
-    return [job.dataset.images(part) for part in np.split(indices, count)]
+    search = job.experiment.split.search
+    count = max(1, min(_TIMED_IMAGES, len(search)) // job.batch)
+    indices = np.resize(search, count * job.batch)
+    return [job.experiment.dataset.images(part) for part in np.split(indices, count)]
 
 
-def measure_sites(proto: onnx.ModelProto, network: Network, images: Images) -> list[DeployedSite]:
+def measure_sites(experiment: Experiment, network: Network, images: Images) -> list[DeployedSite]:
     """What every site predicts and how much of the network it is; no form is chosen yet.
 
     Args:
-        proto: The masked model.
-        network: The same, opened.
+        experiment: A masked model and its data.
+        network: The model, opened.
         images: What to run it on.
     """
-    report = find_sites(proto, {network.image_input: (1, *images[0].shape[1:])})
+    report = experiment.sites
     skipped = dict.fromkeys(network.plan, 0)
     for batch in images:
         outputs = network.run(batch, network.plan)
@@ -62,7 +63,7 @@ def measure_sites(proto: onnx.ModelProto, network: Network, images: Images) -> l
 
 
 def choose_forms(
-    job: DeployJob, sites: Sequence[DeployedSite], images: Images, watch: Watch
+    job: DeployJob, sites: Sequence[DeployedSite], images: Images, progress: ProgressCallback | None
 ) -> list[DeployedSite]:
     """Decides which sites are fused; every other one is left dense, with the reason.
 
@@ -70,7 +71,8 @@ def choose_forms(
     gain too little become dense; that changes what their neighbours cost, so the rest is timed
     again until all that is left gains.
     """
-    unfusable = explain_unfusable(job.model.proto)
+    proto, runtime = job.experiment.model.proto, job.experiment.runtime
+    unfusable = explain_unfusable(proto)
     chosen = {site.name: _before_timing(job, site, unfusable) for site in sites}
     for _ in range(_PASSES):
         fused = [site.name for site in chosen.values() if site.form == "fused"]
@@ -78,13 +80,13 @@ def choose_forms(
             break
         dense = [name for name in chosen if name not in fused]
         times = time_sites(
-            job.model.proto,
+            proto,
             fused,
             dense,
             images,
-            job.runtime,
+            runtime,
             shares={site.name: site.share for site in sites},
-            progress=lambda name: watch.say(f"timing site {name}"),
+            progress=lambda name: report_stage(progress, f"timing site {name}"),
         )
         lost = 0
         for name, time in times.items():

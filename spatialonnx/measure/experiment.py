@@ -21,6 +21,9 @@ from spatialonnx.model.model_file import ModelFile
 from spatialonnx.plan.bounds import Bound
 from spatialonnx.runtime.session import Runtime
 
+OWN_FUNCTION = "own function"
+"""What files say of a metric that is no built-in one."""
+
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
@@ -83,7 +86,7 @@ class Experiment:
     @property
     def metric_name(self) -> str:
         """What files may say of the metric: the name of a built-in one, never code."""
-        return self.metric.name if self.metric.counts else "own function"
+        return self.metric.name if self.metric.counts else OWN_FUNCTION
 
 
 def open_data(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -343,6 +344,24 @@ class Report:
     machine: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
     made: str = ""
+
+    def save(self, path: str | Path) -> tuple[Path, Path]:
+        """Writes the page and, beside it, the same numbers as Markdown, whatever was there.
+
+        Args:
+            path: The HTML file.
+
+        Returns:
+            Both files.
+
+        Raises:
+            OutputError: One cannot be written.
+            SetupError: jinja2 or matplotlib is missing.
+        """
+        # Rendering needs the extra and is above this value.
+        from spatialonnx.reporting.write import write_report
+
+        return write_report(self, Path(path))
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``report --json`` prints."""

@@ -74,11 +74,6 @@ class Fields:
         value = self._value.get(key)
         return tuple(v for v in value if isinstance(v, str)) if isinstance(value, list) else ()
 
-    def counts(self, key: str) -> tuple[int, ...]:
-        """A list of whole numbers; what is none is left out."""
-        value = self._value.get(key)
-        return tuple(v for v in value if type(v) is int) if isinstance(value, list) else ()
-
     def words(self) -> dict[str, str]:
         """Every plain value as text: for provenance."""
         return {

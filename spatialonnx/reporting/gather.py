@@ -11,7 +11,7 @@ import numpy as np
 from spatialonnx.errors import ModelError
 from spatialonnx.graph.ops import read_plan
 from spatialonnx.graph.sites import find_sites
-from spatialonnx.model.metadata import get_json, get_metadata
+from spatialonnx.model.metadata import SearchRecord, get_json, get_metadata, read_search_record
 from spatialonnx.model.model_file import ModelFile
 from spatialonnx.plan.macs import fraction
 from spatialonnx.plan.plan import PlanLike, plan_key
@@ -36,12 +36,12 @@ def gather_run(label: str, search: Search) -> Run:
         StudyError: The study is.
     """
     model = search.model
-    record = Fields({} if model is None else get_json(model.proto, "search"))
+    record = None if model is None else read_search_record(model.proto)
     asked = Asked() if model is None else read_asked(model, record)
     plan = {} if model is None else read_plan(model.proto)
     run = Run(
         label=label,
-        title=_title(record.text("mode"), record.text("strategy")),
+        title=_title(record.mode, record.strategy) if record else _title("", ""),
         study=None if search.study is None else search.study.name,
         model=None if model is None else model.path.name,
         asked=asked,
@@ -58,31 +58,30 @@ def gather_run(label: str, search: Search) -> Run:
                 sites=tuple(replace(site, drop_alone=_alone(study, site)) for site in run.sites),
                 provenance={**run.provenance, **_study_provenance(study, about)},
             )
-    return replace(run, notes=tuple(_notes(run, record)))
+    return replace(run, notes=tuple(_notes(run)))
 
 
-def read_asked(model: ModelFile, record: Fields) -> Asked:
+def read_asked(model: ModelFile, record: SearchRecord | None) -> Asked:
     """What a model's metadata say of the search that chose its plan.
 
     Raises:
         ModelError: They name a bound and no result.
     """
-    if "eps" not in record:
+    if record is None:
         return Asked()
-    verify = record.object("verify")
-    eps, met = record.number("eps"), record.flag("bound_met")
+    verify = Fields(dict(record.verify))
     saved, drop = verify.number("saved_fraction"), verify.number("drop")
-    if eps is None or met is None or saved is None or drop is None:
+    if record.met is None or saved is None or drop is None:
         raise ModelError(
             f"{model.path.name}: its metadata entry spatialonnx.search is damaged: search again"
         )
     discordant = verify.object("discordant")
     dense = Fields(get_json(model.proto, "baseline")).object("verify")
     return Asked(
-        bound=record.text("bound"),
-        eps=eps,
-        confidence=record.number("confidence"),
-        met=met,
+        bound=str(record.bound),
+        eps=record.eps,
+        confidence=record.confidence,
+        met=record.met,
         verify=Point(
             "chosen, on verify", saved, drop, verify.pair("drop_ci95"), verify.count("samples")
         ),
@@ -165,19 +164,23 @@ def _title(mode: str, strategy: str) -> str:
     return ", ".join(part for part in (mode, strategy) if part) or "a plan by hand"
 
 
-def _model_provenance(model: ModelFile, record: Fields) -> dict[str, str]:
+def _model_provenance(model: ModelFile, record: SearchRecord | None) -> dict[str, str]:
     metadata = get_metadata(model.proto)
-    sizes = ", ".join(map(str, record.counts("samples")))
     values = {
         "masked model": f"{model.path.name}, sha256 {model.sha256}",
         "made from": f"sha256 {metadata.get('source_sha256', 'unknown')}",
-        "data": record.text("data") or metadata.get("data", ""),
-        "split": f"seed {record.count('seed')}; search, select, verify: {sizes}" if sizes else "",
-        "metric": record.text("metric"),
-        "goal": record.text("goal"),
-        "onnxruntime of the search": record.text("onnxruntime"),
-        "preprocessing": metadata.get("input", ""),
+        "data": metadata.get("data", ""),
     }
+    if record is not None:
+        sizes = ", ".join(map(str, record.samples or ()))
+        values |= {
+            "data": record.data or values["data"],
+            "split": f"seed {record.seed}; search, select, verify: {sizes}" if sizes else "",
+            "metric": record.metric,
+            "goal": record.goal,
+            "onnxruntime of the search": record.onnxruntime,
+        }
+    values["preprocessing"] = metadata.get("input", "")
     return {key: value for key, value in values.items() if value}
 
 
@@ -210,7 +213,7 @@ def _study_provenance(study: Study, about: Fields) -> dict[str, str]:
     return {key: value for key, value in values.items() if value}
 
 
-def _notes(run: Run, record: Fields) -> list[str]:
+def _notes(run: Run) -> list[str]:
     notes = []
     asked = run.asked
     if run.model is None:

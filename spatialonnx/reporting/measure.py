@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,127 +10,92 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from spatialonnx.data.dataset import Dataset
-from spatialonnx.data.split import Split, split_pool
-from spatialonnx.deployment.provenance import read_provenance
-from spatialonnx.errors import UsageError
 from spatialonnx.graph.ops import find_predictors
 from spatialonnx.measure.certify import Certifier
 from spatialonnx.measure.evaluate import Network, evaluate_model
-from spatialonnx.measure.metrics import AGREEMENT, TOP1, Metric
-from spatialonnx.measure.samples import Samples
-from spatialonnx.model.model_file import ModelFile
+from spatialonnx.measure.experiment import Experiment
+from spatialonnx.measure.metrics import AGREEMENT, TOP1
 from spatialonnx.plan.macs import fraction
 from spatialonnx.plan.masks import SiteMask, patch_grid, uniform_mask
 from spatialonnx.plan.patterns import diagonal_pattern
 from spatialonnx.reporting.facts import Maps, Point, Run, SiteFacts, SiteMaps
-from spatialonnx.runtime.session import Runtime
+from spatialonnx.runtime.progress import ProgressCallback, count_steps
 
 _IMAGES, _SITES, _CHANNELS = 3, 4, 6
 """How much of the ofmaps a report shows."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Measuring:
-    """With what a report measures.
+    """What a report measures of a model, and on what.
 
     Attributes:
-        dataset: The pool that the search was made on.
-        runtime: Provider and threads.
-        metric: What scores outputs; None = the search's own, where it is a built-in one.
-        baseline: The original network, where the model was tuned with its masks on.
+        experiment: The masked model with its data and the split of the search.
+        drops: Whether drops can be measured: the metric of the search is known.
         samples: Verify samples that counts come from; None = all.
         alone: Whether to measure the drop of every site alone that the study does not know.
-        say: Told at the start of a stage, in words.
-        progress: Told how many samples of it are done.
     """
 
-    dataset: Dataset
-    runtime: Runtime
-    metric: Metric | None = None
-    baseline: onnx.ModelProto | None = None
+    experiment: Experiment
+    drops: bool = True
     samples: int | None = None
     alone: bool = True
-    say: Callable[[str], None] = lambda text: None
-    progress: Callable[[int, int], None] | None = None
 
 
-def measure_run(run: Run, model: ModelFile, measuring: Measuring) -> Run:
+def measure_run(run: Run, measuring: Measuring, progress: ProgressCallback | None = None) -> Run:
     """Adds to a run what only data can tell.
 
     Args:
         run: What the files say.
-        model: Its masked model.
-        measuring: With what.
+        measuring: What is measured.
+        progress: Called with how far it is.
 
     Returns:
         The run with counts per site on verify, the drop of every site alone and the diagonal on
         search, and ofmaps of a few verify images.
 
     Raises:
-        UsageError: The data are too few for the split that the model records.
         DataError: The images do not fit the model.
     """
-    split = split_of(model, measuring.dataset)
+    experiment = measuring.experiment
     notes = list(run.notes)
     known = run.provenance.get("data fingerprint")
-    if known and known != measuring.dataset.fingerprint():
+    if known and known != experiment.dataset.fingerprint():
         notes.append(
             "The data at hand are not those of the search: the counts, the ofmaps and what is "
             "measured here are of other images."
         )
-    sites, counted = _count_sites(run, model, split, measuring)
-    metric = measuring.metric or _own_metric(model)
+    sites, counted = _count_sites(run, experiment, measuring.samples, progress)
     references: tuple[Point, ...] = ()
-    if metric is None:
-        notes.append("The search used a metric of its own: name it with --metric to measure drops.")
-    else:
+    if measuring.drops:
         certifier = Certifier(
-            model.proto, metric=metric, runtime=measuring.runtime, baseline=measuring.baseline
+            experiment.model.proto,
+            metric=experiment.metric,
+            runtime=experiment.runtime,
+            baseline=None if experiment.baseline is None else experiment.baseline.proto,
         )
-        samples = Samples(measuring.dataset, split.search)
         if measuring.alone:
-            sites = tuple(_with_drop(site, certifier, samples, measuring) for site in sites)
-        references = tuple(_diagonals(sites, certifier, samples, measuring))
-    maps = read_maps(model.proto, sites, measuring.dataset, split, measuring.runtime)
+            sites = tuple(_with_drop(s, certifier, experiment, progress) for s in sites)
+        references = tuple(_diagonals(sites, certifier, experiment, progress))
+    else:
+        notes.append("The search used a metric of its own: name it with --metric to measure drops.")
+    maps = read_maps(experiment, sites)
     return replace(
         run, sites=sites, counted=counted, references=references, maps=maps, notes=tuple(notes)
     )
 
 
-def split_of(model: ModelFile, dataset: Dataset) -> Split:
-    """The split that a search was made with.
-
-    Raises:
-        UsageError: The data set is too small for it.
-        ModelError: The model's record of the search is damaged.
-    """
-    plan = read_provenance(model.proto)
-    sizes = plan.samples or (None, None, None)
-    if plan.samples is not None and sum(plan.samples) > len(dataset):
-        raise UsageError(
-            f"{dataset.name} holds {len(dataset)} images, the search of {model.path.name} used "
-            f"{sum(plan.samples)}: give the data that it was made on with --data"
-        )
-    return split_pool(len(dataset), plan.seed, *sizes)
-
-
-def _own_metric(model: ModelFile) -> Metric | None:
-    name = read_provenance(model.proto).metric
-    return next((metric for metric in (TOP1, AGREEMENT) if metric.name == name), None)
-
-
 def _count_sites(
-    run: Run, model: ModelFile, split: Split, measuring: Measuring
+    run: Run, experiment: Experiment, most: int | None, progress: ProgressCallback | None
 ) -> tuple[tuple[SiteFacts, ...], int]:
-    measuring.say(f"{run.label}: counting on verify")
-    samples = Samples(measuring.dataset, split.verify[: measuring.samples])
+    verify = experiment.verify
+    samples = replace(verify, indices=verify.indices[:most])
     evaluation = evaluate_model(
-        model.proto,
+        experiment.model.proto,
         samples,
-        runtime=measuring.runtime,
+        runtime=experiment.runtime,
         metric=TOP1 if samples.labels is not None else AGREEMENT,
-        progress=measuring.progress,
+        progress=count_steps(progress, f"{run.label}: counting on verify"),
     )
     counts = {site.name: site for site in evaluation.sites}
     total, n = evaluation.conv_total, evaluation.samples
@@ -153,25 +117,31 @@ def _count_sites(
 
 
 def _with_drop(
-    site: SiteFacts, certifier: Certifier, samples: Samples, measuring: Measuring
+    site: SiteFacts,
+    certifier: Certifier,
+    experiment: Experiment,
+    progress: ProgressCallback | None,
 ) -> SiteFacts:
     if site.mask.is_full or site.drop_alone is not None:
         return site
-    measuring.say(f"drop of {site.name} alone")
-    measured = certifier.measure({site.name: site.mask}, samples, measuring.progress)
+    steps = count_steps(progress, f"drop of {site.name} alone")
+    measured = certifier.measure({site.name: site.mask}, experiment.search, steps)
     return replace(site, drop_alone=float(measured.drop))
 
 
 def _diagonals(
-    sites: tuple[SiteFacts, ...], certifier: Certifier, samples: Samples, measuring: Measuring
+    sites: tuple[SiteFacts, ...],
+    certifier: Certifier,
+    experiment: Experiment,
+    progress: ProgressCallback | None,
 ) -> list[Point]:
     """CAL's diagonal at every site, for the patch sizes that the plan uses (else 2 x 2)."""
     sizes = sorted({s.mask.patch_size for s in sites if not s.mask.is_full} or {2})
     points = []
     for size in sizes:
-        measuring.say(f"the {size} x {size} diagonal everywhere")
+        steps = count_steps(progress, f"the {size} x {size} diagonal everywhere")
         mask = uniform_mask(size, diagonal_pattern(size))
-        measured = certifier.measure({s.name: mask for s in sites}, samples, measuring.progress)
+        measured = certifier.measure({s.name: mask for s in sites}, experiment.search, steps)
         points.append(
             Point(
                 f"diagonal {size} x {size}, on search",
@@ -184,21 +154,12 @@ def _diagonals(
     return points
 
 
-def read_maps(
-    proto: onnx.ModelProto,
-    sites: tuple[SiteFacts, ...],
-    dataset: Dataset,
-    split: Split,
-    runtime: Runtime,
-) -> Maps | None:
+def read_maps(experiment: Experiment, sites: tuple[SiteFacts, ...]) -> Maps | None:
     """Ofmaps of a few verify images, at the sites that save most.
 
     Args:
-        proto: The masked model.
+        experiment: The masked model and its data.
         sites: Its sites, counted.
-        dataset: Where the images are.
-        split: Its parts.
-        runtime: Provider and threads.
 
     Returns:
         The maps; None where no site predicts.
@@ -209,16 +170,16 @@ def read_maps(
     if not shown:
         return None
     copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
+    copy.CopyFrom(experiment.model.proto)
     sources = {p.site: p.source for p in find_predictors(copy)}
     outputs = {value.name for value in copy.graph.output}
     for tensor in sorted({sources[site.name] for site in shown} - outputs):
         copy.graph.output.append(
             helper.make_tensor_value_info(tensor, TensorProto.FLOAT, [None] * 4)
         )
-    network = Network(copy, runtime)
-    indices = split.verify[:_IMAGES][: network.fixed_batch]
-    images = dataset.images(indices)
+    network = Network(copy, experiment.runtime)
+    indices = experiment.split.verify[:_IMAGES][: network.fixed_batch]
+    images = experiment.dataset.images(indices)
     values = network.run(images, network.plan)
     found = []
     for site in shown:

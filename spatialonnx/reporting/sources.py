@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spatialonnx.errors import ModelError, StudyError, UsageError
-from spatialonnx.model.metadata import get_json, read_search_record
+from spatialonnx.model.metadata import read_search_record
 from spatialonnx.model.model_file import ModelFile, load_model, peek_model
 from spatialonnx.model.stages import find_model
 from spatialonnx.reporting.fields import Fields, read_json
@@ -81,7 +81,8 @@ def _pair(studies: Sequence[Path], models: Sequence[Path]) -> Iterable[Search]:
                 f"{path.name} is of stage {model.stage}: a report is made of a masked model and "
                 "of study files; give deploy --json and bench --json files beside them"
             )
-        key = Fields(get_json(model.proto, "search")).text("study")
+        record = read_search_record(model.proto)
+        key = "" if record is None else record.study
         near = [*studies, *_beside(path, "*.study.db")] if key else []
         study = next((other for other in near if _is(other, key)), None)
         if study is not None:

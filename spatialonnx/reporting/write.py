@@ -1,81 +1,43 @@
-"""Making a report: gathering, measuring, and writing the files."""
+"""Where a report goes, what it may replace, and writing it."""
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from spatialonnx.errors import OutputError
 from spatialonnx.files import check_writable, sha256_bytes, write_bytes
 from spatialonnx.model.metadata import get_metadata
-from spatialonnx.model.model_file import ModelFile
-from spatialonnx.reporting.documents import read_documents
-from spatialonnx.reporting.facts import Report, Run
-from spatialonnx.reporting.gather import gather_run
+from spatialonnx.reporting.facts import Report
 from spatialonnx.reporting.markdown import render_markdown
-from spatialonnx.reporting.measure import Measuring, measure_run
 from spatialonnx.reporting.page import render_page
 from spatialonnx.reporting.plots import require_report_extra
-from spatialonnx.reporting.sources import Search, Sources
-from spatialonnx.runtime.machine import describe_machine, instruction_set, versions
+from spatialonnx.reporting.sources import Sources
 from spatialonnx.searching.study import Study
 
 MARK = "spatialonnx report of "
 _HEAD = 4096
 """Bytes of a file in which the mark must stand."""
 
-Chooser = Callable[[ModelFile], Measuring | str]
-"""With what a model is measured, or why it is not."""
 
-
-def make_report(
-    sources: Sources, choose: Chooser, title: str = "", remarks: Sequence[str] = ()
-) -> Report:
-    """Gathers and measures everything that a report says.
+def prepare_page(sources: Sources, wanted: Path | None, *, force: bool) -> Path:
+    """Where the page of some files goes, after a look at what is there already.
 
     Args:
-        sources: The files it is made of.
-        choose: Gives what a model is measured with.
-        title: Its heading; default: the names of the models.
-        remarks: What a reader should know of each search; empty where nothing.
+        sources: What the report is made of.
+        wanted: The page; None = ``report.html`` beside the first model or study.
+        force: Whether the user agreed to lose what is there.
 
     Raises:
-        SpatialOnnxError: Anything that a user can mend.
+        OutputError: A file cannot be written, or exists and is no report of the same model.
+        SetupError: jinja2 or matplotlib is missing.
     """
-    latencies, rivals = read_documents(sources.documents)
-    runs = []
-    for number, search in enumerate(sources.searches):
-        run = gather_run(_letter(number), search)
-        if remark := "".join(remarks[number : number + 1]):
-            run = replace(run, notes=(remark, *run.notes))
-        if search.model is not None:
-            measuring = choose(search.model)
-            if isinstance(measuring, Measuring):
-                run = measure_run(run, search.model, measuring)
-            else:
-                run = replace(run, notes=(*run.notes, measuring))
-        runs.append(run)
-    return Report(
-        title=title or _title(runs),
-        runs=tuple(runs),
-        rivals=rivals,
-        latencies=latencies,
-        machine=_machine(),
-        source=_source(sources.searches),
-        made=datetime.date.today().isoformat(),
-    )
-
-
-def output_path(sources: Sources, wanted: Path | None) -> Path:
-    """Where the page goes: beside the first model or study, unless told otherwise."""
-    if wanted is not None:
-        return wanted
-    first = sources.searches[0]
-    path = first.model.path if first.model is not None else first.study
-    assert path is not None
-    return path.with_name("report.html")
+    if wanted is None:
+        first = sources.searches[0]
+        path = first.model.path if first.model is not None else first.study
+        assert path is not None
+        wanted = path.with_name("report.html")
+    check_output(wanted, source_of(sources), force=force)
+    return wanted
 
 
 def check_output(page: Path, source: str, *, force: bool) -> None:
@@ -124,42 +86,11 @@ def write_report(report: Report, page: Path) -> tuple[Path, Path]:
 
 def source_of(sources: Sources) -> str:
     """Hash of the networks that were searched: another report of them may replace this one."""
-    return _source(sources.searches)
-
-
-def _source(searches: Sequence[Search]) -> str:
     networks = set()
-    for search in searches:
+    for search in sources.searches:
         if search.model is not None:
             networks.add(get_metadata(search.model.proto).get("source_sha256", ""))
         elif search.study is not None:
             with Study(search.study, readonly=True) as study:
                 networks.add(str(study.about().get("model", "")))
     return sha256_bytes(*(n.encode("utf-8", "replace") for n in sorted(networks)))[:32]
-
-
-def _title(runs: Sequence[Run]) -> str:
-    names = [
-        (run.model or run.study or "").removesuffix(".onnx").removesuffix(".study.db")
-        for run in runs
-    ]
-    stems = dict.fromkeys(name.split(".")[0] for name in names)
-    return names[0] if len(names) == 1 else ", ".join(stems)
-
-
-def _letter(number: int) -> str:
-    """A, B, ..., Z, A1, B1, ..."""
-    letter = chr(ord("A") + number % 26)
-    return letter if number < 26 else f"{letter}{number // 26}"
-
-
-def _machine() -> dict[str, str]:
-    machine = describe_machine()
-    memory = machine["memory"]
-    known = {
-        "processor": f"{machine['processor']}, {machine['processors']} used, {instruction_set()}",
-        "memory": "" if memory is None else f"{memory / 2**30:.1f} GiB",
-        "system": str(machine["system"]),
-        "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
-    }
-    return {name: value for name, value in known.items() if value}

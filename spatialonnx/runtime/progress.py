@@ -33,3 +33,10 @@ def report_stage(progress: ProgressCallback | None, stage: str, *, warning: bool
     """Announces a stage whose steps are not counted, if anybody listens."""
     if progress is not None:
         progress(Progress(stage, warning=warning))
+
+
+def count_steps(progress: ProgressCallback | None, stage: str) -> Callable[[int, int], None] | None:
+    """A callback that tells how many steps of a stage are done; None where nobody listens."""
+    if progress is None:
+        return None
+    return lambda done, total: progress(Progress(stage, done, total))

@@ -20,8 +20,8 @@ def model_file(tmp_path, recorded=None, **options):
     return ModelFile(tmp_path / "m.onnx", proto, "0" * 64)
 
 
-def test_the_models_own_preprocessing_is_taken(tmp_path):
-    assert preprocessing_of(model_file(tmp_path, RECORDED), DataOptions()) == RECORDED
+def test_without_options_the_models_own_preprocessing_stays(tmp_path):
+    assert preprocessing_of(model_file(tmp_path, RECORDED), DataOptions("mnist")) is None
     assert preprocessing_of(model_file(tmp_path), DataOptions()) is None
 
 

@@ -74,7 +74,7 @@ def test_a_missing_extra_is_one_line_before_any_work(folder, tmp_path, monkeypat
 
 
 def test_the_extra_is_not_loaded_by_other_commands():
-    code = "import sys; from spatialonnx.cli import app; import spatialonnx.reporting.write; "
+    code = "import sys; from spatialonnx.cli import app; import spatialonnx.reporting.run; "
     code += "print({'jinja2', 'matplotlib'} & set(sys.modules))"
 
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -6,22 +6,30 @@ from reporting.conftest import MODES
 from support.oracle import spatial_predict as predict
 from support.trained import RUNTIME
 
-from spatialonnx.data.opening import open_dataset
 from spatialonnx.errors import UsageError
 from spatialonnx.measure.certify import Certifier
 from spatialonnx.measure.metrics import TOP1
-from spatialonnx.measure.samples import Samples
+from spatialonnx.measure.opening import open_experiment
+from spatialonnx.model.metadata import read_search_record
 from spatialonnx.model.model_file import load_model
 from spatialonnx.plan.masks import make_mask, uniform_mask
 from spatialonnx.reporting.gather import gather_run
-from spatialonnx.reporting.measure import Measuring, measure_run, predicted_outputs, split_of
+from spatialonnx.reporting.measure import Measuring, measure_run, predicted_outputs
 from spatialonnx.reporting.sources import Search
 
 
-def measured(searched, mode, **options):
+def experiment_of(searched, mode, data=None):
     model = load_model(searched.models[mode])
-    run = gather_run("A", Search(searched.studies[mode], model))
-    return measure_run(run, model, Measuring(open_dataset(searched.data), RUNTIME, **options))
+    options = {"provider": "cpu", "threads": RUNTIME.threads}
+    return open_experiment(
+        model, data or searched.data, options, record=read_search_record(model.proto)
+    )
+
+
+def measured(searched, mode, data=None, **options):
+    experiment = experiment_of(searched, mode, data)
+    run = gather_run("A", Search(searched.studies[mode], experiment.model))
+    return measure_run(run, Measuring(experiment, **options))
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -36,11 +44,10 @@ def test_sites_add_up_to_what_was_certified(searched, mode):
 
 
 def test_drops_alone_and_the_diagonal_are_measured_on_search(searched):
-    model = load_model(searched.models["uniform-patch"])
-    dataset = open_dataset(searched.data)
+    experiment = experiment_of(searched, "uniform-patch")
     run = measured(searched, "uniform-patch")
-    samples = Samples(dataset, split_of(model, dataset).search)
-    certifier = Certifier(model.proto, metric=TOP1, runtime=RUNTIME)
+    samples = experiment.search
+    certifier = Certifier(experiment.model.proto, metric=TOP1, runtime=RUNTIME)
     site = next(s for s in run.sites if not s.mask.is_full)
     alone = certifier.measure({site.name: site.mask}, samples)
     assert site.drop_alone == float(alone.drop)
@@ -54,14 +61,11 @@ def test_fewer_samples_and_other_data(searched, tmp_path):
     assert run.counted == 5
     x = np.zeros((240, 1, 7, 7), np.float32)
     np.savez(tmp_path / "o.npz", x=x, y=np.zeros(240, np.int64))
-    model = load_model(searched.models["uniform-layer"])
-    bare = gather_run("A", Search(searched.studies["uniform-layer"], model))
-    other = open_dataset(f"npz:{tmp_path / 'o.npz'}")
-    run = measure_run(bare, model, Measuring(other, RUNTIME))
+    run = measured(searched, "uniform-layer", f"npz:{tmp_path / 'o.npz'}")
     assert any("not those of the search" in note for note in run.notes)
     np.savez(tmp_path / "s.npz", x=x[:20], y=np.zeros(20, np.int64))
     with pytest.raises(UsageError, match="holds 20 images"):
-        measure_run(bare, model, Measuring(open_dataset(f"npz:{tmp_path / 's.npz'}"), RUNTIME))
+        measured(searched, "uniform-layer", f"npz:{tmp_path / 's.npz'}")
 
 
 def test_maps_show_what_the_op_predicts(searched):

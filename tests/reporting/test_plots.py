@@ -67,6 +67,6 @@ def test_a_comparison_names_every_run():
 
 def test_what_is_missing_is_said_in_one_line(monkeypatch):
     monkeypatch.setattr(plots, "find_spec", lambda name: None)
-    with pytest.raises(SetupError, match=r"pip install 'spatialonnx\[report\]'") as caught:
+    with pytest.raises(SetupError, match=r"pip install '\.\[report\]'") as caught:
         front_plot(make_run(), [])
     assert caught.value.exit_code == 4

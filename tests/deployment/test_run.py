@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,15 @@ from spatialonnx.cli import app
 from spatialonnx.data.opening import open_dataset
 from spatialonnx.data.split import split_pool
 from spatialonnx.deployment.deployment import DeployJob
-from spatialonnx.deployment.provenance import Provenance, read_provenance
-from spatialonnx.deployment.run import deploy_model
+from spatialonnx.deployment.run import deploy, deploy_model
 from spatialonnx.errors import ModelError, UsageError
 from spatialonnx.graph.fuse import dense_form, fuse_sites
 from spatialonnx.graph.ops import find_fused, find_predictors, read_plan, write_plan
-from spatialonnx.measure.metrics import AGREEMENT, TOP1
+from spatialonnx.measure.experiment import Experiment
+from spatialonnx.measure.metrics import AGREEMENT
 from spatialonnx.model.metadata import get_json, set_metadata
 from spatialonnx.model.model_file import load_model, save_model
+from spatialonnx.plan.bounds import parse_bounds
 from spatialonnx.plan.masks import full_mask, uniform_mask
 
 IMPOSSIBLE = 1e9
@@ -53,17 +53,11 @@ def record_search(path: Path, **values: Any) -> None:
 
 
 def make_job(path: Path, tiny: TinyFiles, **options: Any) -> DeployJob:
+    """A job; options are its own or the experiment's."""
     dataset = open_dataset(tiny.spec)
-    job = DeployJob(
-        model=load_model(path),
-        dataset=dataset,
-        split=split_pool(len(dataset), 0),
-        metric=TOP1,
-        runtime=RUNTIME,
-        output=path.with_name("model.deploy.onnx"),
-        runs=3,
-    )
-    return replace(job, **options)
+    experiment = Experiment(load_model(path), dataset, split_pool(len(dataset), 0), RUNTIME)
+    own = {key: options.pop(key) for key in options.keys() & {"fuse", "guard", "runs", "batch"}}
+    return DeployJob(replace(experiment, **options), **{"runs": 3, **own})
 
 
 def run(*arguments: object) -> Any:
@@ -91,7 +85,7 @@ def test_all_sites_are_fused_and_the_file_is_certified(masked: Path, tiny: TinyF
 def test_what_is_certified_is_what_the_masked_model_does(masked: Path, tiny: TinyFiles) -> None:
     job = make_job(masked, tiny, fuse="all")
     result = deploy_model(job)
-    assert result.path is not None
+    written = result.save(masked.with_name("model.deploy.onnx"))
 
     def evaluate(path: Path) -> Any:
         arguments = ["evaluate", path, "--data", tiny.spec, "--split", "verify", "--json"]
@@ -99,7 +93,7 @@ def test_what_is_certified_is_what_the_masked_model_does(masked: Path, tiny: Tin
         assert done.exit_code == 0, done.stderr
         return json.loads(done.stdout)
 
-    simulated, deployed = evaluate(masked), evaluate(result.path)
+    simulated, deployed = evaluate(masked), evaluate(written)
     assert deployed["macs"] == simulated["macs"]
     assert deployed["macs"]["saved_fraction"] == result.verify.saved_fraction > 0
     assert deployed["accuracy"]["top1"] == simulated["accuracy"]["top1"]
@@ -122,9 +116,8 @@ def test_sites_that_gain_too_little_stay_dense_and_nothing_slower_is_written(
 
 def test_none_fused_is_the_dense_network(masked: Path, tiny: TinyFiles) -> None:
     result = deploy_model(make_job(masked, tiny, fuse="none"))
-    assert result.path is not None and result.verify.drop == 0 and result.verify.saved == 0
-    proto = load_model(result.path).proto
-    assert proto.graph.node == dense_form(load_model(masked).proto).graph.node
+    assert result.is_worth_keeping and result.verify.drop == 0 and result.verify.saved == 0
+    assert result.model.graph.node == dense_form(load_model(masked).proto).graph.node
     assert {site.reason for site in result.sites} == {"--fuse none"}
 
 
@@ -166,7 +159,7 @@ def test_where_dense_sites_miss_the_bound_they_predict_again(masked: Path, tiny:
     options = {"baseline": original, "metric": AGREEMENT, "guard": IMPOSSIBLE}
     dense = deploy_model(make_job(masked, tiny, **options))
     assert dense.verify.drop > 0 and dense.names("dense") == sites
-    result = deploy_model(make_job(masked, tiny, eps=Fraction(0), **options))
+    result = deploy_model(make_job(masked, tiny, bounds=parse_bounds("0"), **options))
     assert result.bound_met and result.verify.drop == 0
     assert result.names("simulated") == sites
     assert "without its predictions the bound is missed" in result.sites[0].reason
@@ -178,30 +171,6 @@ def test_verify_is_the_part_that_the_search_did_not_choose_by(
     record_search(masked, seed=3, samples=[40, 50, 60])
     result = run(masked, "--data", tiny.spec, "--fuse", "none", "--runs", 1, "--json")
     assert json.loads(result.stdout)["verify"]["samples"] == 60
-
-
-def test_provenance_is_read_back(masked: Path) -> None:
-    record_search(masked, eps=0.02, confidence=0.95, metric="agreement", seed=7, samples=[1, 2, 3])
-    expected = Provenance(Fraction(1, 50), 0.95, "agreement", 7, (1, 2, 3))
-    assert read_provenance(load_model(masked).proto) == expected
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        {"eps": "0.1"},
-        {"eps": 2},
-        {"eps": True},
-        {"confidence": "high"},
-        {"seed": -1},
-        {"samples": [1, 2]},
-        {"samples": [1, 2, "3"]},
-    ],
-)
-def test_damaged_provenance_is_refused(masked: Path, damage: dict[str, Any]) -> None:
-    record_search(masked, **damage)
-    with pytest.raises(ModelError, match="search is damaged"):
-        read_provenance(load_model(masked).proto)
 
 
 def test_a_metric_of_the_users_own_must_be_named_again(masked: Path, tiny: TinyFiles) -> None:
@@ -216,7 +185,7 @@ def test_other_data_than_the_searchs_is_a_warning(masked: Path, tiny: TinyFiles)
     result = deploy_model(make_job(masked, tiny, fuse="none"))
     assert any("searched on fashion-mnist" in note for note in result.notes)
     record_search(masked, data="own data")
-    result = deploy_model(make_job(masked, tiny, fuse="none", force=True))
+    result = deploy_model(make_job(masked, tiny, fuse="none"))
     assert not any("searched on" in note for note in result.notes)
 
 
@@ -250,5 +219,47 @@ def test_a_model_fixed_to_a_batch_is_timed_in_that_batch(masked: Path, tiny: Tin
             value.type.tensor_type.shape.dim[0].dim_value = 5
     save_model(onnx.shape_inference.infer_shapes(proto), masked)
     result = deploy_model(make_job(masked, tiny, fuse="all"))
-    assert result.job.batch == 5 and result.path is not None
+    assert result.job.batch == 5 and result.is_worth_keeping
     assert np.isfinite(result.ratio.value)
+
+
+def test_the_public_function_takes_objects_and_returns_the_model(
+    masked: Path, tiny: TinyFiles, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It is the command: the same figures, nothing printed, nothing written before ``save``."""
+    record_search(masked, seed=3, samples=[40, 50, 60])
+    arrays = np.load(tiny.data)
+    stages = []
+    result = deploy(
+        onnx.load(masked),
+        (arrays["x"], arrays["y"]),
+        fuse="all",
+        runs=2,
+        threads=1,
+        progress=lambda progress: stages.append(progress.stage),
+    )
+    assert capfd.readouterr() == ("", "")
+    assert "verify" in stages and "timing it and the original in turns" in stages
+    assert result.verify.samples == 60
+    before = sorted(tmp_path.iterdir())
+    path = result.save(tmp_path / "out.onnx")
+    assert load_model(path).stage == "deploy" and sorted(tmp_path.iterdir()) != before
+    done = run(masked, "--data", tiny.spec, "--fuse", "all", "--runs", 2, "--json")
+    value, same = json.loads(done.stdout), result.to_json()
+    assert {key: value[key] for key in ("verify", "fused", "eps")} == {
+        key: same[key] for key in ("verify", "fused", "eps")
+    }
+
+
+def test_a_model_that_misses_its_bound_never_gets_an_ordinary_name(
+    masked: Path, tiny: TinyFiles, tmp_path: Path
+) -> None:
+    record_search(masked, eps=0.0)
+    result = deploy(masked, tiny.spec, fuse="all", runs=1, threads=1)
+    assert result.bound_met is False
+    assert result.save(tmp_path / "out.onnx").name == "out.missed.onnx"
+
+
+def test_an_unknown_option_is_refused(masked: Path, tiny: TinyFiles) -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'sede'"):
+        deploy(masked, tiny.spec, sede=3)

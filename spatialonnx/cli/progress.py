@@ -1,0 +1,86 @@
+"""How far a command is: a bar on a terminal, elsewhere a line now and then."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from spatialonnx.cli.console import err, percent, warn
+from spatialonnx.cli.options import CommonOptions
+
+if TYPE_CHECKING:
+    from spatialonnx.runtime.progress import Progress, ProgressCallback
+
+_SECONDS = 30.0
+"""Between two lines where standard error is no terminal."""
+
+
+@contextlib.contextmanager
+def show_progress(common: CommonOptions) -> Iterator[ProgressCallback]:
+    """Shows the progress of a task on standard error.
+
+    Yields:
+        What the task reports to.
+    """
+    if common.quiet:
+        yield lambda progress: None
+    elif err.is_terminal:
+        with _bar() as follow:
+            yield follow
+    else:
+        yield _lines(common)
+
+
+@contextlib.contextmanager
+def _bar() -> Iterator[ProgressCallback]:
+    """A bar that is gone when the task is done; warnings stay above it."""
+    bar = Bar(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[best]}", markup=False),
+        TimeRemainingColumn(),
+        console=err,
+        transient=True,
+    )
+
+    def follow(progress: Progress) -> None:
+        if progress.warning:
+            warn(CommonOptions(), progress.stage)
+        bar.update(
+            task,
+            description=progress.stage,
+            completed=progress.done,
+            total=progress.total,
+            best=_best(progress),
+        )
+
+    with bar:
+        task = bar.add_task("preparing", total=None, best="")
+        yield follow
+
+
+def _lines(common: CommonOptions) -> ProgressCallback:
+    """One line every 30 seconds, so that a log tells that something happens."""
+    last = time.monotonic()
+
+    def follow(progress: Progress) -> None:
+        nonlocal last
+        if progress.warning:
+            warn(common, progress.stage)
+        elif time.monotonic() - last >= _SECONDS:
+            last = time.monotonic()
+            count = "" if progress.total is None else f": {progress.done} of {progress.total}"
+            best = _best(progress)
+            warn(common, f"{progress.stage}{count}{best and f', {best}'}")
+
+    return follow
+
+
+def _best(progress: Progress) -> str:
+    return "" if progress.best_saved is None else f"best {percent(progress.best_saved)} saved"

@@ -1,0 +1,132 @@
+"""From a model, data and options, as users give them, to an experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypedDict
+
+from numpy.typing import NDArray
+
+from spatialonnx.data.opening import DataLike
+from spatialonnx.data.preprocessing import Preprocessing
+from spatialonnx.data.split import split_pool
+from spatialonnx.errors import UsageError
+from spatialonnx.measure.certify import check_confidence
+from spatialonnx.measure.experiment import OWN_FUNCTION, Experiment, open_data
+from spatialonnx.measure.metrics import TOP1, Metric, find_metric
+from spatialonnx.model.metadata import SearchRecord
+from spatialonnx.model.model_file import ModelFile, ModelLike, as_model
+from spatialonnx.runtime.providers import choose_runtime
+
+MetricLike = str | Callable[[list[NDArray[Any]], Any], float]
+"""A metric's name, or a function of (outputs, labels or None): higher is better."""
+
+
+class RuntimeOptions(TypedDict, total=False):
+    """How models run: ``provider`` is ``auto``, ``cpu`` or ``cuda``; ``threads`` 0 = all."""
+
+    provider: str
+    threads: int
+
+
+class SplitOptions(TypedDict, total=False):
+    """How the data are cut into search, select and verify."""
+
+    seed: int | None
+    search_samples: int | None
+    select_samples: int | None
+    verify_samples: int | None
+
+
+class ExperimentOptions(RuntimeOptions, SplitOptions, total=False):
+    """Options that evaluating, searching, deploying and comparing share.
+
+    ``preprocessing`` is how pixels become the network's input (None: as the model says).
+    ``baseline`` is the original network where the model is not it with masks, ``confidence``
+    that of the upper limit which must meet the bound (None: the drop itself must).
+    """
+
+    preprocessing: Preprocessing | None
+    metric: MetricLike | None
+    baseline: ModelLike | None
+    confidence: float | None
+
+
+def open_experiment(
+    model: ModelFile,
+    data: DataLike | None,
+    options: ExperimentOptions,
+    *,
+    record: SearchRecord | None = None,
+) -> Experiment:
+    """Opens everything that options name.
+
+    Args:
+        model: The model.
+        data: The data; None = the built-in set that the model names.
+        options: What the user chose.
+        record: The search that chose the model's plan: its split, metric, bound and confidence
+            hold where the options name none, so that verify is what no choice has read.
+
+    Raises:
+        TypeError: An option is unknown.
+        UsageError: An option is out of range, or no data are named.
+        DataError: The data are damaged, or do not fit the model.
+        DataNotInstalledError: They are not on this machine.
+        ProviderError: The provider was asked for and does not load.
+    """
+    check_options(options, ExperimentOptions)
+    chosen: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
+    if record is not None:
+        chosen = {**_recorded(record), **chosen}
+    check_confidence(chosen.get("confidence"))
+    dataset = open_data(model, data, chosen.get("preprocessing"))
+    used = 0 if record is None else sum(record.samples or ())
+    if used > len(dataset):
+        raise UsageError(
+            f"{dataset.name} holds {len(dataset)} images, the search of {model.path.name} used "
+            f"{used}: give the data that it was made on with --data"
+        )
+    sizes = [chosen.get(f"{part}_samples") for part in ("search", "select", "verify")]
+    return Experiment(
+        model=model,
+        dataset=dataset,
+        split=split_pool(len(dataset), chosen.get("seed", 0), *sizes),
+        runtime=choose_runtime(chosen.get("provider", "auto"), chosen.get("threads", 0)),
+        metric=_metric(chosen.get("metric", TOP1.name)),
+        bounds=() if record is None else (record.bound,),
+        baseline=as_model(chosen["baseline"]) if "baseline" in chosen else None,
+        confidence=chosen.get("confidence"),
+    )
+
+
+def _recorded(record: SearchRecord) -> dict[str, Any]:
+    """The options that a search was made with."""
+    options: dict[str, Any] = {"seed": record.seed, "metric": record.metric}
+    if record.samples is not None:
+        names = ("search_samples", "select_samples", "verify_samples")
+        options.update(zip(names, record.samples, strict=True))
+    if record.confidence is not None:
+        options["confidence"] = record.confidence
+    return options
+
+
+def check_options(options: Mapping[str, object], kind: type[Any]) -> None:
+    """Makes sure that options are those of a kind: Python itself does not.
+
+    Raises:
+        TypeError: One is unknown.
+    """
+    if unknown := sorted(options.keys() - kind.__annotations__.keys()):
+        raise TypeError(f"got an unexpected keyword argument {unknown[0]!r}")
+
+
+def _metric(metric: MetricLike) -> Metric:
+    if callable(metric):
+        name = f"{metric.__module__}:{getattr(metric, '__qualname__', type(metric).__name__)}"
+        return Metric(f"python:{name}", metric)
+    if metric == OWN_FUNCTION:
+        raise UsageError(
+            "the plan was searched with the user's own metric: name it again with --metric"
+        )
+    return find_metric(metric)

@@ -1,0 +1,55 @@
+"""From a model, data and options, as users give them, to an experiment."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from spatialonnx.errors import UsageError
+from spatialonnx.measure.opening import open_experiment
+from spatialonnx.model.metadata import SearchRecord
+from spatialonnx.model.model_file import load_model
+from spatialonnx.plan.bounds import parse_bounds
+
+(THIRD,) = parse_bounds("1/3")
+CPU = {"provider": "cpu", "threads": 1}
+
+
+def test_the_record_of_a_search_holds_where_no_option_does(tiny_files):
+    model = load_model(tiny_files.spatial)
+    record = SearchRecord(
+        bound=THIRD, eps=0.3, seed=3, samples=(40, 50, 60), metric="agreement", confidence=0.9
+    )
+    found = open_experiment(model, tiny_files.spec, CPU, record=record)
+    sizes = [len(part) for part in (found.split.search, found.split.select, found.split.verify)]
+    assert sizes == [40, 50, 60] and found.split.seed == 3
+    assert found.metric.name == "agreement" and found.confidence == 0.9
+    assert [bound.value for bound in found.bounds] == [Fraction(1, 3)]
+    options = {**CPU, "seed": 4, "verify_samples": 20, "metric": "top1", "confidence": 0.8}
+    other = open_experiment(model, tiny_files.spec, options, record=record)
+    assert (len(other.split.verify), other.split.seed) == (20, 4)
+    assert other.metric.name == "top1" and other.confidence == 0.8
+
+
+def test_too_few_images_for_the_split_of_the_search(tiny_files):
+    record = SearchRecord(bound=THIRD, eps=0.3, samples=(1000, 2000, 5000))
+    with pytest.raises(UsageError, match=r"holds 240 images, the search of .* used 8000"):
+        open_experiment(load_model(tiny_files.spatial), tiny_files.spec, CPU, record=record)
+
+
+def test_a_metric_may_be_a_function(tiny_files):
+    def share(outputs, labels):
+        return float(np.mean(outputs[0].argmax(axis=1) == labels))
+
+    model = load_model(tiny_files.spatial)
+    found = open_experiment(model, tiny_files.spec, {**CPU, "metric": share})
+    assert found.metric_name == "own function" and not found.metric.counts
+    assert found.metric.score([np.eye(3)], np.arange(3)) == 1
+    record = SearchRecord(bound=THIRD, eps=0.3, metric="own function")
+    with pytest.raises(UsageError, match="name it again with --metric"):
+        open_experiment(model, tiny_files.spec, CPU, record=record)
+
+
+def test_unknown_options_are_refused(tiny_files):
+    with pytest.raises(TypeError, match="'sead'"):
+        open_experiment(load_model(tiny_files.spatial), tiny_files.spec, {"sead": 1})
