@@ -1,4 +1,4 @@
-"""Networks by other people and other tools: sites found, outputs kept to the last bit."""
+"""Networks of many origins: sites are found, and outputs are equal to the last bit."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_thousands_of_nodes() -> None:
 
 @pytest.mark.parametrize("seed", range(30))
 def test_damaged_files_end_in_one_line(seed: int) -> None:
-    """Bytes of a model are changed at random: what still parses is taken or refused, no more."""
+    """Bytes are changed at random: what still parses is accepted or refused."""
     rng = np.random.default_rng(seed)
     whole = bytearray(plain(depth=2, seed=seed).SerializeToString())
     for _ in range(int(rng.integers(1, 6))):

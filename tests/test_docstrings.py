@@ -1,4 +1,4 @@
-"""What docstrings must say: errors by name, shapes of arrays. Presence is ruff's own check."""
+"""Docstrings name errors and array shapes. That they exist is ruff's own check."""
 
 import ast
 import re
@@ -34,7 +34,7 @@ def is_command(node: ast.FunctionDef) -> bool:
 
 
 def own_raises(node: ast.FunctionDef) -> set[str]:
-    """Errors of ours that a function raises itself, those of inner functions left out."""
+    """This package's errors that a function raises itself, without those of inner functions."""
     found: set[str] = set()
     waiting: list[ast.AST] = list(node.body)
     while waiting:
@@ -50,7 +50,7 @@ def own_raises(node: ast.FunctionDef) -> set[str]:
 
 
 def caught(node: ast.FunctionDef) -> str:
-    """The exceptions that a function catches: what it raises for itself is no business of ours."""
+    """The exceptions that a function catches itself; they need no entry."""
     kinds = [h.type for h in ast.walk(node) if isinstance(h, ast.ExceptHandler) and h.type]
     return " ".join(ast.unparse(kind) for kind in kinds)
 

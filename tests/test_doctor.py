@@ -1,4 +1,4 @@
-"""Doctor: what it finds, and what it calls broken."""
+"""Doctor: what it finds, and what it reports as broken."""
 
 import json
 import os
@@ -21,7 +21,7 @@ def found(findings, what):
 
 @pytest.fixture
 def versions(monkeypatch):
-    """Lets a test say which of the two runtimes are installed."""
+    """Lets a test choose which of the two runtimes are installed."""
     real = doctor._version
 
     def install(cpu, gpu):
@@ -54,7 +54,7 @@ def test_either_runtime_is_in_order(versions, cpu, gpu):
     versions(cpu, gpu)
     findings = examine()
     assert found(findings, "one ONNX Runtime").good
-    # The one that is not installed is not missed.
+    # The other one is not needed.
     assert all(f.good for f in findings if f.what in ("onnxruntime", "onnxruntime-gpu"))
 
 
@@ -84,7 +84,7 @@ def test_a_missing_data_set_is_optional(monkeypatch, tmp_path):
 
 
 def test_ops_on_cuda(monkeypatch):
-    """Compiled in or not, and run only where the provider loads."""
+    """CUDA kernels: compiled in or not, and used only where the provider loads."""
     monkeypatch.setattr(doctor, "build_info", lambda: {"cuda": False})
     assert "not compiled in" in found(examine(), "ops on CUDA").found
     monkeypatch.setattr(doctor, "build_info", lambda: {"cuda": True})
@@ -104,7 +104,7 @@ def test_ops_on_cuda(monkeypatch):
 
 
 def test_half_a_cuda_is_one_line(tmp_path):
-    """A driver that is there and no more: ONNX Runtime's own words about it are not for users."""
+    """A driver without a device: ONNX Runtime's own messages about it are hidden."""
     compiler = shutil.which("cc")
     assert compiler is not None
     (tmp_path / "driver.c").write_text("int spatialonnx_driver;\n")

@@ -1,4 +1,4 @@
-"""The tree of errors: exit codes, and one line whatever is quoted."""
+"""The tree of errors: exit codes, and messages of one line."""
 
 import inspect
 

@@ -1,4 +1,4 @@
-"""A deployed model needs nothing of this package but the file of the op library."""
+"""A deployed model needs only the file of the op library, not this package."""
 
 from __future__ import annotations
 

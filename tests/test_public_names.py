@@ -1,4 +1,4 @@
-"""What the package offers, and that importing it does no work."""
+"""The public names, and that importing the package does no work."""
 
 import ast
 import importlib

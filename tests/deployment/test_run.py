@@ -1,4 +1,4 @@
-"""deploy: what is fused, what is certified, what is written, and what it refuses."""
+"""Deploy: what it fuses, certifies, writes and refuses."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyFiles:
 
 @pytest.fixture
 def masked(tiny: TinyFiles, tmp_path: Path) -> Path:
-    """A plan by hand: one probe a patch everywhere."""
+    """A plan by hand: one probe per patch everywhere."""
     spatial = load_model(tiny.spatial).proto
     proto = write_plan(spatial, {p.site: uniform_mask(2, 0b0001) for p in find_predictors(spatial)})
     set_metadata(proto, stage="masked")
@@ -152,7 +152,7 @@ def test_a_bound_that_holds_is_said_to(masked: Path, tiny: TinyFiles) -> None:
 
 
 def test_where_dense_sites_miss_the_bound_they_predict_again(masked: Path, tiny: TinyFiles) -> None:
-    """As of a network tuned with its masks on: without them it is another one."""
+    """Like a network tuned with its masks on: without them it is a different network."""
     model = load_model(masked)
     sites = [p.site for p in find_predictors(model.proto)]
     original = replace(model, proto=fuse_sites(model.proto, sites, []))

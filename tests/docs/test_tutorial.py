@@ -1,4 +1,4 @@
-"""The tutorial's commands, as they stand there, one after another."""
+"""The tutorial's commands run as written, one after another."""
 
 import os
 import re
@@ -15,7 +15,7 @@ START = "from spatialonnx.cli import main; main()"
 
 
 def commands():
-    """The lines of its blocks of shell."""
+    """The lines of its shell blocks."""
     blocks = re.findall(r"^```sh\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
     return [line for block in blocks for line in block.splitlines() if line]
 
@@ -39,7 +39,7 @@ def test_it_runs_as_written(tmp_path):
             line, shell=True, cwd=work, env=environment, capture_output=True, text=True
         )
         if done.returncode == 3 and " --eps " in line:
-            # The network was trained on this machine, so its luck on verify is this machine's.
+            # Training differs between machines, and with it the drop on verify.
             missed = work / "digits.masked.missed.onnx"
             record = get_json(load_model(missed).proto, "search")
             assert not record["bound_met"] and 0.05 < record["verify"]["drop"] < 0.1

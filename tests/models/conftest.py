@@ -6,7 +6,7 @@ import torch
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> Iterator[None]:
-    """Tiny tensors: more threads only fight with the other tests for the processors."""
+    """One thread: the tensors are tiny, and other tests need the processors too."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -27,7 +27,7 @@ EXPORTERS: tuple[Exporter, ...] = ("dynamo", "torchscript")
 
 
 def settled(make: Callable[[], nn.Module], size: int) -> nn.Module:
-    """A network after its BatchNorms have seen something."""
+    """A network whose BatchNorms have seen data."""
     torch.manual_seed(0)
     model = make().train()
     with torch.no_grad():
@@ -56,7 +56,7 @@ def insert(proto: onnx.ModelProto, **options: int) -> tuple[onnx.ModelProto, int
 
 def test_the_detector(detector: onnx.ModelProto) -> None:
     proto, sites, reasons = insert(detector)
-    # the heads' Convs share weights over two maps: two sites each
+    # the heads share Convs over two maps: two sites each
     assert sites == 1 + 3 * 2 + 4
     assert sum(reasons.values()) == 6
     assert not any("ReLU of" in reason for reason in reasons)
@@ -87,7 +87,7 @@ METRICS = """
 import numpy as np
 
 def mean_iou(outputs, labels):
-    # labels are numbers of images: what is wanted of each lies in a file of the user's own
+    # labels are numbers of images; the expected maps are in a file of the user
     file = np.load("maps.npz")
     wanted, answer = file["wanted"][labels], outputs[0] > file["level"]
     union = (wanted | answer).sum((0, 2, 3))
@@ -102,7 +102,7 @@ def best_score(outputs, labels):
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where a user has metrics of their own; no module of that name stays imported."""
+    """A folder with a user's own metrics; the module is not left imported."""
     (tmp_path / "own_metrics.py").write_text(METRICS)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", sys.path.copy())

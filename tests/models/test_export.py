@@ -21,7 +21,7 @@ EXPORTERS = get_args(Exporter)
 
 
 def trained(name: str, size: int = 28, channels: int = 1) -> nn.Module:
-    """A tiny network whose BatchNorm statistics are not those it was born with."""
+    """A tiny network whose BatchNorm statistics are not the initial ones."""
     model = build_network(NetworkSpec(name, 5, channels, 2, size))
     model.train()
     with torch.no_grad():
@@ -34,7 +34,7 @@ def trained(name: str, size: int = 28, channels: int = 1) -> nn.Module:
 
 @functools.cache
 def exported(name: str, exporter: Exporter) -> tuple[nn.Module, onnx.ModelProto]:
-    """A tiny network and its export, made once: the dynamo exporter takes seconds."""
+    """A tiny network and its export, made once because the dynamo exporter takes seconds."""
     model = trained(name)
     return model, export_onnx(model, (1, 28, 28), {"key": "value"}, exporter=exporter)
 
@@ -91,7 +91,7 @@ def test_fold_refuses_a_norm_without_a_convolution() -> None:
 
 def test_a_wrong_fold_is_noticed() -> None:
     class Twisted(nn.Module):
-        """Registers its norms in an order that is not that of the calls."""
+        """Registers its norms in another order than that of the calls."""
 
         def __init__(self) -> None:
             super().__init__()

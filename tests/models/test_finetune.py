@@ -84,7 +84,7 @@ def test_the_same_plan_on_other_weights(case: Path, capsys: pytest.CaptureFixtur
 
 
 def test_a_missed_bound_is_kept_apart(case: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    # Nothing is within a drop of 0 at 99.9 % confidence on 48 samples.
+    # With 48 samples no upper limit at 99.9 % confidence is within a drop of 0.
     assert main(line(case, "--eps", "0", "--confidence", "0.999")) == 3
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: the bound of 0.0 does not")
     assert (case / "m.tuned.masked.missed.onnx").exists()

@@ -1,4 +1,4 @@
-"""Training: it learns, it resumes bit by bit, and the test split chooses nothing."""
+"""Training: it learns, it resumes bit by bit, and the test split has no part in any choice."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -53,7 +53,7 @@ def test_it_learns_and_cleans_up(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 class StopError(Exception):
-    """Ends a training run from within."""
+    """Interrupts a training run from within."""
 
 
 class Breaking(TensorDataset):
@@ -103,7 +103,7 @@ def test_resume_refuses_another_recipe_and_other_files(tmp_path: Path) -> None:
 
 
 def test_the_best_epoch_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Held-out answers are scripted: the second of three epochs is best."""
+    """Held-out accuracies are given: the second of three epochs is best."""
     states: list[dict[str, torch.Tensor]] = []
     scores = iter([5, 9, 9])
 
@@ -119,7 +119,7 @@ def test_the_best_epoch_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 class Watched(TensorDataset):
-    """Remembers in which order images were read."""
+    """Records the order in which images were read."""
 
     seen: list[int]
 

@@ -1,4 +1,4 @@
-"""Every network of the table: names and sizes are torchvision's, and every image size runs."""
+"""Every network of the table: torchvision's names and sizes, and all image sizes run."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The torch rule against the numpy oracle and the op, and where gradient flows."""
+"""The torch rule against the numpy oracle and the op, and its gradient."""
 
 import numpy as np
 import onnx

@@ -1,4 +1,4 @@
-"""Sites are recognised by what they compute, not by what exporters call them."""
+"""Sites are recognised by what they compute, not by their names."""
 
 from pathlib import Path
 from typing import get_args
@@ -40,7 +40,7 @@ def spatial(model: nn.Module, folder: Path, exporter: Exporter = "torchscript") 
 
 
 def shuffled(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The same sites under names that say nothing."""
+    """The same sites under arbitrary names."""
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     for i, node in enumerate(n for n in copy.graph.node if n.op_type == "SpatialPredict"):

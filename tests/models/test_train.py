@@ -1,4 +1,4 @@
-"""The training command: what it writes, what it refuses, what it keeps to itself."""
+"""The training command: what it writes, what it refuses, and which paths it keeps private."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""VGG-16's state-dict names, and the image size that five poolings do not divide."""
+"""VGG-16's state-dict names, and an image size that is not a multiple of 32."""
 
 import torch
 

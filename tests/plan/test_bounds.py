@@ -1,4 +1,4 @@
-"""Bounds: exact, and in words that cannot be misread."""
+"""Bounds: exact values and unambiguous texts."""
 
 from fractions import Fraction
 

@@ -11,9 +11,9 @@ from spatialonnx.plan.macs import conv_macs, fraction, macs_per_output, saved_ma
     [
         # conv1 of AlexNet: 3 x 11 x 11 MACs for each of 96 x 55 x 55 outputs.
         ((96, 3, 11, 11), (96, 55, 55), 363, 105_415_200),
-        # A depthwise 3 x 3 Conv: 9 MACs an output.
+        # A depthwise 3 x 3 Conv: 9 MACs per output.
         ((32, 1, 3, 3), (32, 112, 112), 9, 3_612_672),
-        # Grouped: the weight's second dimension is Cin / groups already.
+        # Grouped: the weight's second dimension is already Cin / groups.
         ((256, 48, 5, 5), (256, 27, 27), 1200, 223_948_800),
         ((5, 2, 3), (5, 10), 6, 300),
     ],

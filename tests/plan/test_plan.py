@@ -1,4 +1,4 @@
-"""Plans: a value that survives as text, and keys that tell plans apart."""
+"""Plans: the text form, and keys that distinguish plans."""
 
 import json
 

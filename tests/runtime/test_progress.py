@@ -1,4 +1,4 @@
-"""Progress: a stage is announced to whoever listens."""
+"""Progress: a stage calls the callback that it is given."""
 
 from spatialonnx.runtime.progress import Progress, report_stage
 

@@ -1,4 +1,4 @@
-"""What the system says about memory and processors."""
+"""Memory and processors as the system reports them."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_driver_that_does_not_tell(monkeypatch: pytest.MonkeyPatch, failing: s
     driver = Driver(failing)
     monkeypatch.setattr(resources.ctypes, "CDLL", lambda name: driver)
     assert resources.free_device_memory() == resources._GUESS
-    # What was taken is given back.
+    # What was allocated is freed.
     retained = driver.calls.count("cuDevicePrimaryCtxRetain")
     retained -= failing == "cuDevicePrimaryCtxRetain"
     assert driver.calls.count("cuDevicePrimaryCtxRelease_v2") == retained

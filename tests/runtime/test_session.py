@@ -1,4 +1,4 @@
-"""Sessions: typed, and their errors are ours."""
+"""Sessions: types, and errors of this package."""
 
 import subprocess
 import sys
@@ -110,7 +110,7 @@ def test_profiles_are_written_where_asked(tmp_path):
 
 
 def test_what_is_left_of_two_onnxruntimes_is_one_line(tmp_path):
-    """Uninstalling one of two that overwrote each other leaves an empty package."""
+    """Uninstalling one of two packages that overwrote each other leaves an empty one."""
     (tmp_path / "onnxruntime").mkdir()
     code = (
         "import sys\n"

@@ -1,4 +1,4 @@
-"""Timing in turns: what is run when, and what ratios and profiles say."""
+"""Alternated timing: the order of runs, ratios and profiles."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_progress_counts_timed_rounds() -> None:
 
 def test_a_ratio_keeps_the_two_times_of_a_round_together() -> None:
     rng = np.random.default_rng(1)
-    machine = rng.uniform(1, 3, 200)  # a noisy machine disturbs both alike
+    machine = rng.uniform(1, 3, 200)  # a busy machine affects both alike
     ratio = compare_timings(Timing(0.8 * machine), Timing(machine))
     assert ratio.value == pytest.approx(0.8)
     assert ratio.low == pytest.approx(0.8) and ratio.high == pytest.approx(0.8)
