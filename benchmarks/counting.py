@@ -25,7 +25,7 @@ from spatialonnx.model.metadata import get_metadata
 from spatialonnx.model.model_file import load_model
 from spatialonnx.plan.masks import uniform_mask
 from spatialonnx.plan.patterns import parse_pattern
-from spatialonnx.reporting.measure import predicted_outputs
+from spatialonnx.plan.rule import predicted_outputs
 from spatialonnx.runtime.session import Runtime
 
 PATTERNS = ("1001", "100010001", "1000010000100001", "0001", "000000001")

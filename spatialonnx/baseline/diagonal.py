@@ -21,6 +21,7 @@ from spatialonnx.measure.evaluate import Network, Progress
 from spatialonnx.plan.macs import fraction
 from spatialonnx.plan.masks import uniform_mask
 from spatialonnx.plan.patterns import PATCH_SIZES, diagonal_pattern, pattern_text
+from spatialonnx.plan.rule import fires
 from spatialonnx.simulate.patch_effects import PatchMap
 
 
@@ -162,11 +163,11 @@ class _Counts:
     def add(self, codes: NDArray[np.uint16]) -> None:
         """Counts the zero codes of some samples, [n, C, nH, nW]."""
         flat = codes.reshape(len(codes), -1)
-        fires = ((flat & self._probes) == self._probes) & (self._probes != 0)
+        fired = fires(flat, self._probes)
         self._totals += [
             _ones(flat),
-            _ones(np.where(fires, flat & self._others, np.uint16(0))),
-            _ones(np.where(fires, ~flat & self._others, np.uint16(0))),
+            _ones(np.where(fired, flat & self._others, np.uint16(0))),
+            _ones(np.where(fired, ~flat & self._others, np.uint16(0))),
             _ones(flat & self._probes),
             _ones(np.where(flat == self._inside, flat, np.uint16(0))),
         ]

@@ -22,7 +22,8 @@ from spatialonnx.graph.index import GraphIndex
 from spatialonnx.graph.ops import DOMAIN, VERSION, instrument, read_plan
 from spatialonnx.graph.shapes import infer_shapes
 from spatialonnx.graph.sites import match_chains
-from spatialonnx.plan.masks import SiteMask, patch_grid
+from spatialonnx.plan.masks import SiteMask
+from spatialonnx.plan.rule import probe_positions, split_patches, spread_patches
 from spatialonnx.runtime.session import Runtime, open_session
 
 TOLERANCE = 1e-4
@@ -138,9 +139,9 @@ def compare_maps(
     probes = probe_positions(mask, channels, height, width)
     finite = np.abs(before[np.isfinite(before)])
     scale = float(finite.max(initial=0.0)) or 1.0
-    near = _by_patch((np.abs(before) <= NEAR_ZERO * scale) & probes, mask.patch_size)
+    near = split_patches((np.abs(before) <= NEAR_ZERO * scale) & probes, mask.patch_size)
     left_out: NDArray[np.bool_] = np.any(near, axis=(-3, -1))
-    keep = ~_spread(left_out, mask.patch_size, height, width)
+    keep = ~spread_patches(left_out, mask.patch_size, height, width)
     a, b = expected[0][keep], got[0][keep]
     with np.errstate(invalid="ignore"):
         difference = np.where(a == b, 0.0, np.abs(a.astype(np.float64) - b))
@@ -154,32 +155,6 @@ def compare_maps(
         left_out=int(left_out.sum()),
         counts_differ=int((np.abs(expected[1] - got[1]) > loose).sum()),
     )
-
-
-def probe_positions(mask: SiteMask, channels: int, height: int, width: int) -> NDArray[np.bool_]:
-    """Which outputs of a map are probes, bool [C, H, W]."""
-    p = mask.patch_size
-    rows, columns = patch_grid(height, width, p)
-    patterns = np.broadcast_to(mask.patterns, (channels, rows, columns))
-    bits = patterns[..., None] >> np.arange(p * p, dtype=np.uint16) & 1
-    grid = bits.astype(np.bool_).reshape(channels, rows, columns, p, p)
-    full = grid.transpose(0, 1, 3, 2, 4).reshape(channels, rows * p, columns * p)
-    return full[:, :height, :width]
-
-
-def _by_patch(values: NDArray[np.bool_], p: int) -> NDArray[np.bool_]:
-    """[N, C, H, W] as [N, C, rows, p, columns, p], False beyond the border."""
-    n, c, height, width = values.shape
-    rows, columns = patch_grid(height, width, p)
-    padded = np.zeros((n, c, rows * p, columns * p), np.bool_)
-    padded[:, :, :height, :width] = values
-    return padded.reshape(n, c, rows, p, columns, p)
-
-
-def _spread(patches: NDArray[np.bool_], p: int, height: int, width: int) -> NDArray[np.bool_]:
-    """[N, C, rows, columns] as [N, C, H, W]."""
-    full = patches.repeat(p, axis=2).repeat(p, axis=3)
-    return full[:, :, :height, :width]
 
 
 def _site_model(

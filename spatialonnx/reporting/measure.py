@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from spatialonnx.graph.ops import find_predictors
@@ -16,8 +14,9 @@ from spatialonnx.measure.evaluate import Network, evaluate_model
 from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.metrics import AGREEMENT, TOP1
 from spatialonnx.plan.macs import fraction
-from spatialonnx.plan.masks import SiteMask, patch_grid, uniform_mask
+from spatialonnx.plan.masks import uniform_mask
 from spatialonnx.plan.patterns import diagonal_pattern
+from spatialonnx.plan.rule import predicted_outputs
 from spatialonnx.reporting.facts import Maps, Point, Run, SiteFacts, SiteMaps
 from spatialonnx.runtime.progress import ProgressCallback, count_steps
 
@@ -190,35 +189,3 @@ def read_maps(experiment: Experiment, sites: tuple[SiteFacts, ...]) -> Maps | No
             SiteMaps(site.name, tuple(order.tolist()), ofmaps[:, order], predicted[:, order])
         )
     return Maps(tuple(indices.tolist()), images, tuple(found))
-
-
-def predicted_outputs(ofmaps: NDArray[Any], mask: SiteMask) -> NDArray[np.bool_]:
-    """Which outputs a mask predicts (DESIGN section 2, "Prediction rule").
-
-    Args:
-        ofmaps: Before prediction, [N, C, H, W].
-        mask: The site's mask.
-
-    Returns:
-        bool [N, C, H, W].
-    """
-    p = mask.patch_size
-    c, height, width = ofmaps.shape[1:]
-    rows, columns = patch_grid(height, width, p)
-    bits = (mask.patterns[..., None] >> np.arange(p * p, dtype=np.uint16)) & 1
-    probe = np.broadcast_to(bits.astype(bool), (c, rows, columns, p * p))
-    probe = probe.reshape(c, rows, columns, p, p).swapaxes(2, 3).reshape(c, rows * p, columns * p)
-    probe = probe[:, :height, :width]
-    quiet = _by_patch(~probe | (ofmaps == 0), p, fill=True).all(axis=(3, 5))
-    seen = _by_patch(probe[None], p, fill=False).any(axis=(3, 5))
-    fires = np.repeat(np.repeat(quiet & seen, p, axis=2), p, axis=3)[:, :, :height, :width]
-    return np.asarray(fires & ~probe, np.bool_)
-
-
-def _by_patch(values: NDArray[np.bool_], p: int, *, fill: bool) -> NDArray[np.bool_]:
-    """[N, C, H, W] as [N, C, rows, p, columns, p], padded with ``fill``."""
-    n, c, height, width = values.shape
-    rows, columns = patch_grid(height, width, p)
-    space = ((0, 0), (0, 0), (0, rows * p - height), (0, columns * p - width))
-    padded = np.pad(values, space, constant_values=fill)
-    return padded.reshape(n, c, rows, p, columns, p)

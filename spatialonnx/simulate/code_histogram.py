@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from spatialonnx.errors import PlanError
 from spatialonnx.plan.masks import patch_grid
 from spatialonnx.plan.patterns import full_pattern
+from spatialonnx.plan.rule import inside_bits, split_patches
 
 _DENSE = 1 << 22
 """Bins up to which histograms are arrays; above, only the codes that occur are kept."""
@@ -68,7 +69,7 @@ class CodeHistogram:
                 f"labels of shape {list(given.shape)} do not fit patches of {list(wanted)}"
             ) from None
         self.targets = int(spread.max(initial=-1)) + 1
-        inside = _inside(shape[1], shape[2], patch_size)
+        inside = inside_bits(shape[1], shape[2], patch_size)
         self.borders, border = np.unique(inside, return_inverse=True)
         bins = spread * len(self.borders) + border.reshape(self._grid)
         self._base = np.where(spread < 0, -1, bins).reshape(-1).astype(np.int64)
@@ -163,13 +164,9 @@ class CodeHistogram:
 
     def _patch_squares(self, ofmap: NDArray[np.float32]) -> NDArray[np.float64]:
         """Sum of squares of every patch, float64 [n, C * nH * nW]."""
-        n, (channels, height, width), p = len(ofmap), self._shape, self.patch_size
-        rows, columns = self._grid
-        padded = np.zeros((n, channels, rows * p, columns * p))
-        padded[:, :, :height, :width] = ofmap
-        patches = padded.reshape(n, channels, rows, p, columns, p)
+        patches = split_patches(ofmap.astype(np.float64), self.patch_size)
         sums: NDArray[np.float64] = np.einsum("ncrpsq,ncrpsq->ncrs", patches, patches)
-        return sums.reshape(n, len(self._base))
+        return sums.reshape(len(ofmap), len(self._base))
 
 
 def superset_sums(values: NDArray[Any]) -> NDArray[Any]:
@@ -196,13 +193,3 @@ def _spread(values: NDArray[Any], positions: NDArray[np.int64], size: int) -> ND
     result = np.zeros((*values.shape[:-1], size), values.dtype)
     result[..., positions] = values
     return result
-
-
-def _inside(height: int, width: int, patch_size: int) -> NDArray[np.int64]:
-    """Bits of every patch's positions inside the map, [nH, nW]."""
-    rows, columns = patch_grid(height, width, patch_size)
-    bit = np.arange(patch_size * patch_size)
-    y = np.arange(rows)[:, None, None] * patch_size + bit // patch_size
-    x = np.arange(columns)[None, :, None] * patch_size + bit % patch_size
-    bits: NDArray[np.int64] = (((y < height) & (x < width)).astype(np.int64) << bit).sum(axis=2)
-    return bits

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from spatialonnx.plan.masks import SiteMask, patch_grid
 from spatialonnx.plan.patterns import full_pattern
+from spatialonnx.plan.rule import inside_bits
 
 _NEVER = 0xFFFF
 """Probes that no patch with anything but zeros has all zero."""
@@ -39,10 +40,9 @@ class PatchMap:
         first = y[..., :1] * width + x[..., :1]
         pixels = np.where(valid, y * width + x, first).reshape(rows * columns, -1)
         offsets = np.arange(channels)[:, None, None] * (height * width)
-        inside = (valid.astype(np.int64) << bit).sum(axis=2).astype(np.uint16)
         self.shape = channels, height, width
         self.patch_size = patch_size
-        self.inside = np.tile(inside.reshape(-1), channels)
+        self.inside = np.tile(inside_bits(height, width, patch_size).reshape(-1), channels)
         self.pixels = (offsets + pixels).reshape(len(self.inside), -1)
 
     def __len__(self) -> int:

@@ -13,10 +13,10 @@ from spatialonnx.errors import ModelError
 from spatialonnx.graph.site_equivalence import (
     SiteDifference,
     compare_maps,
-    probe_positions,
     require_equal,
 )
 from spatialonnx.plan.masks import SiteMask, uniform_mask
+from spatialonnx.plan.rule import probe_positions
 
 SHAPE = (2, 3, 5, 7)
 

@@ -14,7 +14,7 @@ from spatialonnx.model.metadata import read_search_record
 from spatialonnx.model.model_file import load_model
 from spatialonnx.plan.masks import make_mask, uniform_mask
 from spatialonnx.reporting.gather import gather_run
-from spatialonnx.reporting.measure import Measuring, measure_run, predicted_outputs
+from spatialonnx.reporting.measure import Measuring, measure_run
 from spatialonnx.reporting.sources import Search
 
 
@@ -80,18 +80,3 @@ def test_maps_show_what_the_op_predicts(searched):
         after, skipped, _ = predict(maps.ofmaps, mask.patterns, mask.patch_size)
         np.testing.assert_array_equal(np.where(maps.predicted, 0, maps.ofmaps), after)
         np.testing.assert_array_equal(maps.predicted.sum(axis=(2, 3)), skipped)
-
-
-@pytest.mark.parametrize("patch_size", [2, 3, 4])
-@pytest.mark.parametrize("size", [(7, 7), (8, 5), (3, 9), (1, 1)])
-def test_predicted_outputs_are_the_oracle_s(patch_size, size):
-    rng = np.random.default_rng(patch_size)
-    ofmaps = (rng.random((3, 4, *size)) * (rng.random((3, 4, *size)) < 0.4)).astype(np.float32)
-    rows, columns = (-(-side // patch_size) for side in size)
-    full = (1 << patch_size**2) - 1
-    mask = make_mask(patch_size, rng.integers(1, full + 1, (4, rows, columns)))
-    predicted = predicted_outputs(ofmaps, mask)
-    after, skipped, false_zero = predict(ofmaps, mask.patterns, patch_size)
-    np.testing.assert_array_equal(np.where(predicted, 0, ofmaps), after)
-    np.testing.assert_array_equal(predicted.sum(axis=(2, 3)), skipped)
-    np.testing.assert_array_equal((predicted & (ofmaps != 0)).sum(axis=(2, 3)), false_zero)
