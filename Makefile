@@ -22,7 +22,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # The op library is compiled here; its sources are what makes an install stale.
-SOURCES := pyproject.toml constraints.txt $(wildcard custom_ops/CMakeLists.txt custom_ops/cmake/* custom_ops/src/*)
+SOURCES := pyproject.toml constraints.txt $(wildcard custom_ops/CMakeLists.txt custom_ops/cmake/* custom_ops/src/*/*)
 
 $(VENV)/.demo: $(SOURCES) | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[report]'

@@ -38,7 +38,7 @@ elseif(NOT SPATIALONNX_CUDA STREQUAL "OFF")
   endif()
 endif()
 
-# Compiles sources with nvcc, warnings as errors, into a target. C++17: older CMakes know no C++20
+# Compiles sources with nvcc into a target. C++17: older CMakes know no C++20
 # for CUDA, and the kernels need none of it.
 function(spatialonnx_add_cuda_kernels target)
   target_sources(${target} PRIVATE ${ARGN})
@@ -49,5 +49,9 @@ function(spatialonnx_add_cuda_kernels target)
     CUDA_STANDARD_REQUIRED ON
     CUDA_VISIBILITY_PRESET hidden)
   target_compile_options(${target} PRIVATE
-    "$<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings;-Xcompiler=-Wall,-Wextra,-Werror>")
+    "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra>")
+  if(SPATIALONNX_WERROR)
+    target_compile_options(${target} PRIVATE
+      "$<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings;-Xcompiler=-Werror>")
+  endif()
 endfunction()

@@ -175,7 +175,7 @@ def test_every_kernel_is_run(harness: Path) -> None:
     """By the names in the sources."""
     names = {
         name
-        for path in SOURCES.glob("*_device.h")
+        for path in SOURCES.rglob("*_device.h")
         for name in re.findall(r'kName = "(\w+)"', path.read_text())
     }
     case = conv_cases()[0]
@@ -214,7 +214,7 @@ def test_a_missing_barrier_is_noticed(harness: Path) -> None:
     """Every barrier of every kernel, one after another."""
     seen = check_conv(harness, few_convs())
     places = {place for found in seen.barriers.values() for place in found}
-    sources = [path.read_text() for path in SOURCES.glob("*.h")]
+    sources = [path.read_text() for path in SOURCES.rglob("*.h")]
     assert len(places) == sum(len(re.findall(r"block\.sync\(\)", text)) for text in sources) > 0
     many_tiles = [case for case in conv_cases() if case.name == "many tiles"]
     missed = []
@@ -229,17 +229,17 @@ def test_a_missing_barrier_is_noticed(harness: Path) -> None:
 
 
 FAULTS = (
-    ("patch_index.h", "patch / map.columns();", "patch / (map.columns() + 1);"),
-    ("patch_index.h", "patch % map.columns();", "(patch + 1) % map.columns();"),
-    ("patch_index.h", "at.left + bit % map.patch_size", "at.left + bit % (map.patch_size + 1)"),
-    ("patch_index.h", "(width + patch_size - 1)", "(width + patch_size)"),
-    ("patch_index.h", "(1u << columns) - 1", "(1u << (columns + 1)) - 1"),
-    ("patch_index.h", "probes != 0 &&", ""),
-    ("spatial_predict_device.h", "a.x + plane * a", "a.x + (plane ^ 1) * a"),
-    ("patch_codes_device.h", "i += stride", "i += stride + 1"),
-    ("spatial_conv_device.h", "y >= a.input[0]", "y > a.input[0]"),
-    ("spatial_conv_device.h", "prefix.before] = pair", "prefix.before] = pair + 1"),
-    ("block_sums.h", "thread >= step", "thread > step"),
+    ("core/patch_index.h", "patch / map.columns();", "patch / (map.columns() + 1);"),
+    ("core/patch_index.h", "patch % map.columns();", "(patch + 1) % map.columns();"),
+    ("core/patch_index.h", "at.left + bit % map.patch_size", "at.left + bit % (map.patch_size + 1)"),
+    ("core/patch_index.h", "(width + patch_size - 1)", "(width + patch_size)"),
+    ("core/patch_index.h", "(1u << columns) - 1", "(1u << (columns + 1)) - 1"),
+    ("core/patch_index.h", "probes != 0 &&", ""),
+    ("spatial_predict/spatial_predict_device.h", "a.x + plane * a", "a.x + (plane ^ 1) * a"),
+    ("patch_codes/patch_codes_device.h", "i += stride", "i += stride + 1"),
+    ("spatial_conv/spatial_conv_device.h", "y >= a.input[0]", "y > a.input[0]"),
+    ("spatial_conv/spatial_conv_device.h", "prefix.before] = pair", "prefix.before] = pair + 1"),
+    ("cuda/block_sums.h", "thread >= step", "thread > step"),
 )
 
 

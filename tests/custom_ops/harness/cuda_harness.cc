@@ -17,9 +17,9 @@
 #include <sstream>
 #include <type_traits>
 
-#include "patch_codes_device.h"
-#include "spatial_conv_device.h"
-#include "spatial_predict_device.h"
+#include "patch_codes/patch_codes_device.h"
+#include "spatial_conv/spatial_conv_device.h"
+#include "spatial_predict/spatial_predict_device.h"
 
 namespace harness {
 namespace {

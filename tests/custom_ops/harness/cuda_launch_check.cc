@@ -2,7 +2,7 @@
 // them report an error by name. Never run on a machine with a device: nothing here is memory of it.
 #include <cstdio>
 
-#include "cuda_kernels.h"
+#include "cuda/cuda_kernels.h"
 
 namespace {
 

@@ -5,7 +5,7 @@
 #include <cstring>
 #include <string_view>
 
-#include "cuda_kernels.h"
+#include "cuda/cuda_kernels.h"
 #include "emulation.h"
 
 namespace spatialonnx {

@@ -26,7 +26,7 @@
 #include <utility>
 #include <vector>
 
-#include "device.h"
+#include "core/device.h"
 
 namespace harness {
 

@@ -1,0 +1,26 @@
+// What every kernel of SpatialConv checks of a node's inputs, whatever runs it.
+#pragma once
+
+#include <cstdint>
+
+#include "ort/ort.h"
+#include "spatial_conv/conv_shape.h"
+
+namespace spatialonnx {
+
+// A constant input's tensor. Throws OpError where it is not a constant.
+Tensor constant(const NodeInfo& info, std::size_t index, const char* name);
+
+// The grid that a mask is made for: of a mask for all patches, one patch. Throws OpError.
+PatchGrid grid_of_mask(const ConvAttributes& attributes, const Tensor& mask);
+
+struct ConvInputs {
+  const float* bias;      // null: none
+  const float* residual;  // null: none
+};
+
+// B and residual, and whether Y can be held. Throws OpError.
+ConvInputs check_inputs(const RunContext& context, const ConvAttributes& attributes,
+                        const ConvShape& shape);
+
+}  // namespace spatialonnx

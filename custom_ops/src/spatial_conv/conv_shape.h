@@ -1,0 +1,57 @@
+// What a SpatialConv (or SnapeaConv) node computes: its attributes, and the sizes that follow from its inputs.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "ort/ort.h"
+#include "core/patch_grid.h"
+
+namespace spatialonnx {
+
+// Along one axis of the map: 0 is height, 1 is width.
+using Pair = std::array<std::int64_t, 2>;
+
+enum class AutoPad { notset, valid, same_upper, same_lower };
+
+// The attributes of ONNX Conv, and those that SpatialConv adds. Throws OpError where one of them,
+// or the shape of W, is not what the op takes. `patch_size_otherwise` is what a node without that
+// attribute has.
+struct ConvAttributes {
+  ConvAttributes(const NodeInfo& info, std::span<const std::int64_t> w_shape,
+                 std::int64_t patch_size_otherwise = 0);
+
+  Pair kernel;
+  Pair stride;
+  Pair dilation;
+  Pair pad_begin;
+  Pair pad_end;
+  AutoPad auto_pad;
+  std::int64_t groups;
+  std::int64_t inputs;   // channels of X in one group
+  std::int64_t outputs;  // channels of Y
+  std::int64_t patch_size;
+  float clip_max;
+
+  // MACs of one output.
+  std::int64_t macs() const { return inputs * kernel[0] * kernel[1]; }
+};
+
+// The sizes of one run. Throws OpError where X does not fit W, or where there is no output.
+struct ConvShape {
+  ConvShape(const ConvAttributes& attributes, const Tensor& x);
+
+  std::int64_t batch;
+  Pair input;    // H, W of X
+  Pair output;   // H, W of Y
+  Pair pad;      // zeros before the first row, the first column of X
+  PatchGrid grid;  // of Y
+
+  std::array<std::int64_t, 4> output_shape() const {
+    return {batch, grid.channels, output[0], output[1]};
+  }
+};
+
+}  // namespace spatialonnx

@@ -1,0 +1,94 @@
+// The op SpatialConv: X, W, mask, B?, residual? -> Y, skipped?, macs?
+#include "spatial_conv/spatial_conv.h"
+
+#include <array>
+#include <memory>
+
+#include "ort/op.h"
+#include "ort/ops.h"
+#include "spatial_conv/conv_inputs.h"
+
+namespace spatialonnx {
+namespace {
+
+// Best first; the reference, which has no vector kernels, is last.
+constexpr Variant<const ConvKernels*> kKernels[] = {
+#define X(isa) {Isa::isa, &isa::conv_kernels},
+    SPATIALONNX_VECTOR_ISAS(X)
+#undef X
+    {Isa::reference, nullptr},
+};
+
+class SpatialConv : public Kernel {
+ public:
+  explicit SpatialConv(const NodeInfo& info)
+      : kernels_(choose_variant(kKernels, choose_isa())),
+        attributes_(info, constant(info, 1, "W").shape()) {
+    const Tensor w = constant(info, 1, "W");
+    const Tensor mask = constant(info, 2, "mask");
+    const PatchGrid grid = grid_of_mask(attributes_, mask);
+    const MaskView view = check_mask(mask, grid);
+    const auto* weights = w.data<float>();
+    if (kernels_ != nullptr) {
+      plan_ = std::make_unique<const ConvPlan>(attributes_, weights, view,
+                                               Pair{grid.rows(), grid.columns()}, *kernels_);
+    }
+  }
+
+  void run(const RunContext& context) const override {
+    const Tensor x = context.input(0, "X");
+    const ConvShape shape(attributes_, x);
+    const ConvInputs inputs = check_inputs(context, attributes_, shape);
+    const std::array<std::int64_t, 2> counts{shape.batch, attributes_.outputs};
+    ConvTask task{
+        .attributes = &attributes_,
+        .shape = &shape,
+        .mask = check_mask(context.input(2, "mask"), shape.grid),
+        .x = x.data<float>(),
+        .w = context.input(1, "W").data<float>(),
+        .bias = inputs.bias,
+        .residual = inputs.residual,
+        .y = context.output<float>(0, shape.output_shape()),
+        .skipped = context.output<std::int64_t>(1, counts),
+        .macs = context.output<std::int64_t>(2, counts),
+    };
+    if (shape.batch == 0) return;
+    if (kernels_ != nullptr) {
+      run_spatial_conv(context, task, *plan_, *kernels_);
+    } else {
+      const auto planes = static_cast<std::size_t>(shape.batch * attributes_.outputs);
+      context.parallel_for(planes,
+                           [&](std::size_t i) { reference::conv_planes(task, i, i + 1); });
+    }
+  }
+
+ private:
+  const ConvKernels* kernels_;
+  const ConvAttributes attributes_;
+  std::unique_ptr<const ConvPlan> plan_;
+};
+
+constexpr TensorDefinition kInputs[] = {
+    {abi::kFloat},
+    {abi::kFloat},
+    {abi::kUint16, abi::kRequired, abi::kCpuInput},
+    {abi::kFloat, abi::kOptional},
+    {abi::kFloat, abi::kOptional},
+};
+constexpr TensorDefinition kOutputs[] = {
+    {abi::kFloat},
+    {abi::kInt64, abi::kOptional},
+    {abi::kInt64, abi::kOptional},
+};
+
+}  // namespace
+
+const OpDefinition kSpatialConv = {
+    .name = "SpatialConv",
+    .provider = nullptr,
+    .inputs = kInputs,
+    .outputs = kOutputs,
+    .create = create_kernel<SpatialConv>,
+};
+
+}  // namespace spatialonnx

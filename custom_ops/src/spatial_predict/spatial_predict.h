@@ -1,0 +1,36 @@
+// The kernels of SpatialPredict: the prediction rule on maps that are already computed.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "core/isa.h"
+#include "spatial_predict/mask_bits.h"
+#include "core/patch_grid.h"
+
+namespace spatialonnx {
+
+// All maps of one run. y may be x: every patch is read before it is written.
+struct PredictTask {
+  PatchGrid grid;
+  MaskView mask;
+  MaskBits bits;
+  const float* x;
+  float* y;
+  std::int64_t* skipped;     // per plane; null where nobody asks
+  std::int64_t* false_zero;  // per plane; null where nobody asks
+  bool stream;               // whether y is too large to stay in a cache until it is read
+};
+
+// Planes [first, last): maps of one channel of one sample, of which there are N * C.
+using PredictPlanes = void (*)(const PredictTask& task, std::size_t first, std::size_t last);
+
+#define X(isa)                                                                      \
+  namespace isa {                                                                   \
+  void predict_planes(const PredictTask& task, std::size_t first, std::size_t last); \
+  }
+SPATIALONNX_VECTOR_ISAS(X)
+X(reference)
+#undef X
+
+}  // namespace spatialonnx

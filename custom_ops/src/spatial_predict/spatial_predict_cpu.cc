@@ -1,0 +1,193 @@
+// SpatialPredict on bits, one bit a position (mask_bits.h): which positions of a block are not
+// zero; the rule, by shifts of whole words; a copy that clears what is predicted.
+// Compiled once per instruction set (isa.h).
+#include <string.h>
+
+#include "core/position_bits.h"
+#include "spatial_predict/spatial_predict.h"
+
+namespace spatialonnx::SPATIALONNX_ISA {
+namespace {
+
+struct Counts {
+  std::int64_t skipped = 0;
+  std::int64_t false_zero = 0;
+};
+
+// Bits of one block, with zeros on both sides for what shifts bring in: none is as long as a block.
+constexpr std::int64_t kLimitWords = kBlockLimit / 64;
+constexpr std::int64_t kMargin = kLimitWords + 1;
+
+struct BlockBits {
+  std::uint64_t words[kMargin + kLimitWords + kMargin];
+  std::uint64_t* data() { return words + kMargin; }
+  void clear(std::int64_t first, std::int64_t last) {
+    for (std::int64_t i = first; i < last; ++i) data()[i] = 0;
+  }
+};
+
+struct Buffers {
+  BlockBits fired;
+  BlockBits rows;
+  BlockBits corners;
+  BlockBits spread;
+};
+
+// Word i of a bit array moved towards its start or its end by `distance` bits.
+inline std::uint64_t moved_down(const std::uint64_t* bits, std::int64_t i, std::int64_t distance) {
+  const std::uint64_t* word = bits + i + distance / 64;
+  const int shift = static_cast<int>(distance % 64);
+  // Two shifts: one by 64 would be undefined.
+  return word[0] >> shift | word[1] << 1 << (63 - shift);
+}
+
+inline std::uint64_t moved_up(const std::uint64_t* bits, std::int64_t i, std::int64_t distance) {
+  const std::uint64_t* word = bits + i - distance / 64;
+  const int shift = static_cast<int>(distance % 64);
+  return word[0] << shift | word[-1] >> 1 >> (63 - shift);
+}
+
+// From the probes that are not zero to the positions of all patches with such a probe: gather them
+// in the first column and then the first row of their patch, and spread from there. Positions
+// beyond the right border are left out by `columns`; beyond the bottom there are no bits.
+template <int p>
+inline void spread_over_patches(const MaskBits& mask, std::int64_t width, std::int64_t words,
+                                const std::uint64_t* fired, Buffers& buffers) {
+  std::uint64_t* rows = buffers.rows.data();
+  std::uint64_t* corners = buffers.corners.data();
+  std::uint64_t* spread = buffers.spread.data();
+  for (std::int64_t i = 0; i < words; ++i) {
+    std::uint64_t bits = fired[i];
+    for (int c = 1; c < p; ++c) {
+      bits |= moved_down(fired, i, c) & mask.columns[c * mask.blocks.words + i];
+    }
+    rows[i] = bits;
+  }
+  for (std::int64_t i = 0; i < words; ++i) {
+    std::uint64_t bits = rows[i];
+    for (int r = 1; r < p; ++r) bits |= moved_down(rows, i, r * width);
+    corners[i] = bits & mask.corners[i];
+  }
+  for (std::int64_t i = 0; i < words; ++i) {
+    std::uint64_t bits = corners[i];
+    for (int r = 1; r < p; ++r) bits |= moved_up(corners, i, r * width);
+    rows[i] = bits;
+  }
+  for (std::int64_t i = 0; i < words; ++i) {
+    std::uint64_t bits = rows[i];
+    for (int c = 1; c < p; ++c) {
+      const std::uint64_t* inside = mask.columns + c * mask.blocks.words + i;
+      const std::uint64_t carried = i == 0 ? 0 : (rows[i - 1] & inside[-1]) >> (64 - c);
+      bits |= (rows[i] & inside[0]) << c | carried;
+    }
+    spread[i] = bits;
+  }
+}
+
+// Copies `size` positions, of which `keep` says which are kept. A stream writes whole lines.
+inline void write_block(const float* x, float* y, std::int64_t size, bool stream,
+                        const std::uint64_t* keep) {
+  if (!stream) {
+    for (std::int64_t at = 0; at + 64 <= size; at += 64) copy_kept(x + at, y + at, 64, keep[at / 64]);
+    const std::int64_t whole = size / 64 * 64;
+    if (whole < size) {
+      copy_kept(x + whole, y + whole, static_cast<int>(size - whole), keep[whole / 64]);
+    }
+    return;
+  }
+  std::int64_t at = to_line(y);
+  if (at > size) at = size;
+  copy_kept(x, y, static_cast<int>(at), keep[0]);
+  for (; at + kLine <= size; at += kLine) {
+    prefetch_line(x + size + at);  // the next block, while this one is written
+    stream_line(x + at, y + at, moved_down(keep, 0, at));
+  }
+  if (at < size) {
+    copy_kept(x + at, y + at, static_cast<int>(size - at), moved_down(keep, 0, at));
+  }
+}
+
+// `size` positions of one block.
+template <int p, bool count>
+inline void predict_block(const MaskBits& mask, const std::uint64_t* patterns, const float* x,
+                          float* y, std::int64_t width, std::int64_t size, bool stream,
+                          Buffers& buffers, Counts& counts) {
+  const std::int64_t words = (size + 63) / 64;
+  const std::uint64_t* probes = patterns;
+  const std::uint64_t* kept = patterns + mask.blocks.words;
+  std::uint64_t* fired = buffers.fired.data();
+  std::uint64_t nonzero[kLimitWords];
+  const std::int64_t whole = size / 64;
+  // The last block of a plane may be shorter: nothing of the one before it may be left.
+  buffers.fired.clear(words, mask.blocks.words);
+  buffers.rows.clear(words, mask.blocks.words);
+  buffers.corners.clear(words, mask.blocks.words);
+  for (std::int64_t i = 0; i < whole; ++i) nonzero[i] = nonzero_bits(x + i * 64, 64);
+  if (whole < words) {
+    nonzero[whole] = nonzero_bits(x + whole * 64, static_cast<int>(size - whole * 64));
+  }
+  for (std::int64_t i = 0; i < words; ++i) fired[i] = nonzero[i] & probes[i];
+  spread_over_patches<p>(mask, width, words, fired, buffers);
+  std::uint64_t* keep = buffers.spread.data();
+  for (std::int64_t i = 0; i < words; ++i) keep[i] |= kept[i];
+  write_block(x, y, size, stream, keep);
+  if constexpr (count) {
+    for (std::int64_t i = 0; i < words; ++i) {
+      const std::uint64_t inside = first_bits(size - i * 64);
+      const std::uint64_t predicted = ~keep[i] & inside;
+      counts.skipped += __builtin_popcountll(predicted);
+      counts.false_zero += __builtin_popcountll(predicted & nonzero[i]);
+    }
+  }
+}
+
+template <int p, bool count>
+void predict_planes_of(const PredictTask& task, std::size_t first, std::size_t last) {
+  const MaskBits& mask = task.bits;
+  const std::int64_t width = task.grid.width;
+  const std::int64_t size = task.grid.height * width;
+  Buffers buffers;
+  memset(&buffers, 0, sizeof buffers);
+  for (std::size_t plane = first; plane < last; ++plane) {
+    const auto at = static_cast<std::int64_t>(plane);
+    const std::int64_t channel = mask.stored_channels == 1 ? 0 : at % task.grid.channels;
+    const float* x = task.x + at * size;
+    float* y = task.y + at * size;
+    Counts counts;
+    if (mask.active[channel] == 0) {
+      if (x != y) memcpy(y, x, static_cast<std::size_t>(size) * sizeof(float));
+    } else {
+      const std::uint64_t* patterns =
+          mask.patterns + channel * mask.blocks.blocks * 2 * mask.blocks.words;
+      for (std::int64_t start = 0; start < size; start += mask.blocks.positions) {
+        const std::int64_t rest = size - start;
+        predict_block<p, count>(mask, patterns, x + start, y + start, width,
+                                rest < mask.blocks.positions ? rest : mask.blocks.positions,
+                                task.stream, buffers, counts);
+        patterns += 2 * mask.blocks.words;
+      }
+    }
+    if (task.skipped != nullptr) task.skipped[plane] = counts.skipped;
+    if (task.false_zero != nullptr) task.false_zero[plane] = counts.false_zero;
+  }
+  if (task.stream) end_streaming();
+}
+
+template <int p>
+void predict_planes_of(const PredictTask& task, std::size_t first, std::size_t last) {
+  const bool count = task.skipped != nullptr || task.false_zero != nullptr;
+  count ? predict_planes_of<p, true>(task, first, last)
+        : predict_planes_of<p, false>(task, first, last);
+}
+
+}  // namespace
+
+void predict_planes(const PredictTask& task, std::size_t first, std::size_t last) {
+  switch (task.grid.patch_size) {
+    case 2: return predict_planes_of<2>(task, first, last);
+    case 3: return predict_planes_of<3>(task, first, last);
+    case 4: return predict_planes_of<4>(task, first, last);
+  }
+}
+
+}  // namespace spatialonnx::SPATIALONNX_ISA
