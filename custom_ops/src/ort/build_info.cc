@@ -41,10 +41,10 @@ std::string build_info() {
 }  // namespace
 }  // namespace spatialonnx
 
-// The text lives as long as the library. Null where there is no memory for it.
+// The text lives as long as the library, and is not destroyed when the process exits. Null where there is no memory for it.
 extern "C" __attribute__((visibility("default"))) const char* SpatialOnnxBuildInfo() {
   try {
-    static const std::string info = spatialonnx::build_info();
+    static const std::string& info = *new std::string(spatialonnx::build_info());
     return info.c_str();
   } catch (...) {
     return nullptr;

@@ -3,7 +3,6 @@
 #include <atomic>
 #include <exception>
 #include <memory>
-#include <string_view>
 
 namespace spatialonnx {
 namespace {
@@ -17,6 +16,20 @@ std::string read_text(const abi::Functions& ort, Read read) {
   if (size > 0) check(ort, read(text.data(), &size));
   text.resize(size > 0 ? size - 1 : 0);
   return text;
+}
+
+// What `take` writes: memory from `allocator`. Releases the allocator where there is none.
+template <class Take>
+void* allocate(const abi::Functions& ort, abi::Allocator* allocator, Take take) {
+  void* memory = nullptr;
+  try {
+    check(ort, take(&memory));
+    if (memory == nullptr) throw std::bad_alloc();
+  } catch (...) {
+    ort.ReleaseAllocator(allocator);
+    throw;
+  }
+  return memory;
 }
 
 }  // namespace
@@ -90,43 +103,59 @@ std::string NodeInfo::name() const {
   return name;
 }
 
-bool NodeInfo::found(abi::Status* status) const {
-  try {
-    check(ort_, status);
-    return true;
-  } catch (const OrtCallError& error) {
-    // ORT has no other sign that an attribute is missing rather than of another type.
-    if (std::string_view(error.what()).find("No attribute with") == std::string_view::npos) throw;
-    return false;
-  }
-}
-
-std::int64_t NodeInfo::integer(const char* attribute, std::int64_t otherwise) const {
-  std::int64_t value = 0;
-  return found(ort_.KernelInfoGetAttribute_int64(info_, attribute, &value)) ? value : otherwise;
-}
-
-float NodeInfo::number(const char* attribute, float otherwise) const {
-  float value = 0;
-  return found(ort_.KernelInfoGetAttribute_float(info_, attribute, &value)) ? value : otherwise;
-}
-
-std::string NodeInfo::text(const char* attribute, const std::string& otherwise) const {
+// Whether the node has an attribute of this name, whatever its type. ORT reports a missing attribute
+// and one of another type by the same code, and the messages differ between its versions, so every
+// type is tried. (An attribute that holds a list of texts, a tensor or a graph, which no op takes,
+// counts as missing.)
+bool NodeInfo::exists(const char* attribute) const {
+  const auto ok = [this](abi::Status* status) {
+    if (status != nullptr) ort_.ReleaseStatus(status);
+    return status == nullptr;
+  };
+  std::int64_t integer = 0;
+  float number = 0;
   std::size_t size = 0;
-  if (!found(ort_.KernelInfoGetAttribute_string(info_, attribute, nullptr, &size))) {
-    return otherwise;
-  }
+  return ok(ort_.KernelInfoGetAttribute_int64(info_, attribute, &integer)) ||
+         ok(ort_.KernelInfoGetAttribute_float(info_, attribute, &number)) ||
+         ok(ort_.KernelInfoGetAttribute_string(info_, attribute, nullptr, &size)) ||
+         ok(ort_.KernelInfoGetAttributeArray_int64(info_, attribute, nullptr, &size)) ||
+         ok(ort_.KernelInfoGetAttributeArray_float(info_, attribute, nullptr, &size));
+}
+
+// Whether an attribute was read. Throws OpError where it was not, but exists.
+bool NodeInfo::found(abi::Status* status, const char* attribute, const char* takes) const {
+  if (status == nullptr) return true;
+  ort_.ReleaseStatus(status);
+  if (!exists(attribute)) return false;
+  throw OpError(std::string("attribute ") + attribute + " has another type, but takes " + takes);
+}
+
+std::int64_t NodeInfo::integer(const char* attribute, std::int64_t default_value) const {
+  std::int64_t value = 0;
+  abi::Status* status = ort_.KernelInfoGetAttribute_int64(info_, attribute, &value);
+  return found(status, attribute, "an integer") ? value : default_value;
+}
+
+float NodeInfo::number(const char* attribute, float default_value) const {
+  float value = 0;
+  abi::Status* status = ort_.KernelInfoGetAttribute_float(info_, attribute, &value);
+  return found(status, attribute, "a number") ? value : default_value;
+}
+
+std::string NodeInfo::text(const char* attribute, const std::string& default_value) const {
+  std::size_t size = 0;
+  abi::Status* status = ort_.KernelInfoGetAttribute_string(info_, attribute, nullptr, &size);
+  if (!found(status, attribute, "a text")) return default_value;
   return read_text(ort_, [&](char* out, std::size_t* room) {
     return ort_.KernelInfoGetAttribute_string(info_, attribute, out, room);
   });
 }
 
 std::vector<std::int64_t> NodeInfo::integers(const char* attribute,
-                                             std::vector<std::int64_t> otherwise) const {
+                                             std::vector<std::int64_t> default_value) const {
   std::size_t size = 0;
-  if (!found(ort_.KernelInfoGetAttributeArray_int64(info_, attribute, nullptr, &size))) {
-    return otherwise;
-  }
+  abi::Status* status = ort_.KernelInfoGetAttributeArray_int64(info_, attribute, nullptr, &size);
+  if (!found(status, attribute, "integers")) return default_value;
   std::vector<std::int64_t> values(size);
   if (size > 0) {
     check(ort_,
@@ -154,6 +183,16 @@ std::optional<Tensor> NodeInfo::constant_input(std::size_t index, const char* na
   check(ort_, ort_.KernelInfoGetConstantInput_tensor(info_, index, &is_constant, &value));
   if (is_constant == 0 || value == nullptr) return std::nullopt;
   return Tensor(ort_, value, name);
+}
+
+Scratch<std::byte> NodeInfo::provider_memory(std::size_t bytes) const {
+  if (bytes == 0) return {ort_, nullptr, nullptr, 0};
+  abi::Allocator* allocator = nullptr;
+  check(ort_, ort_.KernelInfoGetAllocator(info_, abi::kDefault, &allocator));
+  void* memory = allocate(ort_, allocator, [&](void** out) {
+    return ort_.AllocatorAlloc(allocator, bytes, out);
+  });
+  return {ort_, allocator, memory, bytes};
 }
 
 Tensor RunContext::input(std::size_t index, const char* name) const {
@@ -192,15 +231,9 @@ void* RunContext::scratch_memory(std::size_t count, std::size_t size,
   }
   if (bytes == 0) return nullptr;
   check(ort_, ort_.KernelContext_GetAllocator(context_, host_, allocator));
-  void* memory = nullptr;
-  try {
-    check(ort_, ort_.AllocatorAlloc(*allocator, bytes, &memory));
-    if (memory == nullptr) throw std::bad_alloc();
-  } catch (...) {
-    ort_.ReleaseAllocator(*allocator);
-    throw;
-  }
-  return memory;
+  return allocate(ort_, *allocator, [&](void** memory) {
+    return ort_.AllocatorAlloc(*allocator, bytes, memory);
+  });
 }
 
 Scratch<std::byte> RunContext::device_scratch(const Tensor& beside, std::size_t bytes) const {
@@ -209,20 +242,13 @@ Scratch<std::byte> RunContext::device_scratch(const Tensor& beside, std::size_t 
   check(ort_, ort_.GetTensorMemoryInfo(beside.value(), &where));
   abi::Allocator* allocator = nullptr;
   check(ort_, ort_.KernelContext_GetAllocator(context_, where, &allocator));
-  void* memory = nullptr;
-  try {
-    if (gpu_stream() != nullptr) {
-      // This tells the arena which stream the memory belongs to; it takes for granted that there
-      // is one.
-      check(ort_, ort_.KernelContext_GetScratchBuffer(context_, where, bytes, &memory));
-    } else {
-      check(ort_, ort_.AllocatorAlloc(allocator, bytes, &memory));
-    }
-    if (memory == nullptr) throw std::bad_alloc();
-  } catch (...) {
-    ort_.ReleaseAllocator(allocator);
-    throw;
-  }
+  void* memory = allocate(ort_, allocator, [&](void** out) {
+    // GetScratchBuffer tells the arena which stream the memory belongs to; it takes for granted
+    // that there is one.
+    return gpu_stream() != nullptr
+               ? ort_.KernelContext_GetScratchBuffer(context_, where, bytes, out)
+               : ort_.AllocatorAlloc(allocator, bytes, out);
+  });
   return {ort_, allocator, memory, bytes};
 }
 

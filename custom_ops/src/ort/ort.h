@@ -74,35 +74,7 @@ class Tensor {
   const void* data_ = nullptr;
 };
 
-// A node, while its kernel is created.
-class NodeInfo {
- public:
-  NodeInfo(const abi::Functions& ort, const abi::KernelInfo* info) : ort_(ort), info_(info) {}
-
-  // The node's name, or the name of its first output where it has none.
-  std::string name() const;
-
-  // Attributes; the default where the node has none of that name. One of another type is an error.
-  std::int64_t integer(const char* attribute, std::int64_t otherwise) const;
-  float number(const char* attribute, float otherwise) const;
-  std::string text(const char* attribute, const std::string& otherwise) const;
-  std::vector<std::int64_t> integers(const char* attribute,
-                                     std::vector<std::int64_t> otherwise) const;
-
-  std::size_t input_count() const;
-  std::size_t output_count() const;
-
-  // An input that is a constant of the model; nothing where it is fed or computed (or absent).
-  std::optional<Tensor> constant_input(std::size_t index, const char* name) const;
-
- private:
-  bool found(abi::Status* status) const;
-
-  const abi::Functions& ort_;
-  const abi::KernelInfo* info_;
-};
-
-// Memory from ORT's arena for the duration of one run.
+// Memory from one of ORT's allocators, released with this object.
 template <class T>
 class Scratch {
  public:
@@ -125,6 +97,38 @@ class Scratch {
   abi::Allocator* allocator_;
   void* memory_;
   std::size_t count_;
+};
+
+// A node, while its kernel is created.
+class NodeInfo {
+ public:
+  NodeInfo(const abi::Functions& ort, const abi::KernelInfo* info) : ort_(ort), info_(info) {}
+
+  // The node's name, or the name of its first output where it has none.
+  std::string name() const;
+
+  // Attributes; the default where the node has none of that name. One of another type is an error.
+  std::int64_t integer(const char* attribute, std::int64_t default_value) const;
+  float number(const char* attribute, float default_value) const;
+  std::string text(const char* attribute, const std::string& default_value) const;
+  std::vector<std::int64_t> integers(const char* attribute,
+                                     std::vector<std::int64_t> default_value) const;
+
+  std::size_t input_count() const;
+  std::size_t output_count() const;
+
+  // An input that is a constant of the model; nothing where it is fed or computed (or absent).
+  std::optional<Tensor> constant_input(std::size_t index, const char* name) const;
+
+  // Memory of the node's provider that lives as long as the kernel: device memory on CUDA.
+  Scratch<std::byte> provider_memory(std::size_t bytes) const;
+
+ private:
+  bool found(abi::Status* status, const char* attribute, const char* takes) const;
+  bool exists(const char* attribute) const;
+
+  const abi::Functions& ort_;
+  const abi::KernelInfo* info_;
 };
 
 // One run of a node.

@@ -2,8 +2,8 @@
 //
 // ORT's Python packages ship no C headers. Its C ABI is a table of function pointers that only ever
 // grows, so a slot's number is a fact which holds for every later version. The list below is the
-// only place where numbers are written; abi_check.cc compares each of them with the official
-// headers where those exist.
+// only place where numbers are written; abi_check.cc compares each of them, and each signature, with
+// the official headers where those exist (.ci/abi).
 #pragma once
 
 #include <cstddef>
@@ -75,7 +75,6 @@ enum AllocatorType : int { kArenaAllocator = 1 };
     (KernelContext*, std::size_t, const std::int64_t*, std::size_t, Value**))                      \
   X(93, ReleaseStatus, void, (Status*))                                                            \
   X(94, ReleaseMemoryInfo, void, (MemoryInfo*))                                                    \
-  X(96, ReleaseValue, void, (Value*))                                                              \
   X(99, ReleaseTensorTypeAndShapeInfo, void, (TypeAndShape*))                                      \
   X(132, ReleaseAllocator, void, (Allocator*))                                                     \
   X(162, KernelInfoGetAttributeArray_float, Status*,                                               \
@@ -96,7 +95,8 @@ enum AllocatorType : int { kArenaAllocator = 1 };
   X(274, KernelContext_ParallelFor, Status*,                                                       \
     (const KernelContext*, void (*)(void*, std::size_t), std::size_t, std::size_t, void*))         \
   X(277, KernelContext_GetScratchBuffer, Status*,                                                  \
-    (const KernelContext*, const MemoryInfo*, std::size_t, void**))
+    (const KernelContext*, const MemoryInfo*, std::size_t, void**))                                \
+  X(278, KernelInfoGetAllocator, Status*, (const KernelInfo*, MemoryType, Allocator**))
 
 // ORT's table as it lies in memory: nothing but function pointers.
 struct ApiTable {

@@ -1,9 +1,11 @@
 // The library's entry point for ORT, and the one place where exceptions become an OrtStatus.
 #include <algorithm>
+#include <array>
 #include <memory>
 #include <mutex>
 #include <new>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -15,7 +17,8 @@
 namespace spatialonnx {
 namespace {
 
-// Runs `body`; null, or what it threw as a status with `where` in front.
+// Runs `body`; null, or what it threw as a status with `where` in front, as the body left it. Nothing
+// that may throw is done outside: an exception must not cross into ORT, which is not ours.
 template <class Body>
 abi::Status* guarded(const abi::Functions& ort, const std::string& where, Body&& body) noexcept {
   const auto status = [&](abi::ErrorCode code, const char* what) noexcept {
@@ -104,10 +107,10 @@ struct RegisteredOp : abi::CustomOp {
   static abi::Status* create(const CustomOp* self, const abi::ApiTable* api,
                              const abi::KernelInfo* raw, void** out) {
     const abi::Functions ort(api);
-    std::string where = std::string(of(self).name) + ": ";
+    std::string where;
     return guarded(ort, where, [&] {
-      const NodeInfo info(ort, raw);
-      where = std::string(of(self).name) + " node '" + info.name() + "': ";
+      where = std::string(of(self).name) + ": ";
+      where = std::string(of(self).name) + " node '" + NodeInfo(ort, raw).name() + "': ";
       auto node = std::make_unique<Node>(Node{ort, where, host_memory(ort), nullptr});
       node->kernel = of(self).create(NodeInfo(node->ort, raw));
       *out = node.release();
@@ -122,22 +125,27 @@ struct RegisteredOp : abi::CustomOp {
   }
 };
 
-// The ops live as long as the library. A domain belongs to the ORT that made it and outlives every
-// session that uses it, so there is one for each copy of ORT in the process, never released.
+// ORT keeps raw pointers to the ops and to their domain, and may use them while the process exits,
+// after this library's destructors have run. So nothing here has a destructor: the ops are trivially
+// destructible, the list of domains is leaked on purpose. A domain belongs to the ORT that made it
+// and outlives every session that uses it: there is one for each copy of ORT in the process.
+template <std::size_t... i>
+std::array<RegisteredOp, sizeof...(i)> registered_ops(std::index_sequence<i...>) {
+  return {RegisteredOp(*kOps[i])...};
+}
+
 abi::CustomOpDomain* domain_of(const abi::ApiTable* api, const abi::Functions& ort) {
-  static std::mutex mutex;
-  static std::vector<std::pair<const abi::ApiTable*, abi::CustomOpDomain*>> domains;
-  static const std::vector<std::unique_ptr<RegisteredOp>> ops = [] {
-    std::vector<std::unique_ptr<RegisteredOp>> all;
-    for (const OpDefinition* op : kOps) all.push_back(std::make_unique<RegisteredOp>(*op));
-    return all;
-  }();
+  using Domains = std::vector<std::pair<const abi::ApiTable*, abi::CustomOpDomain*>>;
+  static_assert(std::is_trivially_destructible_v<RegisteredOp>);
+  static const auto ops = registered_ops(std::make_index_sequence<std::size(kOps)>{});
+  static std::mutex& mutex = *new std::mutex;
+  static Domains& domains = *new Domains;
   const std::lock_guard lock(mutex);
-  const auto known = std::ranges::find(domains, api, &decltype(domains)::value_type::first);
+  const auto known = std::ranges::find(domains, api, &Domains::value_type::first);
   if (known != domains.end()) return known->second;
   abi::CustomOpDomain* domain = nullptr;
   check(ort, ort.CreateCustomOpDomain(kDomain, &domain));
-  for (const auto& op : ops) check(ort, ort.CustomOpDomain_Add(domain, op.get()));
+  for (const RegisteredOp& op : ops) check(ort, ort.CustomOpDomain_Add(domain, &op));
   domains.emplace_back(api, domain);
   return domain;
 }
@@ -154,7 +162,9 @@ extern "C" __attribute__((visibility("default"))) spatialonnx::abi::Status* Regi
   // to load the model with "not a registered function/op".
   if (api == nullptr) return nullptr;
   const abi::Functions ort(api);
-  return guarded(ort, "spatialonnx: ", [&] {
+  std::string where;
+  return guarded(ort, where, [&] {
+    where = "spatialonnx: ";
     check(ort, ort.AddCustomOpDomain(options, domain_of(api, ort)));
   });
 }
