@@ -10,7 +10,8 @@
 namespace spatialonnx {
 
 // The work of one node. Created once per node and session; several runs of the session may be in
-// `run` at the same time, so a kernel keeps nothing from one run to the next.
+// `run` at the same time, so a kernel keeps nothing from one run to the next that could change an
+// output.
 class Kernel {
  public:
   Kernel() = default;

@@ -29,7 +29,7 @@ std::vector<std::int64_t> integers_within(const NodeInfo& info, const char* name
   return values;
 }
 
-Pair pair_of(const std::vector<std::int64_t>& values, std::size_t first = 0) {
+PerAxis pair_of(const std::vector<std::int64_t>& values, std::size_t first = 0) {
   return {values[first], values[first + 1]};
 }
 

@@ -11,8 +11,8 @@
 
 namespace spatialonnx {
 
-// Along one axis of the map: 0 is height, 1 is width.
-using Pair = std::array<std::int64_t, 2>;
+// One number for each axis of a map: height first, then width.
+using PerAxis = std::array<std::int64_t, 2>;
 
 enum class AutoPad { notset, valid, same_upper, same_lower };
 
@@ -23,11 +23,11 @@ struct ConvAttributes {
   ConvAttributes(const NodeInfo& info, std::span<const std::int64_t> w_shape,
                  std::int64_t patch_size_otherwise = 0);
 
-  Pair kernel;
-  Pair stride;
-  Pair dilation;
-  Pair pad_begin;
-  Pair pad_end;
+  PerAxis kernel;
+  PerAxis stride;
+  PerAxis dilation;
+  PerAxis pad_begin;
+  PerAxis pad_end;
   AutoPad auto_pad;
   std::int64_t groups;
   std::int64_t inputs;   // channels of X in one group
@@ -44,9 +44,9 @@ struct ConvShape {
   ConvShape(const ConvAttributes& attributes, const Tensor& x);
 
   std::int64_t batch;
-  Pair input;    // H, W of X
-  Pair output;   // H, W of Y
-  Pair pad;      // zeros before the first row, the first column of X
+  PerAxis input;    // H, W of X
+  PerAxis output;   // H, W of Y
+  PerAxis pad;      // zeros before the first row, the first column of X
   PatchGrid grid;  // of Y
 
   std::array<std::int64_t, 4> output_shape() const {

@@ -81,7 +81,17 @@ INLINE V activate(V v, V clip_max) {
                           PICK4(16, 8, __VA_ARGS__), PICK4(16, 12, __VA_ARGS__))
 #endif
 
-// --- Tiles: rows x positions, vectors along the inputs -------------------------------------------
+// Asks for a line of weights that come later, for the second-level cache. It need not exist.
+INLINE void fetch_line(std::uintptr_t address) {
+  __builtin_prefetch(reinterpret_cast<const void*>(address), 0, 2);
+}
+
+// A distance in floats as one of addresses, which may be negative and then wraps around.
+INLINE std::uintptr_t bytes_of(int64_t floats) {
+  return static_cast<std::uintptr_t>(floats) * sizeof(float);
+}
+
+// --- Tiles: filters x positions, vectors along the inputs ----------------------------------------
 
 // The sums over the lanes of four vectors.
 INLINE Vector4 sum_lanes(Vector a, Vector b, Vector c, Vector d) {
@@ -102,88 +112,90 @@ INLINE Vector4 sum_lanes(Vector a, Vector b, Vector c, Vector d) {
 #endif
 }
 
-template <int rows>
+template <int filters>
 INLINE void store_sums(float* out, const Vector* sums) {
-  UNROLL for (int i = 0; i < rows; i += 4) {
+  UNROLL for (int i = 0; i < filters; i += 4) {
     const Vector none{};
-    store4(out + i, sum_lanes(sums[i], i + 1 < rows ? sums[i + 1] : none,
-                              i + 2 < rows ? sums[i + 2] : none,
-                              i + 3 < rows ? sums[i + 3] : none));
+    store4(out + i, sum_lanes(sums[i], i + 1 < filters ? sums[i + 1] : none,
+                              i + 2 < filters ? sums[i + 2] : none,
+                              i + 3 < filters ? sums[i + 3] : none));
   }
 }
 
-// The operand that is fewer stays in registers while the other one's vectors pass.
-template <int positions, int rows, bool tail>
+// The operand that is fewer, positions or filters, stays in registers while the other one's vectors
+// pass.
+template <int positions, int filters, bool tail>
 INLINE void multiply(const float* const* x, const float* const* w, int64_t at, IntVector valid,
-                     Vector (&sums)[positions][rows]) {
+                     Vector (&sums)[positions][filters]) {
   Vector xs[positions];
-  if constexpr (positions <= rows) {
+  if constexpr (positions <= filters) {
     UNROLL for (int j = 0; j < positions; ++j) {
       xs[j] = load(x[j] + at);
       if (tail) xs[j] = (Vector)((IntVector)xs[j] & valid);
       KEEP(xs[j]);
     }
-    UNROLL for (int i = 0; i < rows; ++i) {
-      Vector row = load(w[i] + at);
-      if (positions > 1) KEEP(row);
-      UNROLL for (int j = 0; j < positions; ++j) sums[j][i] += row * xs[j];
+    UNROLL for (int i = 0; i < filters; ++i) {
+      Vector filter = load(w[i] + at);
+      if (positions > 1) KEEP(filter);
+      UNROLL for (int j = 0; j < positions; ++j) sums[j][i] += filter * xs[j];
     }
   } else {
-    Vector ws[rows];
-    UNROLL for (int i = 0; i < rows; ++i) {
+    Vector ws[filters];
+    UNROLL for (int i = 0; i < filters; ++i) {
       ws[i] = load(w[i] + at);
       KEEP(ws[i]);
     }
     UNROLL for (int j = 0; j < positions; ++j) {
       Vector input = load(x[j] + at);
       if (tail) input = (Vector)((IntVector)input & valid);
-      if (rows > 1) KEEP(input);
-      UNROLL for (int i = 0; i < rows; ++i) sums[j][i] += ws[i] * input;
+      if (filters > 1) KEEP(input);
+      UNROLL for (int i = 0; i < filters; ++i) sums[j][i] += ws[i] * input;
     }
   }
 }
 
 // `fetch`: whether lines from `ahead` on are fetched, one for every second vector. More at a time
-// would take the buffers that the weights come through.
-template <int positions, int rows, bool fetch>
-void tile(const ConvSpan& span, const float* const* row, const float* const* position,
-          const float* ahead, float* out, int64_t out_stride) {
-  Vector sums[positions][rows] = {};
+// would take the buffers that the weights come through. `ahead` is an address, as it may lie behind
+// the weights' end.
+template <int positions, int filters, bool fetch>
+void tile(const ConvSpan& span, const float* const* filter, const float* const* position,
+          std::uintptr_t ahead, float* out, int64_t out_stride) {
+  Vector sums[positions][filters] = {};
   const int64_t tail = span.length % kLanes;
   const int64_t whole = span.length - tail;
   // The inputs behind a segment belong to other outputs: they may be infinite, so a weight of zero
   // is not enough.
   IntVector valid;
   for (int i = 0; i < kLanes; ++i) valid[i] = i < tail ? -1 : 0;
-  const float* w[rows];
+  const float* w[filters];
   const float* x[positions];
-  UNROLL for (int i = 0; i < rows; ++i) w[i] = row[i] + whole;
+  UNROLL for (int i = 0; i < filters; ++i) w[i] = filter[i] + whole;
   UNROLL for (int j = 0; j < positions; ++j) x[j] = position[j] + whole;
-  const int64_t row_step = whole + (tail != 0 ? kLanes : 0);
+  const int64_t filter_step = whole + (tail != 0 ? kLanes : 0);
   for (int64_t s = 0;;) {
-    if (fetch) ahead += whole / 2;
+    if (fetch) ahead += bytes_of(whole / 2);
     for (int64_t at = -whole; at != 0; at += kLanes) {
-      if (fetch) __builtin_prefetch(ahead + (at >> 1), 0, 2);
-      multiply<positions, rows, false>(x, w, at, valid, sums);
+      if (fetch) fetch_line(ahead + bytes_of(at >> 1));
+      multiply<positions, filters, false>(x, w, at, valid, sums);
     }
-    if (tail != 0) multiply<positions, rows, true>(x, w, 0, valid, sums);
+    if (tail != 0) multiply<positions, filters, true>(x, w, 0, valid, sums);
     if (++s == span.segments) break;
     const int64_t step = span.step[s - 1];
-    UNROLL for (int i = 0; i < rows; ++i) w[i] += row_step;
+    UNROLL for (int i = 0; i < filters; ++i) w[i] += filter_step;
     UNROLL for (int j = 0; j < positions; ++j) x[j] += step;
   }
-  UNROLL for (int j = 0; j < positions; ++j) store_sums<rows>(out + j * out_stride, sums[j]);
+  UNROLL for (int j = 0; j < positions; ++j) store_sums<filters>(out + j * out_stride, sums[j]);
 }
 
 // --- Panels: positions x channels, vectors along the channels ------------------------------------
 
 constexpr int kPanelVectors = 2;
 constexpr int kPanelChannels = kPanelVectors * kLanes;
-constexpr int kPanelPositions = kManyRegisters ? 12 : 6;
+constexpr int kPanelPositions = kManyRegisters ? kMostPanelPositions : 6;
 
 template <int positions, bool fetch>
 void panel(const ConvSpan& span, const float* weights, const float* const* position,
-           const float* ahead, const ConvFinish& finish, float* const* out) {
+           std::uintptr_t ahead, const ConvFinish& finish, float* const* out) {
   Vector sums[positions][kPanelVectors];
   const float* x[positions];
   UNROLL for (int j = 0; j < positions; ++j) {
@@ -193,8 +205,8 @@ void panel(const ConvSpan& span, const float* weights, const float* const* posit
   for (int64_t s = 0;;) {
     for (int64_t at = -span.length; at != 0; ++at, weights += kPanelChannels) {
       if (fetch) {
-        __builtin_prefetch(ahead, 0, 2);
-        ahead += kConvLine / 2;
+        fetch_line(ahead);
+        ahead += bytes_of(kConvLine / 2);
       }
       Vector w[kPanelVectors];
       UNROLL for (int v = 0; v < kPanelVectors; ++v) {
@@ -269,17 +281,20 @@ INLINE Vector8 permute(Vector8 v, Int8 lanes) {
 }
 #endif
 
-void fired(const float* const* positions, int count, int64_t groups, unsigned char* bits) {
-  for (int64_t g = 0; g < groups; ++g) {
+void fired(const float* const* positions, int count, int64_t octets, const float* thresholds,
+           unsigned char* bits) {
+  for (int64_t g = 0; g < octets; ++g) {
+    const Vector8 threshold = load8(thresholds + 8 * g);
     Int8 any{};
-    for (int j = 0; j < count; ++j) any |= load8(positions[j] + 8 * g) != Vector8{};
+    // Not "above": NaN fires.
+    for (int j = 0; j < count; ++j) any |= ~(load8(positions[j] + 8 * g) <= threshold);
     bits[g] = static_cast<unsigned char>(sign_bits(any));
   }
 }
 
-int64_t compress(const unsigned char* bits, int64_t groups, std::int32_t* channels) {
+int64_t compress(const unsigned char* bits, int64_t octets, std::int32_t* channels) {
   int64_t count = 0;
-  for (int64_t g = 0; g < groups; ++g) {
+  for (int64_t g = 0; g < octets; ++g) {
     const Int8 set = bytes_to_ints(kRanks.set[bits[g]]) + static_cast<int>(8 * g);
     memcpy(channels + count, &set, sizeof set);
     count += __builtin_popcount(bits[g]);
@@ -288,11 +303,11 @@ int64_t compress(const unsigned char* bits, int64_t groups, std::int32_t* channe
 }
 
 template <bool keep, bool residual>
-void expand_into(const unsigned char* bits, int64_t groups, const float* sums,
+void expand_into(const unsigned char* bits, int64_t octets, const float* sums,
                         int64_t sums_stride, int positions, const ConvFinish& finish,
                         float* const* out) {
   const Vector8 clip_max = broadcast8(finish.clip_max);
-  for (int64_t g = 0; g < groups; ++g) {
+  for (int64_t g = 0; g < octets; ++g) {
     if (bits[g] == 0) {
       for (int j = 0; j < positions && !keep; ++j) store8(out[j] + 8 * g, Vector8{});
       continue;
@@ -315,12 +330,12 @@ void expand_into(const unsigned char* bits, int64_t groups, const float* sums,
   }
 }
 
-void expand(const unsigned char* bits, int64_t groups, const float* sums, int64_t sums_stride,
+void expand(const unsigned char* bits, int64_t octets, const float* sums, int64_t sums_stride,
             int positions, const ConvFinish& finish, bool keep, float* const* out) {
   const auto into = finish.residual != nullptr
                         ? (keep ? expand_into<true, true> : expand_into<false, true>)
                         : (keep ? expand_into<true, false> : expand_into<false, false>);
-  into(bits, groups, sums, sums_stride, positions, finish, out);
+  into(bits, octets, sums, sums_stride, positions, finish, out);
 }
 
 // --- Layouts -------------------------------------------------------------------------------------
@@ -344,8 +359,14 @@ INLINE void transpose(Vector8 (&v)[8]) {
   UNROLL for (int i = 0; i < 8; ++i) v[i] = t[i];
 }
 
+// Asks for a float of a plane that will soon be read; it need not exist.
+INLINE void prefetch_near(const float* plane, int64_t at) {
+  __builtin_prefetch(
+      reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(plane) + bytes_of(at)));
+}
+
 void gather(const float* const* planes, int64_t channels, int64_t offset, int count,
-            float* const* rows) {
+            float* const* pixels) {
   int done = 0;
   if (channels >= 8) {
     for (int64_t c = 0;; c = c + 16 <= channels ? c + 8 : channels - 8) {
@@ -354,27 +375,27 @@ void gather(const float* const* planes, int64_t channels, int64_t offset, int co
         UNROLL for (int i = 0; i < 8; ++i) {
           v[i] = load8(planes[c + i] + offset + done);
           // As many streams as there are planes: more than a processor follows by itself.
-          __builtin_prefetch(planes[c + i] + offset + done + 31);
+          prefetch_near(planes[c + i], offset + done + 31);
         }
         transpose(v);
-        UNROLL for (int i = 0; i < 8; ++i) store8(rows[done + i] + c, v[i]);
+        UNROLL for (int i = 0; i < 8; ++i) store8(pixels[done + i] + c, v[i]);
       }
       if (c + 8 == channels) break;
     }
   }
   for (int q = done; q < count; ++q) {
-    for (int64_t c = 0; c < channels; ++c) rows[q][c] = planes[c][offset + q];
+    for (int64_t c = 0; c < channels; ++c) pixels[q][c] = planes[c][offset + q];
   }
 }
 
-void scatter(const float* rows, int64_t stride, int64_t count, float* const* planes,
+void scatter(const float* pixels, int64_t stride, int64_t count, float* const* planes,
              int64_t channels, int64_t offset) {
   for (int64_t c = 0; c < channels; c += 8) {
     const int valid = static_cast<int>(channels - c < 8 ? channels - c : 8);
     int64_t q = 0;
     while (q < count && count >= 8) {
       Vector8 v[8];
-      const float* from = rows + q * stride + c;
+      const float* from = pixels + q * stride + c;
       UNROLL for (int i = 0; i < 8; ++i) v[i] = load8(from + i * stride);
       transpose(v);
       if (valid == 8) {
@@ -386,42 +407,59 @@ void scatter(const float* rows, int64_t stride, int64_t count, float* const* pla
       q = q + 16 <= count || q + 8 == count ? q + 8 : count - 8;
     }
     for (; q < count; ++q) {
-      for (int i = 0; i < valid; ++i) planes[c + i][offset + q] = rows[q * stride + c + i];
+      for (int i = 0; i < valid; ++i) planes[c + i][offset + q] = pixels[q * stride + c + i];
     }
   }
 }
 
 // --- The table -----------------------------------------------------------------------------------
 
-template <int positions, int rows>
+template <int positions, int filters>
 constexpr void add_tiles(ConvKernels& kernels) {
-  kernels.tile[positions][rows][0] = tile<positions, rows, false>;
-  kernels.tile[positions][rows][1] = tile<positions, rows, true>;
-  if constexpr (rows > 1) add_tiles<positions, rows - 1>(kernels);
+  kernels.tile[positions][filters] = {tile<positions, filters, false>,
+                                      tile<positions, filters, true>};
+  if constexpr (filters > 1) add_tiles<positions, filters - 1>(kernels);
 }
 
-// As many rows as accumulators fit beside one vector of each position (or row) and a moving one.
-constexpr int kTileRows[kMostTilePositions + 1] = {
+// The most filters of a tile, by its positions (0 is none). A tile keeps in registers
+//
+//     positions * filters    sums, one vector each
+//     min(positions, filters) vectors of the operand that is fewer
+//     1                      vector of the other one, which passes
+//
+// and may use 32 of them (AVX-512) or 16: 4 x 6 sums + 4 + 1 = 29, 4 x 3 + 3 + 1 = 16. Beyond that
+// the compiler would store sums in memory. Each filter and each position also takes a pointer, of
+// 16 general registers: 2 x 10 rather than 2 x 14. Every vector that passes is used once per vector
+// that stays, so the larger the tile, the fewer loads there are for each multiplication; a tile of
+// one or two positions is bound by its loads. One position takes 8 filters, which is as many sums
+// as fused multiply-adds are under way at a time.
+constexpr int kTileFilters[kMostTilePositions + 1] = {
     0, 8, kManyRegisters ? 10 : 6, kManyRegisters ? 8 : 4, kManyRegisters ? 6 : 3,
     kManyRegisters ? 4 : 2, kManyRegisters ? 4 : 2, kManyRegisters ? 3 : 1,
     kManyRegisters ? 3 : 1};
 
 template <int positions>
 constexpr void add_all_tiles(ConvKernels& kernels) {
-  kernels.tile_rows[positions] = kTileRows[positions];
-  add_tiles<positions, kTileRows[positions]>(kernels);
+  kernels.tile_filters[positions] = kTileFilters[positions];
+  add_tiles<positions, kTileFilters[positions]>(kernels);
   if constexpr (positions > 1) add_all_tiles<positions - 1>(kernels);
 }
 
 template <int positions>
 constexpr void add_panels(ConvKernels& kernels) {
-  kernels.panel[positions][0] = panel<positions, false>;
-  kernels.panel[positions][1] = panel<positions, true>;
+  kernels.panel[positions] = {panel<positions, false>, panel<positions, true>};
   if constexpr (positions > 1) add_panels<positions - 1>(kernels);
 }
 
-// Where to cut a number of positions: tiles of one and two are bound by the loads of the weights,
-// those of many positions read the weights least often.
+// Cuts a number of positions into tiles: how many the first one takes. The rest is cut again.
+//
+//     positions    1 .. 8    9        10 .. 12    13 .. 16
+//     32 registers  all      5 + 4     6 + rest    8 + rest
+//     16 registers  all to 6; of 7 and 8: 4 + rest; of more: 6 + rest
+//
+// All filters are read once for every tile, so few large tiles are better than many; but a rest of
+// one or two positions is bound by its loads (above), so 9 is 5 + 4 rather than 8 + 1, and 12 is
+// 6 + 6. A patch of 4 x 4 whose probes are few leaves 13 to 15 others: 8 + 5 .. 8 + 7.
 constexpr int first_tile(int positions) {
   if (!kManyRegisters) return positions <= 6 ? positions : positions <= 8 ? 4 : 6;
   if (positions <= 8) return positions;

@@ -58,7 +58,7 @@ void AlignedFloats::Free::operator()(float* memory) const { std::free(memory); }
 namespace {
 
 // Cuts the channels of every group, in order, into blocks of one pattern that fit the cache.
-void cut_blocks(const ConvAttributes& attributes, const MaskView& mask, std::int64_t row_bytes,
+void cut_blocks(const ConvAttributes& attributes, const MaskView& mask, std::int64_t filter_bytes,
                 bool panels, const ConvKernels& kernels, ConvPlan& plan) {
   const std::int64_t per_group = attributes.outputs / attributes.groups;
   const bool by_channel = mask.channel_stride != 0;
@@ -80,16 +80,16 @@ void cut_blocks(const ConvAttributes& attributes, const MaskView& mask, std::int
         });
         same = differs - (begin + first);
       }
-      const std::int64_t bytes = same * row_bytes * 2;
-      const std::int64_t pieces = std::max((bytes + cache_for_weights() - 1) / cache_for_weights(),
+      const std::int64_t bytes = same * filter_bytes * 2;
+      const std::int64_t parts = std::max((bytes + cache_for_weights() - 1) / cache_for_weights(),
                                            (same + kMostChannels - 1) / kMostChannels);
-      const std::int64_t even = round_up((same + pieces - 1) / pieces, width);
+      const std::int64_t even = round_up((same + parts - 1) / parts, width);
       for (std::int64_t end = first + same; first < end;) {
         const std::int64_t count = std::min(even, end - first);
         plan.blocks.push_back({.group = group,
                                .first = group * per_group + first,
                                .count = count,
-                               // A panel that is mostly padding costs more than tiles of rows.
+                               // A panel that is mostly padding costs more than tiles.
                                .panels = panels && !mixed ? (count + width / 4) / width : 0,
                                .panel_at = 0,
                                .mixed = mixed});
@@ -99,27 +99,27 @@ void cut_blocks(const ConvAttributes& attributes, const MaskView& mask, std::int
   }
 }
 
-void pack_rows(const ConvAttributes& attributes, const float* w, const ConvKernels& kernels,
+void pack_filters(const ConvAttributes& attributes, const float* w, const ConvKernels& kernels,
                ConvPlan& plan) {
   const std::int64_t kernel_width = attributes.kernel[1];
   const std::int64_t area = attributes.kernel[0] * kernel_width;
   const std::int64_t taps = plan.segment_length / attributes.inputs;  // of a segment
   const std::int64_t padded = round_up(plan.segment_length, kernels.lanes);
-  float* row = plan.rows.data();
+  float* filter = plan.filters.data();
   for (const std::int64_t channel : plan.order) {
     const float* from = w + channel * attributes.inputs * area;
     for (std::int64_t tap = 0; tap < area; ++tap) {
-      float* to = row + tap / taps * padded + tap % taps * attributes.inputs;
+      float* to = filter + tap / taps * padded + tap % taps * attributes.inputs;
       for (std::int64_t i = 0; i < attributes.inputs; ++i) to[i] = from[i * area + tap];
     }
-    row += plan.row_length;
+    filter += plan.filter_length;
   }
 }
 
 void pack_panels(const ConvKernels& kernels, ConvPlan& plan) {
   const std::int64_t width = kernels.panel_channels;
-  const std::int64_t inputs = plan.segments * plan.segment_length;
-  const std::int64_t padded = plan.row_length / plan.segments;
+  const std::int64_t inputs = plan.inputs();
+  const std::int64_t padded = plan.filter_length / plan.segments;
   std::int64_t at = 0;
   for (ConvBlock& block : plan.blocks) {
     block.panel_at = at;
@@ -128,16 +128,16 @@ void pack_panels(const ConvKernels& kernels, ConvPlan& plan) {
   plan.panels = AlignedFloats(static_cast<std::size_t>(at));
   for (const ConvBlock& block : plan.blocks) {
     for (std::int64_t c = 0; c < std::min(block.count, block.panels * width); ++c) {
-      const float* row = plan.rows.data() + (block.first + c) * plan.row_length;
+      const float* filter = plan.filters.data() + (block.first + c) * plan.filter_length;
       float* to = plan.panels.data() + block.panel_at + c / width * width * inputs + c % width;
       for (std::int64_t k = 0; k < inputs; ++k) {
-        to[k * width] = row[k / plan.segment_length * padded + k % plan.segment_length];
+        to[k * width] = filter[k / plan.segment_length * padded + k % plan.segment_length];
       }
     }
   }
 }
 
-void sort_mixed(const MaskView& mask, Pair mask_patches, ConvPlan& plan) {
+void sort_mixed(const MaskView& mask, PerAxis mask_patches, ConvPlan& plan) {
   const std::int64_t patches = mask_patches[0] * mask_patches[1];
   plan.sorted.resize(plan.order.size() * static_cast<std::size_t>(patches));
   auto at = plan.sorted.begin();
@@ -158,22 +158,23 @@ void sort_mixed(const MaskView& mask, Pair mask_patches, ConvPlan& plan) {
 }  // namespace
 
 ConvPlan::ConvPlan(const ConvAttributes& attributes, const float* w, const MaskView& mask,
-                   Pair mask_patches, const ConvKernels& kernels)
+                   PerAxis mask_patches, const ConvKernels& kernels)
     : order(static_cast<std::size_t>(attributes.outputs)) {
   std::iota(order.begin(), order.end(), 0);
-  // Neighbouring taps lie side by side in a channels-last map, so a row of the kernel is one run.
+  // Neighbouring taps lie side by side in a channels-last map, so a row of the kernel is one segment.
   const bool whole_rows = attributes.dilation[1] == 1;
   segments = attributes.kernel[0] * (whole_rows ? 1 : attributes.kernel[1]);
   segment_length = attributes.inputs * (whole_rows ? attributes.kernel[1] : 1);
-  row_length = segments * round_up(segment_length, kernels.lanes);
-  const std::int64_t row_bytes = row_length * static_cast<std::int64_t>(sizeof(float));
-  const bool use_panels = row_bytes * attributes.outputs <= kMostPanelBytes;
-  cut_blocks(attributes, mask, row_bytes, use_panels, kernels, *this);
+  filter_length = segments * round_up(segment_length, kernels.lanes);
+  const std::int64_t filter_bytes = filter_length * static_cast<std::int64_t>(sizeof(float));
+  const bool use_panels = filter_bytes * attributes.outputs <= kMostPanelBytes;
+  cut_blocks(attributes, mask, filter_bytes, use_panels, kernels, *this);
   most_channels = std::ranges::max(blocks, {}, &ConvBlock::count).count;
   stride = round_up(most_channels, std::max(16, kernels.panel_channels));
-  rows = AlignedFloats(static_cast<std::size_t>(row_length * attributes.outputs + kConvSlack));
-  pack_rows(attributes, w, kernels, *this);
+  filters = AlignedFloats(static_cast<std::size_t>(filter_length * attributes.outputs + kConvSlack));
+  pack_filters(attributes, w, kernels, *this);
   pack_panels(kernels, *this);
+  thresholds = AlignedFloats(static_cast<std::size_t>(attributes.outputs + kConvSlack));
   if (blocks.front().mixed) sort_mixed(mask, mask_patches, *this);
 }
 

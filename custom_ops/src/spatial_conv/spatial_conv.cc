@@ -7,6 +7,7 @@
 #include "ort/op.h"
 #include "ort/ops.h"
 #include "spatial_conv/conv_inputs.h"
+#include "spatial_conv/engine.h"
 
 namespace spatialonnx {
 namespace {
@@ -31,7 +32,7 @@ class SpatialConv : public Kernel {
     const auto* weights = w.data<float>();
     if (kernels_ != nullptr) {
       plan_ = std::make_unique<const ConvPlan>(attributes_, weights, view,
-                                               Pair{grid.rows(), grid.columns()}, *kernels_);
+                                               PerAxis{grid.rows(), grid.columns()}, *kernels_);
     }
   }
 
@@ -54,7 +55,7 @@ class SpatialConv : public Kernel {
     };
     if (shape.batch == 0) return;
     if (kernels_ != nullptr) {
-      run_spatial_conv(context, task, *plan_, *kernels_);
+      run_spatial_conv(context, task, *plan_, *kernels_, threads_);
     } else {
       const auto planes = static_cast<std::size_t>(shape.batch * attributes_.outputs);
       context.parallel_for(planes,
@@ -66,6 +67,7 @@ class SpatialConv : public Kernel {
   const ConvKernels* kernels_;
   const ConvAttributes attributes_;
   std::unique_ptr<const ConvPlan> plan_;
+  mutable ThreadCount threads_;  // learns from run to run, and changes no output
 };
 
 constexpr TensorDefinition kInputs[] = {

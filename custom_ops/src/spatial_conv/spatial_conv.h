@@ -4,8 +4,7 @@
 
 #include <cstdint>
 
-#include "ort/ort.h"
-#include "spatial_conv/plan.h"
+#include "core/mask_view.h"
 #include "spatial_conv/conv_shape.h"
 
 namespace spatialonnx {
@@ -24,13 +23,9 @@ struct ConvTask {
   std::int64_t* macs;     // MACs that were executed
 };
 
-// Every output written once; the counts are complete.
-void run_spatial_conv(const RunContext& context, const ConvTask& task, const ConvPlan& plan,
-                      const ConvKernels& kernels);
-
 namespace reference {
 
-// The same, readable: planes (maps of one channel of one sample) first .. last - 1 of the N * C.
+// What the engine (engine.h) computes, readable: planes (maps of one channel of one sample) first .. last - 1 of the N * C.
 void conv_planes(const ConvTask& task, std::size_t first, std::size_t last);
 
 }  // namespace reference

@@ -64,7 +64,7 @@ struct Counts {
 void conv_patch(const Plane& plane, std::int64_t patch_row, std::int64_t patch_column,
                 Counts& counts) {
   const ConvTask& task = plane.task;
-  const Pair& size = task.shape->output;
+  const PerAxis& size = task.shape->output;
   const std::int64_t p = task.shape->grid.patch_size;
   const unsigned pattern = task.mask.at(plane.channel, patch_row, patch_column);
   const auto each = [&](bool probes, auto&& body) {

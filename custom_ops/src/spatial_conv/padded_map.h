@@ -3,13 +3,10 @@
 
 #include <cstdint>
 
-#include "spatial_conv/kernels.h"
 #include "spatial_conv/conv_shape.h"
+#include "spatial_conv/kernels.h"
 
 namespace spatialonnx {
-
-// The product; throws OpError where it overflows.
-std::int64_t checked_product(std::int64_t a, std::int64_t b);
 
 // Of one image: [group][height][width][inputs].
 struct PaddedMap {
@@ -30,9 +27,11 @@ struct MapRows {
   std::int64_t first;
 };
 
-// Fills rows [first, last), from the group's planes of X.
+// Fills rows [first, last), from the group's planes of X. Other threads wait for it without a bound,
+// so it must not throw.
 void convert_rows(const ConvKernels& kernels, const PaddedMap& map, const ConvShape& shape,
-                  const float* const* planes, MapRows to, std::int64_t first, std::int64_t last);
+                  const float* const* planes, MapRows to, std::int64_t first,
+                  std::int64_t last) noexcept;
 
 // Whole maps, for several blocks of channels that read them one after another. Rows are converted
 // when they are first asked for, by whichever thread asks.
@@ -47,10 +46,11 @@ class SharedMaps {
   void begin(std::int64_t images);
 
   // The map of one group of one image, its rows [first, last) ready. `planes` are the group's.
-  // Workers that ask for the same rows each convert some of them.
+  // Workers that ask for the same rows each convert some strips of them. A worker waits only for
+  // strips that another one is converting, and no worker waits while it converts, so waiting ends.
   MapRows rows(const ConvKernels& kernels, const ConvShape& shape, const float* const* planes,
                std::int64_t image, std::int64_t group, std::int64_t first, std::int64_t last,
-               std::size_t worker) const;
+               std::size_t worker) const noexcept;
 
  private:
   const PaddedMap& map_;

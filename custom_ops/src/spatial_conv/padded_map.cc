@@ -1,22 +1,16 @@
-#include "spatial_conv/map.h"
+#include "spatial_conv/padded_map.h"
 
 #include <algorithm>
 #include <atomic>
 #include <thread>
 
-namespace spatialonnx {
+#include "core/checked.h"
 
-std::int64_t checked_product(std::int64_t a, std::int64_t b) {
-  std::int64_t result = 0;
-  if (__builtin_mul_overflow(a, b, &result)) {
-    throw OpError("the work takes more memory than there can be");
-  }
-  return result;
-}
+namespace spatialonnx {
 
 PaddedMap::PaddedMap(const ConvAttributes& attributes, const ConvShape& shape)
     : inputs(attributes.inputs), groups(attributes.groups) {
-  Pair size;
+  PerAxis size;
   for (std::size_t axis = 0; axis < 2; ++axis) {
     size[axis] = (shape.output[axis] - 1) * attributes.stride[axis] +
                  (attributes.kernel[axis] - 1) * attributes.dilation[axis] + 1;
@@ -30,12 +24,12 @@ PaddedMap::PaddedMap(const ConvAttributes& attributes, const ConvShape& shape)
 
 namespace {
 
-// Rows that are converted at a time.
-constexpr std::int64_t kPieceRows = 4;
+// Rows of a strip, which is what a worker converts at a time.
+constexpr std::int64_t kStripRows = 4;
 
 enum State : unsigned char { kAwaited, kTaken, kReady };
 
-std::int64_t pieces_of(const PaddedMap& map) { return (map.height + kPieceRows - 1) / kPieceRows; }
+std::int64_t strips_of(const PaddedMap& map) { return (map.height + kStripRows - 1) / kStripRows; }
 
 void zero_borders(const PaddedMap& map, const ConvShape& shape, MapRows to, std::int64_t first,
                   std::int64_t last) {
@@ -53,7 +47,8 @@ void zero_borders(const PaddedMap& map, const ConvShape& shape, MapRows to, std:
 }  // namespace
 
 void convert_rows(const ConvKernels& kernels, const PaddedMap& map, const ConvShape& shape,
-                  const float* const* planes, MapRows to, std::int64_t first, std::int64_t last) {
+                  const float* const* planes, MapRows to, std::int64_t first,
+                  std::int64_t last) noexcept {
   zero_borders(map, shape, to, first, last);
   // The rows of a plane follow each other, so a vector of positions may cross from row to row.
   const std::int64_t width = shape.input[1];
@@ -64,24 +59,24 @@ void convert_rows(const ConvKernels& kernels, const PaddedMap& map, const ConvSh
     int count = end - q >= 16 ? 16 : 8;
     q = std::max(begin, std::min(q, end - count));
     count = static_cast<int>(std::min<std::int64_t>(count, end - q));
-    float* rows[16];
+    float* pixels[16];
     std::int64_t y = q / width;
     std::int64_t x = q % width;
     for (int i = 0; i < count; ++i) {
-      rows[i] = to.data +
+      pixels[i] = to.data +
                 ((y + shape.pad[0] - to.first) * map.width + shape.pad[1] + x) * map.inputs;
       if (++x == width) {
         x = 0;
         ++y;
       }
     }
-    kernels.gather(planes, map.inputs, q, count, rows);
+    kernels.gather(planes, map.inputs, q, count, pixels);
     q += count;
   }
 }
 
 std::int64_t SharedMaps::state_count(const PaddedMap& map, std::int64_t images) {
-  return checked_product(checked_product(images, map.groups), pieces_of(map));
+  return checked_product(checked_product(images, map.groups), strips_of(map));
 }
 
 void SharedMaps::begin(std::int64_t images) {
@@ -90,23 +85,23 @@ void SharedMaps::begin(std::int64_t images) {
 
 MapRows SharedMaps::rows(const ConvKernels& kernels, const ConvShape& shape,
                          const float* const* planes, std::int64_t image, std::int64_t group,
-                         std::int64_t first, std::int64_t last, std::size_t worker) const {
+                         std::int64_t first, std::int64_t last, std::size_t worker) const noexcept {
   const std::int64_t map_index = image * map_.groups + group;
   const MapRows whole{maps_ + map_index * map_.map_floats, 0};
-  unsigned char* states = states_ + map_index * pieces_of(map_);
-  const std::int64_t begin = first / kPieceRows;
-  const std::int64_t count = (last + kPieceRows - 1) / kPieceRows - begin;
+  unsigned char* states = states_ + map_index * strips_of(map_);
+  const std::int64_t begin = first / kStripRows;
+  const std::int64_t count = (last + kStripRows - 1) / kStripRows - begin;
   for (std::int64_t k = 0; k < count; ++k) {
-    const std::int64_t piece = begin + (static_cast<std::int64_t>(worker) + k) % count;
-    const std::atomic_ref state(states[piece]);
+    const std::int64_t strip = begin + (static_cast<std::int64_t>(worker) + k) % count;
+    const std::atomic_ref state(states[strip]);
     unsigned char seen = kAwaited;
     if (!state.compare_exchange_strong(seen, kTaken, std::memory_order_acquire)) continue;
-    const std::int64_t row = piece * kPieceRows;
-    convert_rows(kernels, map_, shape, planes, whole, row, std::min(row + kPieceRows, map_.height));
+    const std::int64_t row = strip * kStripRows;
+    convert_rows(kernels, map_, shape, planes, whole, row, std::min(row + kStripRows, map_.height));
     state.store(kReady, std::memory_order_release);
   }
-  for (std::int64_t piece = begin; piece < begin + count; ++piece) {
-    const std::atomic_ref state(states[piece]);
+  for (std::int64_t strip = begin; strip < begin + count; ++strip) {
+    const std::atomic_ref state(states[strip]);
     // Another thread is at it, and needs no other's help to finish.
     while (state.load(std::memory_order_acquire) != kReady) std::this_thread::yield();
   }
