@@ -9,26 +9,36 @@
 //
 // To add a kernel: declare it in its header with SPATIALONNX_VECTOR_ISAS, define it inside
 // `namespace spatialonnx::SPATIALONNX_ISA`, name its file in CMakeLists.txt, and list its builds in
-// a Variants table, which ends in the readable reference.
+// a Variants table, which ends in the readable reference. Kernels of 8-bit dot products have a list
+// of their own, SPATIALONNX_INT8_ISAS.
 #pragma once
 
 #include <cstddef>
 #include <string>
 #include <vector>
 
-// Best first. CMakeLists.txt compiles the same list. `wide`, never chosen unasked, is AVX2 with the
-// vectors of AVX-512: it tests sources that are written for those.
+// Best first. CMakeLists.txt compiles the same lists. SPATIALONNX_ISAS is the union of the other two.
+// avx512vnni includes VBMI and VBMI2; avxvnni has the same dot products without AVX-512. `wide`,
+// never chosen unasked, is AVX2 with the vectors of AVX-512: it tests sources written for those.
 #if defined(__x86_64__)
+#define SPATIALONNX_ISAS(X) X(avx512vnni) X(avx512) X(avxvnni) X(avx2) X(baseline) X(wide)
 #define SPATIALONNX_VECTOR_ISAS(X) X(avx512) X(avx2) X(baseline) X(wide)
-#else
+#define SPATIALONNX_INT8_ISAS(X) X(avx512vnni) X(avxvnni) X(avx2) X(baseline)
+#elif defined(__aarch64__)
+#define SPATIALONNX_ISAS(X) X(dotprod) X(baseline)
 #define SPATIALONNX_VECTOR_ISAS(X) X(baseline)
+#define SPATIALONNX_INT8_ISAS(X) X(dotprod) X(baseline)
+#else
+#define SPATIALONNX_ISAS(X) X(baseline)
+#define SPATIALONNX_VECTOR_ISAS(X) X(baseline)
+#define SPATIALONNX_INT8_ISAS(X) X(baseline)
 #endif
 
 namespace spatialonnx {
 
 enum class Isa {
 #define X(isa) isa,
-  SPATIALONNX_VECTOR_ISAS(X)
+  SPATIALONNX_ISAS(X)
 #undef X
       reference,
 };
@@ -42,8 +52,11 @@ struct Variant {
 
 const char* isa_name(Isa isa);
 
-// The sets compiled in, best first; the reference is the last one.
+// The sets compiled in, best first; the reference is the last one. Of all kernels, of those in
+// SPATIALONNX_VECTOR_ISAS, and of those in SPATIALONNX_INT8_ISAS.
 std::vector<Isa> compiled_isas();
+std::vector<Isa> vector_isas();
+std::vector<Isa> int8_isas();
 
 // Whether this processor (and its operating system) runs the set.
 bool isa_runs_here(Isa isa);
@@ -53,11 +66,11 @@ bool isa_runs_here(Isa isa);
 Isa choose_isa();
 
 // The build for `isa` in a kernel's table. A kernel without a build of its own for this set takes
-// the next entry of the table; the reference, last, serves every set.
+// the next entry of the table that runs here; the reference, last, serves every set.
 template <class Function, std::size_t n>
 Function choose_variant(const Variant<Function> (&table)[n], Isa isa) {
   for (const Variant<Function>& variant : table) {
-    if (variant.isa >= isa) return variant.function;
+    if (variant.isa >= isa && isa_runs_here(variant.isa)) return variant.function;
   }
   return table[n - 1].function;
 }

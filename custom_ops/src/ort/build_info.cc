@@ -17,13 +17,15 @@ std::string quoted_list(const std::vector<std::string>& names) {
   return text + "]";
 }
 
-std::string build_info() {
-  std::vector<std::string> compiled;
-  std::vector<std::string> supported;
-  for (const Isa isa : compiled_isas()) {
-    compiled.emplace_back(isa_name(isa));
-    if (isa_runs_here(isa)) supported.emplace_back(isa_name(isa));
+std::vector<std::string> names_of(const std::vector<Isa>& isas, bool all) {
+  std::vector<std::string> names;
+  for (const Isa isa : isas) {
+    if (all || isa_runs_here(isa)) names.emplace_back(isa_name(isa));
   }
+  return names;
+}
+
+std::string build_info() {
   std::vector<std::string> ops;
   for (const OpDefinition* op : kOps) {
     const std::string provider = op->provider == nullptr ? "" : op->provider;
@@ -32,8 +34,11 @@ std::string build_info() {
     if (std::ranges::find(ops, name) == ops.end()) ops.push_back(std::move(name));
   }
   return std::string("{\"version\": \"") + SPATIALONNX_VERSION + "\", \"compiler\": \"" +
-         SPATIALONNX_COMPILER + "\", \"instruction_sets\": " + quoted_list(compiled) +
-         ", \"supported\": " + quoted_list(supported) + ", \"ops\": " + quoted_list(ops) +
+         SPATIALONNX_COMPILER +
+         "\", \"instruction_sets\": " + quoted_list(names_of(compiled_isas(), true)) +
+         ", \"supported\": " + quoted_list(names_of(vector_isas(), false)) +
+         ", \"supported_int8\": " + quoted_list(names_of(int8_isas(), false)) +
+         ", \"ops\": " + quoted_list(ops) +
          ", \"cuda\": " + (SPATIALONNX_WITH_CUDA ? "true" : "false") +
          ", \"sanitizers\": " + (SPATIALONNX_WITH_SANITIZERS ? "true" : "false") + "}";
 }

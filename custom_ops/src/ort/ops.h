@@ -15,6 +15,7 @@ inline constexpr const char* kCudaProvider = "CUDAExecutionProvider";
 #endif
 
 extern const OpDefinition kSpatialConv;
+extern const OpDefinition kSpatialQConv;
 extern const OpDefinition kSpatialPredict;
 extern const OpDefinition kPatchCodes;
 extern const OpDefinition kSnapeaConv;
@@ -28,6 +29,7 @@ extern const OpDefinition kPatchCodesCuda;
 inline constexpr const OpDefinition* kOps[] = {
 #if !SPATIALONNX_EMULATE_CUDA
     &kSpatialConv,
+    &kSpatialQConv,
     &kSpatialPredict,
     &kPatchCodes,
     &kSnapeaConv,

@@ -176,6 +176,14 @@ std::size_t NodeInfo::output_count() const {
   return count;
 }
 
+bool NodeInfo::has_input(std::size_t index) const {
+  if (index >= input_count()) return false;
+  const std::string name = read_text(ort_, [&](char* out, std::size_t* size) {
+    return ort_.KernelInfo_GetInputName(info_, index, out, size);
+  });
+  return !name.empty();
+}
+
 std::optional<Tensor> NodeInfo::constant_input(std::size_t index, const char* name) const {
   if (index >= input_count()) return std::nullopt;
   int is_constant = 0;

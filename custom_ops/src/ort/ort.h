@@ -33,7 +33,10 @@ void check(const abi::Functions& ort, abi::Status* status);
 template <class T>
 constexpr abi::ElementType element_type() {
   if constexpr (std::is_same_v<T, float>) return abi::kFloat;
+  if constexpr (std::is_same_v<T, std::uint8_t>) return abi::kUint8;
+  if constexpr (std::is_same_v<T, std::int8_t>) return abi::kInt8;
   if constexpr (std::is_same_v<T, std::uint16_t>) return abi::kUint16;
+  if constexpr (std::is_same_v<T, std::int32_t>) return abi::kInt32;
   if constexpr (std::is_same_v<T, std::int64_t>) return abi::kInt64;
   if constexpr (std::is_same_v<T, Half>) return abi::kFloat16;
 }
@@ -116,6 +119,9 @@ class NodeInfo {
 
   std::size_t input_count() const;
   std::size_t output_count() const;
+
+  // Whether the node names this input: an optional one may be left out.
+  bool has_input(std::size_t index) const;
 
   // An input that is a constant of the model; nothing where it is fed or computed (or absent).
   std::optional<Tensor> constant_input(std::size_t index, const char* name) const;

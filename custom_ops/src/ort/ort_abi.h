@@ -36,7 +36,10 @@ enum ErrorCode : int {
 enum ElementType : int {
   kUndefined = 0,
   kFloat = 1,
+  kUint8 = 2,
+  kInt8 = 3,
   kUint16 = 4,
+  kInt32 = 6,
   kInt64 = 7,
   kFloat16 = 10,
 };
@@ -85,6 +88,8 @@ enum AllocatorType : int { kArenaAllocator = 1 };
   X(194, GetTensorMemoryInfo, Status*, (const Value*, const MemoryInfo**))                         \
   X(230, KernelInfo_GetInputCount, Status*, (const KernelInfo*, std::size_t*))                     \
   X(231, KernelInfo_GetOutputCount, Status*, (const KernelInfo*, std::size_t*))                    \
+  X(232, KernelInfo_GetInputName, Status*,                                                         \
+    (const KernelInfo*, std::size_t, char*, std::size_t*))                                         \
   X(233, KernelInfo_GetOutputName, Status*,                                                        \
     (const KernelInfo*, std::size_t, char*, std::size_t*))                                         \
   X(244, KernelInfo_GetNodeName, Status*, (const KernelInfo*, char*, std::size_t*))                \

@@ -80,19 +80,21 @@ ConvAttributes::ConvAttributes(const NodeInfo& info, std::span<const std::int64_
   }
 }
 
-ConvShape::ConvShape(const ConvAttributes& attributes, const Tensor& x) {
-  x.expect_rank(4, "[N, C, H, W]");
+ConvShape::ConvShape(const ConvAttributes& attributes, const Tensor& x, bool channels_last) {
+  x.expect_rank(4, channels_last ? "[N, H, W, C]" : "[N, C, H, W]");
+  const std::size_t channel_axis = channels_last ? 3 : 1;
+  const std::size_t height_axis = channels_last ? 1 : 2;
   if (std::ranges::max(x.shape()) > kLargest) {
     throw OpError("input X has shape " + shape_text(x.shape()) +
                   ", but takes dimensions below 2147483648");
   }
-  if (x.dim(1) != attributes.inputs * attributes.groups) {
-    throw OpError("input X has " + std::to_string(x.dim(1)) + " channels, but W and group take " +
+  if (x.dim(channel_axis) != attributes.inputs * attributes.groups) {
+    throw OpError("input X has " + std::to_string(x.dim(channel_axis)) + " channels, but W and group take " +
                   std::to_string(attributes.inputs * attributes.groups));
   }
   batch = x.dim(0);
   for (std::size_t axis = 0; axis < 2; ++axis) {
-    input[axis] = x.dim(2 + axis);
+    input[axis] = x.dim(height_axis + axis);
     const std::int64_t stride = attributes.stride[axis];
     const std::int64_t reach = (attributes.kernel[axis] - 1) * attributes.dilation[axis] + 1;
     std::int64_t before = 0;
@@ -109,8 +111,8 @@ ConvShape::ConvShape(const ConvAttributes& attributes, const Tensor& x) {
     }
     const std::int64_t room = input[axis] + before + after - reach;
     if (room < 0) {
-      throw OpError("a map of " + std::to_string(input[0]) + " x " + std::to_string(x.dim(3)) +
-                    " with its padding is smaller than the kernel");
+      throw OpError("a map of " + std::to_string(input[0]) + " x " +
+                    std::to_string(x.dim(height_axis + 1)) + " with its padding is smaller than the kernel");
     }
     pad[axis] = before;
     output[axis] = room / stride + 1;

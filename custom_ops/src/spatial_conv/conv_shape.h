@@ -41,7 +41,8 @@ struct ConvAttributes {
 
 // The sizes of one run. Throws OpError where X does not fit W, or where there is no output.
 struct ConvShape {
-  ConvShape(const ConvAttributes& attributes, const Tensor& x);
+  // X is [N, C, H, W]; with `channels_last` [N, H, W, C].
+  ConvShape(const ConvAttributes& attributes, const Tensor& x, bool channels_last = false);
 
   std::int64_t batch;
   PerAxis input;    // H, W of X

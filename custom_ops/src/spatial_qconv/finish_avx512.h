@@ -1,0 +1,116 @@
+// From sums to outputs with AVX-512: compress and expand move only the channels that fired.
+#pragma once
+
+#include <immintrin.h>
+
+#include "spatial_qconv/dot_products.h"
+#include "spatial_qconv/kernels.h"
+
+namespace spatialonnx::SPATIALONNX_ISA {
+namespace {
+
+// Sixteen outputs, as requantise.h says.
+INLINE __m128i finish16(const Requantise& q, __m512i sum, __m512 scale, __m512i bias,
+                        __m128i residual) {
+  const __m512 value = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_add_epi32(sum, bias)), scale);
+  const __m512 clamped =
+      _mm512_min_ps(_mm512_max_ps(value, _mm512_set1_ps(q.least)), _mm512_set1_ps(q.most));
+  __m512i conv = _mm512_add_epi32(_mm512_cvtps_epi32(clamped), _mm512_set1_epi32(q.zero_point));
+  if (q.add) {
+    const __m512 c = _mm512_cvtepi32_ps(conv);
+    const __m512 r = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(residual));
+    const __m512 c_ratio = _mm512_set1_ps(q.conv_ratio);
+    const __m512 r_ratio = _mm512_set1_ps(q.residual_ratio);
+    const __m512 fixed = _mm512_set1_ps(q.fixed);
+    const __m512 total = q.residual_first
+                             ? _mm512_fmadd_ps(r, r_ratio, _mm512_fmadd_ps(c, c_ratio, fixed))
+                             : _mm512_fmadd_ps(c, c_ratio, _mm512_fmadd_ps(r, r_ratio, fixed));
+    conv = _mm512_cvtps_epi32(_mm512_min_ps(_mm512_max_ps(total, _mm512_set1_ps(q.y_zero_point)),
+                                            _mm512_set1_ps(q.y_max)));
+  }
+  return _mm512_cvtepi32_epi8(conv);
+}
+
+INLINE void finish_lanes(const Requantise& q, const QConvOutputs& outputs, std::int64_t channel,
+                         int channels, std::int64_t at, Sums sums) {
+  const auto valid = static_cast<__mmask16>(channels >= 16 ? 0xffff : (1 << channels) - 1);
+  const __m128i residual = outputs.residual == nullptr
+                               ? _mm_setzero_si128()
+                               : _mm_maskz_loadu_epi8(valid, outputs.residual + at + channel);
+  _mm_mask_storeu_epi8(outputs.y + at + channel, valid,
+                       finish16(q, (__m512i)sums, _mm512_loadu_ps(q.scale + channel),
+                                _mm512_loadu_si512(q.bias + channel), residual));
+}
+
+// The numbers of the bits that are set, in order.
+INLINE __m512i bit_numbers(std::uint64_t bits) {
+  alignas(64) static constexpr std::uint8_t kNumbers[64] = {
+      0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
+      22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43,
+      44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63};
+  return _mm512_maskz_compress_epi8(bits, _mm512_load_si512(kNumbers));
+}
+
+int list_rows(std::uint64_t bits, const std::int8_t* first, std::int64_t row_bytes,
+              const std::int8_t** rows) {
+  alignas(64) std::uint8_t numbers[64];
+  _mm512_store_si512(numbers, bit_numbers(bits));
+  const int count = __builtin_popcountll(bits);
+  const __m512i start = _mm512_set1_epi64(reinterpret_cast<std::int64_t>(first));
+  const __m512i bytes = _mm512_set1_epi64(row_bytes);  // below 2^32
+  for (int i = 0; i < count; i += 8) {
+    const __m512i number =
+        _mm512_cvtepu8_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(numbers + i)));
+    _mm512_storeu_si512(rows + i, _mm512_add_epi64(start, _mm512_mul_epu32(number, bytes)));
+  }
+  return count;
+}
+
+std::uint64_t fired(const Requantise& q, const std::uint8_t* y, std::int64_t channel,
+                    std::uint64_t members, const std::int64_t* at, int count) {
+  const __m512i limit = _mm512_loadu_si512(q.limit + channel);
+  std::uint64_t bits = 0;
+  for (int j = 0; j < count; ++j) {
+    bits |= _mm512_mask_cmpgt_epu8_mask(
+        members, _mm512_maskz_loadu_epi8(members, y + at[j] + channel), limit);
+  }
+  return bits;
+}
+
+void finish(const Requantise& q, const QConvOutputs& outputs, std::int64_t channel,
+            std::uint64_t bits, std::uint64_t members, const std::int32_t* sums,
+            std::int64_t sums_stride, const std::int64_t* at, int positions) {
+  alignas(64) float scale[80];
+  alignas(64) std::int32_t bias[80];
+  int count = 0;
+  for (int v = 0; v < 64; v += 16) {
+    const auto some = static_cast<__mmask16>(bits >> v);
+    _mm512_storeu_ps(scale + count,
+                     _mm512_maskz_compress_ps(some, _mm512_loadu_ps(q.scale + channel + v)));
+    _mm512_storeu_si512(bias + count, _mm512_maskz_compress_epi32(
+                                          some, _mm512_loadu_si512(q.bias + channel + v)));
+    count += __builtin_popcount(some);
+  }
+  const __m512i zero = _mm512_set1_epi8(static_cast<char>(q.y_zero_point));
+  alignas(64) std::uint8_t packed[64];
+  alignas(64) std::uint8_t beside[64] = {};
+  for (int j = 0; j < positions; ++j) {
+    if (outputs.residual != nullptr) {
+      const __m512i all = _mm512_maskz_loadu_epi8(bits, outputs.residual + at[j] + channel);
+      _mm512_store_si512(beside, _mm512_maskz_compress_epi8(bits, all));
+    }
+    for (int i = 0; i < count; i += 16) {
+      const auto left = static_cast<__mmask16>(count - i >= 16 ? 0xffff : (1 << (count - i)) - 1);
+      const __m128i residual = _mm_load_si128(reinterpret_cast<const __m128i*>(beside + i));
+      const __m128i y =
+          finish16(q, _mm512_maskz_loadu_epi32(left, sums + j * sums_stride + i),
+                   _mm512_load_ps(scale + i), _mm512_load_si512(bias + i), residual);
+      _mm_store_si128(reinterpret_cast<__m128i*>(packed + i), y);
+    }
+    _mm512_mask_storeu_epi8(outputs.y + at[j] + channel, members,
+                            _mm512_mask_expand_epi8(zero, bits, _mm512_load_si512(packed)));
+  }
+}
+
+}  // namespace
+}  // namespace spatialonnx::SPATIALONNX_ISA

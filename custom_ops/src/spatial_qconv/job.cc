@@ -1,0 +1,271 @@
+#include "spatial_qconv/job.h"
+
+#include <algorithm>
+#include <atomic>
+
+namespace spatialonnx {
+namespace {
+
+using std::int64_t;
+
+// How many of `count` things the first of the pieces takes, where each takes at most `most` and all
+// take about the same.
+int even_piece(int count, int most) {
+  const int pieces = (count + most - 1) / most;
+  return (count + pieces - 1) / pieces;
+}
+
+unsigned inside_of(int64_t rows, int64_t columns, int64_t patch_size) {
+  unsigned inside = 0;
+  for (int64_t r = 0; r < rows; ++r) inside |= ((1u << columns) - 1) << (r * patch_size);
+  return inside;
+}
+
+}  // namespace
+
+QConvPatchPlaces::QConvPatchPlaces(unsigned pattern, unsigned inside) {
+  const unsigned seen = (pattern & inside) != 0 ? pattern & inside : inside;
+  for (int i = 0; i < kQConvPlaces; ++i) {
+    const auto place = static_cast<unsigned char>(i);
+    if (seen >> i & 1) {
+      probe[probes++] = place;
+    } else if (inside >> i & 1) {
+      other[others++] = place;
+    }
+  }
+}
+
+QConvJob::QConvJob(const QConvRun& run, int64_t image, const std::uint8_t* x,
+                   const QConvBlock& block, int64_t first_patch_row, int64_t end_patch_row)
+    : run_(run),
+      block_(block),
+      kernels_(run.kernels),
+      requantise_(*run.task.requantise),
+      outputs_{run.task.y, run.task.residual},
+      image_(image),
+      x_(x),
+      first_row_(first_patch_row),
+      end_row_(end_patch_row) {
+  const int64_t p = run.shape.grid.patch_size;
+  for (int64_t i = 0; i < p * p; ++i) {
+    const PerAxis& stride = run.attributes.stride;
+    place_x_[i] = (i / p * stride[0] * run.map.width + i % p * stride[1]) * run.map.inputs;
+    place_at_[i] = (i / p * run.shape.output[1] + i % p) * run.shape.grid.channels;
+  }
+  if (run.skipped != nullptr) std::fill_n(skipped_, block.count, 0);
+}
+
+void QConvJob::run() {
+  if (block_.sets.empty()) {
+    each_patch([&](const Patch& patch) { run_mixed_patch(patch); });
+  }
+  for (const QConvSet& set : block_.sets) run_set(set);
+  if (run_.skipped != nullptr) add_counts();
+}
+
+// --- Patches and their places ---------------------------------------------------------------------
+
+template <class Body>
+void QConvJob::each_patch(Body&& body) const {
+  const PatchGrid& grid = run_.shape.grid;
+  const int64_t p = grid.patch_size;
+  const int64_t x_step = p * run_.attributes.stride[1] * run_.map.inputs;
+  const int64_t at_step = p * grid.channels;
+  for (int64_t row = first_row_; row < end_row_; ++row) {
+    const int64_t height = std::min(p, grid.height - row * p);
+    const unsigned whole = inside_of(height, p, p);
+    Patch patch{
+        .row = row,
+        .column = 0,
+        .inside = whole,
+        .kind = height < p ? 2 : 0,
+        .x = x_ + row * p * run_.attributes.stride[0] * run_.map.width * run_.map.inputs,
+        .at = (image_ * grid.height + row * p) * grid.width * grid.channels,
+    };
+    for (int64_t left = grid.width; left > 0; left -= p) {
+      if (left < p) {
+        patch.inside = inside_of(height, left, p);
+        patch.kind |= 1;
+      }
+      body(patch);
+      ++patch.column;
+      patch.x += x_step;
+      patch.at += at_step;
+    }
+  }
+}
+
+unsigned QConvJob::pattern_of(int64_t channel, const Patch& patch) const {
+  return run_.task.mask.at(channel, patch.row, patch.column);
+}
+
+// The places of a set's patches, where they are the same but for the borders.
+void QConvJob::choose_places(const QConvSet& set) {
+  const PatchGrid& grid = run_.shape.grid;
+  const int64_t p = grid.patch_size;
+  const unsigned pattern = run_.task.mask.at(set.channel, 0, 0);
+  const int64_t bottom = grid.height - (grid.rows() - 1) * p;
+  const int64_t right = grid.width - (grid.columns() - 1) * p;
+  for (int kind = 0; kind < 4; ++kind) {
+    const int64_t rows = kind & 2 ? bottom : p;
+    const int64_t columns = kind & 1 ? right : p;
+    uniform_[kind] = QConvPatchPlaces(pattern, inside_of(rows, columns, p));
+  }
+}
+
+const QConvPatchPlaces& QConvJob::places(const QConvSet& set, const Patch& patch) {
+  const MaskView& mask = run_.task.mask;
+  if (run_.plan.dense || (mask.row_stride == 0 && mask.column_stride == 0)) {
+    return uniform_[patch.kind];
+  }
+  return varying_ = QConvPatchPlaces(pattern_of(set.channel, patch), patch.inside);
+}
+
+void QConvJob::add(const Patch& patch, const unsigned char* places, int count,
+                   QConvPositions& to) const {
+  for (int i = 0; i < count; ++i) {
+    to.x[to.count] = patch.x + place_x_[places[i]];
+    to.at[to.count++] = patch.at + place_at_[places[i]];
+  }
+}
+
+// --- Probes and the rest ----------------------------------------------------------------------------
+
+void QConvJob::run_set(const QConvSet& set) {
+  choose_places(set);
+  QConvPositions positions;
+  each_patch([&](const Patch& patch) {
+    const QConvPatchPlaces& at = places(set, patch);
+    if (positions.count + at.probes > QConvPositions::kMost) {
+      compute_probes(set, positions);
+      positions.count = 0;
+    }
+    add(patch, at.probe, at.probes, positions);
+  });
+  compute_probes(set, positions);
+  if (run_.plan.dense) return;
+  each_patch(
+      [&](const Patch& patch) { finish_patch(set.members, places(set, patch), patch); });
+}
+
+void QConvJob::compute_probes(const QConvSet& set, const QConvPositions& positions) {
+  if (run_.plan.panel_bytes == 0 || !set.all) {
+    compute(set.members, set.members, positions);
+    return;
+  }
+  const std::int8_t* weights = run_.plan.panels.data() + block_.panel_at;
+  for (int64_t c = 0; c < block_.count; c += kernels_.panel_channels) {
+    const auto channels = static_cast<int>(std::min<int64_t>(block_.count - c, kernels_.panel_channels));
+    for (int i = 0; i < positions.count;) {
+      const int n = even_piece(positions.count - i, kernels_.panel_positions);
+      kernels_.panel[n](run_.span, weights, positions.x + i, requantise_, outputs_,
+                        block_.first + c, channels, positions.at + i);
+      i += n;
+    }
+    weights += run_.plan.panel_bytes;
+  }
+}
+
+void QConvJob::finish_patch(const QConvMembers& members, const QConvPatchPlaces& places,
+                            const Patch& patch) {
+  if (places.others == 0) return;
+  QConvPositions probes;
+  QConvPositions others;
+  add(patch, places.probe, places.probes, probes);
+  add(patch, places.other, places.others, others);
+  QConvMembers fired;
+  for (int64_t w = 0; w < block_.words(); ++w) {
+    if (members.word[w] == 0) continue;
+    fired.word[w] = kernels_.fired(requantise_, outputs_.y, block_.first + 64 * w, members.word[w],
+                                   probes.at, probes.count);
+  }
+  compute(fired, members, others);
+  if (run_.skipped != nullptr) count_skipped(fired, members, places.others);
+}
+
+void QConvJob::run_mixed_patch(const Patch& patch) {
+  const MaskView& mask = run_.task.mask;
+  const std::uint16_t* channels = run_.plan.sorted_channels(
+      block_, patch.row * run_.shape.grid.columns() + patch.column);
+  for (int64_t i = 0; i < block_.count;) {
+    const unsigned pattern = pattern_of(block_.first + channels[i], patch);
+    QConvMembers members;
+    for (; i < block_.count && mask.at(block_.first + channels[i], patch.row, patch.column) == pattern;
+         ++i) {
+      members.add(channels[i]);
+    }
+    const QConvPatchPlaces at(pattern, patch.inside);
+    QConvPositions probes;
+    add(patch, at.probe, at.probes, probes);
+    compute(members, members, probes);
+    finish_patch(members, at, patch);
+  }
+}
+
+// --- Rows of weights --------------------------------------------------------------------------------
+
+// Computes what fired and sets the members' other outputs to zero.
+void QConvJob::compute(const QConvMembers& fired, const QConvMembers& members,
+                       const QConvPositions& positions) {
+  if (positions.count == 0) return;
+  const int64_t words_at_once = std::max<int64_t>(1, (kSums / positions.count - 16) / 64);
+  const std::int8_t* rows[kQConvBlockChannels + 8];
+  for (int64_t w = 0; w < block_.words();) {
+    const int64_t end = std::min(block_.words(), w + words_at_once);
+    const int64_t stride = (end - w) * 64 + 16;
+    int count = 0;
+    for (int64_t i = w; i < end; ++i) {
+      if (fired.word[i] == 0) continue;
+      const int64_t first = block_.first + 64 * i;
+      count += kernels_.list_rows(fired.word[i], run_.plan.rows.data() + first * run_.plan.row_bytes,
+                                  run_.plan.row_bytes, rows + count);
+    }
+    if (count > 0) multiply(rows, count, positions, stride);
+    const std::int32_t* sums = sums_;
+    for (; w < end; ++w) {
+      if (members.word[w] == 0) continue;
+      kernels_.finish(requantise_, outputs_, block_.first + 64 * w, fired.word[w], members.word[w],
+                      sums, stride, positions.at, positions.count);
+      sums += __builtin_popcountll(fired.word[w]);
+    }
+  }
+}
+
+// sums_[position * stride + row], tile by tile.
+void QConvJob::multiply(const std::int8_t* const* rows, int count, const QConvPositions& positions,
+                        int64_t sums_stride) {
+  const int across = even_piece(positions.count, kQConvTilePositions);
+  const int most_rows = kernels_.tile_rows[across];
+  for (int r = 0; r < count;) {
+    const int tile_rows = even_piece(count - r, most_rows);
+    for (int j = 0; j < positions.count;) {
+      const int tile_positions = even_piece(positions.count - j, kQConvTilePositions);
+      kernels_.tile[tile_positions][tile_rows](run_.span, rows + r, positions.x + j,
+                                               sums_ + j * sums_stride + r, sums_stride);
+      j += tile_positions;
+    }
+    r += tile_rows;
+  }
+}
+
+// --- Counts -----------------------------------------------------------------------------------------
+
+void QConvJob::count_skipped(const QConvMembers& fired, const QConvMembers& members, int others) {
+  for (int64_t w = 0; w < block_.words(); ++w) {
+    for (std::uint64_t left = members.word[w] & ~fired.word[w]; left != 0; left &= left - 1) {
+      skipped_[64 * w + __builtin_ctzll(left)] += others;
+    }
+  }
+}
+
+// Other bands of the same channels are counted at the same time.
+void QConvJob::add_counts() {
+  int64_t* total = run_.skipped + image_ * run_.shape.grid.channels + block_.first;
+  for (int64_t c = 0; c < block_.count; ++c) {
+    if (skipped_[c] != 0) {
+      std::atomic_ref(total[c]).fetch_add(skipped_[c], std::memory_order_relaxed);
+    }
+  }
+}
+
+}  // namespace spatialonnx

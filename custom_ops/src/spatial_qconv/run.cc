@@ -1,0 +1,179 @@
+#include "spatial_qconv/run.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/checked.h"
+#include "spatial_qconv/job.h"
+
+namespace spatialonnx {
+namespace {
+
+using std::int64_t;
+
+// Images that are converted at a time: their maps take so many bytes, unless one takes more.
+constexpr int64_t kConvertedBytes = int64_t{4} << 20;
+// Of a map, that are worth a task of their own.
+constexpr int64_t kTaskBytes = int64_t{128} << 10;
+// Of a map, that a band reads: they stay in the second-level cache beside a block's weights.
+constexpr int64_t kBandBytes = int64_t{256} << 10;
+// Jobs a thread, where there is enough to do.
+constexpr int64_t kJobsPerThread = 4;
+// MACs of a job that is worth a thread.
+constexpr int64_t kJobMacs = int64_t{1} << 20;
+// Patches of a band with less work than that.
+constexpr int64_t kBandPatches = 24;
+
+QConvBands choose_bands(const QConvRun& run, int64_t images, int64_t threads) {
+  const PatchGrid& grid = run.shape.grid;
+  const auto blocks = static_cast<int64_t>(run.plan.blocks.size());
+  const int64_t for_cache = (run.map.group_bytes + kBandBytes - 1) / kBandBytes;
+  int64_t for_threads = 1;
+  if (threads > 1) {
+    const double macs = static_cast<double>(grid.map_size()) * static_cast<double>(grid.channels) *
+                        static_cast<double>(run.attributes.macs());
+    const int64_t worth = static_cast<int64_t>(std::min(macs / kJobMacs, 1e6)) / blocks;
+    const int64_t wanted = (kJobsPerThread * threads + blocks * images - 1) / (blocks * images);
+    const int64_t rows = std::max<int64_t>(1, kBandPatches / grid.columns());
+    for_threads = std::min({worth, wanted, (grid.rows() + rows - 1) / rows});
+  }
+  return {grid.rows(), std::clamp<int64_t>(std::max(for_cache, for_threads), 1, grid.rows())};
+}
+
+// Where a position's inputs lie.
+void fill_steps(const QConvRun& run, int64_t* steps) {
+  const int64_t taps = run.plan.segments / run.attributes.kernel[0];
+  const int64_t across = run.attributes.dilation[1] * run.map.inputs;
+  const int64_t down = run.attributes.dilation[0] * run.map.width * run.map.inputs;
+  for (int64_t s = 0; s < run.plan.segments; ++s) {
+    steps[s] = (s + 1) % taps != 0 ? across : down - (taps - 1) * across;
+  }
+}
+
+void convert_images(const RunContext& context, const QConvRun& run, int64_t first, int64_t images,
+                    std::uint8_t* to) {
+  const int64_t rows = images * run.map.height;
+  const int64_t row_bytes = run.map.image_bytes / run.map.height;
+  const int64_t at_once = std::max<int64_t>(1, kTaskBytes / std::max<int64_t>(1, row_bytes));
+  context.parallel_for(static_cast<std::size_t>((rows + at_once - 1) / at_once), [&](std::size_t i) {
+    const int64_t begin = static_cast<int64_t>(i) * at_once;
+    for (int64_t row = begin; row < std::min(rows, begin + at_once); ++row) {
+      const int64_t image = row / run.map.height;
+      run.map.fill_row(run.task, run.kernels.input_flip, first + image, row % run.map.height,
+                       to + image * run.map.image_bytes);
+    }
+  });
+}
+
+// All blocks on images [first, first + images), whose maps are at run.x. Returns how many workers
+// took part.
+int64_t run_images(const RunContext& context, const QConvRun& run, int64_t first, int64_t images,
+                   int64_t threads) {
+  const QConvBands bands = choose_bands(run, images, threads);
+  const int64_t jobs = checked_product(
+      checked_product(static_cast<int64_t>(run.plan.blocks.size()), images), bands.count);
+  // Neighbouring jobs share a block of weights.
+  return share_out(context, threads, jobs, [&](std::size_t, int64_t job) {
+    const int64_t band = job % bands.count;
+    const int64_t image = job / bands.count % images;
+    const QConvBlock& block = run.plan.blocks[static_cast<std::size_t>(job / bands.count / images)];
+    const std::uint8_t* x =
+        run.x + image * run.map.image_bytes + block.group * run.map.group_bytes;
+    QConvJob(run, first + image, x, block, bands.first_row(band), bands.first_row(band + 1)).run();
+  });
+}
+
+}  // namespace
+
+QConvMap::QConvMap(const ConvAttributes& attributes, const ConvShape& shape)
+    : inputs(attributes.inputs), groups(attributes.groups) {
+  PerAxis size;
+  for (std::size_t axis = 0; axis < 2; ++axis) {
+    size[axis] = (shape.output[axis] - 1) * attributes.stride[axis] +
+                 (attributes.kernel[axis] - 1) * attributes.dilation[axis] + 1;
+  }
+  height = size[0];
+  width = size[1];
+  group_bytes = checked_product(checked_product(height, width), inputs);
+  image_bytes = checked_product(group_bytes, groups);
+}
+
+void QConvMap::fill_row(const QConvTask& task, std::uint8_t flip, int64_t image, int64_t row,
+                        std::uint8_t* map) const {
+  const ConvShape& shape = *task.shape;
+  const int zero = task.x_zero_point ^ flip;
+  const int64_t from_row = row - shape.pad[0];
+  const bool inside = from_row >= 0 && from_row < shape.input[0];
+  // Columns of the map that have an input, and those behind them.
+  const int64_t left = std::min(shape.pad[1], width);
+  const int64_t filled = inside ? std::min(width - left, shape.input[1]) : 0;
+  const int64_t channels = inputs * groups;
+  const std::uint8_t* from = task.x + ((image * shape.input[0] + from_row) * shape.input[1]) * channels;
+  for (int64_t group = 0; group < groups; ++group) {
+    std::uint8_t* to = map + group * group_bytes + row * width * inputs;
+    std::memset(to, zero, static_cast<std::size_t>(left * inputs));
+    to += left * inputs;
+    if (groups == 1 && flip == 0 && filled > 0) {
+      std::memcpy(to, from, static_cast<std::size_t>(filled * inputs));
+    } else {
+      for (int64_t column = 0; column < filled; ++column) {
+        const std::uint8_t* at = from + column * channels + group * inputs;
+        for (int64_t i = 0; i < inputs; ++i) to[column * inputs + i] = at[i] ^ flip;
+      }
+    }
+    to += filled * inputs;
+    std::memset(to, zero, static_cast<std::size_t>((width - left - filled) * inputs));
+  }
+}
+
+QConvRun::QConvRun(const QConvTask& task, const QConvPlan& plan, const QConvKernels& kernels)
+    : task(task),
+      plan(plan),
+      kernels(kernels),
+      attributes(*task.attributes),
+      shape(*task.shape),
+      map(*task.attributes, *task.shape) {}
+
+bool QConvRun::reads_x() const {
+  return map.groups == 1 && kernels.input_flip == 0 && shape.pad == PerAxis{0, 0} &&
+         map.height == shape.input[0] && map.width == shape.input[1] &&
+         plan.segment_length % kQConvLine == 0;  // kernels read nothing behind a segment
+}
+
+void run_spatial_qconv(const RunContext& context, const QConvTask& task, const QConvPlan& plan,
+                       const QConvKernels& kernels, ThreadCount& threads) {
+  const int64_t expected = threads.expected();
+  int64_t took_part = 0;
+  QConvRun run(task, plan, kernels);
+  const auto steps = context.scratch<int64_t>(static_cast<std::size_t>(plan.segments));
+  fill_steps(run, steps.data());
+  run.span = {plan.segments, plan.segment_length, steps.data()};
+
+  const int64_t batch = run.shape.batch;
+  const int64_t channels = run.shape.grid.channels;
+  run.skipped = task.skipped != nullptr ? task.skipped : task.macs;
+  if (run.skipped != nullptr) std::fill_n(run.skipped, batch * channels, 0);
+  if (run.reads_x()) {
+    run.x = task.x;
+    took_part = run_images(context, run, 0, batch, expected);
+  } else {
+    const int64_t images =
+        std::clamp<int64_t>(kConvertedBytes / std::max<int64_t>(1, run.map.image_bytes), 1, batch);
+    const auto maps = context.scratch<std::uint8_t>(static_cast<std::size_t>(
+        checked_product(images, run.map.image_bytes) + kQConvLine));
+    run.x = maps.data();
+    for (int64_t first = 0; first < batch; first += images) {
+      const int64_t count = std::min(images, batch - first);
+      convert_images(context, run, first, count, maps.data());
+      took_part = std::max(took_part, run_images(context, run, first, count, expected));
+    }
+  }
+  threads.observe(expected, took_part);
+  if (task.macs != nullptr) {
+    for (int64_t i = 0; i < batch * channels; ++i) {
+      task.macs[i] = (run.shape.grid.map_size() - run.skipped[i]) * run.attributes.macs();
+    }
+  }
+}
+
+}  // namespace spatialonnx
