@@ -231,7 +231,11 @@ def test_a_missing_barrier_is_noticed(harness: Path) -> None:
 FAULTS = (
     ("core/patch_index.h", "patch / map.columns();", "patch / (map.columns() + 1);"),
     ("core/patch_index.h", "patch % map.columns();", "(patch + 1) % map.columns();"),
-    ("core/patch_index.h", "at.left + bit % map.patch_size", "at.left + bit % (map.patch_size + 1)"),
+    (
+        "core/patch_index.h",
+        "at.left + bit % map.patch_size",
+        "at.left + bit % (map.patch_size + 1)",
+    ),
     ("core/patch_index.h", "(width + patch_size - 1)", "(width + patch_size)"),
     ("core/patch_index.h", "(1u << columns) - 1", "(1u << (columns + 1)) - 1"),
     ("core/patch_index.h", "probes != 0 &&", ""),

@@ -43,7 +43,11 @@ def build_harness(build: Path, headers: Path = SOURCES, *, target: str = "cuda_h
     commands = (
         [
             *("cmake", "-S", str(ROOT / "custom_ops"), "-B", str(build), "-G", "Ninja"),
-            *("-DSPATIALONNX_CUDA=OFF", "-DSPATIALONNX_WERROR=ON", f"-DSPATIALONNX_HARNESS_HEADERS={headers}"),
+            *(
+                "-DSPATIALONNX_CUDA=OFF",
+                "-DSPATIALONNX_WERROR=ON",
+                f"-DSPATIALONNX_HARNESS_HEADERS={headers}",
+            ),
         ],
         ["cmake", "--build", str(build), "--target", target],
     )
