@@ -190,7 +190,7 @@ BAD_NODES: dict[str, tuple[ConvCase, dict[str, Any], str]] = {
     "patch size 1": (GOOD, {"patch_size": 1}, "attribute patch_size"),
     "patch size 5": (GOOD, {"patch_size": 5}, "attribute patch_size"),
     "clip_max": (GOOD, {"clip_max": 0.0}, "attribute clip_max"),
-    # Attributes of another type are errors, never taken for missing ones, whose default would serve.
+    # An attribute of another type is an error: it is not taken for a missing one.
     "integer clip_max": (GOOD, {"clip_max": 6}, "attribute clip_max has another type"),
     "float group": (GOOD, {"group": 1.0}, "attribute group has another type"),
     "text group": (GOOD, {"group": "1"}, "attribute group has another type"),
