@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
+from spatialonnx.cli import stopping
 from spatialonnx.cli.baseline import baseline
 from spatialonnx.cli.bench import bench
 from spatialonnx.cli.demo import demo
@@ -19,7 +21,12 @@ from spatialonnx.cli.report import report
 from spatialonnx.cli.search import search
 from spatialonnx.errors import SpatialOnnxError
 
-_COMMANDS = (insert, evaluate, search, deploy, bench, baseline, report, demo, doctor)
+_COMMANDS = {
+    "From a model to a faster one": (insert, search, deploy),
+    "Measure and show": (evaluate, bench, baseline, report),
+    "Start here": (demo, doctor),
+}
+"""What ``--help`` lists, by heading."""
 _INTERRUPTED = 130
 _USAGE = 2
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
@@ -35,7 +42,7 @@ class ErrorGroup(TyperGroup):
             return super().invoke(ctx)
         except SpatialOnnxError as error:
             print(f"error: {error}", file=sys.stderr)  # noqa: T201
-            raise typer.Exit(error.exit_code) from None
+            raise typer.Exit(stopping.exit_code(error.exit_code)) from None
         except _USAGE_ERROR as error:
             command = getattr(getattr(error, "ctx", None), "command_path", "spatialonnx")
             text = " ".join(error.format_message().split()).rstrip(".")
@@ -43,14 +50,13 @@ class ErrorGroup(TyperGroup):
             raise typer.Exit(_USAGE) from None
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)  # noqa: T201
-            raise typer.Exit(_INTERRUPTED) from None
+            raise typer.Exit(stopping.exit_code(_INTERRUPTED)) from None
 
 
 app = typer.Typer(
     name="spatialonnx",
     cls=ErrorGroup,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -80,10 +86,16 @@ def _root(
     del version
 
 
-for _command in _COMMANDS:
-    app.command(_command.__name__)(_command)
+for _panel, _commands in _COMMANDS.items():
+    for _command in _commands:
+        app.command(_command.__name__, rich_help_panel=_panel)(_command)
 
 
 def main() -> None:
     """Entry point of the ``spatialonnx`` command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # No name may cost a result because the terminal's encoding lacks a character.
+            stream.reconfigure(errors="replace")
+    stopping.install()
     app()

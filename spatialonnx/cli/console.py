@@ -10,7 +10,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -21,6 +23,7 @@ from spatialonnx.measure.evaluate import SiteCounts
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
+_WIDEST = 10_000
 _NUMBER = re.compile(r"[-+]?\d+(,\d{3})*(\.\d+)?( %| points)?$")
 
 
@@ -35,7 +38,10 @@ def show(common: CommonOptions, value: dict[str, Any], lines: Sequence[str | Tab
             print(json.dumps(value, allow_nan=False, default=str))  # noqa: T201
         elif not common.quiet:
             for line in lines:
-                out.print(printable(line) if isinstance(line, str) else line)
+                if isinstance(line, str):
+                    out.print(printable(line))
+                else:
+                    _wide_enough(line).print(line)
         sys.stdout.flush()
     except BrokenPipeError:
         raise
@@ -67,16 +73,34 @@ def points(part: float) -> str:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
-    """A table whose columns after the first are right-aligned; cells are never markup."""
+    """A table whose numbers are right-aligned; cells are never markup, words never split."""
     result = Table(
         title=printable(title), title_justify="left", title_style="bold", box=None, pad_edge=False
     )
     for index, column in enumerate(columns):
         number = index > 0 and bool(rows) and _NUMBER.match(str(rows[0][index])) is not None
-        result.add_column(column, justify="right" if number else "left", overflow="fold")
+        cells = [str(row[index]) for row in rows]
+        words = [
+            *column.split(),
+            *(w for cell in cells for w in ([cell] if number else cell.split())),
+        ]
+        longest = max((cell_len(word) for word in words), default=0)
+        result.add_column(column, justify="right" if number else "left", min_width=longest)
     for row in rows:
         result.add_row(*(printable(cell) for cell in row))
     return result
+
+
+def _wide_enough(table: Table) -> Console:
+    """Standard output; wider than the terminal where words would be split, unlimited in a file."""
+    options = out.options.update(max_width=_WIDEST)
+    width = max(out.width, Measurement.get(out, options, table).minimum)
+    return Console(
+        file=out.file,
+        force_terminal=out.is_terminal,
+        highlight=False,
+        width=width if out.is_terminal else _WIDEST,
+    )
 
 
 def site_table(sites: Sequence[SiteCounts], conv_total: int) -> Table:
