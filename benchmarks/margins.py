@@ -19,17 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatialonnx.data.opening import open_dataset
+from spatialonnx.graph.ops import write_plan
 from spatialonnx.measure.calibration import expected_losses, fit_temperature
 from spatialonnx.measure.certify import DenseRun, Measured, compare
-from spatialonnx.measure.evaluate import Network
+from spatialonnx.measure.evaluate import evaluate_model
 from spatialonnx.measure.metrics import TOP1, kl_divergence
 from spatialonnx.measure.samples import Samples
 from spatialonnx.model.model_file import load_model
-from spatialonnx.plan.plan import Plan
+from spatialonnx.plan.plan import Plan, PlanLike
 from spatialonnx.runtime.session import Runtime
 from spatialonnx.searching.rate_distortion.safety_margin import estimate_drop
 from spatialonnx.searching.study import Study
-from spatialonnx.simulate.whole_model import run_samples
 
 KLS = (0.0035, 0.0181, 0.0207, 0.0256, 0.0298, 0.0335, 0.0445)
 """Divergences on the study's samples; the plan closest to each one is taken."""
@@ -41,10 +41,14 @@ def run_family(model: Path, study: Path, data: str, kept: Path) -> dict[str, NDA
     if kept.exists():
         with np.load(kept) as file:
             return dict(file)
-    network = Network(load_model(model).proto, Runtime("cpu", 1))
+    proto, runtime = load_model(model).proto, Runtime("cpu", 1)
+
+    def run(plan: PlanLike) -> NDArray[Any]:
+        return evaluate_model(write_plan(proto, plan), samples, runtime=runtime).outputs[0]
+
     dataset = open_dataset(data)
     samples = Samples(dataset, np.arange(len(dataset)))
-    logits, saved = [run_samples(network, samples, 64, Plan())[0][0]], []
+    logits, saved = [run(Plan())], []
     with Study(study, readonly=True) as journal:
         _, total = journal.scale()
         records = [
@@ -53,7 +57,7 @@ def run_family(model: Path, study: Path, data: str, kept: Path) -> dict[str, NDA
         for wanted in KLS:
             near = min(records, key=lambda r: abs(np.log((r.outcome.kl or 0) / wanted)))
             plan = journal.plan(near.plan_key)
-            logits.append(run_samples(network, samples, 64, plan)[0][0])
+            logits.append(run(plan))
             saved.append((near.outcome.saved or 0) / total)
     found = {
         "logits": np.stack(logits), "labels": samples.labels, "saved": np.asarray(saved)

@@ -13,14 +13,14 @@ import argparse
 import hashlib
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from spatialonnx.data.opening import open_dataset
 from spatialonnx.data.preprocessing import Preprocessing
 from spatialonnx.data.split import split_pool
 from spatialonnx.graph.insert import insert_predictors
-from spatialonnx.measure.metrics import TOP1
-from spatialonnx.measure.samples import Samples
+from spatialonnx.measure.experiment import Experiment
 from spatialonnx.model.metadata import get_metadata
 from spatialonnx.model.model_file import load_model
 from spatialonnx.plan.masks import uniform_mask
@@ -54,10 +54,10 @@ def main() -> int:
     dataset = open_dataset(arguments.data, preprocessing)
     split = split_pool(len(dataset), 0, search_samples=arguments.samples)
     before = used_memory()
-    simulator = SegmentSimulator(
-        proto, Samples(dataset, split.search), metric=TOP1, runtime=runtime,
-        batch=arguments.batch, memory=arguments.memory * _MIB,
-    )  # fmt: skip
+    experiment = Experiment(
+        replace(model, proto=proto), dataset, split, runtime, batch=arguments.batch
+    )
+    simulator = SegmentSimulator(experiment, memory=arguments.memory * _MIB)
     print(f"{arguments.samples} samples, bound {arguments.memory} MiB")
     print(f"sessions and baseline {(used_memory() - before) / _MIB:.0f} MiB")
     names = [site.name for site in simulator.sites]

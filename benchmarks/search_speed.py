@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -35,21 +35,34 @@ from spatialonnx.data.opening import open_dataset
 from spatialonnx.data.preprocessing import Preprocessing
 from spatialonnx.data.split import split_pool
 from spatialonnx.graph.insert import insert_predictors
-from spatialonnx.measure.metrics import TOP1
-from spatialonnx.measure.samples import Samples
+from spatialonnx.measure.certify import Measured
+from spatialonnx.measure.experiment import Experiment
 from spatialonnx.model.metadata import get_metadata
 from spatialonnx.model.model_file import load_model
 from spatialonnx.plan.outcome import Outcome
-from spatialonnx.plan.patterns import patterns_with_ones
 from spatialonnx.plan.plan import PlanLike
 from spatialonnx.runtime.session import Runtime
 from spatialonnx.searching import greedy
-from spatialonnx.searching.modes import MODES, first_targets
+from spatialonnx.searching.benefit import count_macs
+from spatialonnx.searching.judge import SelectJudge, bound_holds
+from spatialonnx.searching.modes import FINEST, MODES, first_targets
+from spatialonnx.searching.ranking import feasible_trials, prefer_saved
+from spatialonnx.searching.settings import Settings
 from spatialonnx.searching.study import Record, Study
 from spatialonnx.searching.targets import Layout, Target
+from spatialonnx.searching.task import Task
 from spatialonnx.searching.trials import Candidate, Trial, Trials
 from spatialonnx.simulate.segmented import SegmentSimulator
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from support.literal import LiteralSimulator
+
+
+def _refuse(plan: PlanLike) -> Measured:
+    raise AssertionError("the greedy search measures nothing on select")
+
+
+NO_JUDGE = SelectJudge(_refuse, bound_holds, 0)
 AIMS = {"uniform-layer": 2.5, "uniform-patch": 4.0, "max-granularity": 8.0}
 
 
@@ -67,7 +80,7 @@ class Cost:
 class Metered:
     """A simulator that adds up its cost per pass."""
 
-    def __init__(self, inner: SegmentSimulator, kept: int, seed: int) -> None:
+    def __init__(self, inner: SegmentSimulator | LiteralSimulator, kept: int, seed: int) -> None:
         self.inner = inner
         self.drawn: dict[str, list[tuple[PlanLike, Outcome]]] = defaultdict(list)
         self._kept = kept
@@ -158,10 +171,10 @@ def choose_targets(targets: Sequence[Target], share: int, rng: np.random.Generat
     return [t for t in targets if (t.regions[0].site, t.regions[0].channel) in chosen]
 
 
-def search(simulator: SegmentSimulator, arguments: argparse.Namespace) -> Side:
+def search(simulator: SegmentSimulator | LiteralSimulator, arguments: argparse.Namespace) -> Side:
     """Runs a greedy search from an empty study."""
     mode = MODES[arguments.mode]
-    layout = Layout(simulator.sites, 2, arguments.max_clusters if mode.by_channel else 0)
+    layout = Layout(simulator.sites, 2, arguments.max_clusters if arguments.mode == FINEST else 0)
     groups = tuple((site.name,) for site in simulator.sites)
     every = first_targets(mode, layout, groups)
     chosen = choose_targets(every, arguments.share, np.random.default_rng(arguments.seed))
@@ -170,13 +183,16 @@ def search(simulator: SegmentSimulator, arguments: argparse.Namespace) -> Side:
     with tempfile.TemporaryDirectory() as folder, Study(Path(folder) / "study.db") as study:
         study.bind("benchmark", {})
         trials = NamedTrials(meter, study, eps=arguments.eps)
+        settings = Settings(mode=arguments.mode, max_clusters=layout.max_clusters)
+        task = Task(
+            settings, trials, {2: layout}, groups, (arguments.eps,), NO_JUDGE, count_macs, {}
+        )
         with patch.object(greedy, "first_targets", lambda *_: chosen):
-            patterns = patterns_with_ones(2, 1, 3)
-            walk = greedy.greedy_search(trials, mode, layout, patterns, groups)
-        feasible = [trial for trial in walk if trial.feasible(arguments.eps)]
-        best = max(feasible, key=lambda trial: trial.outcome.saved or 0, default=None)
-        mask = best.key if best else "off"
+            keys = greedy.greedy_search(task)[arguments.eps]
         records = list(study.records())
+        last = [record for record in records if record.plan_key in keys]
+        best = prefer_saved(feasible_trials(last, simulator.baseline, arguments.eps))
+        mask = best[0].key if best else "off"
     arguments.scale = len(every) / len(chosen)
     scale_costs(meter.costs, arguments.scale)
     return Side(dict(meter.costs), records, mask, simulator.baseline, dict(meter.drawn))
@@ -191,7 +207,7 @@ def scale_costs(costs: Mapping[str, Cost], scale: float) -> None:
             )
 
 
-def run_drawn(simulator: SegmentSimulator, fast: Side, eps: Fraction) -> tuple[Side, int]:
+def run_drawn(simulator: LiteralSimulator, fast: Side, eps: Fraction) -> tuple[Side, int]:
     """Runs the sampled trials literally; returns costs scaled to all trials and how many differ."""
     costs: dict[str, Cost] = {}
     different = 0
@@ -283,7 +299,6 @@ def main() -> int:
         ),
     )  # fmt: skip
     split = split_pool(len(dataset), arguments.seed, search_samples=arguments.samples)
-    samples = Samples(dataset, split.search)
     load = os.getloadavg()[0]
     print(f"{platform.processor() or platform.machine()}, {runtime.threads} threads, load {load}")
     print(f"onnxruntime {onnxruntime.__version__}, level {arguments.level}")
@@ -291,11 +306,11 @@ def main() -> int:
         f"{arguments.model.name}, {arguments.mode}, {arguments.samples} samples, batch "
         f"{arguments.batch}, eps {float(arguments.eps)}, seed {arguments.seed}"
     )
-    options: dict[str, Any] = {
-        "metric": TOP1, "runtime": runtime, "batch": arguments.batch, "level": arguments.level
-    }  # fmt: skip
-    fast = search(SegmentSimulator(proto, samples, **options), arguments)
-    oracle = SegmentSimulator(proto, samples, literal=True, **options)
+    experiment = Experiment(
+        replace(model, proto=proto), dataset, split, runtime, batch=arguments.batch
+    )
+    fast = search(SegmentSimulator(experiment, level=arguments.level), arguments)
+    oracle = LiteralSimulator(experiment, arguments.level)
     if arguments.literal_trials:
         slow, different = run_drawn(oracle, fast, arguments.eps)
         scale_costs(slow.costs, arguments.scale)

@@ -19,13 +19,13 @@ from scipy.optimize import nnls
 from scipy.special import softmax
 
 from spatialonnx.data.opening import open_dataset
-from spatialonnx.measure.metrics import TOP1
-from spatialonnx.measure.samples import Samples
+from spatialonnx.data.split import Split
+from spatialonnx.measure.experiment import Experiment
 from spatialonnx.model.model_file import load_model
 from spatialonnx.plan.masks import SiteMask, make_mask
 from spatialonnx.plan.patterns import full_pattern
 from spatialonnx.runtime.session import Runtime
-from spatialonnx.searching.rate_distortion.operating_points import upper_hull
+from spatialonnx.searching.rate_distortion.hull import upper_hull
 from spatialonnx.simulate.code_histogram import CodeHistogram
 from spatialonnx.simulate.segmented import SegmentSimulator
 
@@ -210,9 +210,8 @@ def main() -> None:
 
 def simulate(model: Path, dataset: Any, chosen: NDArray[np.int64]) -> SegmentSimulator:
     """A simulator on some images."""
-    return SegmentSimulator(
-        load_model(model).proto, Samples(dataset, chosen), metric=TOP1, runtime=Runtime("cpu", 1)
-    )
+    split = Split(chosen, chosen, chosen, 0)
+    return SegmentSimulator(Experiment(load_model(model), dataset, split, Runtime("cpu", 1)))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from spatialonnx.data.preprocessing import Preprocessing
 from spatialonnx.data.split import split_pool
 from spatialonnx.errors import LibraryError, OutputError, SetupError
 from spatialonnx.graph.insert import Insertion, insert_predictors
+from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.metrics import TOP1
 from spatialonnx.measure.opening import ExperimentOptions, open_experiment
 from spatialonnx.model.metadata import get_metadata, read_search_record
@@ -25,12 +26,12 @@ from spatialonnx.reporting.plots import require_report_extra
 from spatialonnx.reporting.run import make_report
 from spatialonnx.reporting.sources import Search, Sources
 from spatialonnx.reporting.write import check_output, source_of, write_report
-from spatialonnx.runtime.progress import Progress
+from spatialonnx.runtime.progress import ProgressCallback, report_stage
 from spatialonnx.runtime.session import Runtime
-from spatialonnx.searching.job import Job
-from spatialonnx.searching.progress import Watch
+from spatialonnx.searching.job import Budget, SearchFiles, SearchJob
+from spatialonnx.searching.report import SearchReport
 from spatialonnx.searching.run import search_masks
-from spatialonnx.searching.settings import SearchReport, Settings
+from spatialonnx.searching.settings import Settings
 from spatialonnx.searching.study import Study
 
 MODEL = "resnet18-w16-fashion-mnist.onnx"
@@ -87,13 +88,15 @@ def shipped_model() -> Path:
     raise LibraryError("the shipped network is missing: run pip install . in the checkout again")
 
 
-def run_demo(parent: Path, runtime: Runtime, watch: Watch) -> Demonstration:
+def run_demo(
+    parent: Path, runtime: Runtime, progress: ProgressCallback | None = None
+) -> Demonstration:
     """Runs insert, search, certification and report in ``parent / spatialonnx-demo``.
 
     Args:
         parent: Where its folder is made.
         runtime: Provider and threads.
-        watch: Who is told how far it got.
+        progress: Told how far it got.
 
     Raises:
         OutputError: The folder cannot be written.
@@ -108,44 +111,45 @@ def run_demo(parent: Path, runtime: Runtime, watch: Watch) -> Demonstration:
         raise OutputError(
             f"cannot write {folder}: {error.strerror}; go to another folder"
         ) from None
-    watch.say("insert")
+    report_stage(progress, "insert")
     source = load_model(model)
     insertion = insert_predictors(source, runtime=runtime)
     save_model(insertion.proto, spatial)
     loaded = load_model(spatial)
     preprocessing = Preprocessing.from_json(get_metadata(loaded.proto)["input"])
     dataset = open_dataset(DATA, preprocessing)
-    job = Job(
-        model=loaded,
-        dataset=dataset,
-        split=split_pool(len(dataset), 0, SEARCH, SELECT, VERIFY),
-        seed=0,
-        bounds=parse_bounds(EPS),
+    job = SearchJob(
+        experiment=Experiment(
+            model=loaded,
+            dataset=dataset,
+            split=split_pool(len(dataset), 0, SEARCH, SELECT, VERIFY),
+            runtime=runtime,
+            metric=TOP1,
+            bounds=parse_bounds(EPS),
+        ),
         settings=Settings(),
-        metric=TOP1,
-        runtime=runtime,
-        study=folder / "model.study.db",
-        output=stage_path(spatial, "masked"),
+        files=SearchFiles(folder / "model.study.db", stage_path(spatial, "masked"), force=True),
         select_confidence=MARGIN,
-        force=True,
     )
-    report = search_masks(job, watch)
+    report = search_masks(job, progress)
     page, why_not = None, ""
     try:
         require_report_extra()
-        page = show_modes(job, report, watch)
+        page = show_modes(job, report, progress)
     except SetupError as error:
         why_not = str(error)
     return Demonstration(folder, insertion, report, page, why_not, time.monotonic() - start)
 
 
-def show_modes(job: Job, report: SearchReport, watch: Watch) -> Path:
+def show_modes(
+    job: SearchJob, report: SearchReport, progress: ProgressCallback | None = None
+) -> Path:
     """Searches the other modes quickly and writes a report of all four.
 
     Args:
         job: The demo's own search.
         report: What it gave.
-        watch: Who is told how far it got.
+        progress: Told how far it got.
 
     Returns:
         The page.
@@ -154,26 +158,18 @@ def show_modes(job: Job, report: SearchReport, watch: Watch) -> Path:
         SetupError: The extra ``report`` is missing.
         OutputError: The page cannot be written.
     """
-    searches = [Search(job.study, load_model(_written(report)))]
+    searches = [Search(job.files.study, load_model(_written(report)))]
     for mode in QUICK_MODES:
-        watch.say(f"{mode}, quickly")
+        report_stage(progress, f"{mode}, quickly")
         quick = _quick_job(job, mode)
-        found = search_masks(quick, watch)
-        searches.append(Search(quick.study, load_model(_written(found))))
+        found = search_masks(quick, progress)
+        searches.append(Search(quick.files.study, load_model(_written(found))))
     sources = Sources(tuple(searches), ())
-
-    def follow(progress: Progress) -> None:
-        if progress.total is None or watch.samples is None:
-            watch.say(progress.stage)
-        else:
-            watch.samples(progress.done, progress.total)
 
     def choose(model: ModelFile) -> Measuring:
         record = read_search_record(model.proto)
-        running: ExperimentOptions = {
-            "provider": job.runtime.provider,
-            "threads": job.runtime.threads,
-        }
+        runtime = job.experiment.runtime
+        running: ExperimentOptions = {"provider": runtime.provider, "threads": runtime.threads}
         experiment = open_experiment(model, DATA, running, record=record)
         return Measuring(experiment, samples=COUNTED, alone=False)
 
@@ -182,35 +178,37 @@ def show_modes(job: Job, report: SearchReport, watch: Watch) -> Path:
         f"{QUICK_PROBES[0]} and {QUICK_PROBES[1]} probes, at most {QUICK_TRIALS} trials. "
         "How well the mode does is another question."
     )
-    page = job.study.parent / "report.html"
+    page = job.files.study.parent / "report.html"
     check_output(page, source_of(sources), force=True)
     made = make_report(
         sources,
         choose,
         title=f"Demo: {MODEL.removesuffix('.onnx')}",
         remarks=("", *(remark for _ in QUICK_MODES)),
-        progress=follow,
+        progress=progress,
     )
     write_report(made, page)
     return page
 
 
-def _quick_job(job: Job, mode: str) -> Job:
+def _quick_job(job: SearchJob, mode: str) -> SearchJob:
     """A short search of another mode; what an earlier demo ran of it counts."""
-    study = job.study.with_name(f"model.{mode}.study.db")
+    study = job.files.study.with_name(f"model.{mode}.study.db")
     done = 0
     if study.exists():
         with Study(study, readonly=True) as known:
             done = known.count()
     low, high = QUICK_PROBES
+    experiment = job.experiment
+    split = split_pool(len(experiment.dataset), 0, QUICK_SEARCH, QUICK_SELECT, QUICK_VERIFY)
+    output = study.with_name(f"model.{mode}.masked.onnx")
     return replace(
         job,
-        split=split_pool(len(job.dataset), 0, QUICK_SEARCH, QUICK_SELECT, QUICK_VERIFY),
-        settings=Settings(mode=mode, strategy="joint", patterns=patterns_with_ones(2, low, high)),
-        study=study,
-        output=job.output.with_name(f"model.{mode}.masked.onnx"),
+        experiment=replace(experiment, split=split),
+        settings=Settings(mode=mode, patterns={2: patterns_with_ones(2, low, high)}),
+        files=replace(job.files, study=study, output=output),
         select_confidence=QUICK_MARGIN,
-        max_trials=max(0, QUICK_TRIALS - done),
+        budget=Budget(trials=max(0, QUICK_TRIALS - done)),
     )
 
 

@@ -32,9 +32,13 @@ from spatialonnx.baseline.suffix_network import Suffix
 from spatialonnx.measure.certify import Measured
 from spatialonnx.measure.samples import Samples
 from spatialonnx.plan.outcome import Outcome
-from spatialonnx.searching.progress import Watch
+from spatialonnx.runtime.progress import (
+    Progress,
+    ProgressCallback,
+    count_steps,
+    report_stage,
+)
 from spatialonnx.searching.study import Study
-from spatialonnx.searching.trials import Status
 from spatialonnx.simulate.reference import DenseReference
 
 KERNEL, LOCAL, GLOBAL = "kernel", "local", "global"
@@ -79,17 +83,16 @@ class Algorithm:
         candidates: Candidates,
         grid: Grid,
         study: Study,
-        watch: Watch,
+        progress: ProgressCallback | None,
     ) -> None:
         self._yardstick = yardstick
         self._setup = yardstick.setup
         self._candidates = candidates
         self._grid = grid
         self._study = study
-        self._watch = watch
-        self._start = time.monotonic()
+        self._progress = progress
         samples = self._setup.search
-        watch.say("running the dense network")
+        report_stage(progress, "running the dense network")
         dense = yardstick.certifier.run_dense(samples)
         self._suffix = Suffix(self._setup, samples, dense.outputs)
         self._reference = DenseReference(self._setup.metric, dense.outputs, samples.labels)
@@ -244,7 +247,8 @@ class Algorithm:
         """Runs samples through the whole network under a configuration."""
         setup = self._setup
         proto = snapea_model(setup.model.proto, self._candidates.names, guesses=guesses)
-        progress = None if samples.indices is setup.split.search else self._watch.samples
+        told = None if samples.indices is setup.split.search else self._progress
+        progress = count_steps(told, samples.part)
         names = self._candidates.names
         return run_early(proto, names, samples, setup.runtime, setup.batch, progress)
 
@@ -257,9 +261,8 @@ class Algorithm:
         return self._yardstick.compare(run.outputs, saved, samples, confidence)
 
     def _tell(self, name: str, done: int, expected: int) -> None:
-        if self._watch.trial:
-            seconds = time.monotonic() - self._start
-            self._watch.trial(Status(name, done, expected, self._best, seconds))
+        if self._progress:
+            self._progress(Progress(f"{name} pass", done, expected, self._best))
 
 
 def next_layer(layers: Sequence[Sequence[LayerOption]], indices: Sequence[int]) -> int | None:

@@ -19,8 +19,8 @@ from spatialonnx.data.opening import public_name
 from spatialonnx.errors import UsageError
 from spatialonnx.files import sha256_bytes
 from spatialonnx.measure.certify import Measured
+from spatialonnx.runtime.progress import ProgressCallback, report_stage
 from spatialonnx.runtime.session import runtime_version
-from spatialonnx.searching.progress import Watch
 from spatialonnx.searching.study import Study
 
 MODE = "snapea-predictive"
@@ -73,7 +73,7 @@ def search_guesses(
     candidates: Candidates,
     grid: Grid,
     study_path: Path,
-    watch: Watch | None = None,
+    progress: ProgressCallback | None = None,
     select_confidence: float | None = None,
 ) -> Predictive:
     """Runs Algorithm 1, chooses on select and measures on verify.
@@ -85,7 +85,7 @@ def search_guesses(
         candidates: The sites that SnaPEA may take.
         grid: What every kernel tries.
         study_path: The journal's file.
-        watch: Who is told how far it got.
+        progress: Told how far it got.
         select_confidence: Of the upper limit on select; None = as on verify.
 
     Raises:
@@ -95,21 +95,21 @@ def search_guesses(
     setup = yardstick.setup
     if not setup.metric.counts:
         raise UsageError("snapea-predictive counts right samples: use --metric top1 or agreement")
-    watch = watch or Watch()
     with Study(study_path) as study:
         if study.bind(study_key(setup, candidates, grid), study_about(setup, candidates, grid)):
-            watch.say(f"continuing {study_path.name}: {study.count()} trials are done")
-        algorithm = Algorithm(yardstick, candidates, grid, study, watch)
+            text = f"continuing {study_path.name}: {study.count()} trials are done"
+            report_stage(progress, text, warning=True)
+        algorithm = Algorithm(yardstick, candidates, grid, study, progress)
         layers = [algorithm.local_pass(site) for site in candidates.names]
         looked_at = 0
         for step in algorithm.global_pass(layers):
             looked_at += 1
-            watch.say(f"select: configuration {looked_at}")
+            report_stage(progress, f"select: configuration {looked_at}")
             select = algorithm.measure(step.guesses, setup.select, select_confidence)
             if step.exact or select.holds(setup.bound.eps(select.baseline)):
                 break
         chosen = step.guesses
-        watch.say("verify")
+        report_stage(progress, "verify")
         reads = study.count_verify_read()
         run = algorithm.run(chosen, setup.verify)
         guessing = sum(int((guess.heads > 0).sum()) for guess in chosen.values())

@@ -20,8 +20,8 @@ from spatialonnx.graph.ops import find_predictors, read_plan
 from spatialonnx.model.model_file import ModelFile
 from spatialonnx.plan.patterns import PATCH_SIZES
 from spatialonnx.plan.plan import Plan
+from spatialonnx.runtime.progress import ProgressCallback, count_steps, report_stage
 from spatialonnx.runtime.session import Runtime
-from spatialonnx.searching.progress import Watch
 
 DIAGONAL, EXACT, PREDICTIVE = "diagonal", "snapea-exact", "snapea-predictive"
 STUDIES, BOTH = "studies", "both"
@@ -120,7 +120,7 @@ def compare_systems(
     setup: Setup,
     methods: Sequence[str],
     choices: Choices | None = None,
-    watch: Watch | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Comparison:
     """Measures systems on verify.
 
@@ -128,45 +128,48 @@ def compare_systems(
         setup: What they have in common.
         methods: Names out of ``METHODS``.
         choices: What may be chosen about them.
-        watch: Who is told how far it got.
+        progress: Told how far it got.
 
     Raises:
         UsageError: A method is unknown, or there is no plan to stop early below.
     """
-    watch = watch or Watch()
     choices = choices or Choices()
     check_methods(methods)
     # Damaged or foreign studies are found out before anything is run.
     paths = find_studies(choices.studies, setup.model.path) if STUDIES in methods else []
-    watch.say("running the dense network")
+    report_stage(progress, "running the dense network")
     yardstick = Yardstick(setup)
     rows = [yardstick.measure_dense()]
     missing: list[str] = []
     diagonals: list[Diagonal] = []
     if DIAGONAL in methods:
-        watch.say("diagonal patterns")
-        diagonals = list(measure_diagonals(yardstick, choices.patch_sizes, watch.samples))
+        report_stage(progress, "diagonal patterns")
+        diagonals = list(
+            measure_diagonals(
+                yardstick, choices.patch_sizes, count_steps(progress, "diagonal patterns")
+            )
+        )
         rows += [diagonal.row for diagonal in diagonals]
     candidates: Candidates | None = None
     if set(methods) & set(_EARLY):
-        watch.say("looking for inputs that are never negative")
+        report_stage(progress, "looking for inputs that are never negative")
         candidates = find_candidates(setup)
     exact: Exact | None = None
     if EXACT in methods and candidates is not None:
-        watch.say("SnaPEA exact")
-        exact = measure_exact(yardstick, candidates, watch.samples)
+        report_stage(progress, "SnaPEA exact")
+        exact = measure_exact(yardstick, candidates, count_steps(progress, "SnaPEA exact"))
         rows.append(exact.row)
     predictive: Predictive | None = None
     if PREDICTIVE in methods and candidates is not None:
         study = choices.study or default_study(setup, candidates, choices.grid)
         predictive = search_guesses(
-            yardstick, candidates, choices.grid, study, watch, choices.select_confidence
+            yardstick, candidates, choices.grid, study, progress, choices.select_confidence
         )
         rows.append(predictive.row)
     found: list[Found] = []
     if STUDIES in methods:
         found, left_out = measure_studies(
-            yardstick, paths, watch, choices.select_confidence, strict=bool(choices.studies)
+            yardstick, paths, progress, choices.select_confidence, strict=bool(choices.studies)
         )
         rows += [one.row for one in found]
         missing += [f"{name}: no study of such a search" for name in missing_studies(found)]
@@ -174,8 +177,12 @@ def compare_systems(
     if BOTH in methods and candidates is not None:
         name, plan = _best_plan(setup, found)
         if plan:
-            watch.say("prediction and SnaPEA exact together")
-            rows.append(measure_together(yardstick, candidates, plan, name, watch.samples))
+            report_stage(progress, "prediction and SnaPEA exact together")
+            rows.append(
+                measure_together(
+                    yardstick, candidates, plan, name, count_steps(progress, "together")
+                )
+            )
         else:
             missing.append(f"both together: {name}")
     return Comparison(

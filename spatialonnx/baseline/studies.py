@@ -20,10 +20,10 @@ from spatialonnx.measure.certify import Measured
 from spatialonnx.plan.macs import fraction
 from spatialonnx.plan.masks import check_mask_shape
 from spatialonnx.plan.plan import Plan, PlanLike
+from spatialonnx.runtime.progress import ProgressCallback, count_steps, report_stage
 from spatialonnx.searching.exhaustive import EXHAUSTIVE
 from spatialonnx.searching.greedy import LAYER
 from spatialonnx.searching.modes import MODES
-from spatialonnx.searching.progress import Watch
 from spatialonnx.searching.study import Study
 
 JOINT = "joint"
@@ -107,7 +107,7 @@ def _is_search(path: Path) -> bool:
 def measure_studies(
     yardstick: Yardstick,
     paths: Sequence[Path],
-    watch: Watch,
+    progress: ProgressCallback | None,
     select_confidence: float | None = None,
     *,
     strict: bool = True,
@@ -117,7 +117,7 @@ def measure_studies(
     Args:
         yardstick: Holds the network and the samples.
         paths: The studies.
-        watch: Who is told how far it got.
+        progress: Told how far it got.
         select_confidence: Of the upper limit on select; None = as on verify.
         strict: Whether a study that cannot be used is an error; else it is left out.
 
@@ -131,8 +131,8 @@ def measure_studies(
     left_out: dict[str, str] = {}
     for path in paths:
         try:
-            watch.say(f"study {path.name}")
-            found.append(_measure_study(yardstick, path, watch, select_confidence))
+            report_stage(progress, f"study {path.name}")
+            found.append(_measure_study(yardstick, path, progress, select_confidence))
         except StudyError as error:
             if strict:
                 raise
@@ -150,7 +150,10 @@ def missing_studies(found: Sequence[Found]) -> list[str]:
 
 
 def _measure_study(
-    yardstick: Yardstick, path: Path, watch: Watch, select_confidence: float | None
+    yardstick: Yardstick,
+    path: Path,
+    progress: ProgressCallback | None,
+    select_confidence: float | None,
 ) -> Found:
     setup = yardstick.setup
     with Study(path, readonly=True) as study:
@@ -164,13 +167,18 @@ def _measure_study(
             _check_plan(yardstick, plan, path)
             looked_at += bool(key)
             select = yardstick.certifier.measure(
-                plan, setup.select, watch.samples, confidence=select_confidence
+                plan,
+                setup.select,
+                count_steps(progress, f"select, {path.name}"),
+                confidence=select_confidence,
             )
             if len(contenders) == 1 or select.holds(setup.bound.eps(select.baseline)):
                 break
         return Found(
             row=yardstick.measure_plan(
-                mode if strategy == "greedy" else f"{mode}, {strategy}", plan, watch.samples
+                mode if strategy == "greedy" else f"{mode}, {strategy}",
+                plan,
+                count_steps(progress, f"verify, {path.name}"),
             ),
             mode=mode,
             strategy=strategy,

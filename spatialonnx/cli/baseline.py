@@ -139,8 +139,8 @@ def baseline(
     methods = [*METHODS] if everything else method or ["diagonal"]
     if studies and "studies" not in methods:
         methods.append("studies")
-    with watching(common) as watch:
-        result = compare_systems(setup, methods, choices, watch)
+    with watching(common) as progress:
+        result = compare_systems(setup, methods, choices, progress)
     show(common, result.to_json(), result_lines(result))
 
 

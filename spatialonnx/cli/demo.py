@@ -28,8 +28,8 @@ def demo(common: CommonOptions) -> None:
         f"{MODEL} on {DATA}, eps {EPS}; shortened: {SEARCH} search samples instead of 1000, "
         f"{SELECT} to select instead of 2000, {VERIFY} to verify",
     )
-    with watching(common) as watch:
-        result = run_demo(Path(), common.runtime(), watch)
+    with watching(common) as progress:
+        result = run_demo(Path(), common.runtime(), progress)
     report = result.report
     (answer,) = report.results
     low, high = answer.verify.interval

@@ -25,7 +25,7 @@ from spatialonnx.cli.options import (
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from spatialonnx.searching.settings import SearchReport
+    from spatialonnx.searching.report import SearchReport
 
 
 @command
@@ -44,13 +44,14 @@ def search(
         ),
     ] = "uniform-layer",
     strategy: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--strategy",
-            help="greedy (the report's), exhaustive, or joint (weighs layers against each other "
-            "by the KL divergence that they cost).",
+            help="joint (weighs layers against each other by the KL divergence that they cost), "
+            "greedy (the report's) or exhaustive.",
+            show_default="joint; greedy with options that joint lacks",
         ),
-    ] = "greedy",
+    ] = None,
     patch_size: PatchSize = "2",
     ones_range: Annotated[
         str | None,
@@ -108,10 +109,6 @@ def search(
             show_default="half of what is free",
         ),
     ] = None,
-    literal: Annotated[
-        bool,
-        typer.Option("--literal", help="One full pass a trial: slow, the yardstick."),
-    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -141,17 +138,19 @@ def search(
         default_study,
         list_front,
         memory_bytes,
-        show_plan_ahead,
+        show_estimate,
         watching,
     )
     from spatialonnx.errors import BoundMissedError, InterruptedSearchError
+    from spatialonnx.measure.experiment import Experiment
     from spatialonnx.measure.metrics import find_metric
     from spatialonnx.model.model_file import load_model
     from spatialonnx.plan.bounds import parse_bounds
     from spatialonnx.plan.patterns import parse_ones_range, patch_sizes
-    from spatialonnx.searching.job import Job
+    from spatialonnx.searching.job import Budget, SearchFiles, SearchJob
     from spatialonnx.searching.run import search_masks
-    from spatialonnx.searching.settings import Settings, choose_all_patterns
+    from spatialonnx.searching.settings import JOINT, Settings, choose_patterns
+    from spatialonnx.searching.strategies import default_strategy
 
     if list_study is not None:
         list_front(common, list_study)
@@ -161,45 +160,52 @@ def search(
     ones = parse_ones_range(ones_range) if ones_range else None
     texts = tuple(part.strip() for part in patterns.split(",")) if patterns else ()
     sizes = patch_sizes(patch_size)
-    (size, own), *others = choose_all_patterns(sizes, ones, texts)
     settings = Settings(
         mode=mode,
-        strategy=strategy,
-        patch_size=size,
-        patterns=own,
-        others=tuple(others),
+        strategy=strategy or JOINT,
+        patterns=choose_patterns(sizes, ones, texts),
         max_clusters=max_clusters,
         top=top,
         couple=couple,
         goal=goal,
     )
-    job = Job(
-        model=source,
-        dataset=dataset,
-        split=cut(dataset, parts),
-        seed=parts.seed or 0,
-        bounds=parse_bounds(eps),
+    notes: tuple[str, ...] = ()
+    if strategy is None:
+        settings, why = default_strategy(settings, source.proto)
+        notes = (why,) if why else ()
+    job = SearchJob(
+        experiment=Experiment(
+            model=source,
+            dataset=dataset,
+            split=cut(dataset, parts),
+            runtime=common.runtime(),
+            metric=find_metric(metric or "top1"),
+            bounds=parse_bounds(eps),
+            baseline=None if baseline is None else load_model(baseline),
+            confidence=limits.confidence,
+        ),
         settings=settings,
-        metric=find_metric(metric or "top1"),
-        runtime=common.runtime(),
-        study=Path(),
-        output=output or default_output(source.path),
-        baseline=None if baseline is None else load_model(baseline),
-        confidence=limits.confidence,
+        files=SearchFiles(
+            study=study or Path(),
+            output=output or default_output(source.path),
+            force=common.force,
+        ),
+        budget=Budget(
+            seconds=None if time_budget is None else 60 * time_budget,
+            trials=max_trials,
+            memory=memory_bytes(memory),
+        ),
         select_confidence=limits.select_confidence,
-        force=common.force,
-        time_budget=None if time_budget is None else 60 * time_budget,
-        max_trials=max_trials,
-        memory=memory_bytes(memory),
-        literal=literal,
+        notes=notes,
     )
     if dry_run:
-        show_plan_ahead(common, job)
+        show_estimate(common, job)
         return
-    job = default_study(common, job, study)
+    if study is None:
+        job = default_study(common, job)
     try:
-        with watching(common) as watch:
-            report = search_masks(job, watch)
+        with watching(common) as progress:
+            report = search_masks(job, progress)
     except InterruptedSearchError as stopped:
         show(common, stopped.result, [])
         raise

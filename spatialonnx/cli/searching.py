@@ -13,59 +13,48 @@ from spatialonnx.cli.console import percent, points, progress_bar, show, table, 
 from spatialonnx.cli.options import CommonOptions
 from spatialonnx.errors import UsageError
 from spatialonnx.plan.macs import fraction
-from spatialonnx.searching.job import Job, planned_key
-from spatialonnx.searching.progress import Watch
-from spatialonnx.searching.run import forecast
+from spatialonnx.runtime.progress import Progress, ProgressCallback
+from spatialonnx.searching.identity import study_key
+from spatialonnx.searching.job import SearchJob
+from spatialonnx.searching.pareto import pareto_front
+from spatialonnx.searching.run import dry_run
 from spatialonnx.searching.study import Record, Study
-from spatialonnx.searching.trials import Status
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-_LOOK_AHEAD = 300
-"""Images that a dry run looks at."""
 
 _LITTLE = 0.02
 """Share of MACs below which a network is said to gain hardly."""
 
 
 @contextlib.contextmanager
-def watching(common: CommonOptions) -> Iterator[Watch]:
-    """A progress bar that follows a search."""
+def watching(common: CommonOptions) -> Iterator[ProgressCallback]:
+    """A progress bar that follows a task."""
     with progress_bar(common, "preparing") as (bar, task):
 
-        def trial(status: Status) -> None:
+        def update(progress: Progress) -> None:
+            if progress.warning:
+                warn(common, progress.stage)
             bar.update(
-                task,
-                description=f"{status.pass_name} pass",
-                completed=status.done,
-                total=status.expected,
-                best=f"best {percent(status.best_saved)} saved",
+                task, description=progress.stage, completed=progress.done, total=progress.total
             )
+            if progress.best_saved is not None:
+                bar.update(task, best=f"best {percent(progress.best_saved)} saved")
 
-        def stage(text: str) -> None:
-            if text.startswith(("continuing", "stopping")):
-                warn(common, text)
-            bar.update(task, description=text, total=None)
-
-        def samples(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
-        yield Watch(trial, stage, samples)
+        yield update
 
 
-def default_study(common: CommonOptions, job: Job, study: Path | None) -> Job:
-    """The job with its study: the one asked for, or one named after what decides its trials."""
-    if study is not None:
-        return replace(job, study=study)
-    folder, stem = job.output.parent, job.model.path.name.removesuffix(".onnx")
+def default_study(common: CommonOptions, job: SearchJob) -> SearchJob:
+    """The job with a study that is named after what decides its trials."""
+    assert job.files.output is not None
+    folder = job.files.output.parent
+    stem = job.experiment.model.path.name.removesuffix(".onnx")
     stem = stem.removesuffix(".spatial").removesuffix(".masked")
-    key = planned_key(job)
-    path = folder / f"{stem}.{job.settings.mode}.{key[:8]}.study.db"
+    path = folder / f"{stem}.{job.settings.mode}.{study_key(job)[:8]}.study.db"
     others = sorted(p.name for p in folder.glob(f"{stem}.*.study.db") if p != path)
     if others and not path.exists():
         warn(common, f"other options than in {', '.join(others)}: starting {path.name}")
-    return replace(job, study=path)
+    return replace(job, files=replace(job.files, study=path))
 
 
 def list_front(common: CommonOptions, path: Path) -> None:
@@ -75,7 +64,7 @@ def list_front(common: CommonOptions, path: Path) -> None:
     """
     with Study(path, readonly=True) as study:
         about = study.about()
-        front = study.pareto_front()
+        front = pareto_front(study)
         count = study.count()
         baseline, total = study.scale()
         records = list(study.records()) if common.verbose else []
@@ -154,11 +143,10 @@ def memory_bytes(text: str | None) -> int | None:
     return value
 
 
-def show_plan_ahead(common: CommonOptions, job: Job) -> None:
+def show_estimate(common: CommonOptions, job: SearchJob) -> None:
     """Prints what every mode would cost, and the most it could save."""
-    few = replace(job.split, search=job.split.search[:_LOOK_AHEAD])
-    with progress_bar(common, f"looking at {len(few.search)} images"):
-        ahead = forecast(replace(job, split=few), len(job.split.search))
+    with progress_bar(common, "looking at some images"):
+        estimate = dry_run(job)
     modes = [
         [
             mode.mode,
@@ -171,19 +159,19 @@ def show_plan_ahead(common: CommonOptions, job: Job) -> None:
             mode.space,
             percent(mode.most_saved),
         ]
-        for mode in ahead.modes
+        for mode in estimate.modes
     ]
-    names = [mode.mode for mode in ahead.modes]
+    names = [mode.mode for mode in estimate.modes]
     sites = [
         [site.site, percent(site.share), percent(site.zeros)]
         + [percent(site.most_saved[name]) for name in names]
-        for site in ahead.sites
+        for site in estimate.sites
     ]
     columns = ["mode", "targets", "patterns", "trials", "passes", "literal h", "expected h"]
     lines: list[str | Table] = [
         table("What a search would cost", [*columns, "masks", "most saved"], modes),
         table("The most that each site could save", ["site", "share", "zeros", *names], sites),
-        f"from {ahead.samples} images, with the dense network's activations; trials and passes "
+        f"from {estimate.samples} images, with the dense network's activations; trials and passes "
         "are upper limits: options that miss the bound are dropped on the way",
     ]
     if job.settings.strategy == "joint":
@@ -191,6 +179,6 @@ def show_plan_ahead(common: CommonOptions, job: Job) -> None:
             "trials and hours are those of the greedy passes: --strategy joint runs two trials a "
             "layer and patch size, and mostly fewer than a hundred more"
         )
-    if max((mode.most_saved for mode in ahead.modes), default=0.0) < _LITTLE:
+    if max((mode.most_saved for mode in estimate.modes), default=0.0) < _LITTLE:
         lines.append("this network has too few zeros in patches: it will hardly gain")
-    show(common, ahead.to_json(), lines)
+    show(common, estimate.to_json(), lines)

@@ -18,6 +18,7 @@ from spatialonnx.plan.plan import PlanLike, plan_key
 from spatialonnx.reporting.facts import Asked, Point, Run, SiteFacts, Trials
 from spatialonnx.reporting.fields import Fields
 from spatialonnx.reporting.sources import Search
+from spatialonnx.searching.pareto import pareto_front
 from spatialonnx.searching.study import Study
 
 _FEW = 5
@@ -114,7 +115,7 @@ def read_trials(study: Study, plan: PlanLike | None) -> Trials:
             points[record.plan_key] = (fraction(saved, total), float(baseline - score))
     front = [
         Point(f"{record.pass_name}: {record.target}, {record.option}", saved, drop)
-        for saved, drop, record in study.pareto_front()
+        for saved, drop, record in pareto_front(study)
     ]
     count, forward, seconds = study.totals()
     return Trials(

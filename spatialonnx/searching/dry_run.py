@@ -13,17 +13,18 @@ from numpy.typing import NDArray
 from spatialonnx.errors import UsageError
 from spatialonnx.graph.sites import Site
 from spatialonnx.plan.macs import fraction
-from spatialonnx.searching.modes import MODES, Groups, Mode, first_targets, merges_of
+from spatialonnx.searching.modes import FINEST, MODES, Groups, Mode, first_targets, merges_of
+from spatialonnx.searching.settings import Settings
 from spatialonnx.searching.targets import Layout, Target
 from spatialonnx.simulate.code_histogram import CodeHistogram
-from spatialonnx.simulate.segmented import SegmentSimulator
+from spatialonnx.simulate.simulator import Simulator
 
 _TARGETS_AT_ONCE = 64
 """Targets whose tables of all patterns are held at once: 65,536 patterns each for p = 4."""
 
 
 @dataclass(frozen=True)
-class Forecast:
+class ModeEstimate:
     """What one mode would cost.
 
     Attributes:
@@ -32,7 +33,7 @@ class Forecast:
         patterns: Patterns of each.
         trials: Trials of all passes, if no option were dropped.
         passes: Their work in full passes, each trial starting in front of its first site.
-        literal_hours: With one full pass a trial.
+        literal_hours: With one full pass per trial.
         hours: With ``passes``.
         space: Number of masks that the mode can express, as text.
         most_saved: Most MACs that any of its plans could save where each target takes the
@@ -51,7 +52,7 @@ class Forecast:
 
 
 @dataclass(frozen=True)
-class SiteForecast:
+class SiteEstimate:
     """The most that one site could save.
 
     Attributes:
@@ -68,18 +69,18 @@ class SiteForecast:
 
 
 @dataclass(frozen=True)
-class LookAhead:
-    """Forecasts of all modes that fit the network.
+class Estimate:
+    """Estimates of all modes that fit the network.
 
     Attributes:
         samples: Images that were looked at.
-        modes: One row a mode.
-        sites: One row a site.
+        modes: One per mode.
+        sites: One per site.
     """
 
     samples: int
-    modes: tuple[Forecast, ...]
-    sites: tuple[SiteForecast, ...]
+    modes: tuple[ModeEstimate, ...]
+    sites: tuple[SiteEstimate, ...]
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``search --dry-run --json`` prints."""
@@ -90,45 +91,39 @@ class LookAhead:
         }
 
 
-def look_ahead(
-    simulator: SegmentSimulator,
-    *,
-    patch_size: int,
-    patterns: Sequence[int],
-    max_clusters: int,
-    groups: Groups,
-    search_samples: int,
-) -> LookAhead:
-    """Forecasts every mode.
+def estimate_search(
+    simulator: Simulator, settings: Settings, groups: Groups, search_samples: int
+) -> Estimate:
+    """Estimates every mode.
 
     Args:
         simulator: On some hundred images: its measured pass and its activations are used.
-        patch_size: Side of a patch.
-        patterns: Patterns of the first level.
-        max_clusters: Largest number of clusters of a channel's map, for max-granularity.
+        settings: The patch size, the patterns of the first level, and the clusters of
+            max-granularity; its mode and strategy do not matter.
         groups: Coupled sites.
         search_samples: Samples that the search would use.
     """
+    patch_size, patterns = settings.patch_size, settings.patterns[settings.patch_size]
     seconds = simulator.seconds_per_pass * search_samples / simulator.samples
     layouts: dict[str, Layout] = {}
     for name, mode in MODES.items():
-        clusters = max_clusters if mode.by_channel and mode.by_patch else 0
+        clusters = settings.max_clusters if name == FINEST else 0
         layout = Layout(simulator.sites, patch_size, clusters)
         try:
-            for site in simulator.sites if mode.by_patch else ():
+            for site in simulator.sites if mode.grain.by_patch else ():
                 layout.grid(site)
         except UsageError:
             continue
         layouts[name] = layout
     sites = []
     for site in simulator.sites:
-        sites.append(_look_at_site(simulator, site, layouts, patterns))
-    forecasts = []
+        sites.append(_estimate_site(simulator, site, layouts, patterns))
+    estimates = []
     for name, layout in layouts.items():
         targets = first_targets(MODES[name], layout, groups)
         trials, passes = _count_trials(MODES[name], targets, groups, len(patterns), simulator)
-        forecasts.append(
-            Forecast(
+        estimates.append(
+            ModeEstimate(
                 mode=name,
                 targets=len(targets),
                 patterns=len(patterns),
@@ -140,7 +135,7 @@ def look_ahead(
                 most_saved=sum(site.most_saved[name] for site in sites),
             )
         )
-    return LookAhead(simulator.samples, tuple(forecasts), tuple(sites))
+    return Estimate(simulator.samples, tuple(estimates), tuple(sites))
 
 
 def _count_trials(
@@ -148,7 +143,7 @@ def _count_trials(
     targets: Sequence[Target],
     groups: Groups,
     patterns: int,
-    simulator: SegmentSimulator,
+    simulator: Simulator,
 ) -> tuple[int, float]:
     """Trials of all passes, and their work in full passes."""
     behind = {site.name: simulator.share_behind(site.name) for site in simulator.sites}
@@ -166,46 +161,46 @@ def _count_trials(
     return trials, passes
 
 
-def _look_at_site(
-    simulator: SegmentSimulator,
+def _estimate_site(
+    simulator: Simulator,
     site: Site,
     layouts: dict[str, Layout],
     patterns: Sequence[int],
-) -> SiteForecast:
+) -> SiteEstimate:
     shape = tuple(d or 0 for d in site.shape)
     size = next(iter(layouts.values())).patch_size
-    censuses = {
+    histograms = {
         name: CodeHistogram(
             size,
             (shape[0], shape[1], shape[2]),
-            layout.labels(site, by_channel=MODES[name].by_channel, by_patch=MODES[name].by_patch),
+            layout.labels(site, MODES[name].grain),
         )
         for name, layout in layouts.items()
     }
     zeros = outputs = 0
     for codes in simulator.codes(site.name, size):
-        for census in censuses.values():
-            census.add(codes)
+        for histogram in histograms.values():
+            histogram.add(codes)
         zeros += int(np.bitwise_count(codes).sum(dtype=np.int64))
         outputs += len(codes) * shape[0] * shape[1] * shape[2]
     chosen = np.asarray(patterns)
     most = {
         name: fraction(
-            _most_skipped(census, chosen) * site.macs_per_output,
+            _most_skipped(histogram, chosen) * site.macs_per_output,
             simulator.conv_total,
         )
-        for name, census in censuses.items()
+        for name, histogram in histograms.items()
     }
     share = fraction(outputs * site.macs_per_output, simulator.conv_total)
-    return SiteForecast(site.name, share, fraction(zeros, outputs), most)
+    return SiteEstimate(site.name, share, fraction(zeros, outputs), most)
 
 
-def _most_skipped(census: CodeHistogram, patterns: NDArray[np.int64]) -> int:
+def _most_skipped(histogram: CodeHistogram, patterns: NDArray[np.int64]) -> int:
     """Outputs that the best pattern of every target predicts, in all."""
     most = 0
-    for first in range(0, census.targets, _TARGETS_AT_ONCE):
-        last = min(first + _TARGETS_AT_ONCE, census.targets)
-        most += int(census.skipped(first, last)[:, patterns].max(axis=1).sum())
+    for first in range(0, histogram.targets, _TARGETS_AT_ONCE):
+        last = min(first + _TARGETS_AT_ONCE, histogram.targets)
+        most += int(histogram.skipped(first, last)[:, patterns].max(axis=1).sum())
     return most
 
 

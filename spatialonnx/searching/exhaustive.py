@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from fractions import Fraction
 
 from spatialonnx.plan.patterns import pattern_text
 from spatialonnx.searching.modes import Groups, group_target
-from spatialonnx.searching.targets import Layout, Piece, pattern_pieces
-from spatialonnx.searching.trials import Candidate, Trial, Trials
+from spatialonnx.searching.targets import Piece, pattern_pieces
+from spatialonnx.searching.task import Task
+from spatialonnx.searching.trials import Candidate
 
 EXHAUSTIVE = "exhaustive"
 
@@ -18,24 +20,20 @@ def count_plans(patterns: Sequence[int], groups: Groups) -> int:
     return int((len(patterns) + 1) ** len(groups))
 
 
-def exhaustive_search(
-    trials: Trials, layout: Layout, patterns: Sequence[int], groups: Groups
-) -> Iterator[Trial]:
+def exhaustive_search(task: Task) -> dict[Fraction, frozenset[str]]:
     """Tries all products of all patterns and off; the all-off plan is recorded, not run.
 
     Args:
-        trials: Runs and journals candidates.
-        layout: How maps are cut.
-        patterns: Patterns of every layer.
-        groups: Coupled sites, each group being one layer.
+        task: What is searched, for one patch size; each group of coupled sites is one layer.
 
-    Yields:
-        Every plan's trial.
+    Returns:
+        By bound, the keys of all plans.
     """
-    targets = [group_target(group) for group in groups]
-    expected = count_plans(patterns, groups) - 1
-    done = 0
-    for choice in itertools.product((*patterns, None), repeat=len(targets)):
+    trials, layout = task.trials, task.layout
+    targets = [group_target(group) for group in task.groups]
+    expected = count_plans(task.patterns, task.groups) - 1
+    keys: list[str] = []
+    for choice in itertools.product((*task.patterns, None), repeat=len(targets)):
         pieces: list[Piece] = []
         for target, pattern in zip(targets, choice, strict=True):
             if pattern is not None:
@@ -46,5 +44,6 @@ def exhaustive_search(
             trials.record_off(EXHAUSTIVE, "network", label)
             continue
         candidate = Candidate("network", label, layout.plan(pieces))
-        yield from trials.run(EXHAUSTIVE, [candidate], expected, done)
-        done += 1
+        (trial,) = trials.run(EXHAUSTIVE, [candidate], expected, len(keys))
+        keys.append(trial.key)
+    return dict.fromkeys(task.bounds, frozenset(keys))

@@ -8,12 +8,13 @@ least saving for the accuracy it brings back.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import TypeVar
 
 from spatialonnx.plan.patterns import pattern_text
-from spatialonnx.searching.modes import Groups, Mode, first_targets, merges_of
+from spatialonnx.searching.modes import MODES, first_targets, merges_of
 from spatialonnx.searching.targets import (
     Layout,
     Option,
@@ -22,48 +23,40 @@ from spatialonnx.searching.targets import (
     pattern_option,
     pattern_pieces,
 )
+from spatialonnx.searching.task import Task
 from spatialonnx.searching.trials import Candidate, Trial, Trials
 
 FIRST, LAYER = "first", "layer"
 CHUNK = 1024
 Pair = TypeVar("Pair")
-Weigh = Callable[[Target, Sequence[Option]], list[Option]]
 
 
-def greedy_search(
-    trials: Trials,
-    mode: Mode,
-    layout: Layout,
-    patterns: Sequence[int],
-    groups: Groups,
-    top: int | None = None,
-    weigh: Weigh | None = None,
-) -> list[Trial]:
+def greedy_search(task: Task) -> dict[Fraction, frozenset[str]]:
     """Runs all passes of a mode.
 
     Args:
-        trials: Runs and journals candidates.
-        mode: A row of the table of modes.
-        layout: How maps are cut.
-        patterns: What the first level tries.
-        groups: Coupled sites.
-        top: Keep only the best options of every target; None = all.
-        weigh: Puts something else in the place of the MACs that options of a layer save.
+        task: What is searched, for one patch size.
 
     Returns:
-        The trials of the layer pass, in order.
+        By bound, the keys of the plans of the layer pass; one pass serves all bounds.
     """
-    choices = first_level(trials, first_targets(mode, layout, groups), layout, patterns)
-    for merge in merges_of(mode, groups):
+    trials, layout, top = task.trials, task.layout, task.settings.top
+    mode = MODES[task.settings.mode]
+    choices = first_level(trials, first_targets(mode, layout, task.groups), layout, task.patterns)
+    for merge in merges_of(mode, task.groups):
         ranked = {t: rank_options(o, trials, top) for t, o in choices.items()}
         children: dict[Target, list[list[Option]]] = {}
         for target, options in ranked.items():
             children.setdefault(merge.parent(target), []).append(options)
         choices = _merge_pass(trials, merge.name, children, layout)
-    ranked = {t: rank_options(o, trials, top) for t, o in choices.items()}
-    if weigh:
-        ranked = {t: weigh(t, options) for t, options in ranked.items()}
-    return [trial for trial, _ in layer_pass(trials, list(ranked.values()), layout)]
+    layers = []
+    for target, options in choices.items():
+        ranked_options = rank_options(options, trials, top)
+        layers.append(
+            [replace(o, saved=task.benefit(target.sites, o.saved)) for o in ranked_options]
+        )
+    keys = frozenset(trial.key for trial, _ in layer_pass(trials, layers, layout))
+    return dict.fromkeys(task.bounds, keys)
 
 
 def first_level(
@@ -84,7 +77,7 @@ def first_level(
         for (target, pattern), trial in zip(chunk, found, strict=True):
             saved, score = trial.outcome.saved, trial.outcome.score
             if saved is not None and score is not None:
-                option = pattern_option(target, pattern, size, saved, score, trial.key)
+                option = pattern_option(target, pattern, size, saved, score)
                 choices[target].append(option)
         done += len(candidates)
     return choices
@@ -120,7 +113,7 @@ def _merge_pass(
         found = list(trials.run(name, candidates, expected, done))
         done += len(candidates)
         choices[parent] = [
-            Option(str(rank + 1), rank + 1, pieces, t.outcome.saved or 0, t.outcome.score, t.key)
+            Option(str(rank + 1), rank + 1, pieces, t.outcome.saved or 0, t.outcome.score)
             for rank, (pieces, t) in enumerate(zip(merged, found, strict=True))
             if t.outcome.score is not None
         ]
@@ -130,7 +123,7 @@ def _merge_pass(
 def layer_pass(
     trials: Trials, layers: Sequence[Sequence[Option]], layout: Layout
 ) -> Iterator[tuple[Trial, tuple[int, ...]]]:
-    """Walks from the greediest plan down until every layer is off.
+    """Steps from the greediest plan down until every layer is off.
 
     Args:
         trials: Runs and journals candidates.

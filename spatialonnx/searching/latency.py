@@ -1,7 +1,7 @@
 """Latency as the goal of a search: what a site's predictions save in time, not in MACs.
 
 A fused site costs dense time plus an overhead, less so much for every MAC that is predicted. Both
-numbers are measured inside the model, once a search, with few and with many outputs predicted. A
+numbers are measured inside the model, once per search, with few and with many outputs predicted. A
 site that saves less than its overhead saves nothing: deploy leaves it dense.
 """
 
@@ -9,24 +9,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from spatialonnx.errors import StudyError, UsageError
 from spatialonnx.graph.fuse import explain_unfusable
 from spatialonnx.graph.ops import find_predictors, write_plan
-from spatialonnx.graph.sites import Site, find_sites
+from spatialonnx.graph.sites import Site
 from spatialonnx.measure.evaluate import Network
+from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.samples import Samples
 from spatialonnx.plan.masks import SiteMask, make_mask, uniform_mask
 from spatialonnx.plan.patterns import full_pattern
 from spatialonnx.plan.plan import PlanLike
-from spatialonnx.runtime.session import Runtime
-from spatialonnx.searching.rate_distortion.operating_points import Level
-from spatialonnx.searching.targets import Option, Target
+from spatialonnx.searching.ranking import Contender
+from spatialonnx.searching.study import Study
 from spatialonnx.simulate.site_timing import SiteTime, time_sites
 
 TIMED_IMAGES = 16
@@ -45,7 +44,7 @@ class SiteSpeed:
 
     Attributes:
         macs: MACs of the site, for one image.
-        overhead: Seconds an image that it takes longer fused than dense, nothing being predicted.
+        overhead: Seconds per image that it takes longer fused than dense, nothing being predicted.
         per_mac: Seconds that one predicted MAC saves.
     """
 
@@ -54,46 +53,30 @@ class SiteSpeed:
     per_mac: float
 
     def saved(self, macs: float) -> float:
-        """Seconds an image that predicting so many MACs of it saves; never less than none."""
+        """Seconds per image that predicting so many MACs of it saves; never less than none."""
         return max(0.0, self.per_mac * macs - self.overhead)
 
 
 @dataclass(frozen=True)
-class Latency:
+class LatencyModel:
     """What predictions save, by site."""
 
     speeds: Mapping[str, SiteSpeed]
 
     def saved(self, macs: Mapping[str, float]) -> float:
-        """Seconds an image, from the MACs that are predicted at each site for it."""
+        """Seconds per image, from the MACs that are predicted at each site for it."""
         return sum(self.speeds[site].saved(count) for site, count in macs.items())
 
-    def weigh(self, target: Target, options: Sequence[Option], samples: int) -> list[Option]:
-        """Options of a whole layer, or of coupled ones, with time in the place of MACs.
+    def benefit(self, sites: Sequence[str], saved: int, samples: int) -> int:
+        """What MACs saved at a layer, or at coupled ones, are worth in time.
 
         Args:
-            target: What the options are of.
-            options: With the MACs that they save on all samples.
-            samples: Number of samples.
-        """
-        sites = [region.site for region in target.regions]
-        total = sum(self.speeds[site].macs for site in sites) or 1
-        weighed = []
-        for option in options:
-            share = {s: option.saved / samples * self.speeds[s].macs / total for s in sites}
-            weighed.append(replace(option, saved=round(self.saved(share) / _UNIT)))
-        return weighed
-
-    def worth(self, sites: Sequence[str], level: Level, samples: int) -> int:
-        """A level of a layer, or of coupled ones, as the time that it saves.
-
-        Args:
-            sites: The layer, or the coupled ones.
-            level: With the MACs that it saves on all samples.
+            sites: The layer, or the coupled ones, which share the MACs by their size.
+            saved: The MACs, on all samples.
             samples: Number of samples.
         """
         total = sum(self.speeds[site].macs for site in sites) or 1
-        share = {s: level.saved / samples * self.speeds[s].macs / total for s in sites}
+        share = {s: saved / samples * self.speeds[s].macs / total for s in sites}
         return round(self.saved(share) / _UNIT)
 
     def to_text(self) -> str:
@@ -101,7 +84,7 @@ class Latency:
         return json.dumps({site: asdict(speed) for site, speed in self.speeds.items()})
 
     @staticmethod
-    def from_text(text: str) -> Latency:
+    def from_text(text: str) -> LatencyModel:
         """Reads what ``to_text`` wrote.
 
         Raises:
@@ -114,19 +97,17 @@ class Latency:
             }
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise StudyError("the study's site times are damaged: start another one") from None
-        return Latency(found)
+        return LatencyModel(found)
 
 
 def measure_latency(
-    proto: onnx.ModelProto,
-    samples: Samples,
-    runtime: Runtime,
-    *,
+    experiment: Experiment,
     patch_size: int,
     patterns: Sequence[int],
+    *,
     by_channel: bool = False,
     progress: Callable[[str], None] | None = None,
-) -> Latency:
+) -> LatencyModel:
     """Times every site with few and with many of its outputs predicted.
 
     The kernel computes the probes of a block of channels together, then what is left of a patch
@@ -134,9 +115,7 @@ def measure_latency(
     are timed for a mode that lets them differ.
 
     Args:
-        proto: The model with SpatialPredict nodes.
-        samples: Real images: how fast a site is depends on them.
-        runtime: Provider and threads.
+        experiment: The model with SpatialPredict nodes; how fast a site is depends on the images.
         patch_size: Side of a patch.
         patterns: Those of the search; the one with the fewest probes predicts the most.
         by_channel: Whether the channels of a site may take different patterns.
@@ -145,32 +124,33 @@ def measure_latency(
     Raises:
         UsageError: The runtime is not the CPU.
     """
-    if runtime.provider != "cpu":
+    if experiment.runtime.provider != "cpu":
         raise UsageError("--goal latency times SpatialConv on the CPU: use --provider cpu")
+    proto, runtime = experiment.model.proto, experiment.runtime
     network = Network(proto, runtime)
-    images = timed_images(network, samples)
-    report = find_sites(proto, {network.image_input: (1, *images[0].shape[1:])})
+    images = timed_images(network, experiment.search)
     full = full_pattern(patch_size)
     many = sorted(patterns, key=lambda pattern: (pattern.bit_count(), pattern))
     used = 2 if by_channel else 1
     predicting = {p.site for p in find_predictors(proto)}
+    every = experiment.sites.sites
     found = []
     for chosen in ((full ^ 1, full ^ 2)[:used], many[:used]):
         plan = {
             site.name: _mixed_mask(site, patch_size, chosen)
-            for site in report.sites
+            for site in every
             if site.name in predicting
         }
-        saved = predicted_macs(network, report.sites, images, plan)
+        saved = predicted_macs(network, every, images, plan)
         masked = write_plan(proto, plan)
         unfusable = explain_unfusable(masked)
-        sites = [site.name for site in report.sites if site.name not in unfusable]
+        sites = [site.name for site in every if site.name not in unfusable]
         times = time_sites(
             masked, sites, list(unfusable), images, runtime, shares={}, progress=progress
         )
         found.append((saved, times))
     per_image = 1 / len(images[0])
-    return Latency(
+    return LatencyModel(
         {
             site.name: _fit(
                 site,
@@ -180,7 +160,7 @@ def measure_latency(
                     if site.name in times
                 ],
             )
-            for site in report.sites
+            for site in every
         }
     )
 
@@ -234,27 +214,18 @@ def predicted_macs(
     return {site.name: counts[site.name] * site.macs_per_output / samples for site in sites}
 
 
-def rank_plans(
-    latency: Latency,
-    proto: onnx.ModelProto,
-    samples: Samples,
-    runtime: Runtime,
-    plans: Mapping[str, PlanLike],
-) -> list[str]:
-    """Keys of plans, the one that saves the most time first.
+def fastest_first(
+    latency: LatencyModel, experiment: Experiment, study: Study, contenders: Sequence[Contender]
+) -> list[Contender]:
+    """The trials that save the most MACs, the one that saves the most time first.
 
-    Args:
-        latency: What predictions save.
-        proto: The model with SpatialPredict nodes.
-        samples: Real images: how much each site predicts depends on the others.
-        runtime: Provider and threads.
-        plans: By key.
+    How much each site predicts depends on the others, so it is counted for every plan.
     """
-    network = Network(proto, runtime)
-    images = timed_images(network, samples)
-    sites = find_sites(proto, {network.image_input: (1, *images[0].shape[1:])}).sites
-    saved = {
-        key: latency.saved(predicted_macs(network, sites, images, plan))
-        for key, plan in plans.items()
-    }
-    return sorted(plans, key=lambda key: -saved[key])
+    network = Network(experiment.model.proto, experiment.runtime)
+    images = timed_images(network, experiment.search)
+    sites = experiment.sites.sites
+
+    def saved(contender: Contender) -> float:
+        return latency.saved(predicted_macs(network, sites, images, study.plan(contender.key)))
+
+    return sorted(contenders[:MOST_PLANS], key=saved, reverse=True)

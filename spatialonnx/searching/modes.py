@@ -1,7 +1,7 @@
 """The four modes of the report (section 5.2.2) as rows of a table of passes.
 
 A mode says what one target of the first level is, and by which passes targets are merged, rank by
-rank, until one target a layer is left for the layer pass.
+rank, until one target per layer is left for the layer pass.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from spatialonnx.searching.targets import Layout, Region, Target
+from spatialonnx.searching.targets import Grain, Layout, Region, Target
 
 Groups = tuple[tuple[str, ...], ...]
 """Coupled sites: every site is in exactly one group."""
@@ -35,14 +35,12 @@ class Mode:
     """One mode.
 
     Attributes:
-        by_channel: Whether a first-level target is of one channel.
-        by_patch: Whether it is of one patch position or cluster.
+        grain: Of the first level's targets.
         merges: Passes between the first level and the layer pass.
     """
 
-    by_channel: bool
-    by_patch: bool
-    merges: tuple[Merge, ...]
+    grain: Grain
+    merges: tuple[Merge, ...] = ()
 
 
 def _whole_map(target: Target) -> Target:
@@ -59,33 +57,34 @@ PATCH_PASS = Merge("patch", _whole_map)
 CHANNEL_PASS = Merge("channel", _whole_site)
 
 MODES = {
-    "uniform-layer": Mode(by_channel=False, by_patch=False, merges=()),
-    "uniform-filter": Mode(by_channel=False, by_patch=True, merges=(PATCH_PASS,)),
-    "uniform-patch": Mode(by_channel=True, by_patch=False, merges=(CHANNEL_PASS,)),
-    "max-granularity": Mode(by_channel=True, by_patch=True, merges=(PATCH_PASS, CHANNEL_PASS)),
+    "uniform-layer": Mode(Grain()),
+    "uniform-filter": Mode(Grain(by_patch=True), (PATCH_PASS,)),
+    "uniform-patch": Mode(Grain(by_channel=True), (CHANNEL_PASS,)),
+    "max-granularity": Mode(Grain(by_channel=True, by_patch=True), (PATCH_PASS, CHANNEL_PASS)),
 }
+COARSEST, FINEST = "uniform-layer", "max-granularity"
+"""The modes with one target per layer, and per cluster of patches of a channel."""
 
 
 def first_targets(mode: Mode, layout: Layout, groups: Groups) -> list[Target]:
     """The targets of the first level, in graph order.
 
-    In a mode with one target a layer, a group of coupled sites is one target.
+    In the mode with one target per layer, a group of coupled sites is one target.
     """
-    if not mode.by_channel and not mode.by_patch:
+    if mode.grain == Grain():
         return [group_target(group) for group in groups]
     targets = []
     for site in layout.sites:
-        channels = range(site.shape[0] or 1) if mode.by_channel else (None,)
-        clusters = range(layout.clusters(site)) if mode.by_patch else (None,)
-        for channel in channels:
-            targets += [_target(Region(site.name, channel, cluster)) for cluster in clusters]
+        channels, clusters = layout.shape(site, mode.grain)
+        numbers = range(channels * clusters)
+        targets += [_target(layout.region(site, mode.grain, number)) for number in numbers]
     return targets
 
 
 def merges_of(mode: Mode, groups: Groups) -> tuple[Merge, ...]:
     """The passes between the first level and the layer pass, the group pass included."""
     coupled = any(len(group) > 1 for group in groups)
-    if not coupled or not (mode.by_channel or mode.by_patch):
+    if not coupled or mode.grain == Grain():
         return mode.merges
     home = {site: group for group in groups for site in group}
 

@@ -9,9 +9,7 @@ for). Bounds, budgets and verbosity are not part of it. Every trial is committed
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +23,7 @@ from spatialonnx.errors import OutputError, PlanError, StudyError
 from spatialonnx.files import check_writable
 from spatialonnx.plan.outcome import Outcome
 from spatialonnx.plan.plan import Plan, PlanLike, plan_from_text, plan_key, plan_to_text
+from spatialonnx.searching.study_lock import StudyLock
 
 _FORMAT = 1
 _BROKEN = (sqlite3.Error, UnicodeError)
@@ -83,13 +82,13 @@ class Study:
             OutputError: It cannot be written.
         """
         self.path = path
-        self._lock: int | None = None
+        self._lock: StudyLock | None = None
         if readonly:
             if not path.is_file():
                 raise StudyError(f"there is no study {path}")
         else:
             check_writable(path)
-            self._lock = _take_lock(path)
+            self._lock = StudyLock(path)
         try:
             self._db = self._connect(readonly)
         except (*_BROKEN, StudyError) as error:
@@ -154,9 +153,7 @@ class Study:
 
     def _release(self) -> None:
         if self._lock is not None:
-            with contextlib.suppress(OSError):
-                _lock_path(self.path).unlink(missing_ok=True)
-            os.close(self._lock)
+            self._lock.release()
             self._lock = None
 
     # -- what the study is of ----------------------------------------------------------------
@@ -261,27 +258,6 @@ class Study:
             return _fraction(known["baseline"]), int(known["conv_total"])
         except (KeyError, ValueError, ZeroDivisionError):
             raise StudyError(f"{self.path} is empty or damaged: run the search first") from None
-
-    def pareto_front(self) -> list[tuple[float, float, Record]]:
-        """The trials that no other beats in both saving and drop.
-
-        Returns:
-            Saved fraction, drop and record, by increasing saving.
-        """
-        baseline, total = self.scale()
-        points = [
-            (record.outcome.saved, baseline - record.outcome.score, record)
-            for record in self.records()
-            if record.outcome.saved is not None and record.outcome.score is not None
-        ]
-        points.sort(key=lambda point: (-point[0], point[1]))
-        front: list[tuple[float, float, Record]] = []
-        least: Fraction | None = None
-        for saved, drop, record in points:
-            if least is None or drop < least:
-                least = drop
-                front.append((saved / total if total else 0.0, float(drop), record))
-        return front[::-1]
 
     # -- trials ------------------------------------------------------------------------------
 
@@ -422,31 +398,6 @@ def _differences(known: str, about: Mapping[str, Any]) -> str:
     except (ValueError, AttributeError, RecursionError):
         names = []
     return "other " + ", ".join(names) if names else "other options"
-
-
-def _lock_path(path: Path) -> Path:
-    return path.with_name(path.name + "-lock")
-
-
-def _take_lock(path: Path) -> int:
-    """Takes the lock file; the system gives it back even after ``kill -9``."""
-    lock = _lock_path(path)
-    while True:
-        try:
-            handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise OutputError(f"cannot write {lock}: {error.strerror}") from None
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(handle)
-            raise StudyError(
-                f"another search is using {path}: wait for it, or name another with --study"
-            ) from None
-        with contextlib.suppress(OSError):
-            if os.fstat(handle).st_ino == lock.stat().st_ino:
-                return handle
-        os.close(handle)
 
 
 def _quote(path: Path) -> str:

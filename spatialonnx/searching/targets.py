@@ -8,7 +8,7 @@ pattern in the patches of one region; what no piece covers is off.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -18,6 +18,20 @@ from spatialonnx.errors import UsageError
 from spatialonnx.graph.sites import Site
 from spatialonnx.plan.masks import SiteMask, make_mask, patch_grid
 from spatialonnx.plan.patterns import full_pattern, pattern_text
+from spatialonnx.plan.plan import Plan
+
+
+@dataclass(frozen=True)
+class Grain:
+    """How fine the targets of a site are.
+
+    Attributes:
+        by_channel: Whether a target is of one channel.
+        by_patch: Whether it is of one cluster of patches.
+    """
+
+    by_channel: bool = False
+    by_patch: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,6 +61,11 @@ class Target:
     name: str
     regions: tuple[Region, ...]
 
+    @property
+    def sites(self) -> list[str]:
+        """The sites of its regions."""
+        return [region.site for region in self.regions]
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -66,7 +85,6 @@ class Option:
         pieces: Where which pattern is; none = off.
         saved: MACs that were saved with only this target on.
         score: The metric's value with only this target on.
-        trial: Key of its trial; empty for "off".
     """
 
     label: str
@@ -74,7 +92,6 @@ class Option:
     pieces: tuple[Piece, ...]
     saved: int
     score: Fraction
-    trial: str = field(default="", compare=False)
 
     @property
     def is_off(self) -> bool:
@@ -84,7 +101,9 @@ class Option:
 
 @dataclass(frozen=True)
 class Layout:
-    """How the maps of a network are cut: everything needed to turn pieces into masks.
+    """How the maps of a network are cut into targets, and masks made of targets' patterns.
+
+    The targets of a site are numbered channel by channel, and within one cluster by cluster.
 
     Attributes:
         sites: In graph order.
@@ -133,24 +152,44 @@ class Layout:
         side = self.cluster_side(site)
         return -(-rows // side) * -(-columns // side)
 
-    def labels(self, site: Site, *, by_channel: bool, by_patch: bool) -> NDArray[np.int64]:
-        """The target of every patch of a site, broadcastable to [C, nH, nW].
+    def shape(self, site: Site, grain: Grain) -> tuple[int, int]:
+        """Targets of a site: channels, and clusters of each."""
+        return (
+            (site.shape[0] or 1) if grain.by_channel else 1,
+            self.clusters(site) if grain.by_patch else 1,
+        )
 
-        Targets are numbered channel by channel, and within one cluster by cluster.
-        """
+    def labels(self, site: Site, grain: Grain) -> NDArray[np.int64]:
+        """The target of every patch of a site, broadcastable to [C, nH, nW]."""
+        channels, clusters = self.shape(site, grain)
         labels: NDArray[np.int64] = np.zeros((1, 1, 1), np.int64)
-        clusters = 1
-        if by_patch:
+        if grain.by_patch:
             rows, columns = self.grid(site)
             side = self.cluster_side(site)
             row, column = np.indices((rows, columns)) // side
             labels = (row * -(-columns // side) + column)[None]
-            clusters = self.clusters(site)
-        if by_channel:
-            labels = labels + clusters * np.arange(site.shape[0] or 1)[:, None, None]
-        return labels
+        return labels + clusters * np.arange(channels)[:, None, None]
 
-    def plan(self, pieces: Sequence[Piece]) -> dict[str, SiteMask]:
+    def region(self, site: Site, grain: Grain, target: int) -> Region:
+        """The region of a target's number."""
+        channel, cluster = divmod(target, self.shape(site, grain)[1])
+        return Region(
+            site.name,
+            channel if grain.by_channel else None,
+            cluster if grain.by_patch else None,
+        )
+
+    def patterns(self, site: Site, grain: Grain, mask: SiteMask) -> NDArray[np.int64] | None:
+        """The pattern of every target under a mask of this patch size, int64 [targets].
+
+        None where the mask is finer than the targets.
+        """
+        labels, wanted = np.broadcast_arrays(self.labels(site, grain), mask.patterns)
+        patterns = np.zeros(int(labels.max()) + 1, np.int64)
+        patterns[labels] = wanted
+        return patterns if (patterns[labels] == wanted).all() else None
+
+    def plan(self, pieces: Sequence[Piece]) -> Plan:
         """The plan that pieces make; regions that overlap must not occur.
 
         Every site gets the smallest of the four mask shapes that its regions need.
@@ -158,34 +197,30 @@ class Layout:
         by_site: dict[str, list[Piece]] = {}
         for piece in pieces:
             by_site.setdefault(piece.region.site, []).append(piece)
-        return {name: self._mask(self.site(name), found) for name, found in by_site.items()}
+        return Plan({name: self._mask(self.site(name), found) for name, found in by_site.items()})
 
     def _mask(self, site: Site, pieces: Sequence[Piece]) -> SiteMask:
-        full = full_pattern(self.patch_size)
-        channels = site.shape[0] or 1
-        by_channel = any(piece.region.channel is not None for piece in pieces)
-        by_patch = any(piece.region.cluster is not None for piece in pieces)
-        grid = self.grid(site) if by_patch else (1, 1)
-        mask: NDArray[np.int64] = np.full((channels if by_channel else 1, *grid), full, np.int64)
-        side = self.cluster_side(site) if by_patch else 1
-        columns = -(-grid[1] // side)
+        grain = Grain(
+            by_channel=any(piece.region.channel is not None for piece in pieces),
+            by_patch=any(piece.region.cluster is not None for piece in pieces),
+        )
+        patterns = np.full(self.shape(site, grain), full_pattern(self.patch_size), np.int64)
         for piece in pieces:
             channel, cluster = piece.region.channel, piece.region.cluster
-            where = slice(None) if channel is None else slice(channel, channel + 1)
-            if cluster is None:
-                mask[where] = piece.pattern
-            else:
-                row, column = (cluster // columns) * side, (cluster % columns) * side
-                mask[where, row : row + side, column : column + side] = piece.pattern
-        return make_mask(self.patch_size, mask)
+            chosen = (
+                slice(None) if channel is None else channel,
+                slice(None) if cluster is None else cluster,
+            )
+            patterns[chosen] = piece.pattern
+        return make_mask(self.patch_size, patterns.reshape(-1)[self.labels(site, grain)])
 
 
 def pattern_option(
-    target: Target, pattern: int, patch_size: int, saved: int, score: Fraction, trial: str
+    target: Target, pattern: int, patch_size: int, saved: int, score: Fraction
 ) -> Option:
     """An option of the first level: one pattern in all regions of its target."""
     pieces = pattern_pieces(target, pattern)
-    return Option(pattern_text(pattern, patch_size), pattern, pieces, saved, score, trial)
+    return Option(pattern_text(pattern, patch_size), pattern, pieces, saved, score)
 
 
 def pattern_pieces(target: Target, pattern: int) -> tuple[Piece, ...]:

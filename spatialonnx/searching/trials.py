@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from spatialonnx.plan.macs import fraction
 from spatialonnx.plan.outcome import Outcome
 from spatialonnx.plan.plan import PlanLike, plan_key
+from spatialonnx.runtime.progress import Progress, ProgressCallback
 from spatialonnx.searching.study import Study
 from spatialonnx.simulate.simulator import Simulator
 
@@ -51,25 +53,6 @@ class Trial:
         return self.drop is not None and self.drop <= eps
 
 
-@dataclass(frozen=True)
-class Status:
-    """How far a search has got, for progress bars.
-
-    Attributes:
-        pass_name: The pass under way.
-        done: Trials of it that are done.
-        expected: Trials of it in all.
-        best_saved: The largest saving within the bound so far, as a fraction.
-        seconds: Time since the search began.
-    """
-
-    pass_name: str
-    done: int
-    expected: int
-    best_saved: float
-    seconds: float
-
-
 class Trials:
     """Runs candidates and journals them; a finished trial is never run again."""
 
@@ -81,7 +64,7 @@ class Trials:
         eps: Fraction,
         time_budget: float | None = None,
         max_trials: int | None = None,
-        report: Callable[[Status], None] | None = None,
+        progress: ProgressCallback | None = None,
         off_is_dense: bool = True,
     ) -> None:
         """Prepares; nothing is run.
@@ -92,27 +75,19 @@ class Trials:
             eps: The largest bound of this search: trials beyond it may be rejected.
             time_budget: Seconds after which no further trial is begun.
             max_trials: Trials run now, after which no further one is begun.
-            report: Told how far the search has got.
+            progress: Told how far the search has got.
             off_is_dense: Whether the plan that is off everywhere is the baseline; it is not
                 where a tuned network is compared with its original.
         """
         self.simulator = simulator
         self.study = study
         self.eps = eps
-        self.run_now = 0
-        self.forward_samples = 0.0
         self.best: tuple[int, str] | None = None
         self._deadline = None if time_budget is None else time.monotonic() + time_budget
         self._max_trials = max_trials
-        self._report = report
+        self._progress = progress
         self._off_is_dense = off_is_dense
-        self._start = time.monotonic()
         self._begun = 0
-
-    @property
-    def seconds(self) -> float:
-        """Time since the search began."""
-        return time.monotonic() - self._start
 
     def run(
         self,
@@ -133,7 +108,7 @@ class Trials:
             reject: Whether trials beyond the bound may be rejected early.
 
         Yields:
-            One trial a candidate.
+            One trial per candidate.
 
         Raises:
             BudgetSpent: A budget is used up; what was done is in the study.
@@ -189,8 +164,6 @@ class Trials:
         outcomes = self.simulator.simulate(within_budget(), reject_above)
         for (key, plan), outcome in zip(plans.items(), outcomes, strict=False):
             self.study.add(key, plan, outcome)
-            self.run_now += 1
-            self.forward_samples += outcome.forward_samples
             yield key, outcome
 
     def _trial(self, key: str, outcome: Outcome) -> Trial:
@@ -201,7 +174,6 @@ class Trials:
         return trial
 
     def _tell(self, pass_name: str, done: int, expected: int) -> None:
-        if self._report:
-            total = self.simulator.conv_total
-            best = self.best[0] / total if self.best and total else 0.0
-            self._report(Status(pass_name, done, expected, best, self.seconds))
+        if self._progress:
+            best = fraction(self.best[0], self.simulator.conv_total) if self.best else 0.0
+            self._progress(Progress(f"{pass_name} pass", done, expected, best))

@@ -27,7 +27,7 @@ class BatchedRuns:
     def __init__(
         self,
         network: SegmentedNetwork,
-        front: Prefix,
+        prefix: Prefix,
         scorer: Scorer,
         patch_map: PatchMap,
         number: int,
@@ -38,15 +38,15 @@ class BatchedRuns:
 
         Args:
             network: Runs the segments.
-            front: Activations in front of the site.
+            prefix: Activations before the site.
             scorer: Scores outputs.
             patch_map: The site's patches.
             number: The site.
-            order: Samples in the order of the front's blocks.
+            order: Samples in the order of the prefix's blocks.
             batch: Samples a run.
         """
         self._network = network
-        self._front = front
+        self._prefix = prefix
         self._scorer = scorer
         self._map = patch_map
         self._number = number
@@ -118,7 +118,7 @@ class BatchedRuns:
         patches = self._patches[:count]
         del self._positions[:count], self._patches[:count]
         count = len(positions)
-        activations = self._front.take(positions, self._number)
+        activations = self._prefix.take(positions, self._number)
         zeroed = self._map.pixels[np.concatenate(patches)]
         outputs_each = math.prod(self._map.shape)
         zeroed += np.repeat(np.arange(count) * outputs_each, [len(p) for p in patches])[:, None]

@@ -2,7 +2,7 @@
 
 The sites are numbered 1 to L in graph order. A node belongs to segment j where j is the last site
 among the nodes it depends on (0: none). Segment j >= 1 begins with site j's prediction. The
-activations *in front of* segment j are all tensors made before it and read in it or behind it:
+activations *before* segment j are all tensors made before it and read in it or behind it:
 site j's ofmap, and whatever else is carried past the site, as a residual connection. Running the
 segments one after another is running the network.
 """
@@ -48,7 +48,7 @@ class Cut:
     Attributes:
         image: Name of the image input.
         segments: L + 1 of them.
-        live: Names of the activations in front of every segment; one more entry, the graph's
+        live: Names of the activations before every segment; one more entry, the graph's
             outputs, behind the last.
     """
 
@@ -198,8 +198,6 @@ def segment_model(
     number: int,
     activations: Mapping[str, Array],
     initializers: Mapping[str, TensorProto],
-    *,
-    false_zeros: bool,
 ) -> ModelProto:
     """A model of one segment; its site's mask and patch size are inputs.
 
@@ -207,9 +205,8 @@ def segment_model(
         proto: The whole model.
         cut: How it is cut.
         number: Which segment.
-        activations: An example of what is in front of it, for types and shapes.
+        activations: An example of what is before it, for types and shapes.
         initializers: Of the whole model, by name.
-        false_zeros: Whether its prediction counts false zeros.
     """
     segment = cut.segments[number]
     graph = GraphProto(name=f"segment {number}")
@@ -228,13 +225,11 @@ def segment_model(
         graph.input.append(helper.make_tensor_value_info(predictor.patch_size, kind[1], []))
         # What ORT's shape inference cannot know of a custom op, but its fusions want to.
         graph.value_info.append(_value_info(predictor.output, activations[predictor.source]))
-        counts = [predictor.skipped, predictor.false_zero][: 1 + false_zeros]
         for node in graph.node:
             if node.domain == DOMAIN and node.name == predictor.site:
                 del node.output[1:]
-                node.output.extend(counts)
-        for name in counts:
-            graph.output.append(helper.make_tensor_value_info(name, kind[1], [None] * 2))
+                node.output.append(predictor.skipped)
+        graph.output.append(helper.make_tensor_value_info(predictor.skipped, kind[1], [None] * 2))
     graph.initializer.extend(initializers[n] for n in used - promoted if n in initializers)
     graph.sparse_initializer.extend(
         t for t in proto.graph.sparse_initializer if t.values.name in used

@@ -24,7 +24,7 @@ class _Trace:
     Attributes:
         masks: Digest of every site's mask, of sites 1 .. L.
         skipped: Predicted outputs of every site.
-        kept: Activations in front of some segments.
+        kept: Activations before some segments.
         outputs: The network's outputs.
     """
 

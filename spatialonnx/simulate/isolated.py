@@ -1,6 +1,6 @@
 """Trials that change one site only: what they save is counted, what they break is run.
 
-The zero codes of the site's patches tell everything in front of the site. A patch is predicted
+The zero codes of the site's patches tell everything before the site. A patch is predicted
 where its probes are all zero; it changes where it is predicted and holds anything but zeros. A
 sample without a changed patch gives what it gives with the site off. Samples that two trials
 change alike are run once. The others, of many trials, share batches behind the site.
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from spatialonnx.plan.masks import SiteMask
 from spatialonnx.simulate.batching import BatchedRuns
-from spatialonnx.simulate.patch_effects import Group, PatchMap, find_changes, group_trials
+from spatialonnx.simulate.patch_effects import PatchMap, TrialGroup, find_effects, group_trials
 from spatialonnx.simulate.prefix import Prefix
 from spatialonnx.simulate.scoring import Rows, Scorer
 from spatialonnx.simulate.segments import SegmentedNetwork
@@ -35,7 +35,7 @@ class IsolatedResult:
 
     Attributes:
         skipped: Predicted outputs over all samples.
-        rejected: Whether it was stopped: it must have fewer right samples than asked.
+        rejected: Whether it was stopped: it can no longer reach ``least_right``.
         right: Right samples; None for a metric that does not count.
         kl: Divergence of every sample, float64 [n]; None without logits.
         outputs: The network's outputs; None for a metric that counts.
@@ -56,7 +56,7 @@ class IsolatedTrials:
     def __init__(
         self,
         network: SegmentedNetwork,
-        front: Prefix,
+        prefix: Prefix,
         scorer: Scorer,
         patch_map: PatchMap,
         number: int,
@@ -66,7 +66,7 @@ class IsolatedTrials:
 
         Args:
             network: Runs the segments.
-            front: Activations in front of the site.
+            prefix: Activations before the site.
             scorer: Scores outputs.
             patch_map: The site's patches.
             number: The site.
@@ -74,12 +74,12 @@ class IsolatedTrials:
         """
         self.number = number
         self.patch_size = patch_map.patch_size
-        self._front = front
+        self._prefix = prefix
         self._scorer = scorer
         self._map = patch_map
-        self._order = np.concatenate(front.blocks)
+        self._order = np.concatenate(prefix.blocks)
         self._last_key = b""
-        self._runs = BatchedRuns(network, front, scorer, patch_map, number, self._order, batch)
+        self._runs = BatchedRuns(network, prefix, scorer, patch_map, number, self._order, batch)
 
     def run(self, masks: Sequence[SiteMask], least_right: int | None) -> list[IsolatedResult]:
         """Runs trials.
@@ -107,26 +107,26 @@ class IsolatedTrials:
                 self._runs.clear()
         return tally.results()
 
-    def _run_phase(self, phase: range, groups: Sequence[Group], tally: _Tally) -> None:
+    def _run_phase(self, phase: range, groups: Sequence[TrialGroup], tally: _Tally) -> None:
         """Runs some blocks of samples of all trials."""
-        first = phase[0] * len(self._front.blocks[0])
-        codes = [self._front.codes(b, self.number, self.patch_size) for b in phase]
+        first = phase[0] * len(self._prefix.blocks[0])
+        codes = [self._prefix.codes(b, self.number, self.patch_size) for b in phase]
         flat = [c.reshape(len(c), -1) for c in codes]
         together = flat[0] if len(flat) == 1 else np.concatenate(flat)
         found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]] = []
         for group in groups:
             key = blake2b(group.key, digest_size=8).digest()
-            for changes in find_changes(group, together):
-                tally.skipped[changes.trials] += changes.skipped
-                alive = tally.alive[changes.trials, None]
-                touched = changes.changed.any(axis=2) & alive
+            for effects in find_effects(group, together):
+                tally.skipped[effects.trials] += effects.skipped
+                alive = tally.alive[effects.trials, None]
+                touched = effects.changed.any(axis=2) & alive
                 trial, sample = np.nonzero(touched)
                 if not len(trial):
                     continue
                 slots, new = self._runs.request(
-                    key, first + sample, changes.changed[trial, sample], group.patches
+                    key, first + sample, effects.changed[trial, sample], group.patches
                 )
-                trials = changes.trials[trial]
+                trials = effects.trials[trial]
                 np.add.at(tally.runs, trials[new], 1)
                 found.append((trials, self._order[first + sample], slots))
         self._runs.finish()
@@ -134,9 +134,9 @@ class IsolatedTrials:
 
     def _phases(self, rejecting: bool) -> Iterator[range]:
         """Blocks that are looked at together; after each, trials may be stopped."""
-        count = len(self._front.blocks)
-        cells = len(self._map) * len(self._front.blocks[0])
-        most = max(1, _PHASE_CELLS // cells) if self._front.fits(self.number) else 1
+        count = len(self._prefix.blocks)
+        cells = len(self._map) * len(self._prefix.blocks[0])
+        most = max(1, _PHASE_CELLS // cells) if self._prefix.fits(self.number) else 1
         start, length = 0, 1
         while start < count:
             length = min(length, most) if rejecting else most
@@ -167,7 +167,7 @@ class _Tally:
         runs: BatchedRuns,
         found: Sequence[tuple[NDArray[np.int64], Rows, NDArray[np.int64]]],
     ) -> None:
-        """Enters what some samples gave.
+        """Accumulates the results of a batch.
 
         Args:
             rows: The samples.

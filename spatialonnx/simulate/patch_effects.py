@@ -13,7 +13,7 @@ from spatialonnx.plan.patterns import full_pattern
 from spatialonnx.plan.rule import inside_bits
 
 _NEVER = 0xFFFF
-"""Probes that no patch with anything but zeros has all zero."""
+"""Sentinel: matches no patch that holds a non-zero."""
 _CELLS = 1 << 22
 """Patches x samples x trials that are looked at together."""
 
@@ -72,7 +72,7 @@ class PatchMap:
 
 
 @dataclass(frozen=True, eq=False)
-class Group:
+class TrialGroup:
     """Trials that set the same patches, as the options of one target do.
 
     Attributes:
@@ -93,7 +93,7 @@ class Group:
 
 
 @dataclass(frozen=True, eq=False)
-class Changes:
+class PatchEffects:
     """What some trials of a group do to some samples.
 
     Attributes:
@@ -107,7 +107,7 @@ class Changes:
     changed: NDArray[np.bool_]
 
 
-def group_trials(masks: Sequence[SiteMask], patch_map: PatchMap) -> list[Group]:
+def group_trials(masks: Sequence[SiteMask], patch_map: PatchMap) -> list[TrialGroup]:
     """Groups consecutive masks that set the same patches.
 
     Args:
@@ -135,7 +135,7 @@ def _make_group(
     entries: NDArray[np.int64],
     masks: Sequence[SiteMask],
     trials: list[int],
-) -> Group:
+) -> TrialGroup:
     patches = patch_map.patches_of(shape, entries)
     patterns = np.stack([masks[t].patterns.reshape(-1)[entries] for t in trials])
     patterns = np.repeat(patterns, patches.shape[1], axis=1)
@@ -143,7 +143,7 @@ def _make_group(
     inside = patch_map.inside[flat]
     probes = patterns & inside
     every = len(flat) == len(patch_map) and bool((flat[1:] > flat[:-1]).all())
-    return Group(
+    return TrialGroup(
         key=key,
         trials=np.asarray(trials),
         patches=slice(None) if every else flat,
@@ -153,7 +153,7 @@ def _make_group(
     )
 
 
-def find_changes(group: Group, codes: NDArray[np.uint16]) -> Iterator[Changes]:
+def find_effects(group: TrialGroup, codes: NDArray[np.uint16]) -> Iterator[PatchEffects]:
     """Finds what a group's trials do to some samples, a few trials at a time.
 
     Args:
@@ -174,4 +174,4 @@ def find_changes(group: Group, codes: NDArray[np.uint16]) -> Iterator[Changes]:
         hits = changed.view(np.uint8).sum(axis=1, dtype=np.uint8 if small else np.int32)
         fires = hits + zeros * (probes != _NEVER)
         skipped = (fires * group.weights[chosen]).sum(axis=1)
-        yield Changes(group.trials[chosen], skipped, changed)
+        yield PatchEffects(group.trials[chosen], skipped, changed)

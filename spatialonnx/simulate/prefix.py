@@ -1,4 +1,4 @@
-"""The activations in front of one site, block by block within a memory bound."""
+"""The activations before one site, block by block within a memory bound."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Images = Callable[[Rows], NDArray[np.float32]]
 
 
 class Prefix:
-    """The activations in front of the site that trials are at: every site off, or at its start.
+    """The activations before the site that trials are at: every site off, or as it is initially.
 
-    They move forward with the trials: those in front of the next site are made from those in
+    They move forward with the trials: those before the next site are made from those in
     front of this one, which are then dropped. What does not fit into memory is made again from
     the nearest that does, or from the images.
     """
@@ -30,7 +30,7 @@ class Prefix:
         images: Images,
         blocks: Sequence[Rows],
         budget: int,
-        start: Mapping[int, SiteMask] | None = None,
+        initial: Mapping[int, SiteMask] | None = None,
     ) -> None:
         """Starts with nothing stored.
 
@@ -39,7 +39,7 @@ class Prefix:
             images: Reads images.
             blocks: Samples of every block.
             budget: Bytes that may be kept.
-            start: Masks of sites that are not off, by number of the site; None = all are off.
+            initial: Masks of sites that are not off, by number of the site; None = all are off.
         """
         self.blocks = blocks
         self.work: Counter[int] = Counter()
@@ -47,7 +47,7 @@ class Prefix:
         self._network = network
         self._images = images
         self._budget = budget
-        self._start = start or {}
+        self._initial = initial or {}
         self._stored: dict[int, tuple[int, Activations]] = {}
         self._codes: dict[int, NDArray[np.uint16]] = {}
         self._codes_of = (0, 0)
@@ -67,12 +67,12 @@ class Prefix:
         self._last = None
 
     def fits(self, number: int) -> bool:
-        """Whether all samples fit into memory in front of a site, their codes included."""
+        """Whether all samples fit into memory before a site, their codes included."""
         samples = sum(len(block) for block in self.blocks)
         return self._network.bytes_per_sample[number] * samples * 9 // 8 <= self._budget
 
     def activations(self, block: int, number: int) -> Activations:
-        """What is in front of site ``number`` for one block; stored where there is room."""
+        """What is before site ``number`` for one block; stored where there is room."""
         stored = self._stored.get(block)
         if stored is not None and stored[0] == number:
             return stored[1]
@@ -83,7 +83,7 @@ class Prefix:
             stored = None
         at, found = stored or (0, self._network.start(self._images(self.blocks[block])))
         for j in range(at, number):
-            found, _ = self._network.advance(j, found, self._start.get(j))
+            found, _ = self._network.advance(j, found, self._initial.get(j))
             self.work[j] += len(found)
         held = stored[1].nbytes if stored else 0
         if self._bytes - held + found.nbytes <= self._budget:
@@ -96,7 +96,7 @@ class Prefix:
         return found
 
     def take(self, positions: NDArray[np.int64], number: int) -> Activations:
-        """A copy of what is in front of a site for some samples.
+        """A copy of what is before a site for some samples.
 
         Args:
             positions: Which, counted through the blocks, which are equally long but the last.

@@ -1,28 +1,26 @@
-"""The fast way to simulate, and its oracle: a network cut at its sites."""
+"""Simulating plans on a network that is cut at its sites."""
 
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
-from spatialonnx.errors import DataError, ModelError
+from spatialonnx.errors import DataError
 from spatialonnx.graph.shapes import infer_shapes
-from spatialonnx.graph.sites import find_sites
 from spatialonnx.measure.evaluate import Network
-from spatialonnx.measure.metrics import Metric
-from spatialonnx.measure.samples import BATCH, Samples, check_images
+from spatialonnx.measure.experiment import Experiment
+from spatialonnx.measure.samples import check_images
+from spatialonnx.model.interface import find_image_input, model_inputs
 from spatialonnx.plan.masks import SiteMask
 from spatialonnx.plan.outcome import Outcome
 from spatialonnx.plan.plan import Plan, PlanLike
 from spatialonnx.runtime.resources import free_device_memory, free_memory, used_memory
-from spatialonnx.runtime.session import Level, Runtime
+from spatialonnx.runtime.session import Level
 from spatialonnx.simulate.cut import mask_numbers, segment_macs
 from spatialonnx.simulate.incremental import IncrementalTrials
 from spatialonnx.simulate.isolated import IsolatedResult, IsolatedTrials
@@ -31,7 +29,6 @@ from spatialonnx.simulate.prefix import Prefix
 from spatialonnx.simulate.reference import DenseReference
 from spatialonnx.simulate.scoring import Rows, Scorer
 from spatialonnx.simulate.segments import SegmentedNetwork
-from spatialonnx.simulate.whole_model import run_samples
 
 Masks = Mapping[int, SiteMask]
 
@@ -48,87 +45,72 @@ _FEWEST_AGAIN = 128
 class SegmentSimulator:
     """Simulates plans on a network that is cut at its sites.
 
-    Outcomes are exactly those of ``literal=True``, which runs every plan through all segments.
+    Outcomes are exactly those of running every plan through all segments on all samples.
     """
 
     def __init__(
         self,
-        proto: onnx.ModelProto,
-        samples: Samples,
+        experiment: Experiment,
         *,
-        metric: Metric,
-        runtime: Runtime,
-        baseline: onnx.ModelProto | None = None,
-        batch: int = BATCH,
-        literal: bool = False,
         memory: int | None = None,
         level: Level = "all",
         bound: bool | None = None,
-        start: PlanLike | None = None,
+        initial: PlanLike | None = None,
     ) -> None:
         """Opens the segments, compares them with the whole model, runs the dense network once.
 
         Args:
-            proto: A model with SpatialPredict nodes.
-            samples: The search samples.
-            metric: What scores outputs.
-            runtime: Provider and threads.
-            baseline: The original network, where ``proto`` was tuned with its masks on.
-            batch: Samples a run.
-            literal: One full pass a trial: nothing is shared, nothing is rejected.
+            experiment: The network with SpatialPredict nodes, its search samples, the metric.
             memory: Bytes that the simulator may take, sessions included; default: half of what
                 is free where activations are kept. Below what the sessions take nothing is
                 stored, and it still works.
             level: ORT's graph optimisation.
             bound: Whether activations stay in the provider's memory; default: unless that is
                 the host's.
-            start: Masks that ``codes`` and ``ofmaps`` are taken under; None = every site off.
+            initial: Masks that ``codes`` and ``ofmaps`` are taken under; None = every site off.
 
         Raises:
             DataError: The images do not fit, or the network's shapes depend on its data.
         """
         before = used_memory()
+        runtime, proto = experiment.runtime, experiment.model.proto
         if memory is None:
             memory = (free_memory() if runtime.provider == "cpu" else free_device_memory()) // 2
+        samples = experiment.search
         self._samples = samples
-        self._literal = literal
-        fixed, *image = _image_dims(proto)
-        self._batch = fixed or max(min(batch, len(samples)), 1)
+        fixed, *image = find_image_input(model_inputs(proto)).shape
+        self._batch = fixed or max(min(experiment.batch, len(samples)), 1)
         check_images(samples, tuple(image))
         example = self._images(np.resize(np.arange(len(samples)), self._batch))
         self._network = SegmentedNetwork(
             proto, example, runtime, level=level, fixed=fixed is not None, bound=bound
         )
-        shape = (1, *example.shape[1:])
-        report = find_sites(proto, {self._network.cut.image: shape})
+        report = experiment.sites
         if report.conv_macs is None:
             raise DataError("the network's shapes depend on its data: MACs cannot be counted")
         by_name = {site.name: site for site in report.sites}
         self.sites = tuple(by_name[p.site] for p in self._network.predictors)
         self.samples = len(samples)
         self.conv_total = report.conv_macs * len(samples)
-        shapes = infer_shapes(proto, {self._network.cut.image: shape})
+        shapes = infer_shapes(proto, {self._network.cut.image: (1, *example.shape[1:])})
         macs = segment_macs(proto, self._network.cut, shapes)
         self._shares = [m / max(sum(macs), 1) for m in macs]
 
         begun = time.perf_counter()
-        off, _ = self._run_literally({})
+        off = self._run_off()
         self.seconds_per_pass = time.perf_counter() - begun
-        dense = off
-        if baseline is not None:
-            network = Network(baseline, runtime)
-            dense, _ = run_samples(network, samples, network.fixed_batch or batch, Plan())
-        self._scorer = Scorer(DenseReference(metric, dense, samples.labels), off)
+        dense = off if experiment.baseline is None else _run_baseline(experiment)
+        self._scorer = Scorer(DenseReference(experiment.metric, dense, samples.labels), off)
         self.baseline = self._scorer.reference.score
         order = self._scorer.order(dense)
         blocks = [order[i : i + self._batch] for i in range(0, len(order), self._batch)]
         # What is taken already, and copies of a batch's activations while it is run.
         working = _BATCHES_AT_WORK * self._batch * max(self._network.bytes_per_sample)
-        self._budget = max(memory - max(used_memory() - before, 0) - working, 0)
-        self._start = mask_numbers(self._network.predictors, start or {})
-        self._front = Prefix(self._network, self._images, blocks, self._budget, self._start)
-        self._walk = IncrementalTrials(
-            self._network, self._images, self._scorer, blocks, self._budget
+        budget = max(memory - max(used_memory() - before, 0) - working, 0)
+        self._initial = mask_numbers(self._network.predictors, initial or {})
+        self._prefix = Prefix(self._network, self._images, blocks, budget, self._initial)
+        self._incremental = IncrementalTrials(
+            self._network, self._images, self._scorer, blocks, budget
         )
         self._isolated: IsolatedTrials | None = None
         self._trials_at_once = _FEWEST
@@ -136,23 +118,21 @@ class SegmentSimulator:
     @property
     def stored_bytes(self) -> int:
         """Bytes of activations that are kept now."""
-        return self._front.nbytes + self._walk.nbytes
+        return self._prefix.nbytes + self._incremental.nbytes
 
     def simulate(
         self, plans: Iterable[PlanLike], reject_above: Fraction | None = None
     ) -> Iterator[Outcome]:
         """Simulates plans, in order; those of one site in a row are looked at together."""
-        least = None if self._literal else self._scorer.least_right(reject_above)
+        least = self._scorer.least_right(reject_above)
         for group in self._groups(plans):
             first = group[0]
-            if self._literal:
-                yield self._simulate_literally(first)
-            elif first and (len(first) > 1 or self._start):
-                yield self._simulate_walk(first, least, reject_above)
-            elif first:
-                yield from self._simulate_isolated(group, least, reject_above)
+            if not first:
+                yield self._outcome(self._scorer.off, {}, 0.0, time.perf_counter())
+            elif len(first) > 1 or self._initial:
+                yield self._simulate_incrementally(first, least, reject_above)
             else:
-                yield self._simulate_off()
+                yield from self._simulate_isolated(group, least, reject_above)
 
     def _groups(self, plans: Iterable[PlanLike]) -> Iterator[list[Masks]]:
         """Plans that are looked at together; no plan is taken before it is needed."""
@@ -164,7 +144,7 @@ class SegmentSimulator:
             if first is None:
                 return
             group = [first]
-            shared = not (self._literal or self._start) and len(first) == 1
+            shared = not self._initial and len(first) == 1
             while shared and len(group) < self._trials_at_once:
                 masks = next(pending, None)
                 if masks is None:
@@ -176,48 +156,34 @@ class SegmentSimulator:
             yield group
 
     def codes(self, site: str, patch_size: int) -> Iterator[NDArray[np.uint16]]:
-        """Zero codes of a site's patches: [b, C, nH, nW] block by block.
-
-        The sites in front of it are off, or at their start; the site itself is off.
-        """
+        """Zero codes of a site's patches: [b, C, nH, nW] block by block."""
         number = self._number(site)
-        self._walk.clear()
-        for block in range(len(self._front.blocks)):
-            yield self._front.codes(block, number, patch_size)
+        self._incremental.clear()
+        for block in range(len(self._prefix.blocks)):
+            yield self._prefix.codes(block, number, patch_size)
 
     def ofmaps(self, site: str) -> Iterator[NDArray[np.float32]]:
-        """A site's ofmap, likewise: [b, C, H, W] block by block, in the order of ``codes``.
-
-        The arrays are the simulator's own: they must not be changed.
-        """
+        """A site's ofmap: [b, C, H, W] block by block, in the order of ``codes``."""
         number = self._number(site)
-        self._walk.clear()
-        for block in range(len(self._front.blocks)):
-            yield self._network.ofmap(number, self._front.activations(block, number))
+        self._incremental.clear()
+        for block in range(len(self._prefix.blocks)):
+            yield self._network.ofmap(number, self._prefix.activations(block, number))
 
     def share_behind(self, site: str) -> float:
         """Share of the network's MACs that a trial of this site alone has to run again."""
         return float(sum(self._shares[self._number(site) :]))
 
-    # -- the four ways -----------------------------------------------------------------------
+    # -- the two ways ------------------------------------------------------------------------
 
-    def _simulate_literally(self, masks: Masks) -> Outcome:
-        start = time.perf_counter()
-        outputs, skipped = self._run_literally(masks)
-        return self._outcome(outputs, skipped, float(self.samples), start)
-
-    def _simulate_off(self) -> Outcome:
-        return self._outcome(self._scorer.off, {}, 0.0, time.perf_counter())
-
-    def _simulate_walk(
+    def _simulate_incrementally(
         self, masks: Masks, least_right: int | None, reject_above: Fraction | None
     ) -> Outcome:
-        self._front.clear()
+        self._prefix.clear()
         self._isolated = None
         start = time.perf_counter()
-        result = self._walk.run(masks, least_right)
-        forward = self._work(result.work) + self._work(self._front.work)
-        self._front.work.clear()
+        result = self._incremental.run(masks, least_right)
+        forward = self._work(result.work) + self._work(self._prefix.work)
+        self._prefix.work.clear()
         if result.outputs is None or result.skipped is None:
             seconds = time.perf_counter() - start
             return Outcome(None, None, None, forward, seconds, reject_above)
@@ -226,7 +192,7 @@ class SegmentSimulator:
     def _simulate_isolated(
         self, group: Sequence[Masks], least_right: int | None, reject_above: Fraction | None
     ) -> Iterator[Outcome]:
-        self._walk.clear()
+        self._incremental.clear()
         start = time.perf_counter()
         number, first = next(iter(group[0].items()))
         trials = self._isolated
@@ -234,16 +200,16 @@ class SegmentSimulator:
             shape = tuple(d or 0 for d in self.sites[number - 1].shape)
             patch_map = PatchMap((shape[0], shape[1], shape[2]), first.patch_size)
             trials = IsolatedTrials(
-                self._network, self._front, self._scorer, patch_map, number, self._batch
+                self._network, self._prefix, self._scorer, patch_map, number, self._batch
             )
             self._isolated = trials
-            self._trials_at_once = _FEWEST if self._front.fits(number) else _FEWEST_AGAIN
+            self._trials_at_once = _FEWEST if self._prefix.fits(number) else _FEWEST_AGAIN
         results = trials.run([masks[number] for masks in group], least_right)
         runs = sum(result.runs for result in results)
-        self._plan_ahead(number, len(group), runs)
+        self._settle_group(number, len(group), runs)
         behind = sum(self._shares[number:])
-        before = self._work(self._front.work)
-        self._front.work.clear()
+        before = self._work(self._prefix.work)
+        self._prefix.work.clear()
         seconds = (time.perf_counter() - start) / len(group)
         per_output = self.sites[number - 1].macs_per_output
         for result in results:
@@ -252,9 +218,9 @@ class SegmentSimulator:
             )
             before = 0.0
 
-    def _plan_ahead(self, number: int, trials: int, runs: int) -> None:
+    def _settle_group(self, number: int, trials: int, runs: int) -> None:
         """Chooses how many trials are looked at together next, from what the last ones took."""
-        fewest = _FEWEST if self._front.fits(number) else _FEWEST_AGAIN
+        fewest = _FEWEST if self._prefix.fits(number) else _FEWEST_AGAIN
         wanted = _RUNS_AT_ONCE * self._batch * trials // max(runs, 1)
         # A metric that does not count keeps the outputs of every trial until it is scored.
         most = max(min(_MOST, _MOST_CELLS // self.samples), fewest)
@@ -282,18 +248,13 @@ class SegmentSimulator:
 
     # -- parts -------------------------------------------------------------------------------
 
-    def _run_literally(self, masks: Masks) -> tuple[list[NDArray[Any]], dict[int, int]]:
-        """Runs all samples through all segments."""
-        parts: list[list[NDArray[Any]]] = []
-        skipped: Counter[int] = Counter()
+    def _run_off(self) -> list[NDArray[Any]]:
+        """The outputs of all samples with every site off."""
+        parts = []
         for images in self._samples.batches(self._batch):
-            activations = self._network.start(images)
-            for number in range(self._network.sites + 1):
-                activations, counts = self._network.advance(number, activations, masks.get(number))
-                if counts is not None:
-                    skipped[number] += int(counts.sum())
-            parts.append([activations[name] for name in self._network.output_names])
-        return [np.concatenate(part) for part in zip(*parts, strict=True)], skipped
+            after = self._network.finish(0, self._network.start(images))
+            parts.append([after[name] for name in self._network.output_names])
+        return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
     def _outcome(
         self, outputs: list[NDArray[Any]], skipped: Mapping[int, int], forward: float, start: float
@@ -323,17 +284,12 @@ def _same_site(first: Masks, second: Masks) -> bool:
     return len(second) == 1 and number in second and second[number].patch_size == mask.patch_size
 
 
-def _image_dims(proto: onnx.ModelProto) -> tuple[int | None, ...]:
-    """Dimensions [N, C, H, W] of the image input; None where dynamic.
-
-    Raises:
-        ModelError: It is no batch of float images.
-    """
-    weights = {t.name for t in proto.graph.initializer}
-    value = next((v for v in proto.graph.input if v.name not in weights), None)
-    kind = value.type.tensor_type if value is not None else onnx.TypeProto.Tensor()
-    if kind.elem_type != onnx.TensorProto.FLOAT or len(kind.shape.dim) != 4:
-        raise ModelError("the model must take one float image batch [N, C, H, W]")
-    return tuple(
-        d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in kind.shape.dim
-    )
+def _run_baseline(experiment: Experiment) -> list[NDArray[Any]]:
+    """The outputs of the network that was given, where that is not the one with the masks."""
+    assert experiment.baseline is not None
+    network = Network(experiment.baseline.proto, experiment.runtime)
+    parts = []
+    for images in experiment.search.batches(network.fixed_batch or experiment.batch):
+        outputs = network.run(images, Plan())
+        parts.append([outputs[name] for name in network.output_names])
+    return [np.concatenate(part) for part in zip(*parts, strict=True)]

@@ -24,7 +24,7 @@ _CODES_OPSET = 17
 
 
 class Activations:
-    """Activations of some samples in front of one segment; every array has a row a sample.
+    """Activations of some samples before one segment; every array has a row a sample.
 
     Attributes:
         arrays: By tensor name.
@@ -59,7 +59,7 @@ class Activations:
     def gather(
         parts: Sequence[tuple[NDArray[np.int64], Activations, NDArray[np.int64]]],
     ) -> Activations:
-        """Samples of several activations in front of the same segment.
+        """Samples of several activations before the same segment.
 
         Args:
             parts: Rows of the result, and the activations and their rows that they come from;
@@ -83,7 +83,6 @@ class SegmentedNetwork:
         runtime: Runtime,
         *,
         level: Level = "all",
-        false_zeros: bool = False,
         fixed: bool = False,
         bound: bool | None = None,
     ) -> None:
@@ -94,7 +93,6 @@ class SegmentedNetwork:
             example: Images [N, C, H, W] of one full batch; later ones have the same size.
             runtime: Provider and threads.
             level: ORT's graph optimisation.
-            false_zeros: Whether false zeros are counted too.
             fixed: Whether the model takes batches of the example's size only.
             bound: Whether activations stay in the provider's memory; default: unless that is
                 the host's.
@@ -108,7 +106,6 @@ class SegmentedNetwork:
         self._runtime = runtime
         bound = runtime.provider != "cpu" if bound is None else bound
         self._memory: Memory = DeviceMemory(runtime) if bound else HostMemory()
-        self._false_zeros = false_zeros
         self._width: int | None = None
         self._full = {p: full_mask(p) for p in (2, 3, 4)}
         self._sessions: list[Session] = []
@@ -117,9 +114,7 @@ class SegmentedNetwork:
         initializers = {tensor.name: tensor for tensor in proto.graph.initializer}
         for number in range(len(self.cut.segments)):
             self.bytes_per_sample.append(activations.nbytes // max(len(example), 1))
-            model = segment_model(
-                proto, self.cut, number, activations.arrays, initializers, false_zeros=false_zeros
-            )
+            model = segment_model(proto, self.cut, number, activations.arrays, initializers)
             self._sessions.append(open_session(model, runtime, level=level, taking_turns=True))
             activations, _ = self.advance(number, activations)
         self._compare(proto, example, activations, level)
@@ -136,11 +131,11 @@ class SegmentedNetwork:
         return self.cut.live[-1]
 
     def start(self, images: NDArray[np.float32]) -> Activations:
-        """The activations in front of the first segment: the images."""
+        """The activations before the first segment: the images."""
         return Activations({self.cut.image: images}, self._memory)
 
     def ofmap(self, number: int, activations: Activations) -> NDArray[np.float32]:
-        """Site ``number``'s ofmap, [N, C, H, W], among the activations in front of it.
+        """Site ``number``'s ofmap, [N, C, H, W], among the activations before it.
 
         It is in host memory, and the activations' own array where they are kept there.
         """
@@ -158,50 +153,13 @@ class SegmentedNetwork:
 
         Args:
             number: Which.
-            activations: What is in front of it.
+            activations: What is before it.
             mask: Of the site it begins with; None = off.
 
         Returns:
             The activations behind it, and the site's predicted outputs [N, C] (None for
             segment 0).
         """
-        after, counts = self._run(number, activations, mask)
-        return after, counts.get("skipped")
-
-    def advance_counting(
-        self, number: int, activations: Activations, mask: SiteMask | None = None
-    ) -> tuple[Activations, dict[str, NDArray[np.int64]]]:
-        """As ``advance``, with counts [N, C]: ``skipped`` and, if asked for, ``false_zero``."""
-        return self._run(number, activations, mask)
-
-    def finish(
-        self, number: int, activations: Activations, masks: Mapping[int, SiteMask] | None = None
-    ) -> Activations:
-        """Runs a segment and all behind it.
-
-        Args:
-            number: The first.
-            activations: What is in front of it.
-            masks: By number of the site; sites it does not name are off.
-
-        Returns:
-            The network's outputs.
-        """
-        for j in range(number, len(self._sessions)):
-            activations, _ = self._run(j, activations, (masks or {}).get(j))
-        return activations
-
-    def codes(self, number: int, activations: Activations, patch_size: int) -> NDArray[np.uint16]:
-        """Which values of every patch of site ``number``'s ofmap are zero, [N, C, nH, nW]."""
-        feeds: dict[str, Array] = {
-            "x": activations.arrays[self.predictors[number - 1].source],
-            "p": np.asarray(patch_size, np.int64),
-        }
-        return self._memory.host(self._memory.run(self._codes, feeds, [], ["codes"])["codes"])
-
-    def _run(
-        self, number: int, activations: Activations, mask: SiteMask | None
-    ) -> tuple[Activations, dict[str, NDArray[np.int64]]]:
         segment = self.cut.segments[number]
         count = len(activations)
         feeds = {name: self._padded(activations.arrays[name]) for name in segment.inputs}
@@ -213,8 +171,6 @@ class SegmentedNetwork:
             feeds[segment.predictor.mask] = used.patterns
             feeds[segment.predictor.patch_size] = np.asarray(used.patch_size, np.int64)
             wanted.append(segment.predictor.skipped)
-            if self._false_zeros:
-                wanted.append(segment.predictor.false_zero)
         values = self._memory.run(self._sessions[number], feeds, kept, wanted)
         rows = max(count, self._width or 0)
         for name, value in values.items():
@@ -228,12 +184,35 @@ class SegmentedNetwork:
             name: made[name] if name in made else activations.arrays[name]
             for name in self.cut.live[number + 1]
         }
-        counts = {}
+        skipped = None
         if segment.predictor is not None:
-            counts["skipped"] = self._memory.host(made[segment.predictor.skipped])
-            if self._false_zeros:
-                counts["false_zero"] = self._memory.host(made[segment.predictor.false_zero])
-        return Activations(arrays, self._memory), counts
+            skipped = self._memory.host(made[segment.predictor.skipped])
+        return Activations(arrays, self._memory), skipped
+
+    def finish(
+        self, number: int, activations: Activations, masks: Mapping[int, SiteMask] | None = None
+    ) -> Activations:
+        """Runs a segment and all behind it.
+
+        Args:
+            number: The first.
+            activations: What is before it.
+            masks: By number of the site; sites it does not name are off.
+
+        Returns:
+            The network's outputs.
+        """
+        for j in range(number, len(self._sessions)):
+            activations, _ = self.advance(j, activations, (masks or {}).get(j))
+        return activations
+
+    def codes(self, number: int, activations: Activations, patch_size: int) -> NDArray[np.uint16]:
+        """Which values of every patch of site ``number``'s ofmap are zero, [N, C, nH, nW]."""
+        feeds: dict[str, Array] = {
+            "x": activations.arrays[self.predictors[number - 1].source],
+            "p": np.asarray(patch_size, np.int64),
+        }
+        return self._memory.host(self._memory.run(self._codes, feeds, [], ["codes"])["codes"])
 
     def _first(self, value: Array, count: int) -> Array:
         """The first rows."""

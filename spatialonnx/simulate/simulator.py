@@ -9,6 +9,9 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from spatialonnx.graph.sites import Site
 from spatialonnx.plan.outcome import Outcome
 from spatialonnx.plan.plan import PlanLike
@@ -37,6 +40,11 @@ class Simulator(Protocol):
         """The dense network's score."""
         ...
 
+    @property
+    def seconds_per_pass(self) -> float:
+        """Time that the dense network took on all samples."""
+        ...
+
     def simulate(
         self, plans: Iterable[PlanLike], reject_above: Fraction | None = None
     ) -> Iterator[Outcome]:
@@ -50,4 +58,22 @@ class Simulator(Protocol):
         Yields:
             One outcome a plan.
         """
+        ...
+
+    def codes(self, site: str, patch_size: int) -> Iterator[NDArray[np.uint16]]:
+        """Zero codes of a site's patches, [b, C, nH, nW], a block of samples at a time.
+
+        The sites before it are off, or as they are initially; the site itself is off.
+        """
+        ...
+
+    def ofmaps(self, site: str) -> Iterator[NDArray[np.float32]]:
+        """A site's ofmap, likewise: [b, C, H, W] in the order of ``codes``.
+
+        The arrays are the simulator's own: they must not be changed.
+        """
+        ...
+
+    def share_behind(self, site: str) -> float:
+        """Share of the network's MACs that a trial of this site alone has to run again."""
         ...

@@ -18,7 +18,6 @@ from spatialonnx.baseline.snapea_graph import Guess, guesses_key, run_early, sna
 from spatialonnx.baseline.suffix_network import Suffix
 from spatialonnx.errors import StudyError, UsageError
 from spatialonnx.measure.metrics import TOP1, Metric
-from spatialonnx.searching.progress import Watch
 from spatialonnx.searching.study import Study
 
 GRID = Grid((0.125, 0.25), (0.05, 0.3))
@@ -116,11 +115,11 @@ def test_the_step_is_the_most_right_samples_for_the_macs_given_up():
     assert next_layer([layer((1, 1), (2, 1)), layer((1, 1), (2, 1))], [0, 0]) == 1
 
 
-def search(setup, folder, watch=None, **changes):
+def search(setup, folder, progress=None, **changes):
     grid = changes.pop("grid", GRID)
     yardstick = Yardstick(setup)
     return search_guesses(
-        yardstick, find_candidates(setup), grid, folder / "guesses.study.db", watch, **changes
+        yardstick, find_candidates(setup), grid, folder / "guesses.study.db", progress, **changes
     )
 
 
@@ -181,21 +180,21 @@ def test_a_study_continues_where_it_was_stopped(tiny, tmp_path, monkeypatch):
     )
     stops = [3, 9, 14]
 
-    def stop(status):
-        stops[0] -= 1
+    def stop(progress):
+        stops[0] -= progress.best_saved is not None
         if stops[0] == 0:
             stops.pop(0)
             raise KeyboardInterrupt
 
     while len(stops) > 1:
         with pytest.raises(KeyboardInterrupt):
-            search(setup, tmp_path / "b", Watch(trial=stop))
+            search(setup, tmp_path / "b", stop)
     again = search(setup, tmp_path / "b")
     assert replace(again, study=once.study) == once
     assert runs and len(runs) <= 2 + len(set(runs))
     runs.clear()
     told = []
-    more = search(setup, tmp_path / "b", Watch(stage=told.append))
+    more = search(setup, tmp_path / "b", lambda progress: told.append(progress.stage))
     assert not runs
     assert more.verify_reads == 2
     assert any(text.startswith("continuing guesses.study.db") for text in told)

@@ -14,17 +14,16 @@ from spatialonnx.data.split import split_pool
 from spatialonnx.errors import StudyError
 from spatialonnx.model.metadata import set_metadata
 from spatialonnx.model.model_file import load_model, save_model
-from spatialonnx.searching.progress import Watch
 from spatialonnx.searching.run import search_masks
 from spatialonnx.searching.settings import Settings
 from spatialonnx.searching.study import Study
 
-PATTERNS = (1, 6, 8, 9, 14)
+PATTERNS = {2: (1, 6, 8, 9, 14)}
 
 
 def run_search(files, folder, name="search", **changes):
     """A finished search; its report."""
-    settings = changes.pop("settings", Settings(patterns=PATTERNS))
+    settings = changes.pop("settings", Settings(strategy="greedy", patterns=PATTERNS))
     paths = {"study": folder / f"{name}.study.db", "output": folder / f"{name}.masked.onnx"}
     return search_masks(make_job(files, folder, settings=settings, **paths, **changes))
 
@@ -32,9 +31,9 @@ def run_search(files, folder, name="search", **changes):
 @pytest.mark.parametrize(
     "settings",
     [
-        Settings(patterns=PATTERNS),
-        Settings(mode="uniform-patch", patterns=(1, 9)),
-        Settings(strategy="exhaustive", patterns=(1, 9)),
+        Settings(strategy="greedy", patterns=PATTERNS),
+        Settings(strategy="greedy", mode="uniform-patch", patterns={2: (1, 9)}),
+        Settings(strategy="exhaustive", patterns={2: (1, 9)}),
         Settings(strategy="joint", patterns=PATTERNS),
     ],
     ids=lambda s: f"{s.mode}-{s.strategy}",
@@ -43,7 +42,7 @@ def run_search(files, folder, name="search", **changes):
 def test_a_row_is_what_the_search_itself_found(tiny, tmp_path, settings, eps):
     (expected,) = run_search(tiny, tmp_path, settings=settings, eps=eps).results
     yardstick = Yardstick(make_setup(tiny, eps, batch=64))
-    (found,), left_out = measure_studies(yardstick, [tmp_path / "search.study.db"], Watch())
+    (found,), left_out = measure_studies(yardstick, [tmp_path / "search.study.db"], None)
     assert not left_out
     assert found.row.measured == expected.verify
     assert found.select.saved == expected.select.saved
@@ -73,7 +72,7 @@ def test_every_bound_has_its_own_choice(tiny, tmp_path):
         for expected in results:
             yardstick = Yardstick(make_setup(tiny, expected.bound.text, batch=64))
             paths = [tmp_path / f"{strategy}.study.db"]
-            (found,), _ = measure_studies(yardstick, paths, Watch())
+            (found,), _ = measure_studies(yardstick, paths, None)
             assert found.row.measured == expected.verify
 
 
@@ -81,11 +80,11 @@ def test_a_study_that_does_not_say_what_it_chose_is_chosen_from_again(tiny, tmp_
     (expected,) = run_search(tiny, tmp_path).results
     path = tmp_path / "search.study.db"
     forget(path)
-    (found,), _ = measure_studies(Yardstick(make_setup(tiny, batch=64)), [path], Watch())
+    (found,), _ = measure_studies(Yardstick(make_setup(tiny, batch=64)), [path], None)
     assert (found.row.measured, found.select) == (expected.verify, expected.select)
     assert found.looked_at == expected.looked_at
     # For a bound that no search was asked for.
-    (found,), _ = measure_studies(Yardstick(make_setup(tiny, "0.03")), [path], Watch())
+    (found,), _ = measure_studies(Yardstick(make_setup(tiny, "0.03")), [path], None)
     assert found.search[1] <= 0.03 and found.select.drop <= found.row.measured.baseline
 
 
@@ -94,7 +93,7 @@ def test_a_joint_study_has_to_say_what_it_chose(tiny, tmp_path):
     path = tmp_path / "search.study.db"
     forget(path)
     with pytest.raises(StudyError, match="does not say what it chose for 5 points"):
-        measure_studies(Yardstick(make_setup(tiny)), [path], Watch())
+        measure_studies(Yardstick(make_setup(tiny)), [path], None)
 
 
 def test_a_plan_that_verify_images_chose_is_refused(tiny, tmp_path):
@@ -102,21 +101,21 @@ def test_a_plan_that_verify_images_chose_is_refused(tiny, tmp_path):
     longer = replace(split, select=np.concatenate([split.select, split.verify[:1]]))
     run_search(tiny, tmp_path, split=longer)
     with pytest.raises(StudyError, match="145 images chose its plan"):
-        measure_studies(Yardstick(make_setup(tiny)), [tmp_path / "search.study.db"], Watch())
+        measure_studies(Yardstick(make_setup(tiny)), [tmp_path / "search.study.db"], None)
 
 
 def test_a_smaller_search_had_the_first_search_images(tiny, tmp_path):
     split = split_pool(240, 0)
     run_search(tiny, tmp_path, split=replace(split, search=split.search[:50]))
     paths = [tmp_path / "search.study.db"]
-    (found,), _ = measure_studies(Yardstick(make_setup(tiny)), paths, Watch())
+    (found,), _ = measure_studies(Yardstick(make_setup(tiny)), paths, None)
     assert found.row.measured.samples == len(split.verify)
 
 
 def test_a_study_that_may_have_seen_verify_is_refused(tiny, tmp_path):
-    run_search(tiny, tmp_path, split=split_pool(240, 1), seed=1)
+    run_search(tiny, tmp_path, split=split_pool(240, 1))
     with pytest.raises(StudyError, match="same --seed"):
-        measure_studies(Yardstick(make_setup(tiny)), [tmp_path / "search.study.db"], Watch())
+        measure_studies(Yardstick(make_setup(tiny)), [tmp_path / "search.study.db"], None)
 
 
 def test_a_study_of_another_model_is_refused_or_left_out(tiny, tmp_path):
@@ -127,15 +126,15 @@ def test_a_study_of_another_model_is_refused_or_left_out(tiny, tmp_path):
     yardstick = Yardstick(make_setup(tiny))
     path = tmp_path / "search.study.db"
     with pytest.raises(StudyError, match="another model file"):
-        measure_studies(yardstick, [path], Watch())
-    found, left_out = measure_studies(yardstick, [path], Watch(), strict=False)
+        measure_studies(yardstick, [path], None)
+    found, left_out = measure_studies(yardstick, [path], None, strict=False)
     assert not found and "another model file" in left_out[str(path)]
 
 
 def test_an_unfinished_search_is_refused(tiny, tmp_path):
-    run_search(tiny, tmp_path, max_trials=3)
+    run_search(tiny, tmp_path, trials=3)
     with pytest.raises(StudyError, match="does not say what it chose"):
-        measure_studies(Yardstick(make_setup(tiny)), [tmp_path / "search.study.db"], Watch())
+        measure_studies(Yardstick(make_setup(tiny)), [tmp_path / "search.study.db"], None)
 
 
 def test_studies_beside_the_model_are_found_and_others_are_not(tiny, tmp_path):
@@ -153,11 +152,16 @@ def test_studies_beside_the_model_are_found_and_others_are_not(tiny, tmp_path):
 
 
 def test_rows_come_in_the_order_of_the_modes_and_what_is_missing_is_named(tiny, tmp_path):
-    run_search(tiny, tmp_path, "a", settings=Settings(strategy="joint", patterns=(9,)))
-    run_search(tiny, tmp_path, "b", settings=Settings(mode="uniform-patch", patterns=(9,)))
-    run_search(tiny, tmp_path, "c", settings=Settings(patterns=(9,)))
+    run_search(tiny, tmp_path, "a", settings=Settings(strategy="joint", patterns={2: (9,)}))
+    run_search(
+        tiny,
+        tmp_path,
+        "b",
+        settings=Settings(strategy="greedy", mode="uniform-patch", patterns={2: (9,)}),
+    )
+    run_search(tiny, tmp_path, "c", settings=Settings(strategy="greedy", patterns={2: (9,)}))
     yardstick = Yardstick(make_setup(tiny))
-    found, _ = measure_studies(yardstick, find_studies([], tiny.spatial), Watch())
+    found, _ = measure_studies(yardstick, find_studies([], tiny.spatial), None)
     rows = [one.row.method for one in found]
     assert rows == ["uniform-layer", "uniform-patch", "uniform-layer, joint"]
     assert missing_studies(found) == ["uniform-filter", "max-granularity"]

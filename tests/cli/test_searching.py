@@ -5,7 +5,7 @@ import pytest
 from spatialonnx.cli.options import CommonOptions
 from spatialonnx.cli.searching import memory_bytes, watching
 from spatialonnx.errors import UsageError
-from spatialonnx.searching.trials import Status
+from spatialonnx.runtime.progress import Progress
 
 
 def test_sizes_of_memory():
@@ -27,17 +27,16 @@ def test_progress_tells_what_a_waiting_person_asks(capsys, monkeypatch):
 
     shown = Console(force_terminal=True, width=120, stderr=True)
     monkeypatch.setattr(console, "err", shown)
-    with watching(CommonOptions()) as watch:
-        watch.say("running the dense network [/x]")
-        watch.trial(Status("first", 17, 42, 0.125, 3.0))
-        watch.samples(5, 10)
+    with watching(CommonOptions()) as progress:
+        progress(Progress("running the dense network [/x]"))
+        progress(Progress("first pass", 17, 42, 0.125))
     text = capsys.readouterr().err
     assert "first pass" in text
     assert "best 12.5 % saved" in text
 
 
 def test_quiet_draws_nothing(capsys):
-    with watching(CommonOptions(quiet=True)) as watch:
-        watch.say("continuing study.db: 5 trials are done")
-        watch.trial(Status("first", 1, 2, 0.0, 0.0))
+    with watching(CommonOptions(quiet=True)) as progress:
+        progress(Progress("continuing study.db: 5 trials are done", warning=True))
+        progress(Progress("first pass", 1, 2, 0.0))
     assert capsys.readouterr() == ("", "")

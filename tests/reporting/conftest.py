@@ -45,7 +45,7 @@ def run_searches(files: TinyFiles, folder: Path, modes=MODES, eps="0.2") -> Sear
             files,
             folder,
             eps,
-            settings=Settings(mode=mode, strategy="joint", patterns=(1, 6, 8, 9, 14)),
+            settings=Settings(mode=mode, strategy="joint", patterns={2: (1, 6, 8, 9, 14)}),
             study=studies[mode],
             output=folder / f"tiny.{mode}.masked.onnx",
         )

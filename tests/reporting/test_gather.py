@@ -12,6 +12,7 @@ from spatialonnx.model.metadata import get_json, set_metadata
 from spatialonnx.model.model_file import load_model, save_model
 from spatialonnx.reporting.gather import gather_run
 from spatialonnx.reporting.sources import Search, find_sources
+from spatialonnx.searching.pareto import pareto_front
 from spatialonnx.searching.study import Study
 
 
@@ -36,7 +37,7 @@ def test_figures_are_those_of_the_search(searched, mode):
     assert list(run.asked.verify.interval) == record["verify"]["drop_ci95"]
     with Study(searched.studies[mode], readonly=True) as study:
         assert run.trials.count == study.count()
-        front = [(saved, drop) for saved, drop, _ in study.pareto_front()]
+        front = [(saved, drop) for saved, drop, _ in pareto_front(study)]
     assert [(p.saved, p.drop) for p in run.trials.front] == front
     assert len(run.trials.cloud) + run.trials.rejected >= run.trials.count
     assert {tuple(row) for row in run.trials.cloud} >= set(front)

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.fakesim import FakeSimulator, World, names_of
+from support.fakesim import FakeSimulator, World, fake_task, names_of
 from support.slow_search import best_of, slow_search
 
 from spatialonnx.plan.patterns import patterns_with_ones
 from spatialonnx.searching.greedy import greedy_search, next_layer, rank_options
 from spatialonnx.searching.modes import MODES
-from spatialonnx.searching.run import best_trials
+from spatialonnx.searching.ranking import feasible_trials, prefer_saved
 from spatialonnx.searching.study import Study
-from spatialonnx.searching.targets import Layout, Option, Piece, Region
+from spatialonnx.searching.targets import Option, Piece, Region
 from spatialonnx.searching.trials import Trials
 
 PASSES = ("first", "patch", "channel", "group", "layer")
@@ -27,18 +27,17 @@ def run_search(
     """Runs the search; returns the plans of every pass, the simulator and the best trial."""
     simulator = FakeSimulator(world, rejecting)
     groups = names_of(groups or [[i] for i in range(len(world.shapes))], world)
-    layout = Layout(world.sites, world.patch_size, max_clusters)
     with tempfile.TemporaryDirectory() as folder, Study(Path(folder) / "s.db") as study:
         trials = Trials(simulator, study, eps=eps)
-        final = greedy_search(trials, MODES[mode], layout, patterns, groups, top)
+        task = fake_task(trials, patterns, groups, mode=mode, max_clusters=max_clusters, top=top)
+        keys = greedy_search(task)[eps]
         passes = {}
         for name in PASSES:
             records = list(study.records(name))
             if records:
                 passes[name] = [world.spread(study.plan(r.plan_key)) for r in records]
-        keys = {trial.key for trial in final}
         records = [r for r in study.records() if r.plan_key in keys]
-        best = best_trials(records, simulator, eps)
+        best = prefer_saved(feasible_trials(records, simulator.baseline, eps))
     return passes, simulator, best
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,12 @@ from support.searching import make_job
 from support.trained import RUNTIME, TinyFiles, draw_images
 
 from spatialonnx.data.opening import open_dataset
+from spatialonnx.data.split import Split
 from spatialonnx.errors import StudyError, UsageError
 from spatialonnx.graph.ops import find_predictors
 from spatialonnx.graph.sites import find_sites
 from spatialonnx.measure.evaluate import Network
+from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.samples import Samples
 from spatialonnx.model.metadata import get_json
 from spatialonnx.model.model_file import load_model
@@ -24,51 +26,33 @@ from spatialonnx.plan.masks import uniform_mask
 from spatialonnx.runtime.session import Runtime
 from spatialonnx.searching import latency as module
 from spatialonnx.searching.latency import (
-    Latency,
+    LatencyModel,
     SiteSpeed,
+    fastest_first,
     measure_latency,
     predicted_macs,
-    rank_plans,
 )
-from spatialonnx.searching.rate_distortion.operating_points import Level
+from spatialonnx.searching.ranking import Contender
 from spatialonnx.searching.run import search_masks
 from spatialonnx.searching.settings import Settings
 from spatialonnx.searching.study import Study
-from spatialonnx.searching.targets import Option, Region, Target, off_option
 from spatialonnx.simulate.site_timing import SiteTime
 
 PATTERNS = (1, 6, 8, 9, 14)
 
 
-def option(saved: int) -> Option:
-    return Option("x", 1, (), saved, Fraction(1, 2))
-
-
-def samples(files: TinyFiles) -> Samples:
+def twenty(files: TinyFiles, **changes: Any) -> Experiment:
+    """The tiny network on twenty search images."""
     dataset = open_dataset(files.spec)
-    return Samples(dataset, np.arange(20, dtype=np.int64))
+    part = np.arange(20, dtype=np.int64)
+    experiment = Experiment(load_model(files.spatial), dataset, Split(part, part, part, 0), RUNTIME)
+    return replace(experiment, **changes)
 
 
 def test_what_does_not_make_up_for_the_overhead_saves_nothing() -> None:
     speed = SiteSpeed(macs=1000, overhead=1e-3, per_mac=1e-5)
     assert speed.saved(300) == pytest.approx(2e-3)
     assert speed.saved(100) == 0 and speed.saved(0) == 0
-
-
-def test_options_of_a_layer_are_weighed_by_time() -> None:
-    latency = Latency({"a": SiteSpeed(1000, 1e-3, 1e-5)})
-    target = Target("a", (Region("a"),))
-    options = [option(3000), option(500), off_option(Fraction(1))]
-    weighed = latency.weigh(target, options, samples=10)
-    assert [o.saved for o in weighed] == [2_000_000_000, 0, 0]  # picoseconds an image
-    assert [replace(o, saved=0) for o in weighed] == [replace(o, saved=0) for o in options]
-
-
-def test_coupled_sites_share_what_is_saved_by_their_size() -> None:
-    latency = Latency({"a": SiteSpeed(300, 0.0, 1e-6), "b": SiteSpeed(100, 0.0, 1e-3)})
-    target = Target("a+b", (Region("a"), Region("b")))
-    (weighed,) = latency.weigh(target, [option(40)], samples=1)
-    assert weighed.saved * 1e-12 == pytest.approx(30 * 1e-6 + 10 * 1e-3)
 
 
 def test_a_site_is_the_line_through_two_timings(
@@ -87,7 +71,7 @@ def test_a_site_is_the_line_through_two_timings(
         }
 
     monkeypatch.setattr(module, "time_sites", timed)
-    found = measure_latency(proto, samples(tiny_files), RUNTIME, patch_size=2, patterns=PATTERNS)
+    found = measure_latency(twenty(tiny_files), 2, PATTERNS)
     for site in sites:
         speed = found.speeds[site.name]
         assert speed.macs == total[site.name]
@@ -97,54 +81,51 @@ def test_a_site_is_the_line_through_two_timings(
 
 def test_times_are_measured(tiny_files: TinyFiles) -> None:
     proto = load_model(tiny_files.spatial).proto
-    found = measure_latency(proto, samples(tiny_files), RUNTIME, patch_size=2, patterns=PATTERNS)
+    found = measure_latency(twenty(tiny_files), 2, PATTERNS)
     assert list(found.speeds) == [p.site for p in find_predictors(proto)]
     assert all(speed.per_mac > 0 for speed in found.speeds.values())
-    assert Latency.from_text(found.to_text()) == found
+    assert LatencyModel.from_text(found.to_text()) == found
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"a": 1}', '{"a": {"macs": 1}}'])
 def test_damaged_times_are_refused(text: str) -> None:
     with pytest.raises(StudyError, match="site times are damaged"):
-        Latency.from_text(text)
+        LatencyModel.from_text(text)
 
 
 def test_cuda_is_refused(tiny_files: TinyFiles) -> None:
-    proto = load_model(tiny_files.spatial).proto
     with pytest.raises(UsageError, match="--provider cpu"):
-        measure_latency(
-            proto, samples(tiny_files), Runtime("cuda", 1), patch_size=2, patterns=PATTERNS
-        )
+        measure_latency(twenty(tiny_files, runtime=Runtime("cuda", 1)), 2, PATTERNS)
 
 
 def test_the_plan_that_saves_the_most_time_is_first(tiny_files: TinyFiles) -> None:
-    proto = load_model(tiny_files.spatial).proto
-    first, second, third = (p.site for p in find_predictors(proto))
+    experiment = twenty(tiny_files)
+    first, second, third = (p.site for p in find_predictors(experiment.model.proto))
     slow, fast = SiteSpeed(10**6, 0.0, 1e-9), SiteSpeed(10**6, 0.0, 1e-6)
-    latency = Latency({first: slow, second: slow, third: fast})
+    latency = LatencyModel({first: slow, second: slow, third: fast})
     mask = uniform_mask(2, 1)
     plans = {
         "many MACs": {first: mask, second: mask},
         "much time": {third: mask},
         "none": {},
     }
-    assert rank_plans(latency, proto, samples(tiny_files), RUNTIME, plans) == [
-        "much time", "many MACs", "none",
-    ]  # fmt: skip
+    contenders = [Contender(1, None, key, None) for key in plans]
+    study = SimpleNamespace(plan=plans.__getitem__)
+    ranked = fastest_first(latency, experiment, study, contenders)  # type: ignore[arg-type]
+    assert [c.key for c in ranked] == ["much time", "many MACs", "none"]
 
 
-def test_levels_are_worth_the_time_that_they_save() -> None:
-    latency = Latency({"a": SiteSpeed(300, 1e-6, 1e-6), "b": SiteSpeed(100, 0.0, 1e-3)})
-    level = Level("x", 2, (), 400, 1.0)
-    assert latency.worth(["a"], level, 10) == pytest.approx(39e-6 / 1e-12)
-    assert latency.worth(["a"], Level("x", 2, (), 10, 1.0), 10) == 0
-    assert latency.worth(["a", "b"], level, 10) == pytest.approx((29e-6 + 10e-3) / 1e-12)
+def test_macs_are_worth_the_time_that_they_save() -> None:
+    latency = LatencyModel({"a": SiteSpeed(300, 1e-6, 1e-6), "b": SiteSpeed(100, 0.0, 1e-3)})
+    assert latency.benefit(["a"], 400, 10) == pytest.approx(39e-6 / 1e-12)
+    assert latency.benefit(["a"], 10, 10) == 0  # less than the overhead
+    # Coupled sites share what is saved by their size.
+    assert latency.benefit(["a", "b"], 400, 10) == pytest.approx((29e-6 + 10e-3) / 1e-12)
 
 
 def test_channels_that_may_differ_are_timed_while_they_differ(
     tiny_files: TinyFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    proto = load_model(tiny_files.spatial).proto
     masks: list[Any] = []
 
     def timed(masked: Any, fused: Any, *_: Any, **__: Any) -> Any:
@@ -153,10 +134,7 @@ def test_channels_that_may_differ_are_timed_while_they_differ(
 
     monkeypatch.setattr(module, "time_sites", timed)
     for by_channel in (False, True):
-        measure_latency(
-            proto, samples(tiny_files), RUNTIME, patch_size=2, patterns=PATTERNS,
-            by_channel=by_channel,
-        )  # fmt: skip
+        measure_latency(twenty(tiny_files), 2, PATTERNS, by_channel=by_channel)
     kinds = [{tuple(np.unique(mask.patterns)) for mask in plan.values()} for plan in masks]
     assert kinds == [{(14,)}, {(1,)}, {(13, 14)}, {(1, 8)}]
 
@@ -169,17 +147,17 @@ def test_a_search_by_latency_prefers_the_site_that_saves_time(
     *others, last = (p.site for p in find_predictors(proto))
     speeds = {site: SiteSpeed(10**4, 1.0, 1e-9) for site in others}  # never worth it
     speeds[last] = SiteSpeed(10**4, 0.0, 1e-6)
-    times = Latency(speeds)
+    times = LatencyModel(speeds)
     monkeypatch.setattr("spatialonnx.searching.run.measure_latency", lambda *_, **__: times)
-    settings = Settings(strategy=strategy, patterns=PATTERNS, goal="latency")
+    settings = Settings(strategy=strategy, patterns={2: PATTERNS}, goal="latency")
     job = make_job(tiny_files, tmp_path, "0.5", settings=settings)
     report = search_masks(job)
     (result,) = report.results
     assert last in {site for site, mask in result.plan.items() if not mask.is_full}
     assert result.path is not None
     assert get_json(load_model(result.path).proto, "search")["goal"] == "latency"
-    with Study(job.study, readonly=True) as study:
-        assert Latency.from_text(study.meta()["latency"]) == times
+    with Study(job.files.study, readonly=True) as study:
+        assert LatencyModel.from_text(study.meta()["latency"]) == times
         assert study.about()["goal"] == "latency"
 
     def never(*_: Any, **__: Any) -> Any:

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from support import searching
 from support.models import plain
-from support.searching import make_job, read_journal, read_masks
+from support.searching import PATTERNS, change_job, make_job, read_journal, read_masks
 from support.trained import RUNTIME, draw_images, trained_model
 
 from spatialonnx.data.arrays import TensorDataset
@@ -33,14 +33,16 @@ from spatialonnx.measure.metrics import AGREEMENT, Metric
 from spatialonnx.measure.samples import Samples
 from spatialonnx.model.metadata import get_json, get_metadata, set_metadata
 from spatialonnx.model.model_file import ModelFile, load_model
+from spatialonnx.model.stages import missed_path
 from spatialonnx.plan.masks import uniform_mask
 from spatialonnx.plan.outcome import Outcome
 from spatialonnx.runtime.session import Runtime, open_session
 from spatialonnx.searching import run as module
-from spatialonnx.searching.job import missed_path, output_paths, planned_key
-from spatialonnx.searching.progress import Watch
-from spatialonnx.searching.rate_distortion.safety_margin import Contender
-from spatialonnx.searching.run import best_trials, search_masks
+from spatialonnx.searching.identity import study_key
+from spatialonnx.searching.job import output_paths
+from spatialonnx.searching.pareto import pareto_front
+from spatialonnx.searching.ranking import Contender, feasible_trials, prefer_saved
+from spatialonnx.searching.run import search_masks
 from spatialonnx.searching.settings import Settings
 from spatialonnx.searching.study import Record, Study
 
@@ -57,16 +59,17 @@ def done(tiny_files, tmp_path_factory):
 
 def test_the_written_model_is_what_was_certified(done):
     job, report = done
+    model, dataset, split = job.experiment.model, job.experiment.dataset, job.experiment.split
     (result,) = report.results
-    assert report.complete and result.bound_met and result.path == job.output
-    written = load_model(job.output)
+    assert report.complete and result.bound_met and result.path == job.files.output
+    written = load_model(job.files.output)
     assert written.stage == "masked"
     full_elsewhere = {s: m for s, m in read_plan(written.proto).items() if not m.is_full}
     assert full_elsewhere == result.plan != {}
-    for part, samples in (("select", job.split.select), ("verify", job.split.verify)):
+    for part, samples in (("select", split.select), ("verify", split.verify)):
         measured = getattr(result, part)
-        again = evaluate_model(written.proto, Samples(job.dataset, samples), runtime=RUNTIME)
-        dense = evaluate_model(job.model.proto, Samples(job.dataset, samples), runtime=RUNTIME)
+        again = evaluate_model(written.proto, Samples(dataset, samples), runtime=RUNTIME)
+        dense = evaluate_model(model.proto, Samples(dataset, samples), runtime=RUNTIME)
         assert measured.saved == again.saved
         assert measured.drop == Fraction(dense.top1 - again.top1, len(samples))
         assert measured.samples == len(samples)
@@ -75,9 +78,9 @@ def test_the_written_model_is_what_was_certified(done):
 def test_the_search_part_is_the_trials_own_figures(done):
     job, report = done
     (result,) = report.results
-    on_search = Samples(job.dataset, job.split.search)
-    again = evaluate_model(write_plan(job.model.proto, result.plan), on_search, runtime=RUNTIME)
-    dense = evaluate_model(job.model.proto, on_search, runtime=RUNTIME)
+    on_search, proto = job.experiment.search, job.experiment.model.proto
+    again = evaluate_model(write_plan(proto, result.plan), on_search, runtime=RUNTIME)
+    dense = evaluate_model(proto, on_search, runtime=RUNTIME)
     assert result.search["saved_fraction"] == pytest.approx(again.saved / again.conv_total)
     assert result.search["drop"] == pytest.approx((dense.top1 - again.top1) / len(on_search))
     assert result.search["samples"] == len(on_search)
@@ -85,8 +88,8 @@ def test_the_search_part_is_the_trials_own_figures(done):
 
 def test_where_a_plan_comes_from_is_recorded(done):
     job, _ = done
-    written = load_model(job.output)
-    assert get_metadata(written.proto)["source_sha256"] == job.model.sha256
+    written = load_model(job.files.output)
+    assert get_metadata(written.proto)["source_sha256"] == job.experiment.model.sha256
     search = get_json(written.proto, "search")
     assert search["eps"] == 0.05 and search["bound_met"] is True
     assert search["mode"] == "uniform-layer" and search["metric"] == "top1"
@@ -96,7 +99,7 @@ def test_where_a_plan_comes_from_is_recorded(done):
 def test_no_path_of_the_users_gets_into_files(done, tiny_files):
     """A model or a study names built-in sets and metrics alone."""
     job, _ = done
-    for path in (job.output, job.study):
+    for path in (job.files.output, job.files.study):
         content = path.read_bytes()
         for private in (b"npz:", str(tiny_files.data.parent).encode()):
             assert private not in content
@@ -104,10 +107,10 @@ def test_no_path_of_the_users_gets_into_files(done, tiny_files):
 
 def test_a_users_metric_is_not_named(tiny_files, tmp_path):
     metric = Metric("python:secret_module:f", lambda outputs, labels: float(outputs[0].max()))
-    job = make_job(tiny_files, tmp_path, eps="0.9", metric=metric, max_trials=2)
+    job = make_job(tiny_files, tmp_path, eps="0.9", metric=metric, trials=2)
     report = search_masks(job)
     assert report.results[0].verify.mcnemar_p is None
-    for path in (report.results[0].path, job.study):
+    for path in (report.results[0].path, job.files.study):
         assert b"secret_module" not in path.read_bytes()
 
 
@@ -124,9 +127,9 @@ def test_the_json_object_has_the_promised_keys(done):
 
 def test_records_of_all_passes_are_kept(done):
     job, report = done
-    with Study(job.study, readonly=True) as study:
+    with Study(job.files.study, readonly=True) as study:
         records = list(study.records())
-        front = study.pareto_front()
+        front = pareto_front(study)
         assert study.count() == report.trials
     assert len([r for r in records if r.pass_name == "first"]) == 3 * 5
     walk = [r for r in records if r.pass_name == "layer"]
@@ -154,8 +157,8 @@ def test_several_bounds_are_answered_by_one_walk(tiny_files, tmp_path):
     assert "verify" not in value and len(value["results"]) == 3
     # One walk: its records are those of the largest bound alone.
     alone = make_job(tiny_files, tmp_path, eps="0.2", study=tmp_path / "alone.db")
-    search_masks(replace(alone, output=tmp_path / "alone.masked.onnx"))
-    assert read_journal(job.study) == read_journal(alone.study)
+    search_masks(change_job(alone, output=tmp_path / "alone.masked.onnx"))
+    assert read_journal(job.files.study) == read_journal(alone.files.study)
 
 
 def test_an_answer_does_not_depend_on_what_was_asked_before(done, tiny_files, tmp_path):
@@ -185,21 +188,21 @@ def test_a_bound_that_is_missed_is_kept_and_said(tiny_files, tmp_path):
     (result,) = report.results
     assert result.verify.drop > 0 and not result.bound_met
     assert result.path == tmp_path / "out.masked.missed.onnx"
-    assert not job.output.exists()
+    assert not job.files.output.exists()
     assert get_json(load_model(result.path).proto, "search")["bound_met"] is False
     assert any("warning: a drop of 0 points" in note for note in report.notes)
     # With a confidence even the plan that is off does not reach below its upper limit.
-    careful = search_masks(replace(job, confidence=0.95))
+    careful = search_masks(change_job(job, confidence=0.95))
     assert careful.results[0].verify.upper > 0
 
 
 def test_where_nothing_is_feasible_the_plan_is_off(tiny_files, tmp_path):
-    job = make_job(tiny_files, tmp_path, max_trials=0, confidence=0.95)
+    job = make_job(tiny_files, tmp_path, trials=0, confidence=0.95)
     report = search_masks(job)
     (result,) = report.results
     assert result.plan == {} and result.bound_met and not report.complete
     assert result.verify.saved == 0 and result.verify.drop == 0
-    assert all(mask.is_full for mask in read_plan(load_model(job.output).proto).values())
+    assert all(mask.is_full for mask in read_plan(load_model(job.files.output).proto).values())
 
 
 def test_a_tuned_network_that_is_off_is_not_its_baseline(tiny_files, tmp_path):
@@ -211,14 +214,14 @@ def test_a_tuned_network_that_is_off_is_not_its_baseline(tiny_files, tmp_path):
             tensor.raw_data = np.ascontiguousarray(values[:, ::-1]).tobytes()
     tuned = ModelFile(tmp_path / "tuned.spatial.onnx", proto, "1" * 64)
     job = make_job(
-        tiny_files, tmp_path, model=tuned, baseline=load_model(tiny_files.model), max_trials=3
+        tiny_files, tmp_path, model=tuned, baseline=load_model(tiny_files.model), trials=3
     )
     report = search_masks(job)
     (result,) = report.results
     assert result.plan == {} and not result.bound_met
     assert result.verify.drop > Fraction(1, 2)
     assert result.search["drop"] is None
-    assert all(line[1] != "network" for line in read_journal(job.study))
+    assert all(line[1] != "network" for line in read_journal(job.files.study))
 
 
 # -- what chooses, and what only checks ------------------------------------------------------------
@@ -265,9 +268,6 @@ def record(key, saved, right):
 
 
 def test_best_trials_come_first():
-    class Baseline:
-        baseline = Fraction(90, 100)
-
     records = [
         record("a", 10, 90),
         record("b", 30, 85),
@@ -278,7 +278,7 @@ def test_best_trials_come_first():
         record("off", 0, 90),
         record("gain", 5, 95),
     ]
-    found = best_trials(records, Baseline(), Fraction(1, 100))
+    found = prefer_saved(feasible_trials(records, Fraction(90, 100), Fraction(1, 100)))
     assert [contender.key for contender in found] == ["d", "c", "a", "gain"]
     assert found[0] == Contender(20, Fraction(0), "d", 1.0)
 
@@ -297,12 +297,7 @@ def test_the_first_that_holds_on_select_is_taken(tiny_files, tmp_path, monkeypat
         walk = {r.plan_key for r in study.records("layer")}
         records = [r for r in study.records() if r.plan_key in walk]
         baseline, _ = study.scale()
-
-        class Baseline:
-            pass
-
-        Baseline.baseline = baseline
-        best = best_trials(records, Baseline(), Fraction(3, 10))
+        best = prefer_saved(feasible_trials(records, baseline, Fraction(3, 10)))
         assert report.results[0].plan == study.plan(best[2].key)
     assert report.results[0].looked_at == 3
 
@@ -376,7 +371,8 @@ def test_patches_of_maps_of_dynamic_size(tiny_files, tmp_path, no_simulator):
 
 def test_another_searchs_study(done, tiny_files, tmp_path):
     job, _ = done
-    other = make_job(tiny_files, tmp_path, study=job.study, settings=Settings(patterns=(9,)))
+    settings = Settings(strategy="greedy", patterns={2: (9,)})
+    other = make_job(tiny_files, tmp_path, study=job.files.study, settings=settings)
     with pytest.raises(StudyError, match=r"another search \(other patterns\)"):
         search_masks(other)
 
@@ -386,28 +382,28 @@ def test_another_searchs_study(done, tiny_files, tmp_path):
 
 def test_what_decides_outcomes_is_in_the_key(tiny_files, tmp_path):
     job = make_job(tiny_files, tmp_path)
-    names = [p.site for p in find_predictors(job.model.proto)]
+    names = [p.site for p in find_predictors(job.experiment.model.proto)]
     groups = tmp_path / "groups.json"
     groups.write_text(json.dumps([names[:2]]))
     x, y = draw_images(240)
     others = [
-        replace(job, settings=Settings(patterns=(1, 6, 8, 9))),
-        replace(job, settings=replace(job.settings, mode="uniform-patch")),
-        replace(job, settings=replace(job.settings, strategy="exhaustive")),
-        replace(job, settings=replace(job.settings, patch_size=3)),
-        replace(job, settings=replace(job.settings, top=3)),
-        replace(job, settings=replace(job.settings, couple=str(groups))),
-        replace(job, metric=AGREEMENT),
-        replace(job, metric=Metric("python:a:f", max)),
-        replace(job, metric=Metric("python:b:f", max)),
-        replace(job, split=split_pool(240, 1), seed=1),
-        replace(job, split=split_pool(240, 0, search_samples=71)),
-        replace(job, model=ModelFile(job.model.path, job.model.proto, "0" * 64)),
-        replace(job, baseline=load_model(tiny_files.model)),
-        replace(job, dataset=TensorDataset(job.dataset.name, x + 1, y)),
-        replace(job, runtime=Runtime("cuda", job.runtime.threads)),
+        change_job(job, settings=Settings(strategy="greedy", patterns={2: (1, 6, 8, 9)})),
+        change_job(job, settings=replace(job.settings, mode="uniform-patch")),
+        change_job(job, settings=replace(job.settings, strategy="exhaustive")),
+        change_job(job, settings=replace(job.settings, patterns={3: (1, 16)})),
+        change_job(job, settings=replace(job.settings, top=3)),
+        change_job(job, settings=replace(job.settings, couple=str(groups))),
+        change_job(job, metric=AGREEMENT),
+        change_job(job, metric=Metric("python:a:f", max)),
+        change_job(job, metric=Metric("python:b:f", max)),
+        change_job(job, split=split_pool(240, 1)),
+        change_job(job, split=split_pool(240, 0, search_samples=71)),
+        change_job(job, model=replace(job.experiment.model, sha256="0" * 64)),
+        change_job(job, baseline=load_model(tiny_files.model)),
+        change_job(job, dataset=TensorDataset(job.experiment.dataset.name, x + 1, y)),
+        change_job(job, runtime=Runtime("cuda", job.experiment.runtime.threads)),
     ]
-    keys = {planned_key(other) for other in [job, *others]}
+    keys = {study_key(other) for other in [job, *others]}
     assert len(keys) == 1 + len(others)
 
 
@@ -417,12 +413,12 @@ def test_bounds_and_budgets_are_not(tiny_files, tmp_path):
     moved.write_bytes(tiny_files.data.read_bytes())
     same = [
         make_job(tiny_files, tmp_path, eps="0.3,0.4"),
-        replace(job, time_budget=1.0, max_trials=3, memory=1 << 20, force=True),
-        replace(job, confidence=0.95, output=tmp_path / "x.onnx", study=tmp_path / "x.db"),
-        replace(job, split=split_pool(240, 0, select_samples=10, verify_samples=10)),
-        replace(job, dataset=open_dataset(f"npz:{moved}")),
+        change_job(job, seconds=1.0, trials=3, memory=1 << 20, force=True),
+        change_job(job, confidence=0.95, output=tmp_path / "x.onnx", study=tmp_path / "x.db"),
+        change_job(job, split=split_pool(240, 0, select_samples=10, verify_samples=10)),
+        change_job(job, dataset=open_dataset(f"npz:{moved}")),
     ]
-    assert {planned_key(other) for other in same} == {planned_key(job)}
+    assert {study_key(other) for other in same} == {study_key(job)}
 
 
 # -- stopping and going on -------------------------------------------------------------------------
@@ -454,14 +450,14 @@ def test_budgets_end_a_search_that_goes_on(done, tiny_files, tmp_path, monkeypat
     runs = count_runs(monkeypatch)
     job = make_job(tiny_files, tmp_path)
     for _ in range(40):
-        part = search_masks(replace(job, max_trials=7))
+        part = search_masks(change_job(job, trials=7))
         assert part.results[0].path.is_file()
         if part.complete:
             break
     assert part.complete
     # The plan that is off everywhere is recorded without being run.
     assert len(runs) == part.trials + 1 == len(set(runs))
-    assert read_journal(job.study) == read_journal(whole.study)
+    assert read_journal(job.files.study) == read_journal(whole.files.study)
     assert part.results[0].plan == report.results[0].plan
 
 
@@ -470,20 +466,21 @@ def test_ctrl_c_keeps_the_best_plan(done, tiny_files, tmp_path):
     job = make_job(tiny_files, tmp_path)
     seen = []
 
-    def stop(status):
-        seen.append(status)
-        if len(seen) == 12:
-            raise KeyboardInterrupt
+    def stop(progress):
+        if progress.best_saved is not None:
+            seen.append(progress)
+            if len(seen) == 12:
+                raise KeyboardInterrupt
 
     with pytest.raises(InterruptedSearchError, match=r"out\.masked.*the same command continues"):
-        search_masks(job, Watch(trial=stop))
+        search_masks(job, stop)
     (kept,) = tmp_path.glob("*.onnx")
     best = max((s.best_saved for s in seen), default=0)
     assert best > 0
     assert any(not mask.is_full for mask in read_plan(load_model(kept).proto).values())
     finished = search_masks(job)
     assert finished.complete and finished.results[0].plan == report.results[0].plan
-    assert read_journal(job.study) == read_journal(whole.study)
+    assert read_journal(job.files.study) == read_journal(whole.files.study)
 
 
 def test_kill_9_at_random_moments_loses_nothing(done, tiny_files, tmp_path):
@@ -499,8 +496,8 @@ def test_kill_9_at_random_moments_loses_nothing(done, tiny_files, tmp_path):
     assert told["endings"][-1] == 0
     assert told["endings"].count(-9) >= 3, "the searches must have been killed"
     assert Counter(told["runs"]).most_common(1)[0][1] == 1, "no trial is run twice"
-    assert read_journal(tmp_path / "study.db") == read_journal(whole.study)
-    assert read_masks(tmp_path / "out.masked.onnx") == read_masks(whole.output)
+    assert read_journal(tmp_path / "study.db") == read_journal(whole.files.study)
+    assert read_masks(tmp_path / "out.masked.onnx") == read_masks(whole.files.output)
 
 
 # -- other modes, end to end -----------------------------------------------------------------------
@@ -509,22 +506,20 @@ def test_kill_9_at_random_moments_loses_nothing(done, tiny_files, tmp_path):
 @pytest.mark.parametrize("mode", ["uniform-filter", "uniform-patch", "max-granularity"])
 def test_every_mode_writes_a_model_that_runs(tiny_files, tmp_path, mode):
     clusters = 4 if mode == "max-granularity" else 0
-    settings = Settings(mode=mode, patterns=(6, 9), max_clusters=clusters)
+    settings = Settings(mode=mode, strategy="greedy", patterns={2: (6, 9)}, max_clusters=clusters)
     job = make_job(tiny_files, tmp_path, eps="0.3", settings=settings)
     (result,) = search_masks(job).results
     shapes = {name: mask.patterns.shape for name, mask in result.plan.items()}
     assert shapes
     wanted = {"uniform-filter": (0,), "uniform-patch": (1, 2), "max-granularity": ()}[mode]
     assert all(shape[axis] == 1 for shape in shapes.values() for axis in wanted)
-    again = evaluate_model(
-        load_model(result.path).proto, Samples(job.dataset, job.split.verify), runtime=RUNTIME
-    )
+    again = evaluate_model(load_model(result.path).proto, job.experiment.verify, runtime=RUNTIME)
     assert again.saved == result.verify.saved
 
 
 def test_the_exhaustive_search_is_at_least_as_good(done, tiny_files, tmp_path):
     _, report = done
-    settings = Settings(patterns=(1, 6, 8, 9, 14), strategy="exhaustive")
+    settings = Settings(strategy="exhaustive", patterns=PATTERNS)
     job = make_job(tiny_files, tmp_path, settings=settings)
     exact = search_masks(job)
     assert exact.trials == 6**3 - 1
@@ -533,8 +528,9 @@ def test_the_exhaustive_search_is_at_least_as_good(done, tiny_files, tmp_path):
 
 def test_a_model_that_carries_a_plan_is_searched_afresh(done, tiny_files, tmp_path):
     job, report = done
-    plan = {p.site: uniform_mask(2, 1) for p in find_predictors(job.model.proto)}
-    masked = ModelFile(job.model.path, write_plan(job.model.proto, plan), "2" * 64)
+    plan = {p.site: uniform_mask(2, 1) for p in find_predictors(job.experiment.model.proto)}
+    model = job.experiment.model
+    masked = replace(model, proto=write_plan(model.proto, plan), sha256="2" * 64)
     again = search_masks(make_job(tiny_files, tmp_path, model=masked))
     assert again.results[0].plan == report.results[0].plan
     assert again.results[0].verify.baseline == report.results[0].verify.baseline
@@ -543,10 +539,11 @@ def test_a_model_that_carries_a_plan_is_searched_afresh(done, tiny_files, tmp_pa
 
 
 def test_sites_that_a_new_plan_leaves_out_are_off_in_the_file(tiny_files, tmp_path):
-    job = make_job(tiny_files, tmp_path, eps="0", max_trials=0)
-    plan = {p.site: uniform_mask(2, 1) for p in find_predictors(job.model.proto)}
-    masked = ModelFile(job.model.path, write_plan(job.model.proto, plan), "2" * 64)
-    (result,) = search_masks(replace(job, model=masked)).results
+    job = make_job(tiny_files, tmp_path, eps="0", trials=0)
+    plan = {p.site: uniform_mask(2, 1) for p in find_predictors(job.experiment.model.proto)}
+    model = job.experiment.model
+    masked = replace(model, proto=write_plan(model.proto, plan), sha256="2" * 64)
+    (result,) = search_masks(change_job(job, model=masked)).results
     assert result.plan == {} and result.bound_met
     assert all(mask.is_full for mask in read_plan(load_model(result.path).proto).values())
 

@@ -7,22 +7,23 @@ from spatialonnx.searching.settings import Settings, choose_patterns
 
 
 def test_all_patterns_unless_told():
-    assert Settings().patterns == tuple(range(1, 15))
-    assert len(Settings(patch_size=3).patterns) == 510
-    assert choose_patterns(2, None, ()) == tuple(range(1, 15))
-    assert choose_patterns(2, (3, 3), ()) == (7, 11, 13, 14)
-    assert choose_patterns(2, None, ("1001", "0110")) == (6, 9)
+    assert Settings().patterns == {2: tuple(range(1, 15))}
+    assert choose_patterns([2], None, ()) == {2: tuple(range(1, 15))}
+    assert choose_patterns([2], (3, 3), ()) == {2: (7, 11, 13, 14)}
+    assert choose_patterns([2], None, ("1001", "0110")) == {2: (6, 9)}
+    both = choose_patterns([2, 3], (7, 8), ())
+    assert both[2] == (7, 11, 13, 14) and len(both[3]) == 36 + 9
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"mode": "uniform"}, "--mode uniform: use uniform-layer"),
-        ({"strategy": "random"}, "--strategy random: use greedy"),
-        ({"strategy": "exhaustive", "mode": "uniform-patch"}, "uniform-layer alone"),
+        ({"goal": "energy"}, "--goal energy: use macs or latency"),
         ({"max_clusters": -1}, "0 or more"),
         ({"max_clusters": 4}, "max-granularity alone"),
         ({"top": 0}, "1 or more"),
+        ({"goal": "latency", "patterns": {2: (1,), 3: (1,)}}, "one patch size"),
     ],
 )
 def test_what_does_not_fit_together(options, message):
@@ -32,8 +33,10 @@ def test_what_does_not_fit_together(options, message):
 
 def test_patterns_that_do_not_fit():
     with pytest.raises(PlanError, match="patch size 5"):
-        Settings(patch_size=5)
+        Settings(patterns={5: (1,)})
     with pytest.raises(UsageError, match="not both"):
-        choose_patterns(2, (1, 2), ("1001",))
+        choose_patterns([2], (1, 2), ("1001",))
+    with pytest.raises(UsageError, match="one patch size"):
+        choose_patterns([2, 3], None, ("1001",))
     with pytest.raises(PlanError, match="of patch size 2, not 3"):
-        choose_patterns(3, None, ("1001",))
+        choose_patterns([3], None, ("1001",))

@@ -20,6 +20,7 @@ from spatialonnx.errors import OutputError, PlanError, SpatialOnnxError, StudyEr
 from spatialonnx.plan.masks import make_mask, uniform_mask
 from spatialonnx.plan.outcome import Outcome
 from spatialonnx.plan.plan import plan_from_text, plan_key
+from spatialonnx.searching.pareto import pareto_front
 from spatialonnx.searching.study import Study
 
 PLAN = {"a": uniform_mask(2, 9), "b": make_mask(3, np.arange(1, 13).reshape(2, 2, 3))}
@@ -50,7 +51,7 @@ def read_all(path, keys):
     """Everything that a search or a listing reads."""
     with Study(path, readonly=True) as study:
         study.about()
-        study.pareto_front()
+        pareto_front(study)
         study.totals()
         for key in keys:
             study.find(key, Fraction(1, 100))
@@ -114,7 +115,7 @@ def test_the_pareto_front_is_what_no_other_trial_beats(points):
             plan = {f"site{i}": uniform_mask(2, 9)}
             study.add(plan_key(plan), plan, outcome(right, saved))
             study.add_record("first", "t", str(i), plan_key(plan))
-        found = [(saved, drop) for saved, drop, _ in study.pareto_front()]
+        found = [(saved, drop) for saved, drop, _ in pareto_front(study)]
     expected = {
         (s / 6, float(Fraction(90 - r, 100)))
         for s, r in points
@@ -349,7 +350,7 @@ def test_hostile_descriptions_are_one_line(tmp_path, value):
             study.bind("other", {"mode": "x"})
         if value != "1":
             with pytest.raises(StudyError, match="damaged"):
-                study.pareto_front()
+                pareto_front(study)
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path):

@@ -4,13 +4,12 @@ import contextlib
 from fractions import Fraction
 
 import pytest
-from support.fakesim import FakeSimulator, World, names_of
+from support.fakesim import FakeSimulator, World, fake_task, names_of
 
 from spatialonnx.plan.masks import uniform_mask
 from spatialonnx.searching.greedy import greedy_search
 from spatialonnx.searching.modes import MODES
 from spatialonnx.searching.study import Study
-from spatialonnx.searching.targets import Layout
 from spatialonnx.searching.trials import BudgetSpent, Candidate, Trials
 
 WORLD = World(((2, 2, 2), (3, 1, 2), (1, 2, 1)), most_saved=40, seed=11)
@@ -19,10 +18,7 @@ PATTERNS = (1, 6, 9)
 
 def search(study, simulator, eps=Fraction(1, 4), mode="uniform-patch", **budgets):
     trials = Trials(simulator, study, eps=eps, **budgets)
-    layout = Layout(WORLD.sites, WORLD.patch_size)
-    groups = names_of([[0], [1], [2]], WORLD)
-    greedy_search(trials, MODES[mode], layout, PATTERNS, groups)
-    return trials
+    greedy_search(fake_task(trials, PATTERNS, names_of([[0], [1], [2]], WORLD), mode=mode))
 
 
 def journal(study):
@@ -38,11 +34,11 @@ def candidate(pattern, site=0):
 def test_a_second_search_runs_nothing(tmp_path, mode):
     with Study(tmp_path / "s.db") as study:
         first = FakeSimulator(WORLD)
-        trials = search(study, first, mode=mode)
+        search(study, first, mode=mode)
         before = journal(study)
-        assert trials.run_now == sum(first.runs.values()) == study.count()
+        assert sum(first.runs.values()) == study.count()
         again = FakeSimulator(WORLD)
-        assert search(study, again, mode=mode).run_now == 0
+        search(study, again, mode=mode)
         assert again.runs == {}
         assert journal(study) == before
 
@@ -147,10 +143,10 @@ def test_candidates_with_the_same_plan_share_a_run(tmp_path):
 def test_progress_is_told(tmp_path):
     told = []
     with Study(tmp_path / "s.db") as study:
-        trials = Trials(FakeSimulator(WORLD), study, eps=Fraction(1), report=told.append)
+        trials = Trials(FakeSimulator(WORLD), study, eps=Fraction(1), progress=told.append)
         found = list(trials.run("first", [candidate(p) for p in (1, 6, 9)], expected=10, done=4))
-    assert [(s.pass_name, s.done, s.expected) for s in told] == [
-        ("first", done, 10) for done in (5, 6, 7)
+    assert [(s.stage, s.done, s.total) for s in told] == [
+        ("first pass", done, 10) for done in (5, 6, 7)
     ]
     best = max(trial.outcome.saved for trial in found)
     assert told[-1].best_saved == best / 1000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
+from support.literal import LiteralSimulator, WholeModelSimulator
 from support.models import plain
 from support.trained import TinyFiles, draw_images
 
 from spatialonnx.data.arrays import TensorDataset
+from spatialonnx.data.split import Split
 from spatialonnx.graph.insert import insert_predictors
+from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.metrics import AGREEMENT, TOP1, Metric
 from spatialonnx.measure.samples import Samples
 from spatialonnx.model.model_file import ModelFile, load_model
@@ -27,7 +31,6 @@ from spatialonnx.runtime.session import Runtime
 from spatialonnx.simulate.patch_effects import PatchMap
 from spatialonnx.simulate.segmented import SegmentSimulator
 from spatialonnx.simulate.segments import SegmentedNetwork
-from spatialonnx.simulate.whole_model import WholeModelSimulator
 
 ONE = Runtime("cpu", 1)
 
@@ -53,9 +56,21 @@ def samples_of(count: int = 60) -> Samples:
     return Samples(TensorDataset("tiny", images, labels, 4), indices)
 
 
+def experiment(proto: onnx.ModelProto, **changes: Any) -> Experiment:
+    samples = changes.pop("samples", None) or samples_of()
+    part = samples.indices
+    fields = {"metric": TOP1, "batch": 16} | changes
+    model = ModelFile(Path("model.spatial.onnx"), proto, "0" * 64)
+    return Experiment(model, samples.dataset, Split(part, part, part, 0), ONE, **fields)
+
+
 def make(proto: onnx.ModelProto, **options: Any) -> SegmentSimulator:
-    options = {"metric": TOP1, "batch": 16, "samples": samples_of()} | options
-    return SegmentSimulator(proto, options.pop("samples"), runtime=ONE, **options)
+    own = {k: options.pop(k) for k in ("memory", "bound") if k in options}
+    return SegmentSimulator(experiment(proto, **options), **own)
+
+
+def make_literal(proto: onnx.ModelProto, **options: Any) -> LiteralSimulator:
+    return LiteralSimulator(experiment(proto, **options))
 
 
 def one_site_plans(simulator: SegmentSimulator, p: int, count: int, seed: int) -> list[PlanLike]:
@@ -121,7 +136,7 @@ def assert_rejected(
 def test_trials_of_one_site_equal_the_literal_ones(
     proto: onnx.ModelProto, metric: Metric, p: int
 ) -> None:
-    fast, literal = make(proto, metric=metric), make(proto, metric=metric, literal=True)
+    fast, literal = make(proto, metric=metric), make_literal(proto, metric=metric)
     assert fast.baseline == literal.baseline
     plans = one_site_plans(fast, p, 4, seed=p)
     found, wanted = list(fast.simulate(plans)), list(literal.simulate(plans))
@@ -135,7 +150,7 @@ def test_trials_of_one_site_equal_the_literal_ones(
 def test_every_memory_bound_and_rejection_give_the_same(
     proto: onnx.ModelProto, memory: int | None, eps: Fraction | None
 ) -> None:
-    fast, literal = make(proto, memory=memory), make(proto, literal=True)
+    fast, literal = make(proto, memory=memory), make_literal(proto)
     plans = one_site_plans(fast, 2, 3, seed=0)[::2] + walk_plans(fast, seed=0)
     found, wanted = list(fast.simulate(plans, eps)), list(literal.simulate(plans, eps))
     if eps is None:
@@ -150,7 +165,7 @@ def test_activations_that_do_not_fit_are_made_again(
 ) -> None:
     # Whatever the sessions take: exactly this much is left for activations.
     monkeypatch.setattr("spatialonnx.simulate.segmented.used_memory", lambda: 0)
-    fast, literal = make(proto, memory=budget), make(proto, literal=True)
+    fast, literal = make(proto, memory=budget), make_literal(proto)
     plans = one_site_plans(fast, 2, 2, seed=3) + walk_plans(fast, seed=3)
     found = []
     for outcome in fast.simulate(plans, Fraction(1, 20)):
@@ -161,7 +176,7 @@ def test_activations_that_do_not_fit_are_made_again(
 
 
 def test_walks_equal_the_literal_ones_and_do_less(proto: onnx.ModelProto) -> None:
-    fast, literal = make(proto), make(proto, literal=True)
+    fast, literal = make(proto), make_literal(proto)
     plans = [plan for seed in range(3) for plan in walk_plans(fast, seed)]
     found = [outcome for plan in plans for outcome in fast.simulate([plan])]
     assert_same(found, list(literal.simulate(plans)))
@@ -174,7 +189,7 @@ def test_activations_in_the_providers_memory_give_the_same(
 ) -> None:
     """To the last bit; on the CPU's provider, whose memory is the host's."""
     monkeypatch.setattr("spatialonnx.simulate.segmented.used_memory", lambda: 0)
-    bound, literal = make(proto, memory=memory, bound=True), make(proto, literal=True)
+    bound, literal = make(proto, memory=memory, bound=True), make_literal(proto)
     plans = one_site_plans(bound, 2, 2, seed=8)[::3] + walk_plans(bound, seed=8)
     assert_same(list(bound.simulate(plans)), list(literal.simulate(plans)))
     if memory is None:
@@ -182,8 +197,8 @@ def test_activations_in_the_providers_memory_give_the_same(
 
 
 def test_literal_equals_the_whole_model(proto: onnx.ModelProto) -> None:
-    literal = make(proto, literal=True)
-    plain_one = WholeModelSimulator(proto, samples_of(), metric=TOP1, runtime=ONE, batch=16)
+    literal = make_literal(proto)
+    plain_one = WholeModelSimulator(experiment(proto))
     assert literal.baseline == plain_one.baseline
     assert literal.sites == plain_one.sites
     assert literal.conv_total == plain_one.conv_total
@@ -195,7 +210,7 @@ def test_literal_equals_the_whole_model(proto: onnx.ModelProto) -> None:
 
 
 def test_an_order_of_sites_that_goes_back_is_no_problem(proto: onnx.ModelProto) -> None:
-    fast, literal = make(proto), make(proto, literal=True)
+    fast, literal = make(proto), make_literal(proto)
     plans = one_site_plans(fast, 2, 2, seed=8)
     plans = [plans[i] for i in np.random.default_rng(0).permutation(len(plans))]
     assert_same(list(fast.simulate(plans)), list(literal.simulate(plans)))
@@ -229,7 +244,7 @@ def test_what_causes_no_false_zero_runs_nothing() -> None:
 
 
 def test_trials_that_change_samples_alike_share_a_run(proto: onnx.ModelProto) -> None:
-    fast, literal = make(proto), make(proto, literal=True)
+    fast, literal = make(proto), make_literal(proto)
     site = fast.sites[1]
     # A patch of one output's width: patterns that differ beyond the border only are the same.
     channels, height, width = (d or 0 for d in site.shape)
@@ -247,15 +262,16 @@ def test_trials_that_change_samples_alike_share_a_run(proto: onnx.ModelProto) ->
 
 
 def test_the_baseline_may_be_another_network(proto: onnx.ModelProto, tiny_files: TinyFiles) -> None:
-    baseline = load_model(tiny_files.model).proto
+    original = load_model(tiny_files.model)
     changed = onnx.ModelProto()
-    changed.CopyFrom(baseline)
+    changed.CopyFrom(original.proto)
     weight = changed.graph.initializer[-1]
     array = onnx.numpy_helper.to_array(weight)
     noise = np.random.default_rng(0).normal(0, array.std(), array.shape)
     weight.CopyFrom(onnx.numpy_helper.from_array((array + noise).astype(np.float32), weight.name))
-    fast = make(proto, baseline=changed)
-    literal = make(proto, baseline=changed, literal=True)
+    baseline = replace(original, proto=changed)
+    fast = make(proto, baseline=baseline)
+    literal = make_literal(proto, baseline=baseline)
     assert fast.baseline == literal.baseline != make(proto).baseline
     plans = one_site_plans(fast, 2, 2, seed=2) + walk_plans(fast, seed=2) + [{}]
     eps = Fraction(1, 20)
@@ -283,7 +299,7 @@ def test_plans_are_taken_as_they_are_needed(proto: onnx.ModelProto) -> None:
 def test_an_interrupted_simulator_goes_on(
     proto: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fast, literal = make(proto), make(proto, literal=True)
+    fast, literal = make(proto), make_literal(proto)
     plans = one_site_plans(fast, 2, 2, seed=6) + walk_plans(fast, seed=6)
     advance = SegmentedNetwork.advance
     calls = 0
@@ -329,7 +345,7 @@ def test_codes_and_ofmaps_are_in_the_same_order(proto: onnx.ModelProto) -> None:
 @pytest.mark.parametrize("count", [1, 15, 17])
 def test_few_samples(proto: onnx.ModelProto, count: int) -> None:
     samples = samples_of(count)
-    fast, literal = make(proto, samples=samples), make(proto, samples=samples, literal=True)
+    fast, literal = make(proto, samples=samples), make_literal(proto, samples=samples)
     plans = one_site_plans(fast, 2, 1, seed=4) + walk_plans(fast, seed=4)[::3]
     assert_same(list(fast.simulate(plans)), list(literal.simulate(plans)))
 

@@ -124,7 +124,7 @@ def whole(
 def test_segments_compute_what_the_whole_does(name: str) -> None:
     proto = inserted(MODELS[name]())
     images = feeds(proto, batch=6, seed=1)["x"]
-    network = SegmentedNetwork(proto, images, ONE, level="extended", false_zeros=True)
+    network = SegmentedNetwork(proto, images, ONE, level="extended")
     rng = np.random.default_rng(2)
     for p in (2, 3, 4):
         plan = draw_plan(rng, proto, p)
@@ -133,11 +133,10 @@ def test_segments_compute_what_the_whole_does(name: str) -> None:
         got = network.start(images)
         for number in range(network.sites + 1):
             assert tuple(got.arrays) == network.cut.live[number]
-            got, counts = network.advance_counting(number, got, masks.get(number))
+            got, skipped = network.advance(number, got, masks.get(number))
             if number:
                 predictor = network.predictors[number - 1]
-                np.testing.assert_array_equal(counts["skipped"], want[predictor.skipped])
-                np.testing.assert_array_equal(counts["false_zero"], want[predictor.false_zero])
+                np.testing.assert_array_equal(skipped, want[predictor.skipped])
         for output in network.output_names:
             np.testing.assert_array_equal(got[output], want[output])
         assert sum(int(want[p.skipped].sum()) for p in network.predictors) > 0
@@ -268,18 +267,16 @@ def test_parts_that_differ_from_the_whole_are_refused(monkeypatch: pytest.Monkey
 def test_bound_activations_give_the_same_bits(name: str) -> None:
     proto = inserted(MODELS[name]())
     images = feeds(proto, batch=6, seed=4)["x"]
-    free, bound = (
-        SegmentedNetwork(proto, images, ONE, false_zeros=True, bound=b) for b in (False, True)
-    )
+    free, bound = (SegmentedNetwork(proto, images, ONE, bound=b) for b in (False, True))
     masks = mask_numbers(free.predictors, draw_plan(np.random.default_rng(5), proto, 2))
     a, b = free.start(images), bound.start(images)
     for number in range(free.sites + 1):
-        a, counts = free.advance_counting(number, a, masks.get(number))
-        b, bound_counts = bound.advance_counting(number, b, masks.get(number))
+        a, skipped = free.advance(number, a, masks.get(number))
+        b, bound_skipped = bound.advance(number, b, masks.get(number))
         assert list(a.arrays) == list(b.arrays)
         for tensor in a.arrays:
             assert a[tensor].tobytes() == b[tensor].tobytes(), tensor
-        assert all(counts[key].tobytes() == bound_counts[key].tobytes() for key in counts)
+        np.testing.assert_equal(skipped, bound_skipped)
 
 
 def test_between_segments_nothing_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:

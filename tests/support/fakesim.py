@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -17,6 +17,12 @@ import numpy as np
 from spatialonnx.graph.sites import Site
 from spatialonnx.plan.outcome import Outcome
 from spatialonnx.plan.plan import PlanLike
+from spatialonnx.searching.benefit import count_macs
+from spatialonnx.searching.judge import SelectJudge, bound_holds
+from spatialonnx.searching.modes import Groups
+from spatialonnx.searching.settings import Settings
+from spatialonnx.searching.task import Task, find_layouts
+from spatialonnx.searching.trials import Trials
 
 Spread = tuple[tuple[int, ...], ...]
 """For every site the pattern of every patch: [C, nH, nW], row by row."""
@@ -139,4 +145,33 @@ def as_spread(world: World, patches: Mapping[tuple[int, int], int]) -> Spread:
     return tuple(
         tuple(patches.get((site, patch), world.full) for patch in range(int(np.prod(shape))))
         for site, shape in enumerate(world.shapes)
+    )
+
+
+def fake_task(
+    trials: Trials,
+    patterns: Sequence[int],
+    groups: Groups,
+    *,
+    mode: str = "uniform-layer",
+    max_clusters: int = 0,
+    top: int | None = None,
+) -> Task:
+    """What a strategy without a judge is given."""
+    world = trials.simulator.world
+    settings = Settings(
+        mode=mode,
+        patterns={world.patch_size: tuple(patterns)},
+        max_clusters=max_clusters,
+        top=top,
+    )
+    return Task(
+        settings=settings,
+        trials=trials,
+        layouts=find_layouts(settings, world.sites),
+        groups=groups,
+        bounds=(trials.eps,),
+        judge=SelectJudge(lambda plan: None, bound_holds, 1),
+        benefit=count_macs,
+        initial={},
     )

@@ -18,31 +18,44 @@ from support.trained import RUNTIME, TinyFiles
 from spatialonnx.data.opening import open_dataset
 from spatialonnx.data.split import split_pool
 from spatialonnx.graph.ops import read_plan
+from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.metrics import TOP1
 from spatialonnx.model.model_file import load_model
 from spatialonnx.plan.bounds import parse_bounds
-from spatialonnx.searching.job import Job
-from spatialonnx.searching.progress import Watch
+from spatialonnx.runtime.progress import Progress, ProgressCallback
+from spatialonnx.searching.job import SearchFiles, SearchJob
 from spatialonnx.searching.run import search_masks
 from spatialonnx.searching.settings import Settings
 from spatialonnx.searching.study import Study
 
+PATTERNS = {2: (1, 6, 8, 9, 14)}
 
-def make_job(files: TinyFiles, folder: Path, eps: str = "0.05", **changes: Any) -> Job:
-    """A search of the tiny network that writes into a folder."""
+
+def make_job(files: TinyFiles, folder: Path, eps: str = "0.05", **changes: Any) -> SearchJob:
+    """A greedy search of the tiny network that writes into a folder."""
     dataset = changes.pop("dataset", None) or open_dataset(files.spec)
-    job = Job(
+    experiment = Experiment(
         model=load_model(files.spatial),
         dataset=dataset,
         split=split_pool(len(dataset), 0),
-        seed=0,
-        bounds=parse_bounds(eps),
-        settings=Settings(patterns=(1, 6, 8, 9, 14)),
-        metric=TOP1,
         runtime=RUNTIME,
-        study=folder / "study.db",
-        output=folder / "out.masked.onnx",
+        metric=TOP1,
+        bounds=parse_bounds(eps),
     )
+    job = SearchJob(
+        experiment,
+        Settings(strategy="greedy", patterns=PATTERNS),
+        SearchFiles(folder / "study.db", folder / "out.masked.onnx"),
+    )
+    return change_job(job, **changes)
+
+
+def change_job(job: SearchJob, **changes: Any) -> SearchJob:
+    """A job with other fields, whichever of its parts holds them."""
+    parts = {"experiment": job.experiment, "files": job.files, "budget": job.budget}
+    for name, part in parts.items():
+        own = {k: changes.pop(k) for k in list(changes) if k in part.__dataclass_fields__}
+        changes[name] = replace(part, **own)
     return replace(job, **changes)
 
 
@@ -82,18 +95,18 @@ def log_runs(log: Path) -> None:
     Study.add = noted  # type: ignore[method-assign]
 
 
-def die_at(seed: int) -> Watch:
+def die_at(seed: int) -> ProgressCallback:
     """Kills this process some trials from now, at a random moment."""
     draw = random.Random(seed)
     left = [draw.randint(1, 9)]
 
-    def trial(_: object) -> None:
-        left[0] -= 1
+    def trial(progress: Progress) -> None:
+        left[0] -= progress.best_saved is not None
         if left[0] == 0:
             delay = draw.random() * 0.01
             threading.Thread(target=kill_after, args=(delay,), daemon=True).start()
 
-    return Watch(trial=trial)
+    return trial
 
 
 def kill_after(seconds: float) -> None:
@@ -115,8 +128,8 @@ def main() -> None:
         child = os.fork()
         if child == 0:
             log_runs(folder / "runs.txt")
-            watch = die_at(attempt) if attempt < kills else Watch()
-            search_masks(make_job(files, folder), watch)
+            progress = die_at(attempt) if attempt < kills else None
+            search_masks(make_job(files, folder), progress)
             os._exit(0)
         _, status = os.waitpid(child, 0)
         endings.append(os.waitstatus_to_exitcode(status))

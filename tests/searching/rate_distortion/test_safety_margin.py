@@ -1,4 +1,4 @@
-"""The margin: forecasts of what verify will show, and the order of contenders."""
+"""The safety margin: estimates of what verify will show, and the order of contenders."""
 
 import math
 from fractions import Fraction
@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 
 from spatialonnx.measure.certify import Discordant, Measured
+from spatialonnx.searching.judge import SelectJudge
+from spatialonnx.searching.ranking import Contender, prefer_safe
 from spatialonnx.searching.rate_distortion.safety_margin import (
-    Contender,
-    Forecast,
-    HeldOut,
+    DropEstimate,
     estimate_drop,
-    prefer_safe,
-    scale_damage,
+    likely_holds,
+    scale_distortion,
+    scale_to_bound,
 )
 
-NOTHING = Forecast(0.0, 0.0)
+NOTHING = DropEstimate(0.0, 0.0)
 
 
 def measured(lost, gained, samples=1000, **more):
@@ -32,16 +33,16 @@ def measured(lost, gained, samples=1000, **more):
     )
 
 
-def test_a_forecast_spreads_as_verify_scatters():
+def test_an_estimate_spreads_as_verify_scatters():
     """Plans with one true drop, drawn again and again on select and on verify."""
     random = np.random.default_rng(1)
     select, verify, true = 800, 1500, (0.03, 0.02, 0.95)
     within = []
     for _ in range(800):
         lost, gained, _ = random.multinomial(select, true)
-        forecast = estimate_drop(measured(lost, gained, select), verify)
+        estimate = estimate_drop(measured(lost, gained, select), verify)
         lost, gained, _ = random.multinomial(verify, true)
-        within.append((lost - gained) / verify <= forecast.likely)
+        within.append((lost - gained) / verify <= estimate.likely)
     assert np.mean(within) == pytest.approx(0.9, abs=0.03)
 
 
@@ -60,17 +61,17 @@ def test_a_metric_that_does_not_count_is_told_from_its_interval():
 
 
 @pytest.mark.parametrize(("drop", "spread"), [(0.01, 0.002), (0.005, 0.001), (0.0, 0.002)])
-def test_scaled_damage_brings_the_likely_drop_to_the_bound(drop, spread):
-    scale = scale_damage(Forecast(drop, spread), NOTHING, 0.008)
-    scaled = Forecast(drop * scale, spread * math.sqrt(scale))
+def test_scaled_distortion_brings_the_likely_drop_to_the_bound(drop, spread):
+    scale = scale_distortion(DropEstimate(drop, spread), NOTHING, 0.008)
+    scaled = DropEstimate(drop * scale, spread * math.sqrt(scale))
     assert scaled.likely == pytest.approx(0.008) or scale == 4
 
 
 def test_what_a_tuned_network_lost_already_is_no_longer_there_to_lose():
-    whole = scale_damage(Forecast(0.01, 0.0), NOTHING, 0.01)
-    less = scale_damage(Forecast(0.014, 0.0), Forecast(0.004, 0.0), 0.01)
+    whole = scale_distortion(DropEstimate(0.01, 0.0), NOTHING, 0.01)
+    less = scale_distortion(DropEstimate(0.014, 0.0), DropEstimate(0.004, 0.0), 0.01)
     assert whole == pytest.approx(1.0) and less == pytest.approx(0.6)
-    assert scale_damage(Forecast(0.03, 0.0), Forecast(0.02, 0.0), 0.01) == 0.25
+    assert scale_distortion(DropEstimate(0.03, 0.0), DropEstimate(0.02, 0.0), 0.01) == 0.25
 
 
 def test_among_nearly_equal_savings_the_smaller_divergence_comes_first():
@@ -87,16 +88,15 @@ def test_a_plan_is_measured_once_on_select():
         asked.append(plan)
         return measured(10, 10)
 
-    held_out = HeldOut(measure, 1000)
-    assert held_out.forecast({}) == held_out.forecast({})
-    assert held_out.accepts({}, Fraction(2, 100)) and not held_out.accepts({}, Fraction(2, 1000))
+    judge = SelectJudge(measure, likely_holds, 1000)
+    assert judge.find({}) is judge.find({})
+    assert judge.accepts({}, Fraction(2, 100)) and not judge.accepts({}, Fraction(2, 1000))
     assert len(asked) == 1
 
 
 def test_a_plan_that_shows_too_much_on_select_is_scaled_by_what_it_shows():
-    """Confidence forecasts next to nothing, but select shows twice the bound."""
+    """Confidence expects next to nothing, but select shows twice the bound."""
     shown = measured(25, 5, expected=0.001, expected_error=0.0)
-    held_out = HeldOut(lambda plan: shown, 10**9)
-    assert not held_out.accepts({}, Fraction(1, 100))
-    assert held_out.scale({}, NOTHING, Fraction(1, 100)) == pytest.approx(0.5)
-    assert held_out.scale({}, NOTHING, Fraction(2, 100)) == 4
+    assert not likely_holds(shown, Fraction(1, 100), 10**9)
+    assert scale_to_bound(shown, NOTHING, Fraction(1, 100), 10**9) == pytest.approx(0.5)
+    assert scale_to_bound(shown, NOTHING, Fraction(2, 100), 10**9) == 4

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.searching import make_job, read_journal
+from support.searching import PATTERNS, change_job, make_job, read_journal
 
 from spatialonnx.errors import UsageError
 from spatialonnx.graph.ops import read_plan, write_plan
@@ -17,29 +17,35 @@ from spatialonnx.graph.sites import find_sites
 from spatialonnx.model.model_file import ModelFile, load_model
 from spatialonnx.plan.masks import full_mask, make_mask
 from spatialonnx.plan.outcome import Outcome
+from spatialonnx.searching.benefit import count_macs
 from spatialonnx.searching.modes import MODES
-from spatialonnx.searching.rate_distortion import search as module
+from spatialonnx.searching.pareto import pareto_front
 from spatialonnx.searching.rate_distortion.distortion import (
-    Damage,
+    DistortionModel,
     best_plan,
     interpolate,
+    lagrangian_plan,
     make_layer,
-    price_plan,
     rising,
 )
+from spatialonnx.searching.rate_distortion.hull import upper_hull
 from spatialonnx.searching.rate_distortion.operating_points import (
     OFF,
-    Level,
-    _go_on,
-    check_start,
-    find_levels,
-    upper_hull,
+    OperatingPoint,
+    _extends,
+    check_initial,
+    find_operating_points,
 )
-from spatialonnx.searching.rate_distortion.search import CHOOSE, PROFILE, REFINE
+from spatialonnx.searching.rate_distortion.profile import (
+    PROFILE,
+    interpolate_layer,
+    least_distortion,
+)
+from spatialonnx.searching.rate_distortion.search import CHOOSE, REFINE, PlanSearch
 from spatialonnx.searching.run import make_simulator, search_masks
 from spatialonnx.searching.settings import Settings
 from spatialonnx.searching.study import Study
-from spatialonnx.searching.targets import Layout
+from spatialonnx.searching.targets import Grain, Layout
 from spatialonnx.searching.trials import Trial
 from spatialonnx.simulate.code_histogram import CodeHistogram
 
@@ -47,75 +53,75 @@ POINTS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=1,
 
 
 @given(POINTS, st.fractions(0, 50))
-def test_the_hull_holds_the_best_point_of_every_price(points, price):
+def test_the_hull_holds_the_best_point_of_every_multiplier(points, multiplier):
     saved = np.array([s for s, _ in points], np.int64)
     lost = np.array([x for _, x in points], np.float64)
     hull = upper_hull(saved, lost)
-    best = max(0, max(s - price * x for s, x in points))
-    kept = [0, *(int(saved[i]) - price * Fraction(float(lost[i])) for i in hull)]
+    best = max(0, max(s - multiplier * x for s, x in points))
+    kept = [0, *(int(saved[i]) - multiplier * Fraction(float(lost[i])) for i in hull)]
     assert max(kept) == best
     assert (np.diff(saved[hull]) > 0).all() and (np.diff(lost[hull]) >= 0).all()
 
 
 def layer_of(points):
-    levels = [OFF, *(Level(str(i), 2, (), s, float(x)) for i, (s, x) in enumerate(points))]
-    damage = [0.0, *(float(x) for _, x in points)]
-    return make_layer("layer", levels, damage, [level.saved for level in levels])
+    found = [OFF, *(OperatingPoint(str(i), 2, (), s, float(x)) for i, (s, x) in enumerate(points))]
+    distortion = [0.0, *(float(x) for _, x in points)]
+    return make_layer("layer", found, distortion, [p.saved for p in found])
 
 
 def tables_of(layers):
-    worth = [np.asarray(layer.worth, np.int64) for layer in layers]
-    return worth, [np.asarray(layer.damage) for layer in layers]
+    benefit = [np.asarray(layer.benefit, np.int64) for layer in layers]
+    return benefit, [np.asarray(layer.distortion) for layer in layers]
 
 
 @given(POINTS, st.floats(0, 50))
-def test_a_layer_keeps_the_best_level_of_every_price(points, price):
+def test_a_layer_keeps_the_best_level_of_every_multiplier(points, multiplier):
     layer = layer_of(points)
-    best = max(0, max(s - price * x for s, x in points))
-    (chosen,) = price_plan(*tables_of([layer]), price)
-    assert layer.worth[chosen] - price * layer.damage[chosen] == pytest.approx(best)
+    best = max(0, max(s - multiplier * x for s, x in points))
+    (chosen,) = lagrangian_plan(*tables_of([layer]), multiplier)
+    assert layer.benefit[chosen] - multiplier * layer.distortion[chosen] == pytest.approx(best)
 
 
 @given(st.lists(POINTS, min_size=1, max_size=3), st.integers(1, 60))
 def test_the_best_plan_is_that_of_all_products(points, limit):
     layers = [layer_of(own) for own in points]
     plan = best_plan(*tables_of(layers), float(limit))
-    cost = sum(layer.damage[i] for layer, i in zip(layers, plan, strict=True))
+    cost = sum(layer.distortion[i] for layer, i in zip(layers, plan, strict=True))
     assert cost <= limit
-    every = itertools.product(*(range(len(layer.levels)) for layer in layers))
+    every = itertools.product(*(range(len(layer.points)) for layer in layers))
     # Costs are rounded up to parts of the limit, so the last part of it may stay unused.
     allowed = limit * (1 - len(layers) / 4000)
     best = max(
-        sum(layer.worth[i] for layer, i in zip(layers, other, strict=True))
+        sum(layer.benefit[i] for layer, i in zip(layers, other, strict=True))
         for other in every
-        if sum(layer.damage[i] for layer, i in zip(layers, other, strict=True)) <= allowed
+        if sum(layer.distortion[i] for layer, i in zip(layers, other, strict=True)) <= allowed
     )
-    assert sum(layer.worth[i] for layer, i in zip(layers, plan, strict=True)) >= best
+    assert sum(layer.benefit[i] for layer, i in zip(layers, plan, strict=True)) >= best
 
 
-def test_without_any_damage_allowed_all_is_off():
+def test_without_any_distortion_allowed_all_is_off():
     assert best_plan(*tables_of([layer_of([(1, 1), (2, 3)])]), 0.0) == (0,)
 
 
 def test_measured_plans_teach_what_steps_cost():
     layers = [layer_of([(1, 1), (2, 3)]), layer_of([(1, 1), (2, 3)])]
-    damage = Damage(layers)
-    assert damage.total((2, 1)) == 4
-    damage.learn((2, 1), 8.0)
-    assert damage.total((2, 1)) == pytest.approx(8.0, rel=0.1)
-    assert damage.total((1, 0)) > 1 and damage.table(1)[2] - damage.table(1)[1] == 2
-    before = damage.table(0)[1]
-    damage.learn((2, 2), 8.2)  # the last step of the second layer costs next to nothing
-    assert damage.total((2, 2)) == pytest.approx(8.2, rel=0.1)
-    assert damage.table(1)[2] - damage.table(1)[1] < 1
-    assert damage.table(0)[1] == pytest.approx(before, rel=0.2)
+    distortion = DistortionModel(layers)
+    assert distortion.total((2, 1)) == 4
+    distortion.learn((2, 1), 8.0)
+    assert distortion.total((2, 1)) == pytest.approx(8.0, rel=0.1)
+    assert distortion.total((1, 0)) > 1 and distortion.table(1)[2] - distortion.table(1)[1] == 2
+    before = distortion.table(0)[1]
+    distortion.learn((2, 2), 8.2)  # the last step of the second layer costs next to nothing
+    assert distortion.total((2, 2)) == pytest.approx(8.2, rel=0.1)
+    assert distortion.table(1)[2] - distortion.table(1)[1] < 1
+    assert distortion.table(0)[1] == pytest.approx(before, rel=0.2)
 
 
-def test_damage_rises_along_what_was_measured():
+def test_distortion_rises_along_what_was_measured():
     assert rising([(4.0, 1.0), (2.0, 3.0)]) == [(0.0, 0.0), (2.0, 3.0), (4.0, 3.0)]
 
 
-def test_damage_between_and_beyond_what_was_measured():
+def test_distortion_between_and_beyond_what_was_measured():
     points = [(0.0, 0.0), (2.0, 1.0), (4.0, 5.0)]
     assert [interpolate(x, points) for x in (0.0, 1.0, 2.0, 3.0, 4.0)] == [0, 0.5, 1, 3, 5]
     assert interpolate(5.0, points) == 7.0
@@ -128,22 +134,24 @@ def test_a_levels_saving_is_what_its_trial_saves(tiny_files, tmp_path, mode, pat
     layout = Layout(simulator.sites, patch_size)
     for site in simulator.sites:
         patterns = range(1, 2 ** (patch_size**2) - 1)
-        off, *levels = find_levels(simulator, [site.name], MODES[mode], layout, patterns)
-        assert off == OFF and levels and levels == sorted(levels, key=lambda level: level.saved)
-        for outcome, level in zip(
-            simulator.simulate(layout.plan(level.pieces) for level in levels), levels, strict=True
+        off, *found = find_operating_points(
+            simulator, [site.name], MODES[mode].grain, layout, patterns
+        )
+        assert off == OFF and found and found == sorted(found, key=lambda point: point.saved)
+        for outcome, point in zip(
+            simulator.simulate(layout.plan(point.pieces) for point in found), found, strict=True
         ):
-            assert outcome.saved == level.saved
-            assert (outcome.kl == 0) == (level.lost == 0)
+            assert outcome.saved == point.saved
+            assert (outcome.kl == 0) == (point.lost == 0)
 
 
 def joint(**changes):
-    return Settings(strategy="joint", patterns=(1, 6, 8, 9, 14), **changes)
+    return Settings(**{"patterns": PATTERNS} | changes)
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_search_ends_within_the_bound_on_search_and_select(tiny_files, tmp_path, mode):
-    settings = joint(mode=mode, others=((3, (1, 16, 273)),))
+    settings = joint(mode=mode, patterns={**PATTERNS, 3: (1, 16, 273)})
     report = search_masks(make_job(tiny_files, tmp_path, eps="0.3", settings=settings))
     (result,) = report.results
     assert report.complete and result.search["drop"] <= 0.3 and float(result.select.drop) <= 0.3
@@ -158,7 +166,7 @@ def test_a_finished_search_runs_nothing_again(tiny_files, tmp_path):
     journal = read_journal(tmp_path / "study.db")
     passes = {line[0] for line in journal}
     assert {PROFILE, CHOOSE} <= passes <= {PROFILE, CHOOSE, REFINE}
-    again = search_masks(replace(job, max_trials=0))
+    again = search_masks(change_job(job, trials=0))
     assert again.complete and again.trials == first.trials
     assert again.results[0].plan == first.results[0].plan
     assert read_journal(tmp_path / "study.db") == journal
@@ -166,14 +174,14 @@ def test_a_finished_search_runs_nothing_again(tiny_files, tmp_path):
 
 def test_a_cut_search_continues(tiny_files, tmp_path):
     job = make_job(tiny_files, tmp_path, eps="0.3", settings=joint())
-    part = search_masks(replace(job, max_trials=4))
+    part = search_masks(change_job(job, trials=4))
     assert not part.complete
     with Study(tmp_path / "study.db", readonly=True) as study:
         assert study.count() == 4
     whole = search_masks(job)
     other = tmp_path / "other"
     other.mkdir()
-    straight = search_masks(replace(job, study=other / "s.db", output=other / "o.masked.onnx"))
+    straight = search_masks(change_job(job, study=other / "s.db", output=other / "o.masked.onnx"))
     assert whole.results[0].plan == straight.results[0].plan
 
 
@@ -189,10 +197,10 @@ def test_several_bounds_share_a_search(tiny_files, tmp_path):
 
 
 def test_no_time_is_no_plan_and_a_study_to_go_on_with(tiny_files, tmp_path):
-    job = make_job(tiny_files, tmp_path, eps="0.3", settings=joint(), time_budget=0.0)
+    job = make_job(tiny_files, tmp_path, eps="0.3", settings=joint(), seconds=0.0)
     report = search_masks(job)
     assert not report.complete and report.results[0].plan == {}
-    assert search_masks(replace(job, time_budget=None)).results[0].plan
+    assert search_masks(change_job(job, seconds=None)).results[0].plan
 
 
 def test_the_bound_holds_at_a_confidence(tiny_files, tmp_path):
@@ -206,7 +214,7 @@ def test_the_bound_holds_at_a_confidence(tiny_files, tmp_path):
 def test_the_pareto_front_of_a_joint_study_is_listed(tiny_files, tmp_path):
     report = search_masks(make_job(tiny_files, tmp_path, eps="0.3", settings=joint()))
     with Study(tmp_path / "study.db", readonly=True) as study:
-        front = study.pareto_front()
+        front = pareto_front(study)
     assert max(saved for saved, _, _ in front) >= report.results[0].search["saved_fraction"]
 
 
@@ -220,9 +228,7 @@ def test_what_select_refuses_is_never_chosen(tiny_files, tmp_path, monkeypatch):
         refused.append(plan)
         return False
 
-    monkeypatch.setattr(
-        "spatialonnx.searching.rate_distortion.safety_margin.HeldOut.accepts", accepts
-    )
+    monkeypatch.setattr("spatialonnx.searching.judge.SelectJudge.accepts", accepts)
     report = search_masks(make_job(tiny_files, tmp_path, eps="0.3", settings=joint()))
     (result,) = report.results
     assert refused and result.plan not in refused
@@ -231,11 +237,11 @@ def test_what_select_refuses_is_never_chosen(tiny_files, tmp_path, monkeypatch):
 
 def test_a_tuned_network_is_searched_against_its_original(tiny_files, tmp_path):
     job = tuned_job(tiny_files, tmp_path, "0.3", settings=joint())
-    off = write_plan(job.model.proto, {site: full_mask(2) for site in job.start})
-    job = replace(job, model=replace(job.model, proto=off))
+    off = write_plan(job.experiment.model.proto, {site: full_mask(2) for site in job.initial})
+    job = change_job(job, model=replace(job.experiment.model, proto=off))
     (result,) = search_masks(job).results
     assert result.plan and result.select.expected is not None
-    off = next(line for line in read_journal(job.study) if line[2] == "off")
+    off = next(line for line in read_journal(job.files.study) if line[2] == "off")
     assert off[6] > 0  # the logits differ from the original's with prediction off
 
 
@@ -269,60 +275,58 @@ def tuned_job(files, folder, eps, **changes):
 @pytest.mark.parametrize("mode", ["uniform-patch", "max-granularity"])
 def test_levels_go_on_from_the_masks_of_a_tuned_network(tiny_files, tmp_path, mode):
     job = tuned_job(tiny_files, tmp_path, "0.3")
-    simulator = make_simulator(job, job.start)
+    simulator = make_simulator(job)
     layout = Layout(simulator.sites, 2)
-    (begun,) = simulator.simulate([job.start])
+    (begun,) = simulator.simulate([job.initial])
     for site in simulator.sites:
-        start, *levels = find_levels(
-            simulator, [site.name], MODES[mode], layout, range(1, 15), job.start
+        start, *found = find_operating_points(
+            simulator, [site.name], MODES[mode].grain, layout, range(1, 15), job.initial
         )
-        assert levels
-        masks = [layout.plan(level.pieces)[site.name].patterns for level in levels]
-        carried = job.start.get(site.name)
+        assert found
+        masks = [layout.plan(point.pieces)[site.name].patterns for point in found]
+        carried = job.initial.get(site.name)
         assert carried is None or all((mask & carried.patterns == mask).all() for mask in masks)
-        plans = [{**job.start, **layout.plan(level.pieces)} for level in levels]
-        for outcome, level in zip(simulator.simulate(plans), levels, strict=True):
-            assert outcome.kl == begun.kl or level.lost > 0
+        plans = [{**job.initial, **layout.plan(point.pieces)} for point in found]
+        for outcome, point in zip(simulator.simulate(plans), found, strict=True):
+            assert outcome.kl == begun.kl or point.lost > 0
             if site is simulator.sites[-1]:  # no other site sees what it does
-                assert outcome.saved - begun.saved == level.saved - start.saved
+                assert outcome.saved - begun.saved == point.saved - start.saved
 
 
 def test_a_tuned_network_is_searched_from_its_masks(tiny_files, tmp_path):
     job = tuned_job(tiny_files, tmp_path, "0.6")
     (result,) = search_masks(job).results
-    begun = next(line for line in read_journal(job.study) if line[2] == "start")
+    begun = next(line for line in read_journal(job.files.study) if line[2] == "start")
     assert result.search["saved_fraction"] > begun[5] / make_simulator(job).conv_total
-    for site, mask in job.start.items():
+    for site, mask in job.initial.items():
         assert (result.plan[site].patterns & mask.patterns == result.plan[site].patterns).all()
 
 
 def test_a_tuned_network_keeps_its_masks_where_nothing_else_holds(
     tiny_files, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(
-        "spatialonnx.searching.rate_distortion.safety_margin.HeldOut.accepts", lambda *_: False
-    )
+    monkeypatch.setattr("spatialonnx.searching.judge.SelectJudge.accepts", lambda *_: False)
     job = tuned_job(tiny_files, tmp_path, "0.3")
     (result,) = search_masks(job).results
-    assert result.plan == job.start and result.search["saved_fraction"] > 0
+    assert result.plan == job.initial and result.search["saved_fraction"] > 0
 
 
 def test_a_search_cut_before_its_first_trial_keeps_the_masks(tiny_files, tmp_path):
-    job = tuned_job(tiny_files, tmp_path, "0.3", max_trials=0)
+    job = tuned_job(tiny_files, tmp_path, "0.3", trials=0)
     report = search_masks(job)
     (result,) = report.results
-    assert not report.complete and result.plan == job.start
+    assert not report.complete and result.plan == job.initial
     assert result.search["drop"] is None and result.search["saved_fraction"] is None
     assert any("nothing beyond the masks" in note for note in report.notes)
 
 
 def test_a_cut_search_of_a_tuned_network_continues(tiny_files, tmp_path):
     job = tuned_job(tiny_files, tmp_path, "0,0.6")
-    assert not search_masks(replace(job, max_trials=3)).complete
+    assert not search_masks(change_job(job, trials=3)).complete
     whole = search_masks(job)
     other = tmp_path / "other"
     other.mkdir()
-    straight = search_masks(replace(job, study=other / "s.db", output=other / "o.masked.onnx"))
+    straight = search_masks(change_job(job, study=other / "s.db", output=other / "o.masked.onnx"))
     plans = [[result.plan for result in report.results] for report in (whole, straight)]
     assert plans[0] == plans[1]
 
@@ -330,47 +334,38 @@ def test_a_cut_search_of_a_tuned_network_continues(tiny_files, tmp_path):
 def test_a_level_is_not_blind_where_its_start_is_not():
     census = CodeHistogram(2, (1, 7, 7))
     patterns = np.arange(1, 15)
-    kept = patterns[_go_on(patterns, 0b1001, [census])]
+    kept = patterns[_extends(patterns, 0b1001, [census])]
     # 1000 is the last position of a patch: outside in the last row and column.
     assert kept.tolist() == [0b0001, 0b1001]
-    assert patterns[_go_on(patterns, 0b1110, [census])].tolist() == [0b0110, 0b1110]
-    assert _go_on(patterns, 0b1111, [census]).all()
+    assert patterns[_extends(patterns, 0b1110, [census])].tolist() == [0b0110, 0b1110]
+    assert _extends(patterns, 0b1111, [census]).all()
 
 
 def test_no_level_of_a_tuned_network_is_for_nothing():
-    levels = [OFF, *(Level(str(i), 2, (), 10 * i, float(i)) for i in range(1, 5))]
+    found = [OFF, *(OperatingPoint(str(i), 2, (), 10 * i, float(i)) for i in range(1, 5))]
     nearer, dearer = [[(1.0, -0.01), (3.0, -0.02)]], [[(1.0, 0.01), (3.0, 0.02)]]
-    least = module._least_damage([nearer, dearer])
+    least = least_distortion([nearer, dearer])
     assert 0 < least < 0.02
-    layer = module._make_layer(["a"], [levels], nearer, least, module.macs_saved)
-    assert len(layer.levels) == 5 and (np.diff(layer.damage) > 0).all()
-    assert module._least_damage([nearer]) > 0
+    layer = interpolate_layer(["a"], [found], nearer, least, count_macs)
+    assert len(layer.points) == 5 and (np.diff(layer.distortion) > 0).all()
+    assert least_distortion([nearer]) > 0
 
 
 def test_a_start_that_the_search_cannot_hold(tiny_files, tmp_path):
     job = tuned_job(tiny_files, tmp_path, "0.3")
     with pytest.raises(UsageError, match="finer masks than this --mode"):
-        search_masks(replace(job, settings=joint(), study=tmp_path / "a.db"))
+        search_masks(change_job(job, settings=joint(), study=tmp_path / "a.db"))
     with pytest.raises(UsageError, match="search with --patch-size 2"):
-        settings = Settings(strategy="joint", mode="uniform-patch", patch_size=3, patterns=(1, 16))
-        search_masks(replace(job, settings=settings, study=tmp_path / "b.db"))
+        settings = joint(mode="uniform-patch", patterns={3: (1, 16)})
+        search_masks(change_job(job, settings=settings, study=tmp_path / "b.db"))
     assert not list(tmp_path.glob("*.db"))
-    sites = find_sites(job.model.proto, {"input": (1, 1, 12, 12)}).sites
+    sites = find_sites(job.experiment.model.proto, {"input": (1, 1, 12, 12)}).sites
     layouts = {size: Layout(sites, size) for size in (2, 3)}
     names = [site.name for site in sites[:2]]
     for size, message in ((3, "different patch sizes"), (2, "different masks")):
         other = {names[0]: make_mask(2, [[[6]]]), names[1]: make_mask(size, [[[1]]])}
         with pytest.raises(UsageError, match=message):
-            check_start(other, [names], MODES["uniform-layer"], layouts)
-
-
-def test_what_does_not_go_together():
-    with pytest.raises(UsageError, match="uniform-layer alone"):
-        joint(mode="uniform-patch", couple="block")
-    with pytest.raises(UsageError, match="joint alone"):
-        Settings(others=((3, (1,)),))
-    with pytest.raises(UsageError, match="one patch size"):
-        joint(goal="latency", others=((3, (1,)),))
+            check_initial(other, [names], Grain(), layouts)
 
 
 class StubTrials:
@@ -395,28 +390,24 @@ class StubTrials:
             yield Trial(candidate.option, outcome, None if stopped else drop)
 
 
-def test_a_search_whose_plans_are_stopped_retreats_until_one_holds():
-    levels = [OFF, *(Level(str(i), 2, (), 10 * i, float(i)) for i in range(1, 11))]
-    damage = [0.01 * i for i in range(11)]
-    layers = [make_layer(name, levels, damage, [x.saved for x in levels]) for name in "ab"]
-    held_out = SimpleNamespace(
-        forecast=lambda plan: None, scale=lambda *_: 0.9, accepts=lambda *_: True
-    )
+def test_a_search_whose_plans_are_stopped_retreats_until_one_holds(monkeypatch):
+    searching = "spatialonnx.searching.rate_distortion.search"
+    monkeypatch.setattr(f"{searching}.estimate_drop", lambda *_: None)
+    monkeypatch.setattr(f"{searching}.scale_to_bound", lambda *_: 0.9)
+    points = [OFF, *(OperatingPoint(str(i), 2, (), 10 * i, float(i)) for i in range(1, 11))]
+    distortion = [0.01 * i for i in range(11)]
+    layers = [make_layer(name, points, distortion, [x.saved for x in points]) for name in "ab"]
+    judge = SimpleNamespace(verify_samples=1, find=lambda plan: None, accepts=lambda *_: True)
     begun = SimpleNamespace(outcome=SimpleNamespace(kl=0.0), drop=Fraction(0))
     layouts = {2: SimpleNamespace(plan=lambda pieces: {})}
-    search = module._Search(StubTrials(), layers, layouts, held_out, {}, begun)
+    search = PlanSearch(StubTrials(), layers, layouts, judge, {}, begun)
     limit = search.run(StubTrials.eps)
     # The only plan that bisection meets loses three times the bound, and so do those near it.
     found = [trial.outcome.saved for trial in search.within(limit, StubTrials.eps)]
     assert found and max(found) >= 40
     # Select allows what loses five times this bound on the search samples, which settles it.
     eps = StubTrials.eps / 6
-    search._held_out = SimpleNamespace(scale=lambda *_: 1.0, accepts=lambda *_: True)
+    monkeypatch.setattr(f"{searching}.scale_to_bound", lambda *_: 1.0)
     before = len(search._tried)
     found = [trial.outcome.saved for trial in search.within(search.run(eps), eps)]
     assert found == [10] and len(search._tried) <= before + 6
-
-
-def test_literal_trials_are_no_oracle_of_a_strategy_that_learns(tiny_files, tmp_path):
-    with pytest.raises(UsageError, match="--literal"):
-        search_masks(make_job(tiny_files, tmp_path, settings=joint(), literal=True))

@@ -1,0 +1,50 @@
+"""The key of a study: a hash of everything that decides the outcome of a trial."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from spatialonnx.files import sha256_bytes
+from spatialonnx.runtime.session import runtime_version
+from spatialonnx.searching.job import SearchJob
+
+
+def study_about(job: SearchJob) -> dict[str, Any]:
+    """Everything that decides a trial's outcome, for the study's key and for a reader.
+
+    Bounds, budgets and verbosity are not part of it.
+    """
+    experiment, settings = job.experiment, job.settings
+    (size, patterns), *others = settings.patterns.items()
+    about: dict[str, Any] = {
+        "model": experiment.model.sha256,
+        "baseline": None if experiment.baseline is None else experiment.baseline.sha256,
+        "data": experiment.data_name,
+        "data fingerprint": experiment.dataset.fingerprint(),
+        "samples": sha256_bytes(experiment.split.search.tobytes()),
+        "seed": experiment.split.seed,
+        "mode": settings.mode,
+        "strategy": settings.strategy,
+        "patch size": size,
+        "patterns": sha256_bytes(json.dumps(patterns).encode()),
+        "clusters": settings.max_clusters,
+        "top": settings.top,
+        "coupling": [list(group) for group in job.groups() if len(group) > 1],
+        "metric": experiment.metric_name,
+        "metric fingerprint": sha256_bytes(experiment.metric.name.encode()),
+        "provider": experiment.runtime.provider,
+        "onnxruntime": runtime_version(),
+    }
+    if others:
+        about["others"] = [[size, sha256_bytes(repr(own).encode())] for size, own in others]
+    if job.initial:
+        about["start"] = job.initial.key
+    if settings.by_time:
+        about |= {"goal": "latency", "threads": experiment.runtime.threads}
+    return about
+
+
+def study_key(job: SearchJob) -> str:
+    """Hash of ``study_about``; nothing is run for it."""
+    return sha256_bytes(json.dumps(study_about(job), sort_keys=True).encode())

@@ -1,0 +1,130 @@
+"""What a search gives: one answer per bound."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from spatialonnx.errors import UsageError
+from spatialonnx.measure.certify import Measured
+from spatialonnx.model.model_file import save_model
+from spatialonnx.plan.bounds import Bound
+from spatialonnx.plan.plan import Plan
+from spatialonnx.searching.settings import Settings
+
+
+@dataclass(frozen=True, eq=False)
+class SearchResult:
+    """The answer for one bound.
+
+    Attributes:
+        bound: What was asked.
+        plan: The plan; where nothing feasible was found it is empty, or what a tuned network
+            carries.
+        search: How its trial did on the search samples: drop, saved_fraction, samples; the first
+            two None where it was not run.
+        select: How it did on the select samples.
+        verify: How it did on the verify samples.
+        bound_met: Whether the bound holds on verify.
+        looked_at: How many of the best trials were looked at on select.
+        model: The model that carries the plan.
+        path: The file that was written; None where none was.
+    """
+
+    bound: Bound
+    plan: Plan
+    search: dict[str, Any]
+    select: Measured
+    verify: Measured
+    bound_met: bool
+    looked_at: int
+    model: onnx.ModelProto
+    path: Path | None = None
+
+    @property
+    def eps(self) -> float:
+        """The largest allowed drop on verify, absolute."""
+        return float(self.bound.eps(self.verify.baseline))
+
+    def to_json(self) -> dict[str, Any]:
+        """The part of ``SearchReport.to_json`` that is the bound's own."""
+        return {
+            "eps": self.eps,
+            "baseline": {"top1": float(self.verify.baseline)},
+            "search": self.search,
+            "select": {**self.select.to_json(), "looked_at": self.looked_at},
+            "verify": self.verify.to_json(),
+            "bound_met": self.bound_met,
+            "output": None if self.path is None else str(self.path),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class SearchReport:
+    """What a whole search gave.
+
+    Attributes:
+        source: The model that was searched.
+        settings: What it was asked.
+        results: One per bound, by increasing bound.
+        complete: Whether it ran to its end (no budget ended it).
+        trials: Trials in the study, those of earlier runs included.
+        forward_samples: Their work, in samples through the whole network.
+        trial_seconds: Time of all these trials.
+        seconds: Time of this run.
+        select_plans: Plans that were measured on select in this run.
+        verify_reads: How often verify was read in this study.
+        notes: Warnings for the user, one line each.
+    """
+
+    source: Path
+    settings: Settings
+    results: tuple[SearchResult, ...]
+    complete: bool
+    trials: int
+    forward_samples: float
+    trial_seconds: float
+    seconds: float
+    select_plans: int
+    verify_reads: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def model(self) -> onnx.ModelProto:
+        """The model of the largest bound."""
+        return self.results[-1].model
+
+    def save(self, path: str | Path) -> None:
+        """Writes the model of a search with one bound.
+
+        Raises:
+            UsageError: There are several bounds: save ``results[i].model``.
+            OutputError: The file cannot be written.
+        """
+        if len(self.results) > 1:
+            raise UsageError("the search had several bounds: save the model of one result")
+        save_model(self.model, Path(path))
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that ``search --json`` prints."""
+        common: dict[str, Any] = {
+            "model": str(self.source),
+            "mode": self.settings.mode,
+            "strategy": self.settings.strategy,
+            "goal": self.settings.goal,
+            "complete": self.complete,
+            "trials": self.trials,
+            "forward_samples": self.forward_samples,
+            "trial_seconds": self.trial_seconds,
+            "seconds": self.seconds,
+            "select_plans": self.select_plans,
+            "verify_reads": self.verify_reads,
+            "notes": list(self.notes),
+        }
+        answers = [result.to_json() for result in self.results]
+        if len(answers) == 1:
+            return {**common, **answers[0]}
+        return {**common, "results": answers}

@@ -1,0 +1,121 @@
+"""The strategies as rows of a table: how trials are run, and how a plan is chosen among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import onnx
+
+from spatialonnx.errors import UsageError
+from spatialonnx.searching.exhaustive import exhaustive_search
+from spatialonnx.searching.greedy import greedy_search
+from spatialonnx.searching.judge import Accept, bound_holds
+from spatialonnx.searching.modes import COARSEST
+from spatialonnx.searching.ranking import Contender, prefer_safe, prefer_saved
+from spatialonnx.searching.rate_distortion.safety_margin import likely_holds
+from spatialonnx.searching.rate_distortion.search import joint_search
+from spatialonnx.searching.settings import EXHAUSTIVE, GREEDY, JOINT, Settings
+from spatialonnx.searching.task import Task
+
+SIZES = "several patch sizes"
+FINE = f"a mode finer than {COARSEST}"
+FINE_COUPLING = f"--couple in a mode finer than {COARSEST}"
+TOP = "--top"
+NO_LOGITS = "a network without logits [N, classes]"
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """One strategy.
+
+    Attributes:
+        run: Runs all trials; returns by bound the keys of the plans that its own may be.
+        accept: Which plans select accepts.
+        rank: Which of the plans are asked about first.
+        allows: What it can do beyond one pattern per layer of a network with logits.
+        by_divergence: Whether plans are accepted by their divergence too: it is measured on
+            select, and what diverges more than a refused plan is refused unmeasured.
+        keeps_masks: Whether it begins with the masks that a tuned network carries.
+    """
+
+    run: Callable[[Task], dict[Fraction, frozenset[str]]]
+    accept: Accept
+    rank: Callable[[Sequence[Contender]], list[Contender]]
+    allows: frozenset[str]
+    by_divergence: bool = False
+    keeps_masks: bool = False
+
+
+STRATEGIES = {
+    JOINT: Strategy(
+        joint_search,
+        likely_holds,
+        prefer_safe,
+        frozenset({SIZES, FINE}),
+        by_divergence=True,
+        keeps_masks=True,
+    ),
+    GREEDY: Strategy(
+        greedy_search, bound_holds, prefer_saved, frozenset({FINE, FINE_COUPLING, TOP, NO_LOGITS})
+    ),
+    EXHAUSTIVE: Strategy(exhaustive_search, bound_holds, prefer_saved, frozenset({NO_LOGITS})),
+}
+DEFAULTS = (JOINT, GREEDY)
+"""Where no strategy is asked for, the first of these that can do what is."""
+
+
+def find_needs(settings: Settings, proto: onnx.ModelProto | None = None) -> list[str]:
+    """What a strategy must allow to run with some settings, on a model where one is given."""
+    fine, coupled = settings.mode != COARSEST, settings.couple != "none"
+    needs = {
+        SIZES: len(settings.patterns) > 1,
+        FINE: fine,
+        FINE_COUPLING: fine and coupled,
+        TOP: settings.top is not None,
+        NO_LOGITS: proto is not None and not _gives_logits(proto),
+    }
+    return [name for name, needed in needs.items() if needed]
+
+
+def check_strategy(settings: Settings) -> None:
+    """Makes sure that the strategy can do what is asked for.
+
+    Raises:
+        UsageError: It cannot, or there is no such strategy.
+    """
+    if settings.strategy not in STRATEGIES:
+        raise UsageError(f"--strategy {settings.strategy}: use {', '.join(STRATEGIES)}")
+    for need in find_needs(settings):
+        if need not in STRATEGIES[settings.strategy].allows:
+            others = [name for name, row in STRATEGIES.items() if need in row.allows]
+            raise UsageError(
+                f"{need} does not go with --strategy {settings.strategy}: use --strategy "
+                f"{' or '.join(others)}"
+            )
+
+
+def default_strategy(settings: Settings, proto: onnx.ModelProto) -> tuple[Settings, str | None]:
+    """The settings with the default strategy: joint, or greedy where joint lacks an option.
+
+    Returns:
+        The settings, and a sentence that says why it is not joint; None where it is.
+    """
+    needs = find_needs(settings, proto)
+    for name in DEFAULTS:
+        if missing := [need for need in needs if need not in STRATEGIES[name].allows]:
+            reason = missing[0]
+            continue
+        why = None if name == JOINT else f"{reason} goes with --strategy {name}: that is used"
+        return replace(settings, strategy=name), why
+    return replace(settings, strategy=JOINT), None  # check_strategy says what does not fit
+
+
+def _gives_logits(proto: onnx.ModelProto) -> bool:
+    """Whether the first output may be logits [N, classes], or [N, classes, 1, ...]."""
+    kind = proto.graph.output[0].type.tensor_type
+    if not kind.HasField("shape"):
+        return True
+    dims = [d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim]
+    return len(dims) >= 2 and all(dim == 1 for dim in dims[2:])
