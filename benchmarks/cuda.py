@@ -181,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.json:
         print(json.dumps(found, indent=1))
         return
-    print(f"onnxruntime {found['onnxruntime']}; medians of {options.runs} runs in turns")
+    print(f"onnxruntime {found['onnxruntime']}; medians of {options.runs} alternated runs")
     for row in found["predict"]:
         name = "x".join(map(str, row["shape"]))
         print(f"{name:<18}copy {row['copy_gb_s']:8.1f} GB/s  predict {row['predict_gb_s']:8.1f}")

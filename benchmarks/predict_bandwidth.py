@@ -166,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.json:
         print(json.dumps({"machine": machine, "sizes": sizes, "model": model}, indent=1))
         return
-    print(f"{machine}; one thread, medians of {options.runs} runs in turns")
+    print(f"{machine}; one thread, medians of {options.runs} alternated runs")
     print("shape                p   memcpy GB/s   counts off        counts on")
     for row in sizes:
         print(

@@ -44,16 +44,16 @@ class Site:
         site = next(s for s in simulator.sites if s.name == name)
         channels, height, width = (d or 0 for d in site.shape)
         labels = np.arange(channels)[:, None, None]
-        census = CodeHistogram(patch_size, (channels, height, width), labels, energy=True)
+        histogram = CodeHistogram(patch_size, (channels, height, width), labels, energy=True)
         for codes, ofmap in zip(
             simulator.codes(name, patch_size), simulator.ofmaps(name), strict=True
         ):
-            census.add(codes, ofmap)
+            histogram.add(codes, ofmap)
         self.simulator, self.name, self.patch_size = simulator, name, patch_size
         self.full = full_pattern(patch_size)
         self.channels = channels
-        self.saved = census.skipped() * site.macs_per_output
-        self.lost = census.lost()
+        self.saved = histogram.skipped() * site.macs_per_output
+        self.lost = histogram.lost()
         # The full pattern saves and loses nothing, so "off" needs no special case.
         self.hulls = [
             np.append(upper_hull(s[1:-1], x[1:-1]) + 1, self.full)
@@ -66,11 +66,13 @@ class Site:
         """The patterns that save this fraction at the least weighted loss."""
         low, high = -30.0, 50.0
         for _ in range(60):
-            price = np.exp((low + high) / 2) * sensitivity
+            multiplier = np.exp((low + high) / 2) * sensitivity
             chosen = np.asarray(
                 [
                     h[np.argmax(s[h] - p * x[h])]
-                    for s, x, h, p in zip(self.saved, self.lost, self.hulls, price, strict=True)
+                    for s, x, h, p in zip(
+                        self.saved, self.lost, self.hulls, multiplier, strict=True
+                    )
                 ]
             )
             if self.saved[np.arange(self.channels), chosen].sum() > part * self.most:
@@ -94,14 +96,14 @@ class Site:
         return self.lost[np.arange(self.channels), patterns]
 
 
-def fit(losses: Floats, damage: Floats, weight: Floats) -> Floats:
+def fit(losses: Floats, distortion: Floats, weight: Floats) -> Floats:
     """Ridge regression of distortion on losses, with the common sensitivity as the prior."""
     ridge = losses.std(axis=0).mean() * np.sqrt(len(losses)) / 2 * np.median(weight)
-    losses, damage, channels = losses * weight[:, None], damage * weight, losses.shape[1]
+    losses, distortion, channels = losses * weight[:, None], distortion * weight, losses.shape[1]
     total = losses.sum(axis=1)
-    one = (damage * total).sum() / (total**2).sum()
+    one = (distortion * total).sum() / (total**2).sum()
     rows = np.vstack([losses, ridge * np.eye(channels)])
-    found: Floats = nnls(rows, np.concatenate([damage, np.full(channels, ridge * one)]))[0]
+    found: Floats = nnls(rows, np.concatenate([distortion, np.full(channels, ridge * one)]))[0]
     return found
 
 
@@ -122,8 +124,8 @@ def by_halves(site: Site, runs: int) -> Floats:
     random = np.random.default_rng(1)
     chosen = site.choose(np.ones(site.channels), 0.6)
     halves = [np.where(random.random(site.channels) < 0.5, chosen, site.full) for _ in range(runs)]
-    damage = np.asarray([site.run(half) for half in halves])
-    return fit(np.stack([site.lost_by(half) for half in halves]), damage, np.ones(runs))
+    distortion = np.asarray([site.run(half) for half in halves])
+    return fit(np.stack([site.lost_by(half) for half in halves]), distortion, np.ones(runs))
 
 
 def by_samples(site: Site) -> Floats:
@@ -134,7 +136,7 @@ def by_samples(site: Site) -> Floats:
     order = np.concatenate(simulator._front.blocks)
     # To second order, a sample's KL is proportional to its losses and to the network's uncertainty.
     unsure = (1 - np.square(softmax(logits.astype(np.float64), axis=1)).sum(axis=1))[order] + 1e-3
-    losses, damage = [], []
+    losses, distortion = [], []
     for part in FITTED:
         chosen = site.choose(np.ones(site.channels), part)
         site.run(chosen)
@@ -142,8 +144,8 @@ def by_samples(site: Site) -> Floats:
         kl = simulator._isolated.run([site.mask(chosen)], None)[0].kl
         assert kl is not None
         losses.append(sample_losses(site, chosen) * unsure[:, None])
-        damage.append(kl[order])
-    rows, values = np.concatenate(losses), np.concatenate(damage)
+        distortion.append(kl[order])
+    rows, values = np.concatenate(losses), np.concatenate(distortion)
     total = rows.sum(axis=1)
     weight = 1 / np.sqrt(np.maximum(total, np.percentile(total, 20)) + 1e-9)
     return fit(rows, values, weight)

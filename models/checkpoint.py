@@ -75,7 +75,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, ValueError, OSError, pickle.UnpicklingError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else "unreadable"
-        raise DataError(f"{path} is no state dict of plain tensors: {first_line}") from error
+        raise DataError(f"{path} is not a state dict of plain tensors: {first_line}") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):

@@ -269,7 +269,7 @@ def _baseline(masked: ModelFile, named: Path | None) -> onnx.ModelProto:
 
     Raises:
         ModelError: If the model carries no SpatialPredict nodes.
-        UsageError: If the model was tuned with its masks on, so that it is no baseline.
+        UsageError: If the model was tuned with its masks on, so that it is not a baseline.
     """
     if not find_predictors(masked.proto):
         raise ModelError(f"{masked.path} carries no plan: run spatialonnx insert and search first")

@@ -205,7 +205,9 @@ def _read_journal(
     checkpoint = read_checkpoint(path)
     note = checkpoint.note
     if "epoch" not in note:
-        raise UsageError(f"{path} is no journal of a training run: use --weights to start from it")
+        raise UsageError(
+            f"{path} is not a journal of a training run: use --weights to start from it"
+        )
     if note["recipe"] != asdict(recipe):
         raise UsageError(f"{path} was written with other options: repeat the line of that run")
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "momentum": {}}

@@ -51,7 +51,7 @@ def match_sites(
         path = next((path for path in free if _same(relus[path], wanted)), None)
         if path is None:
             raise DataError(
-                f"site {site} is no ReLU of the checkpoint's network: give the checkpoint that "
+                f"site {site} is not a ReLU of the checkpoint's network: give the checkpoint that "
                 "the model was exported from"
             )
         matched[site] = path
