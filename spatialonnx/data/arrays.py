@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatialonnx.data.dataset import Labels, Tensor
+from spatialonnx.data.input_form import CHANNELS_FIRST, COLOURS, InputForm
 from spatialonnx.data.preprocessing import Pixels, Preprocessing
 from spatialonnx.errors import DataError
 
@@ -26,6 +27,7 @@ class PixelDataset:
         labels: int64 [n] or None.
         classes: number of classes or None.
         preprocessing: what `images` applies.
+        form: layout and type of the network's input.
     """
 
     name: str
@@ -33,14 +35,15 @@ class PixelDataset:
     labels: Labels | None
     classes: int | None
     preprocessing: Preprocessing
+    form: InputForm = CHANNELS_FIRST
 
     def __len__(self) -> int:
         """Number of images."""
         return len(self.pixels)
 
     def images(self, indices: NDArray[np.int64]) -> Tensor:
-        """Preprocessed images, float32 [len(indices), C, H, W]."""
-        return self.preprocessing.apply(self.pixels[indices])
+        """Preprocessed images, [len(indices), C, H, W] or as the form says."""
+        return self.preprocessing.apply(self.pixels[indices], self.form)
 
     def fingerprint(self) -> str:
         """Hash of pixels, labels and preprocessing."""
@@ -57,7 +60,7 @@ class TensorDataset:
 
     Attributes:
         name: the text it was opened by.
-        tensor: float32 [n, C, H, W].
+        tensor: float32 or uint8 [n, C, H, W], or in the network's own layout.
         labels: int64 [n] or None.
         classes: number of classes or None.
     """
@@ -72,7 +75,7 @@ class TensorDataset:
         return len(self.tensor)
 
     def images(self, indices: NDArray[np.int64]) -> Tensor:
-        """The chosen rows, float32 [len(indices), C, H, W]."""
+        """The chosen rows, [len(indices), C, H, W]."""
         return self.tensor[indices]
 
     def fingerprint(self) -> str:
@@ -103,15 +106,21 @@ def check_arrays(name: str, x: Array, y: Array | None, where: str) -> TensorData
 
     Args:
         name: the text that the set was opened by.
-        x: float32 [n, C, H, W].
+        x: float32 [n, C, H, W], or in the network's own layout; or uint8 pixels [n, H, W],
+            [n, H, W, C] or [n, C, H, W].
         y: integers [n] or [n, 1], none below 0, or None.
         where: what the arrays came from, for messages.
 
     Raises:
         DataError: they are something else.
     """
-    if x.dtype.kind != "f" or x.dtype.itemsize != 4:
-        raise DataError(f"{where}: x is {x.dtype}, must be float32: use x.astype('float32')")
+    if x.dtype != np.uint8 and (x.dtype.kind != "f" or x.dtype.itemsize != 4):
+        raise DataError(
+            f"{where}: x is {x.dtype}, must be float32, or uint8 for pixels: "
+            "use x.astype('float32')"
+        )
+    if x.dtype == np.uint8 and x.ndim == 3:
+        x = x[..., np.newaxis]
     if x.ndim != 4 or 0 in x.shape:
         raise DataError(
             f"{where}: x has shape {list(x.shape)}, must be [n, C, H, W], none of them 0"
@@ -127,4 +136,22 @@ def check_arrays(name: str, x: Array, y: Array | None, where: str) -> TensorData
         if y.min() < 0 or y.max() > np.iinfo(np.int32).max:
             raise DataError(f"{where}: label {min(y.min(), 0) or y.max()} in y is out of range")
         labels = y.astype(np.int64)
-    return TensorDataset(name, np.ascontiguousarray(x, np.float32), labels)
+    kind = np.uint8 if x.dtype == np.uint8 else np.float32
+    return TensorDataset(name, np.ascontiguousarray(x, kind), labels)
+
+
+def as_pixels(dataset: TensorDataset) -> Pixels:
+    """The pixels of a set of uint8 arrays, [n, H, W, C].
+
+    Raises:
+        DataError: neither their last nor their second size is that of grey or colours.
+    """
+    shape = dataset.tensor.shape
+    if shape[3] in COLOURS:
+        return dataset.tensor
+    if shape[1] in COLOURS:
+        return dataset.tensor.transpose(0, 2, 3, 1)
+    raise DataError(
+        f"{dataset.name}: x is uint8 of shape {list(shape)}: pixels are [n, H, W], "
+        "[n, H, W, C] or [n, C, H, W] with 1 or 3 channels"
+    )

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Labels = NDArray[np.int64]
-Tensor = NDArray[np.float32]
+Tensor = NDArray[Any]
+"""Images as the network takes them: float32 [n, C, H, W], or what its `InputForm` says."""
 
 
 class Dataset(Protocol):
@@ -37,7 +38,7 @@ class Dataset(Protocol):
         ...
 
     def images(self, indices: NDArray[np.int64]) -> Tensor:
-        """Reads images: float32 [len(indices), C, H, W], preprocessed; keeps none of them."""
+        """Reads images, preprocessed, [len(indices), C, H, W]; keeps none of them."""
         ...
 
     def fingerprint(self) -> str:
@@ -60,7 +61,7 @@ def batches(
         ahead: batches read before they are asked for.
 
     Yields:
-        Images float32 [b, C, H, W] and labels int64 [b], or None where the set has none.
+        Images [b, C, H, W] and labels int64 [b], or None where the set has none.
 
     Raises:
         DataError: a file of the set cannot be read.

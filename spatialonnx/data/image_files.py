@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path, PurePosixPath
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from spatialonnx.data.dataset import Labels, Tensor
+from spatialonnx.data.input_form import CHANNELS_FIRST, InputForm
 from spatialonnx.data.preprocessing import Preprocessing
 from spatialonnx.errors import DataError
 from spatialonnx.runtime.resources import available_threads
@@ -24,6 +26,7 @@ _NOT_TAKEN = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
 """Formats that Pillow knows and does not decode by itself; for EPS it runs Ghostscript."""
 
 _HASHED_FILES = 64
+_MEASURED_FILES = 16
 
 
 class Store(Protocol):
@@ -74,12 +77,14 @@ class FileDataset:
         pictures: names and labels.
         preprocessing: what `images` applies.
         threads: pictures decoded at once; Pillow decodes without Python's lock.
+        form: layout and type of the network's input.
     """
 
     name: str
     pictures: Pictures
     preprocessing: Preprocessing
     threads: int = 0
+    form: InputForm = CHANNELS_FIRST
 
     @property
     def labels(self) -> Labels | None:
@@ -96,14 +101,13 @@ class FileDataset:
         return len(self.pictures.names)
 
     def images(self, indices: NDArray[np.int64]) -> Tensor:
-        """Decoded and fitted pictures, float32 [len(indices), C, H, W].
+        """Decoded and fitted pictures, [len(indices), C, H, W] or as the form says.
 
         Raises:
             DataError: naming a file that is missing or no picture.
         """
         chosen = [self.pictures.names[index] for index in indices]
-        shape = (len(chosen), self.preprocessing.channels, *self.preprocessing.size)
-        images = np.empty(shape, np.float32)
+        images = self.form.empty(len(chosen), self.preprocessing.shape)
         jobs = [
             self._workers.submit(self._load, name, row)
             for name, row in zip(chosen, images, strict=True)
@@ -129,19 +133,10 @@ class FileDataset:
         return ThreadPoolExecutor(self.threads or available_threads(), thread_name_prefix="decode")
 
     def _load(self, name: str, row: Tensor) -> None:
-        """Reads one picture into its row, float32 [C, H, W]."""
-        pixels = self.preprocessing.fit(decode(self._read(name), self._place(name)))
-        self.preprocessing.normalise(pixels[np.newaxis], out=row[np.newaxis])
-
-    def _read(self, name: str) -> bytes:
-        try:
-            return self.pictures.store.read(name)
-        except OSError as error:
-            reason = error.strerror or error
-            raise DataError(f"{self._place(name)}: cannot be read ({reason})") from None
-
-    def _place(self, name: str) -> str:
-        return str(self.pictures.store.place / name)
+        """Reads one picture into its row."""
+        image = decode(_read(self.pictures, name), _place(self.pictures, name))
+        pixels = self.preprocessing.fit(image)
+        self.preprocessing.normalise(pixels[np.newaxis], self.form, row[np.newaxis])
 
     @cached_property
     def _fingerprint(self) -> str:
@@ -152,13 +147,26 @@ class FileDataset:
                 size = self.pictures.store.size(name)
             except OSError as error:
                 reason = error.strerror or error
-                raise DataError(f"{self._place(name)}: cannot be read ({reason})") from None
+                place = _place(self.pictures, name)
+                raise DataError(f"{place}: cannot be read ({reason})") from None
             digest.update(f"{name}\0{size}\0".encode(errors="surrogateescape"))
         for position in _spread(len(names), _HASHED_FILES):
-            digest.update(hashlib.sha256(self._read(names[position])).digest())
+            digest.update(hashlib.sha256(_read(self.pictures, names[position])).digest())
         if self.labels is not None:
             digest.update(self.labels.astype("<i8").tobytes())
         return digest.hexdigest()
+
+
+def _read(pictures: Pictures, name: str) -> bytes:
+    try:
+        return pictures.store.read(name)
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"{_place(pictures, name)}: cannot be read ({reason})") from None
+
+
+def _place(pictures: Pictures, name: str) -> str:
+    return str(pictures.store.place / name)
 
 
 def decode(content: bytes, where: str) -> Image.Image:
@@ -171,18 +179,39 @@ def decode(content: bytes, where: str) -> Image.Image:
     Raises:
         DataError: it is no picture, is damaged, too large, or not of integers.
     """
-    try:
-        # What a file is called does not decide what opens it.
+    with _known_errors(where):  # What a file is called does not decide what opens it.
         image = Image.open(io.BytesIO(content), formats=_taken()[0])
         image.load()
-    except UnidentifiedImageError:
-        raise DataError(f"{where}: not a picture of a format that is taken") from None
-    except Exception as error:
-        # Pillow documents no list of what its decoders raise for damaged files.
-        raise DataError(f"{where}: damaged picture ({error}); get it again") from None
     if image.mode == "F":
         raise DataError(f"{where}: holds floating-point values: convert it to 8 or 16 bits")
     return image
+
+
+@contextmanager
+def _known_errors(where: str) -> Iterator[None]:
+    """Turns what Pillow raises into a known error: it documents no list of that."""
+    try:
+        yield
+    except UnidentifiedImageError:
+        raise DataError(f"{where}: not a picture of a format that is taken") from None
+    except Exception as error:
+        raise DataError(f"{where}: damaged picture ({error}); get it again") from None
+
+
+def picture_sizes(pictures: Pictures) -> set[tuple[int, int]]:
+    """Height and width of some pictures, spread over the set; their pixels are not decoded.
+
+    Raises:
+        DataError: a file is missing or no picture.
+    """
+    sizes = set()
+    for position in _spread(len(pictures.names), _MEASURED_FILES):
+        name = pictures.names[position]
+        content = io.BytesIO(_read(pictures, name))
+        with _known_errors(_place(pictures, name)):
+            image = Image.open(content, formats=_taken()[0])
+            sizes.add((image.height, image.width))
+    return sizes
 
 
 def is_picture(name: str) -> bool:

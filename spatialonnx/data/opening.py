@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
-from spatialonnx.data.arrays import PixelDataset
+from spatialonnx.data.arrays import PixelDataset, TensorDataset, as_pixels
 from spatialonnx.data.builtin import BUILT_IN, IMAGENET, find_set, user_path
-from spatialonnx.data.dataset import Dataset
+from spatialonnx.data.classes import ClassesLike, number_classes
+from spatialonnx.data.dataset import Dataset, Labels
 from spatialonnx.data.folder import read_folder
-from spatialonnx.data.image_files import FileDataset, Pictures
+from spatialonnx.data.image_files import FileDataset, Pictures, picture_sizes
+from spatialonnx.data.input_form import COLOURS, InputForm, find_input_form
 from spatialonnx.data.npz import read_npz
-from spatialonnx.data.preprocessing import Preprocessing
+from spatialonnx.data.preprocessing import Pixels, Preprocessing
 from spatialonnx.data.spec import OWN_KINDS, Spec, parse_spec
 from spatialonnx.data.user_data import UserData, as_dataset, call_user_code
-from spatialonnx.errors import UsageError
+from spatialonnx.errors import DataError, UsageError
 from spatialonnx.model.interface import check_image_shape
 
 InputShape = tuple[int | None, ...]
@@ -32,6 +35,8 @@ def open_dataset(
     preprocessing: Preprocessing | None = None,
     *,
     input_shape: InputShape | None = None,
+    input_type: str = "tensor(float)",
+    classes: ClassesLike | None = None,
     untrusted: bool = False,
     memory: int | None = None,
 ) -> Dataset:
@@ -40,14 +45,17 @@ def open_dataset(
     Args:
         data: `fashion-mnist`, `mnist:train`, `mnist@PATH`, `folder:PATH`, `npz:FILE` or
             `python:MODULE:FUNCTION`; a built-in set opens its test or validation split unless
-            the text says `:train`. Or a Python object that holds network inputs: arrays `x` or
-            `(x, y)`, x float32 [n, C, H, W] and y integers [n]; an iterable of batches, for
-            example a torch `DataLoader` or a generator, read once; an ONNX Runtime
-            `CalibrationDataReader`; or a `Dataset`.
-        preprocessing: what the model's metadata say; None takes the set's customary values.
-            Not used for `npz:`, `python:` and Python objects, which hold network inputs.
-        input_shape: the model's [C, H, W], None where a size is free; images are checked
-            against it.
+            the text says `:train`. Or a Python object: arrays `x` or `(x, y)`, y integers [n]
+            and x float32 in the network's layout, used as they are, or uint8 pixels; an iterable
+            of batches of these, for example a torch `DataLoader` or a generator, read once; an
+            ONNX Runtime `CalibrationDataReader`; or a `Dataset`. docs/data.md has all forms.
+        preprocessing: what the model's metadata say; None takes the set's customary values, or
+            ImageNet's for a user's own pictures. Not used for network inputs.
+        input_shape: the network's image input without its batch, [C, H, W] or [H, W, C], None
+            where a size is free; images are brought to its layout and checked against it.
+        input_type: its type; `tensor(uint8)` gets pixels as they are stored.
+        classes: the classes in the order of the network's outputs, for pictures in class folders
+            (see `number_classes`); None numbers the folders by their names.
         untrusted: the text came out of a model or a study: only built-in sets, no path.
         memory: bytes that an iterable's images may take in memory before they are kept in a
             temporary file; None takes half of the machine's memory.
@@ -60,25 +68,32 @@ def open_dataset(
         DataNotInstalledError: a built-in set that is not on this machine.
         DataError: damaged files, or images that do not fit the model.
     """
-    if not isinstance(data, str):
-        return _checked(as_dataset(_OWN, data, memory=memory), input_shape)
-    spec, parsed = data, parse_spec(data)
-    if untrusted and (parsed.kind in OWN_KINDS or parsed.path):
-        raise UsageError(
-            f"the file names the data set {spec!r}, but a file may only name a built-in one: "
-            "give it yourself with --data"
-        )
-    if parsed.kind == "npz":
-        return _checked(read_npz(spec, user_path(parsed.path)), input_shape)
-    if parsed.kind == "python":
-        return _checked(call_user_code(spec, parsed.path, memory=memory), input_shape)
-    if parsed.kind == "folder":
-        fitting = preprocessing or _customary(IMAGENET, input_shape, any_size=True)
-        check_image_shape(spec, fitting.shape, input_shape)
-        return FileDataset(spec, read_folder(user_path(parsed.path)), fitting)
-    if parsed.kind not in BUILT_IN:
-        raise UsageError(_unknown(parsed))
-    return _open_built_in(parsed, preprocessing, input_shape)
+    form = find_input_form(input_shape, input_type)
+    takes = None if input_shape is None else form.image_shape(input_shape)
+    if isinstance(data, str):
+        name, content = data, _read(parse_spec(data), untrusted=untrusted, memory=memory)
+    else:
+        name, content = _OWN, as_dataset(_OWN, data, memory=memory)
+    if isinstance(content, Pictures):
+        pictures = content if classes is None else number_classes(content, classes)
+        fitting = preprocessing or _customary_of_pictures(name, pictures, takes)
+        check_image_shape(name, fitting.shape, takes)
+        return FileDataset(name, pictures, fitting, form=form)
+    if classes is not None:
+        raise UsageError(f"--classes numbers class folders, the labels of {name} are numbers")
+    if isinstance(content, TensorDataset) and content.tensor.dtype == np.uint8 and not form.pixels:
+        content = _own_pixels(content)
+        if preprocessing is not None and preprocessing.size == content.values.size:
+            preprocessing = replace(preprocessing, resize=None)
+    if isinstance(content, _Pixels):
+        fitting = preprocessing or _with_channels(content.values, takes)
+        check_image_shape(name, fitting.shape, takes)
+        height, width, channels = content.array.shape[1:]
+        if preprocessing is None and (height, width) != fitting.size:
+            check_image_shape(name, (channels, height, width), fitting.shape)
+        return PixelDataset(name, content.array, content.labels, content.classes, fitting, form)
+    _check_inputs(content, input_shape, form)
+    return content
 
 
 def public_name(spec: str) -> str | None:
@@ -94,52 +109,87 @@ def public_name(spec: str) -> str | None:
     return parsed.public_name if parsed.kind in BUILT_IN else None
 
 
-def _open_built_in(
-    parsed: Spec, preprocessing: Preprocessing | None, input_shape: InputShape | None
-) -> Dataset:
-    """Reads a built-in set's split and checks it against the model."""
+class _Pixels(NamedTuple):
+    """Pixels of equal size and the customary values of their preprocessing.
+
+    Attributes:
+        array: uint8 [n, H, W, C].
+        labels: int64 [n], or None.
+        classes: number of classes, or None.
+        values: with the size that the pixels should have.
+    """
+
+    array: Pixels
+    labels: Labels | None
+    classes: int | None
+    values: Preprocessing
+
+
+def _read(parsed: Spec, *, untrusted: bool, memory: int | None) -> Pictures | _Pixels | Dataset:
+    """Reads what a text names."""
+    if untrusted and (parsed.kind in OWN_KINDS or parsed.path):
+        raise UsageError(
+            f"the file names the data set {parsed.text!r}, but a file may only name a built-in "
+            "one: give it yourself with --data"
+        )
+    if parsed.kind == "npz":
+        return read_npz(parsed.text, user_path(parsed.path))
+    if parsed.kind == "python":
+        return call_user_code(parsed.text, parsed.path, memory=memory)
+    if parsed.kind == "folder":
+        return read_folder(user_path(parsed.path))
+    if parsed.kind not in BUILT_IN:
+        raise UsageError(_unknown(parsed))
     row = BUILT_IN[parsed.kind]
     split = parsed.split or row.splits[0]
     if split not in row.splits:
         raise UsageError(f"{row.name} has no split {split!r}: it has {', '.join(row.splits)}")
-    fitting = preprocessing or _customary(row.preprocessing, input_shape, any_size=row.any_size)
-    check_image_shape(parsed.text, fitting.shape, input_shape)
     content = row.read(find_set(row, parsed.path), split)
     if isinstance(content, Pictures):
-        return FileDataset(parsed.text, content, fitting)
-    pixels, labels = content
-    if preprocessing is None and pixels.shape[1:3] != fitting.size:
-        check_image_shape(parsed.text, (pixels.shape[3], *pixels.shape[1:3]), fitting.shape)
-    return PixelDataset(parsed.text, pixels, labels, row.classes, fitting)
+        return content
+    return _Pixels(*content, row.classes, row.preprocessing)
 
 
-def _customary(values: Preprocessing, takes: InputShape | None, *, any_size: bool) -> Preprocessing:
-    """Customary values, brought to the model's channels and, where the set allows, its size.
+def _own_pixels(dataset: TensorDataset) -> _Pixels:
+    """The pixels of a user's arrays, to be preprocessed as ImageNet's are."""
+    pixels = as_pixels(dataset)
+    values = replace(IMAGENET, size=(pixels.shape[1], pixels.shape[2]), resize=None)
+    return _Pixels(pixels, dataset.labels, dataset.classes, values)
 
-    Args:
-        values: the set's.
-        takes: the model's [C, H, W].
-        any_size: the set's pictures have no size of their own, so the model's is taken; the
-            shorter side keeps its ratio to the crop (256 : 224).
+
+def _with_channels(values: Preprocessing, takes: InputShape | None) -> Preprocessing:
+    """Customary values for the channels that a network takes."""
+    channels = takes[0] if takes else None
+    return values.with_channels(channels) if channels in COLOURS else values
+
+
+def _customary_of_pictures(
+    name: str, pictures: Pictures, takes: InputShape | None
+) -> Preprocessing:
+    """Customary values of encoded pictures, brought to what a network takes.
+
+    Where the set has no size of its own, the network's is taken. The shorter side then keeps its
+    ratio to the crop (256 : 224), unless the pictures have the network's size already.
     """
-    if takes is None or len(takes) != 3:
+    row = BUILT_IN.get(parse_spec(name).kind)
+    values = _with_channels(row.preprocessing if row else IMAGENET, takes)
+    if takes is None or len(takes) != 3 or (row and not row.any_size):
         return values
-    channels, height, width = takes
-    if channels in (1, 3):
-        values = values.with_channels(channels)
+    _, height, width = takes
     size = (height or width or values.size[0], width or height or values.size[1])
-    if any_size and size != values.size:
-        resize = None if values.resize is None else max(size) * values.resize // max(values.size)
-        values = replace(values, size=size, resize=resize)
-    return values
+    resize = max(size) * 256 // 224 if picture_sizes(pictures) != {size} else None
+    return replace(values, size=size, resize=resize)
 
 
-def _checked(dataset: Dataset, takes: InputShape | None) -> Dataset:
-    """A set of network inputs, after a look at the first one."""
-    if takes is not None:
-        gives = dataset.images(np.zeros(1, np.int64)).shape[1:]
-        check_image_shape(dataset.name, gives, takes)
-    return dataset
+def _check_inputs(dataset: Dataset, takes: InputShape | None, form: InputForm) -> None:
+    """Makes sure that network inputs fit, by looking at the first one."""
+    first = dataset.images(np.zeros(1, np.int64))
+    wanted = np.uint8 if form.pixels else np.float32
+    if first.dtype != wanted:
+        raise DataError(
+            f"{dataset.name}: the network takes {np.dtype(wanted)}, the images are {first.dtype}"
+        )
+    check_image_shape(dataset.name, first.shape[1:], takes)
 
 
 def _unknown(parsed: Spec) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from spatialonnx.data.input_form import CHANNELS_FIRST, COLOURS, InputForm
 from spatialonnx.errors import DataError, ModelError
 
 _LARGEST_SIDE = 4096  # Beyond any CNN's input; a model file must not make us allocate more.
@@ -26,8 +27,8 @@ class Preprocessing:
     Attributes:
         size: height and width given to the network, in pixels.
         channels: 1 (grey) or 3 (red, green, blue).
-        mean: one value a channel, subtracted after division by `scale`.
-        std: one value a channel, the divisor after that.
+        mean: one value per channel, subtracted after division by `scale`.
+        std: one value per channel, the divisor after that.
         resize: length of the shorter side before a centre crop to `size`; None resizes straight
             to `size`, and only where an image's size differs.
         scale: what a pixel is divided by first; 255 maps pixels to [0, 1].
@@ -48,7 +49,7 @@ class Preprocessing:
         """
         if len(self.size) != 2 or not all(1 <= side <= _LARGEST_SIDE for side in self.size):
             raise DataError(f"preprocessing: size {self.size} must be two sides of 1 or more")
-        if self.channels not in (1, 3):
+        if self.channels not in COLOURS:
             raise DataError(f"preprocessing: {self.channels} channels, must be 1 or 3")
         for word, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != self.channels:
@@ -123,24 +124,30 @@ class Preprocessing:
         return replace(self, channels=1, mean=(mean,), std=(std,))
 
     def normalise(
-        self, pixels: Pixels, out: NDArray[np.float32] | None = None
-    ) -> NDArray[np.float32]:
+        self, pixels: Pixels, form: InputForm = CHANNELS_FIRST, out: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
         """Scales pixels that already have the right size and channels.
 
         Args:
             pixels: uint8 [n, H, W, C].
+            form: layout and type of the network's input; pixels stay as they are where it takes
+                uint8.
             out: where to write, or None.
 
         Returns:
-            float32 [n, C, H, W]: `out`, or a new array.
+            float32 [n, C, H, W], or as `form` says: `out`, or a new array.
         """
-        table = _value_table(self.mean, self.std, self.scale)
         count, height, width, channels = pixels.shape
-        images = np.empty((count, channels, height, width), np.float32) if out is None else out
+        images = form.empty(count, (channels, height, width)) if out is None else out
+        planes = form.planes(images)
+        if form.pixels:
+            planes[:] = pixels.transpose(0, 3, 1, 2)
+            return images
+        table = _value_table(self.mean, self.std, self.scale)
         for channel in range(channels):
-            # Any mode but "raise" lets numpy write into `images` without a buffer, and "wrap" is
+            # Any mode but "raise" lets numpy write into `planes` without a buffer, and "wrap" is
             # the faster one; a byte is always a row of the table.
-            np.take(table[channel], pixels[..., channel], out=images[:, channel], mode="wrap")
+            np.take(table[channel], pixels[..., channel], out=planes[:, channel], mode="wrap")
         return images
 
     def fit(self, image: Image.Image) -> Pixels:
@@ -165,14 +172,15 @@ class Preprocessing:
             image = image.crop((left, top, right, bottom))
         return np.asarray(image, np.uint8).reshape(height, width, self.channels)
 
-    def apply(self, pixels: Pixels) -> NDArray[np.float32]:
+    def apply(self, pixels: Pixels, form: InputForm = CHANNELS_FIRST) -> NDArray[Any]:
         """Makes network inputs of a stack of equally large pictures.
 
         Args:
             pixels: uint8 [n, H, W, C] with C 1 or 3, of any size.
+            form: layout and type of the network's input.
 
         Returns:
-            float32 [n, channels, size[0], size[1]].
+            float32 [n, channels, size[0], size[1]], or as `form` says.
         """
         if pixels.shape[1:3] != self.size or self.resize is not None:
             fitted = np.empty((len(pixels), *self.size, self.channels), np.uint8)
@@ -184,7 +192,7 @@ class Preprocessing:
             pixels = np.array(grey, np.uint8).reshape(*pixels.shape[:3], 1)
         elif pixels.shape[3] < self.channels:
             pixels = np.broadcast_to(pixels, (*pixels.shape[:3], self.channels))
-        return self.normalise(pixels)
+        return self.normalise(pixels, form)
 
 
 def _whole(value: object) -> int:

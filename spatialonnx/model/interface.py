@@ -56,7 +56,7 @@ def check_image_shape(
 
     Args:
         name: The set, for the message.
-        gives: Channels, height and width of its images.
+        gives: Channels, height and width of its images, or in the model's layout.
         takes: Those of the model, None where a size is free; None altogether checks nothing.
 
     Raises:
@@ -69,7 +69,7 @@ def check_image_shape(
     )
     if not fits:
         raise DataError(
-            f"{name}: the model takes {_shape_text(takes)} (channels x height x width), the "
+            f"{name}: the model takes {_shape_text(takes)}, the "
             f"images are {_shape_text(gives)}: give data of the model's size"
         )
 

@@ -141,7 +141,7 @@ def test_npz_is_used_as_it_is_whatever_the_metadata_say(data: Path) -> None:
     fitting = Preprocessing((28, 28), 1, (0.5,), (0.5,))
     dataset = open_dataset("npz:a.npz", fitting, input_shape=(2, None, 5))
     assert (dataset.images(np.arange(3)) == x).all()
-    with pytest.raises(DataError, match=r"takes 1 x 5 x 5 .* images are 2 x 5 x 5"):
+    with pytest.raises(DataError, match=r"takes 1 x 5 x 5, the images are 2 x 5 x 5"):
         open_dataset("npz:a.npz", input_shape=(1, 5, 5))
 
 
@@ -156,7 +156,7 @@ def test_a_folder_takes_the_models_size(data: Path) -> None:
     ).shape == (1, 1, 224, 224)
     fitting = Preprocessing((8, 8), 3, (0.0,) * 3, (1.0,) * 3)
     assert open_dataset("folder:pictures", fitting).images(np.arange(1)).shape == (1, 3, 8, 8)
-    with pytest.raises(DataError, match=r"takes 3 x 9 x 9 .* images are 3 x 8 x 8"):
+    with pytest.raises(DataError, match=r"takes 3 x 9 x 9, the images are 3 x 8 x 8"):
         open_dataset("folder:pictures", fitting, input_shape=(3, 9, 9))
 
 
@@ -203,6 +203,96 @@ def test_the_shipped_sample_opens_anywhere() -> None:
     assert open_dataset("fashion-mnist-sample", untrusted=True).fingerprint() == (
         dataset.fingerprint()
     )
+
+
+PIXEL_VALUES = (np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225]))
+
+
+def as_imagenet(pixels: np.ndarray) -> np.ndarray:
+    """Pixels uint8 [n, H, W, 3] with ImageNet's customary values."""
+    return (pixels / 255 - PIXEL_VALUES[0]) / PIXEL_VALUES[1]
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 3), (None, None, 3), (16, None, 3), (None, 16, 3)])
+def test_a_network_whose_channels_are_last_gets_pictures_in_its_layout(
+    data: Path, shape: tuple[int | None, ...]
+) -> None:
+    pixels = random_pixels(2, 16, 16, 3)
+    write_files(data / "p", {f"{n}/1.png": picture(pixels[n]) for n in range(2)})
+    metadata = Preprocessing((16, 16), 3, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    for values in (metadata, None) if shape == (16, 16, 3) else (metadata,):
+        images = open_dataset("folder:p", values, input_shape=shape).images(np.array([1, 0]))
+        assert images.dtype == np.float32 and images.flags.c_contiguous
+        np.testing.assert_allclose(images, as_imagenet(pixels[::-1]), atol=1e-5)
+
+
+def test_built_in_sets_are_given_in_the_networks_layout_and_type() -> None:
+    last = open_dataset("fashion-mnist", input_shape=(28, 28, 1)).images(np.arange(6))
+    first = open_dataset("fashion-mnist", input_shape=(1, 28, 28)).images(np.arange(6))
+    assert (last == first.transpose(0, 2, 3, 1)).all()
+    stored = open_dataset("fashion-mnist", input_shape=(28, 28, 3), input_type="tensor(uint8)")
+    images = stored.images(np.arange(6))
+    assert images.dtype == np.uint8 and (images == PIXELS[..., np.newaxis]).all()
+
+
+def test_a_network_of_pixels_gets_them_as_they_are_stored(data: Path) -> None:
+    pixels = random_pixels(2, 16, 16, 3)
+    write_files(data / "p", {f"{n}/1.png": picture(pixels[n]) for n in range(2)})
+    dataset = open_dataset("folder:p", input_shape=(3, 16, 16), input_type="tensor(uint8)")
+    images = dataset.images(np.arange(2))
+    assert images.dtype == np.uint8 and (images == pixels.transpose(0, 3, 1, 2)).all()
+    given = open_dataset((pixels, [0, 1]), input_shape=(16, 16, 3), input_type="tensor(uint8)")
+    assert (given.images(np.arange(2)) == pixels).all()
+    with pytest.raises(DataError, match="own data: the network takes uint8, the images are float"):
+        open_dataset(images.astype(np.float32), input_type="tensor(uint8)")
+
+
+@pytest.mark.parametrize("layout", ["last", "first", "npz"])
+def test_arrays_of_pixels_are_preprocessed_as_pictures_are(data: Path, layout: str) -> None:
+    pixels, labels = random_pixels(3, 20, 16, 3), [2, 0, 1]
+    x = pixels.transpose(0, 3, 1, 2) if layout == "first" else pixels
+    np.savez(data / "p.npz", x=x, y=labels)
+    source = "npz:p.npz" if layout == "npz" else (x, labels)
+    for shape in ((3, 20, 16), (3, None, None), None):
+        dataset = open_dataset(source, input_shape=shape)
+        images = dataset.images(np.arange(3)).transpose(0, 2, 3, 1)
+        np.testing.assert_allclose(images, as_imagenet(pixels), atol=1e-5)
+        assert dataset.labels is not None and dataset.labels.tolist() == labels
+    values = Preprocessing((20, 16), 1, (0.5,), (0.25,), resize=24)
+    grey = open_dataset(source, values, input_shape=(1, 20, 16)).images(np.arange(3))
+    expected = (pixels @ np.array([0.299, 0.587, 0.114]) / 255 - 0.5) / 0.25
+    np.testing.assert_allclose(grey[:, 0], expected, atol=0.02)
+    with pytest.raises(DataError, match="takes 3 x 8 x 8, the images are 3 x 20 x 16"):
+        open_dataset(source, input_shape=(3, 8, 8))
+
+
+def test_arrays_of_grey_pixels_need_no_channel() -> None:
+    pixels = random_pixels(2, 9, 7)
+    values = Preprocessing((9, 7), 1, (0.0,), (1.0,), scale=1.0)
+    for x in (pixels, pixels[..., np.newaxis], pixels[:, np.newaxis]):
+        assert (open_dataset(x, values).images(np.arange(2))[:, 0] == pixels).all()
+    with pytest.raises(DataError, match=r"uint8 of shape \[2, 5, 9, 7\]: pixels are \[n, H, W\]"):
+        open_dataset(random_pixels(2, 5, 9, 7), values)
+
+
+def test_pictures_of_the_networks_size_are_not_cropped(data: Path) -> None:
+    pixels = random_pixels(2, 32, 32, 3)
+    write_files(data / "p", {f"{n}/1.png": picture(pixels[n]) for n in range(2)})
+    images = open_dataset("folder:p", input_shape=(3, 32, 32)).images(np.arange(2))
+    np.testing.assert_allclose(images.transpose(0, 2, 3, 1), as_imagenet(pixels), atol=1e-5)
+    write_files(data / "p", {"1/2.png": picture(random_pixels(40, 50, 3))})
+    other = open_dataset("folder:p", input_shape=(3, 32, 32)).images(np.arange(1))
+    assert np.abs(other - images[:1]).max() > 0.1  # Resized to 36 and cropped, as ImageNet is.
+
+
+def test_a_class_list_numbers_the_folders(data: Path) -> None:
+    write_files(data / "p", {f"{n}/1.png": picture(random_pixels(8, 8, 3)) for n in "abc"})
+    dataset = open_dataset("folder:p", classes=["b", "x", "c", "a"])
+    assert dataset.labels is not None and dataset.labels.tolist() == [3, 0, 2]
+    assert dataset.classes == 4
+    for source in ("fashion-mnist", (np.zeros((2, 1, 4, 4), np.float32), [0, 1])):
+        with pytest.raises(UsageError, match="--classes numbers class folders, the labels of"):
+            open_dataset(source, classes=["a"])
 
 
 def test_python_objects_are_data() -> None:
