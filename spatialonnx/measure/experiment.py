@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
+from spatialonnx.data.classes import ClassesLike
 from spatialonnx.data.dataset import Dataset
 from spatialonnx.data.opening import DataLike, open_dataset, public_name
 from spatialonnx.data.preprocessing import Preprocessing
@@ -94,6 +95,7 @@ def open_data(
     data: DataLike | None,
     preprocessing: Preprocessing | None = None,
     *,
+    classes: ClassesLike | None = None,
     memory: int | None = None,
 ) -> Dataset:
     """Opens the data given, or the built-in set that a model names.
@@ -103,6 +105,7 @@ def open_data(
         data: As ``open_dataset`` takes them; None = the set that the model names.
         preprocessing: How pixels become the network's input; None = as the model says, else the
             set's customary values.
+        classes: The classes in the order of the model's outputs, for pictures in class folders.
         memory: Bytes that an iterable's images may take in memory.
 
     Raises:
@@ -116,10 +119,13 @@ def open_data(
     recorded = get_text(model.proto, "input")
     if preprocessing is None and recorded:
         preprocessing = Preprocessing.from_json(recorded)
+    image = find_image_input(model_inputs(model.proto))
     return open_dataset(
         (named or "") if data is None else data,
         preprocessing,
-        input_shape=find_image_input(model_inputs(model.proto)).shape[1:],
+        input_shape=image.shape[1:],
+        input_type=image.type,
+        classes=classes,
         untrusted=data is None,
         memory=memory,
     )

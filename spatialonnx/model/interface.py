@@ -10,6 +10,8 @@ from onnx import TensorProto
 
 from spatialonnx.errors import DataError, ModelError
 
+IMAGE_TYPES = ("tensor(float)", "tensor(uint8)")
+
 
 @dataclass(frozen=True)
 class TensorInfo:
@@ -33,7 +35,7 @@ def model_inputs(proto: onnx.ModelProto) -> tuple[TensorInfo, ...]:
 
 
 def find_image_input(inputs: Iterable[TensorInfo], others: Collection[str] = ()) -> TensorInfo:
-    """The input that takes the images, float32 [N, C, H, W].
+    """The input that takes the images: float32 or uint8, [N, C, H, W] or [N, H, W, C].
 
     Args:
         inputs: The inputs of a model or of a session.
@@ -43,9 +45,9 @@ def find_image_input(inputs: Iterable[TensorInfo], others: Collection[str] = ())
         ModelError: The model takes another input, or more than one.
     """
     found = [value for value in inputs if value.name not in others]
-    if len(found) != 1 or len(found[0].shape) != 4 or found[0].type != "tensor(float)":
+    if len(found) != 1 or len(found[0].shape) != 4 or found[0].type not in IMAGE_TYPES:
         names = ", ".join(f"{v.name} {list(v.shape)} {v.type}" for v in found)
-        raise ModelError(f"the model must take one float image batch [N, C, H, W], not: {names}")
+        raise ModelError(f"the model must take one batch of images [N, C, H, W], not: {names}")
     return found[0]
 
 

@@ -38,7 +38,7 @@ def test_a_model_of_two_inputs_is_refused(experiment):
     graph = experiment.model.proto.graph
     graph.input.add().CopyFrom(graph.input[0])
     graph.input[-1].name = "other"
-    with pytest.raises(ModelError, match="must take one float image batch"):
+    with pytest.raises(ModelError, match="must take one batch of images"):
         _ = experiment.sites
 
 

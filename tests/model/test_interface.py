@@ -33,5 +33,5 @@ def test_other_ranks_are_refused(shape):
     value = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
     proto = plain()
     proto.graph.input[0].CopyFrom(value)
-    with pytest.raises(ModelError, match="one float image batch"):
+    with pytest.raises(ModelError, match="one batch of images"):
         find_image_input(model_inputs(proto))
