@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from spatialonnx.reporting.run import report as report
     from spatialonnx.runtime.library import library_path as library_path
     from spatialonnx.runtime.session import register as register
+    from spatialonnx.searching.api import search as search
 
 __version__ = "0.1.0"
 
@@ -28,6 +29,7 @@ _HOMES = {
     "library_path": "spatialonnx.runtime.library",
     "register": "spatialonnx.runtime.session",
     "report": "spatialonnx.reporting.run",
+    "search": "spatialonnx.searching.api",
     "SpatialOnnxError": "spatialonnx.errors",
 }
 
