@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypedDict
 
+import numpy as np
 from numpy.typing import NDArray
 
 from spatialonnx.data.opening import DataLike
 from spatialonnx.data.preprocessing import Preprocessing
-from spatialonnx.data.split import split_pool
+from spatialonnx.data.split import Split, split_pool
 from spatialonnx.errors import UsageError
-from spatialonnx.measure.certify import check_confidence
 from spatialonnx.measure.experiment import OWN_FUNCTION, Experiment, open_data
 from spatialonnx.measure.metrics import TOP1, Metric, find_metric
+from spatialonnx.measure.statistics import check_confidence
 from spatialonnx.model.metadata import SearchRecord
 from spatialonnx.model.model_file import ModelFile, ModelLike, as_model
 from spatialonnx.runtime.providers import choose_runtime
@@ -58,6 +59,7 @@ def open_experiment(
     options: ExperimentOptions,
     *,
     record: SearchRecord | None = None,
+    cut: bool = True,
 ) -> Experiment:
     """Opens everything that options name.
 
@@ -67,6 +69,7 @@ def open_experiment(
         options: What the user chose.
         record: The search that chose the model's plan: its split, metric, bound and confidence
             hold where the options name none, so that verify is what no choice has read.
+        cut: Whether the data are cut; otherwise verify is all of them.
 
     Raises:
         TypeError: An option is unknown.
@@ -91,13 +94,18 @@ def open_experiment(
     return Experiment(
         model=model,
         dataset=dataset,
-        split=split_pool(len(dataset), chosen.get("seed", 0), *sizes),
+        split=(split_pool if cut else _whole)(len(dataset), chosen.get("seed", 0), *sizes),
         runtime=choose_runtime(chosen.get("provider", "auto"), chosen.get("threads", 0)),
         metric=_metric(chosen.get("metric", TOP1.name)),
         bounds=() if record is None else (record.bound,),
         baseline=as_model(chosen["baseline"]) if "baseline" in chosen else None,
         confidence=chosen.get("confidence"),
     )
+
+
+def _whole(n: int, seed: int, *_: object) -> Split:
+    none = np.zeros(0, np.int64)
+    return Split(none, none, np.arange(n, dtype=np.int64), seed)
 
 
 def _recorded(record: SearchRecord) -> dict[str, Any]:

@@ -10,9 +10,10 @@ from onnx import TensorProto, helper
 
 from spatialonnx.graph.ops import find_predictors
 from spatialonnx.measure.certify import Certifier
-from spatialonnx.measure.evaluate import Network, evaluate_model
+from spatialonnx.measure.evaluate import evaluate_model
 from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.metrics import AGREEMENT, TOP1
+from spatialonnx.measure.network import Network
 from spatialonnx.plan.macs import fraction
 from spatialonnx.plan.masks import uniform_mask
 from spatialonnx.plan.patterns import diagonal_pattern
@@ -94,7 +95,7 @@ def _count_sites(
         samples,
         runtime=experiment.runtime,
         metric=TOP1 if samples.labels is not None else AGREEMENT,
-        progress=count_steps(progress, f"{run.label}: counting on verify"),
+        steps=count_steps(progress, f"{run.label}: counting on verify"),
     )
     counts = {site.name: site for site in evaluation.sites}
     total, n = evaluation.conv_total, evaluation.samples
