@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from spatialonnx.data.input_form import find_input_form
 from spatialonnx.graph.ops import find_predictors
 from spatialonnx.measure.certify import Certifier
 from spatialonnx.measure.evaluate import evaluate_model
@@ -189,4 +190,5 @@ def read_maps(experiment: Experiment, sites: tuple[SiteFacts, ...]) -> Maps | No
         found.append(
             SiteMaps(site.name, tuple(order.tolist()), ofmaps[:, order], predicted[:, order])
         )
-    return Maps(tuple(indices.tolist()), images, tuple(found))
+    planes = find_input_form(network.image_shape).planes(images)
+    return Maps(tuple(indices.tolist()), planes, tuple(found))
