@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from spatialonnx.data.classes import ClassesLike
 from spatialonnx.data.opening import DataLike
 from spatialonnx.data.preprocessing import Preprocessing
 from spatialonnx.data.split import Split, split_pool
@@ -42,12 +43,15 @@ class SplitOptions(TypedDict, total=False):
 class ExperimentOptions(RuntimeOptions, SplitOptions, total=False):
     """Options that evaluating, searching, deploying and comparing share.
 
-    ``preprocessing`` is how pixels become the network's input (None: as the model says).
+    ``preprocessing`` is how pixels become the network's input (None: as the model says),
+    ``classes`` a file or list of the classes in the order of the outputs, for pictures in class
+    folders (None: in the order of their names).
     ``baseline`` is the original network where the model is not it with masks, ``confidence``
     that of the upper limit which must meet the bound (None: the drop itself must).
     """
 
     preprocessing: Preprocessing | None
+    classes: ClassesLike | None
     metric: MetricLike | None
     baseline: ModelLike | None
     confidence: float | None
@@ -83,7 +87,7 @@ def open_experiment(
     if record is not None:
         chosen = {**_recorded(record), **chosen}
     check_confidence(chosen.get("confidence"))
-    dataset = open_data(model, data, chosen.get("preprocessing"))
+    dataset = open_data(model, data, chosen.get("preprocessing"), classes=chosen.get("classes"))
     used = 0 if record is None else sum(record.samples or ())
     if used > len(dataset):
         raise UsageError(
