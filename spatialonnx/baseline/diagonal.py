@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 
 from spatialonnx.baseline.comparison import Row, Yardstick
 from spatialonnx.graph.sites import Site
-from spatialonnx.measure.network import Network, Outputs, codes_name, run_samples
+from spatialonnx.measure.evaluate import Network, Progress
 from spatialonnx.plan.macs import fraction
 from spatialonnx.plan.masks import uniform_mask
 from spatialonnx.plan.patterns import PATCH_SIZES, diagonal_pattern, pattern_text
 from spatialonnx.plan.rule import fires
-from spatialonnx.runtime.progress import Steps
 from spatialonnx.simulate.patch_effects import PatchMap
 
 
@@ -100,7 +99,7 @@ class Diagonal:
 def measure_diagonals(
     yardstick: Yardstick,
     patch_sizes: Sequence[int] = PATCH_SIZES,
-    progress: Steps | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[Diagonal]:
     """Measures the diagonal pattern, one patch size after the other.
 
@@ -122,7 +121,7 @@ def measure_diagonals(
 
 
 def measure_diagonal(
-    yardstick: Yardstick, patch_size: int, progress: Steps | None = None
+    yardstick: Yardstick, patch_size: int, progress: Progress | None = None
 ) -> Diagonal:
     """Runs verify once with the diagonal pattern everywhere, counting from zero codes."""
     setup = yardstick.setup
@@ -134,14 +133,19 @@ def measure_diagonal(
         site.name: _Counts(_map_of(site, patch_size), np.uint16(pattern))
         for site in yardstick.sites
     }
-
-    def count(outputs: Outputs) -> None:
-        for name, taxonomy in counts.items():
-            taxonomy.add(outputs[codes_name(name)])
-
-    run = run_samples(network, samples, plan, batch=setup.batch, each=count, steps=progress)
+    parts: list[list[NDArray[Any]]] = []
+    done = 0
+    for images in samples.batches(network.fixed_batch or setup.batch):
+        outputs = network.run(images, plan)
+        parts.append([outputs[name] for name in network.output_names])
+        for name, count in counts.items():
+            count.add(network.codes_of(name, outputs))
+        done += len(images)
+        if progress:
+            progress(done, len(samples))
     sites = tuple(counts[site.name].taxonomy(site) for site in yardstick.sites)
-    row = yardstick.judge(f"diagonal, p = {patch_size}", run.outputs, sum(s.saved for s in sites))
+    joined = [np.concatenate(part) for part in zip(*parts, strict=True)]
+    row = yardstick.judge(f"diagonal, p = {patch_size}", joined, sum(s.saved for s in sites))
     return Diagonal(patch_size, row, sites)
 
 

@@ -98,10 +98,10 @@ def baseline(
     from spatialonnx.baseline.run import METHODS, Choices, compare_systems, prepare_model
     from spatialonnx.cli.console import show
     from spatialonnx.cli.inputs import cut, read_data, read_model
-    from spatialonnx.cli.searching import watching
+    from spatialonnx.cli.progress import show_progress
     from spatialonnx.errors import UsageError
+    from spatialonnx.measure.certify import check_confidence
     from spatialonnx.measure.metrics import find_metric
-    from spatialonnx.measure.statistics import check_confidence
     from spatialonnx.model.model_file import load_model
     from spatialonnx.plan.bounds import parse_bounds
     from spatialonnx.plan.patterns import PATCH_SIZES
@@ -139,7 +139,7 @@ def baseline(
     methods = [*METHODS] if everything else method or ["diagonal"]
     if studies and "studies" not in methods:
         methods.append("studies")
-    with watching(common) as progress:
+    with show_progress(common) as progress:
         result = compare_systems(setup, methods, choices, progress)
     show(common, result.to_json(), result_lines(result))
 

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -19,7 +19,11 @@ from rich.text import Text
 
 from spatialonnx.cli.options import CommonOptions
 from spatialonnx.errors import OutputError
-from spatialonnx.measure.evaluate import SiteCounts
+
+if TYPE_CHECKING:
+    from spatialonnx.measure.certify import Measured
+    from spatialonnx.measure.evaluate import SiteCounts
+    from spatialonnx.plan.bounds import Bound
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -118,6 +122,17 @@ def site_table(sites: Sequence[SiteCounts], conv_total: int) -> Table:
     ]
     columns = ["site", "share of MACs", "zeros", "predicted", "false zeros", "MACs saved"]
     return table("Sites", columns, rows)
+
+
+def verdict(bound: Bound, met: bool, verify: Measured, confidence: float | None) -> str:
+    """One line that says whether a bound holds on verify, and by which rule."""
+    rule = f"the drop itself, {points(float(verify.drop))}"
+    if verify.upper is not None and confidence is not None:
+        rule = (
+            f"the upper limit of the drop at {100 * confidence:g} % confidence, "
+            f"{points(verify.upper)}"
+        )
+    return f"bound of {bound}: {'met' if met else 'MISSED'} by {rule}"
 
 
 @contextlib.contextmanager

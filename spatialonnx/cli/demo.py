@@ -18,8 +18,8 @@ def demo(common: CommonOptions) -> None:
     """
     from pathlib import Path
 
-    from spatialonnx.cli.console import percent, points, show, table, warn
-    from spatialonnx.cli.searching import watching
+    from spatialonnx.cli.console import percent, points, show, table, verdict, warn
+    from spatialonnx.cli.progress import show_progress
     from spatialonnx.demo import DATA, EPS, MODEL, SEARCH, SELECT, VERIFY, run_demo
     from spatialonnx.errors import BoundMissedError
 
@@ -28,18 +28,19 @@ def demo(common: CommonOptions) -> None:
         f"{MODEL} on {DATA}, eps {EPS}; shortened: {SEARCH} search samples instead of 1000, "
         f"{SELECT} to select instead of 2000, {VERIFY} to verify",
     )
-    with watching(common) as progress:
+    with show_progress(common) as progress:
         result = run_demo(Path(), common.runtime(), progress)
     report = result.report
     (answer,) = report.results
     low, high = answer.verify.interval
+    rule = verdict(answer.bound, answer.bound_met, answer.verify, None)
     rows: list[list[object]] = [
         ["sites with a SpatialPredict op", len(result.insertion.report.sites)],
         ["accuracy, dense", percent(float(answer.verify.baseline))],
         ["MACs saved on verify", percent(answer.verify.saved_fraction)],
         ["drop on verify", points(float(answer.verify.drop))],
         ["95 % interval of the drop", f"{100 * low:+.2f} to {100 * high:+.2f} points"],
-        ["bound", f"{answer.bound}: {'met' if answer.bound_met else 'MISSED'}"],
+        ["bound", rule.removeprefix("bound of ")],
         ["trials", report.trials],
         ["time", f"{result.seconds:.0f} s"],
     ]

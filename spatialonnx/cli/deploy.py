@@ -58,7 +58,7 @@ def deploy(
     (*.missed.onnx), or the model would not be faster than the original (nothing is written).
     """
     from spatialonnx.cli.console import points, show, warn
-    from spatialonnx.cli.inputs import data_options
+    from spatialonnx.cli.inputs import preprocessing_of
     from spatialonnx.cli.progress import show_progress
     from spatialonnx.deployment.run import deploy as deploy_model
     from spatialonnx.errors import BoundMissedError, NotFasterError
@@ -82,7 +82,7 @@ def deploy(
             baseline=baseline,
             provider="cpu" if common.provider == "auto" else common.provider,
             threads=common.threads,
-            **data_options(source, data),
+            preprocessing=preprocessing_of(source, data),
             **parts.sizes(),
         )
     for note in result.notes:
@@ -122,13 +122,11 @@ def explain_slow(result: Deployment) -> str:
 
 def result_lines(result: Deployment, written: Path | None) -> list[str | Table]:
     """A deployment's result for a person."""
-    from spatialonnx.cli.console import percent, points, table
+    from spatialonnx.cli.console import percent, points, table, verdict
 
     verify, ratio, job = result.verify, result.ratio, result.job
     columns = ["site", "MACs", "predicted", "dense ms", "fused ms", "gain", "form", "why"]
     low, high = verify.interval
-    bound = "" if job.bound is None else f", bound {job.bound}"
-    met = {True: ": met", False: ": MISSED", None: ""}[result.bound_met]
     left_out = sum(difference.left_out for difference in result.differences)
     lines: list[str | Table] = [
         table("Sites", columns, [_row(site) for site in result.sites]),
@@ -136,11 +134,12 @@ def result_lines(result: Deployment, written: Path | None) -> list[str | Table]:
         f"{len(result.names('simulated'))} simulated; fused equals simulated site by site "
         f"({left_out} patches with a probe at zero left out)",
         f"MACs saved {percent(verify.saved_fraction)}, drop {points(float(verify.drop))} "
-        f"(95 % {100 * low:+.2f} to {100 * high:+.2f}) on {verify.samples} verify samples"
-        f"{bound}{met}",
+        f"(95 % {100 * low:+.2f} to {100 * high:+.2f}) on {verify.samples} verify samples",
         f"time {ratio.value:.3f} of the original's (95 % {ratio.low:.3f} to {ratio.high:.3f}), "
         f"batch {job.batch}, {job.experiment.runtime.threads} threads",
     ]
+    if job.bound is not None and result.bound_met is not None:
+        lines.append(verdict(job.bound, result.bound_met, verify, job.experiment.confidence))
     if written is not None:
         lines.append(f"wrote {written}")
     return lines

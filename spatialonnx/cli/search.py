@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -23,9 +24,89 @@ from spatialonnx.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from spatialonnx.searching.api import SearchOptions
 
-    from spatialonnx.searching.report import SearchReport
+
+@dataclass(frozen=True)
+class MaskOptions:
+    """Masks that are tried."""
+
+    mode: Annotated[
+        str,
+        typer.Option(
+            "--mode",
+            help="Granularity: uniform-layer, uniform-filter, uniform-patch or max-granularity.",
+        ),
+    ] = "uniform-layer"
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            "--strategy",
+            help="joint (weighs layers against each other by the KL divergence that they cost), "
+            "greedy (the report's) or exhaustive.",
+            show_default="joint; greedy with options that joint lacks",
+        ),
+    ] = None
+    patch_size: PatchSize = "2"
+    ones_range: Annotated[
+        str | None,
+        typer.Option("--ones-range", help="Probes in a pattern: 1:3.", show_default="1 to p*p - 1"),
+    ] = None
+    patterns: Annotated[
+        str | None,
+        typer.Option("--patterns", help="Only these patterns: 1001,0110.", show_default="all"),
+    ] = None
+    max_clusters: Annotated[
+        int,
+        typer.Option(
+            "--max-clusters",
+            help="max-granularity: merge the patches of a channel into at most this many squares "
+            "(0 = every patch by itself).",
+            min=0,
+        ),
+    ] = 0
+    top: Annotated[
+        int | None,
+        typer.Option(
+            "--top", help="Keep this many options, the best ones.", min=1, show_default="all"
+        ),
+    ] = None
+    couple: Annotated[
+        str,
+        typer.Option(
+            "--couple",
+            help="Sites optimised jointly: none, block, stage or a JSON file of lists of names.",
+        ),
+    ] = "none"
+    goal: Annotated[
+        str,
+        typer.Option(
+            "--goal",
+            help="What accuracy is weighed against: macs, or latency (time saved by SpatialConv, "
+            "measured on this machine with these --threads).",
+        ),
+    ] = "macs"
+
+
+@dataclass(frozen=True)
+class BudgetOptions:
+    """What the search may take."""
+
+    time_budget: Annotated[
+        str | None,
+        typer.Option("--time-budget", help="Time of trials: 90s, 30m or 2h; a number is minutes."),
+    ] = None
+    max_trials: Annotated[
+        int | None, typer.Option("--max-trials", help="Trials to run now.", min=0)
+    ] = None
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory",
+            help="Memory for stored activations: 4G.",
+            show_default="half of what is free",
+        ),
+    ] = None
 
 
 @command
@@ -36,79 +117,12 @@ def search(
     eps: Eps = "0.01",
     limits: ConfidenceOptions = ConfidenceOptions(),
     data: DataOptions = DataOptions(),
-    mode: Annotated[
-        str,
-        typer.Option(
-            "--mode",
-            help="Granularity: uniform-layer, uniform-filter, uniform-patch or max-granularity.",
-        ),
-    ] = "uniform-layer",
-    strategy: Annotated[
-        str | None,
-        typer.Option(
-            "--strategy",
-            help="joint (weighs layers against each other by the KL divergence that they cost), "
-            "greedy (the report's) or exhaustive.",
-            show_default="joint; greedy with options that joint lacks",
-        ),
-    ] = None,
-    patch_size: PatchSize = "2",
-    ones_range: Annotated[
-        str | None,
-        typer.Option(
-            "--ones-range", help="Probes in a pattern, as 1:3.", show_default="1 to p*p - 1"
-        ),
-    ] = None,
-    patterns: Annotated[
-        str | None,
-        typer.Option("--patterns", help="Only these patterns, as 1001,0110.", show_default="all"),
-    ] = None,
-    max_clusters: Annotated[
-        int,
-        typer.Option(
-            "--max-clusters",
-            help="max-granularity: merge the patches of a channel into at most so many squares "
-            "(0 = every patch by itself).",
-            min=0,
-        ),
-    ] = 0,
-    top: Annotated[
-        int | None,
-        typer.Option("--top", help="Keep the best so many options.", min=1, show_default="all"),
-    ] = None,
-    couple: Annotated[
-        str,
-        typer.Option(
-            "--couple",
-            help="Sites optimised jointly: none, block, stage or a JSON file of lists of names.",
-        ),
-    ] = "none",
-    goal: Annotated[
-        str,
-        typer.Option(
-            "--goal",
-            help="What accuracy is weighed against: macs, or latency (time saved by SpatialConv, "
-            "measured on this machine with these --threads).",
-        ),
-    ] = "macs",
+    masks: MaskOptions = MaskOptions(),
     metric: Metric = None,
     baseline: Baseline = None,
     parts: SplitOptions = SplitOptions(),
     study: StudyFile = None,
-    time_budget: Annotated[
-        float | None, typer.Option("--time-budget", help="Minutes of trials.", min=0)
-    ] = None,
-    max_trials: Annotated[
-        int | None, typer.Option("--max-trials", help="Trials to run now.", min=0)
-    ] = None,
-    memory: Annotated[
-        str | None,
-        typer.Option(
-            "--memory",
-            help="Memory for stored activations, as 4G.",
-            show_default="half of what is free",
-        ),
-    ] = None,
+    budget: BudgetOptions = BudgetOptions(),
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -132,90 +146,60 @@ def search(
 
     Example: spatialonnx search model.spatial.onnx --eps 0.01 --data folder:images/val
     """
-    from spatialonnx.cli.console import show
-    from spatialonnx.cli.inputs import cut, read_data, read_model
-    from spatialonnx.cli.searching import (
-        default_study,
-        list_front,
-        memory_bytes,
-        show_estimate,
-        watching,
-    )
+    from spatialonnx.cli import search_tables as tables
+    from spatialonnx.cli.console import show, warn
+    from spatialonnx.cli.inputs import preprocessing_of, read_model
+    from spatialonnx.cli.progress import show_progress
+    from spatialonnx.cli.quantities import parse_memory, parse_minutes
     from spatialonnx.errors import BoundMissedError, InterruptedSearchError
-    from spatialonnx.measure.experiment import Experiment
-    from spatialonnx.measure.metrics import find_metric
-    from spatialonnx.model.model_file import load_model
-    from spatialonnx.plan.bounds import parse_bounds
-    from spatialonnx.plan.patterns import parse_ones_range, patch_sizes
-    from spatialonnx.searching.job import Budget, SearchFiles, SearchJob
+    from spatialonnx.searching.api import open_search
+    from spatialonnx.searching.identity import name_study
+    from spatialonnx.searching.job import SearchFiles
+    from spatialonnx.searching.run import dry_run as estimate_search
     from spatialonnx.searching.run import search_masks
-    from spatialonnx.searching.settings import JOINT, Settings, choose_patterns
-    from spatialonnx.searching.strategies import default_strategy
 
     if list_study is not None:
-        list_front(common, list_study)
+        show(common, *tables.study_tables(list_study, records=common.verbose))
         return
+    limited = {
+        "time_budget": parse_minutes("--time-budget", budget.time_budget),
+        "max_trials": budget.max_trials,
+        "memory": parse_memory(budget.memory),
+    }
     source = read_model(model, "spatial", "masked")
-    dataset = read_data(source, data)
-    ones = parse_ones_range(ones_range) if ones_range else None
-    texts = tuple(part.strip() for part in patterns.split(",")) if patterns else ()
-    sizes = patch_sizes(patch_size)
-    settings = Settings(
-        mode=mode,
-        strategy=strategy or JOINT,
-        patterns=choose_patterns(sizes, ones, texts),
-        max_clusters=max_clusters,
-        top=top,
-        couple=couple,
-        goal=goal,
-    )
-    notes: tuple[str, ...] = ()
-    if strategy is None:
-        settings, why = default_strategy(settings, source.proto)
-        notes = (why,) if why else ()
-    job = SearchJob(
-        experiment=Experiment(
-            model=source,
-            dataset=dataset,
-            split=cut(dataset, parts),
-            runtime=common.runtime(),
-            metric=find_metric(metric or "top1"),
-            bounds=parse_bounds(eps),
-            baseline=None if baseline is None else load_model(baseline),
-            confidence=limits.confidence,
-        ),
-        settings=settings,
-        files=SearchFiles(
-            study=study or Path(),
-            output=output or default_output(source.path),
-            force=common.force,
-        ),
-        budget=Budget(
-            seconds=None if time_budget is None else 60 * time_budget,
-            trials=max_trials,
-            memory=memory_bytes(memory),
-        ),
-        select_confidence=limits.select_confidence,
-        notes=notes,
-    )
+    named = {
+        "preprocessing": preprocessing_of(source, data),
+        "metric": metric,
+        "baseline": baseline,
+    }
+    groups = (common.running(), vars(parts), vars(limits), vars(masks), limited, named)
+    options = cast("SearchOptions", {k: v for group in groups for k, v in group.items()})
+    files = SearchFiles(study or Path(), output or default_output(source.path), common.force)
+    job = open_search(source, data.data, eps, files, options)
     if dry_run:
-        show_estimate(common, job)
+        with show_progress(common):
+            estimate = estimate_search(job)
+        show(common, estimate.to_json(), tables.estimate_lines(estimate, job.settings.strategy))
         return
     if study is None:
-        job = default_study(common, job)
+        job, others = name_study(job)
+        if others:
+            warn(common, f"other options than in {', '.join(others)}: starting a study of its own")
     try:
-        with watching(common) as progress:
+        with show_progress(common) as progress:
             report = search_masks(job, progress)
     except InterruptedSearchError as stopped:
         show(common, stopped.result, [])
         raise
-    show(common, report.to_json(), result_lines(report, common.quiet))
-    missed = [result for result in report.results if not result.bound_met]
-    if missed:
-        first = missed[0]
+    for note in report.notes:
+        warn(common, note)
+    if any(not result.plan for result in report.results):
+        warn(common, "nothing feasible was found: the plan is off everywhere")
+    show(common, report.to_json(), tables.result_lines(report, limits.confidence))
+    if (missed := next((r for r in report.results if not r.bound_met), None)) is not None:
         raise BoundMissedError(
-            f"the bound of {first.bound} does not hold on verify (drop "
-            f"{100 * float(first.verify.drop):.2f} points): kept as {first.path}; try more "
+            f"the bound of {missed.bound} does not hold on verify (drop "
+            f"{100 * float(missed.verify.drop):.2f} points): kept as {missed.path}; try more "
             "--search-samples, or a smaller --eps for the search"
         )
 
@@ -226,39 +210,3 @@ def default_output(model: Path) -> Path:
 
     path = stage_path(model, "masked")
     return path if path != model else stage_path(path, "again.masked")
-
-
-def result_lines(report: SearchReport, quiet: bool) -> list[str | Table]:
-    """A search's result for a person."""
-    from spatialonnx.cli.console import percent, points, table, warn
-    from spatialonnx.cli.options import CommonOptions
-
-    rows = []
-    for result in report.results:
-        low, high = result.verify.interval
-        rows.append(
-            [
-                str(result.bound),
-                percent(result.verify.saved_fraction),
-                points(float(result.verify.drop)),
-                f"{100 * low:+.2f} to {100 * high:+.2f}",
-                "yes" if result.bound_met else "NO",
-                result.looked_at,
-                "" if result.path is None else result.path.name,
-            ]
-        )
-    for note in report.notes:
-        warn(CommonOptions(quiet=quiet), note)
-    if any(not result.plan for result in report.results):
-        warn(CommonOptions(quiet=quiet), "nothing feasible was found: the plan is off everywhere")
-    state = "" if report.complete else " (a budget ended the search: the same command continues)"
-    columns = ["bound", "MACs saved", "drop", "95 % interval", "met", "plans on select", "file"]
-    return [
-        table(
-            f"On verify, which chose nothing ({report.results[0].verify.samples} samples)",
-            columns,
-            rows,
-        ),
-        f"{report.trials} trials, {report.forward_samples:,.0f} forward samples, "
-        f"{report.seconds:.0f} s{state}",
-    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from spatialonnx.files import sha256_bytes
@@ -48,3 +49,20 @@ def study_about(job: SearchJob) -> dict[str, Any]:
 def study_key(job: SearchJob) -> str:
     """Hash of ``study_about``; nothing is run for it."""
     return sha256_bytes(json.dumps(study_about(job), sort_keys=True).encode())
+
+
+def name_study(job: SearchJob) -> tuple[SearchJob, tuple[str, ...]]:
+    """Names the study of a job after what decides its trials.
+
+    Returns:
+        The job with the study beside its output, and the names of the studies there of other
+        options, where this one is new.
+    """
+    assert job.files.output is not None
+    folder = job.files.output.parent
+    stem = job.experiment.model.path.name.removesuffix(".onnx")
+    stem = stem.removesuffix(".spatial").removesuffix(".masked")
+    path = folder / f"{stem}.{job.settings.mode}.{study_key(job)[:8]}.study.db"
+    others = sorted(p.name for p in folder.glob(f"{stem}.*.study.db") if p != path)
+    named = replace(job, files=replace(job.files, study=path))
+    return named, () if path.exists() else tuple(others)

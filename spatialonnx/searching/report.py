@@ -9,8 +9,9 @@ from typing import Any
 import onnx
 
 from spatialonnx.errors import UsageError
-from spatialonnx.measure.measured import Measured
+from spatialonnx.measure.certify import Measured
 from spatialonnx.model.model_file import save_model
+from spatialonnx.model.stages import missed_path
 from spatialonnx.plan.bounds import Bound
 from spatialonnx.plan.plan import Plan
 from spatialonnx.searching.settings import Settings
@@ -97,8 +98,14 @@ class SearchReport:
         """The model of the largest bound."""
         return self.results[-1].model
 
-    def save(self, path: str | Path) -> None:
-        """Writes the model of a search with one bound.
+    def save(self, path: str | Path) -> Path:
+        """Writes the model of a search with one bound, whatever was there.
+
+        Args:
+            path: Where it goes. A model that misses its bound goes to ``*.missed.onnx``.
+
+        Returns:
+            The file that was written.
 
         Raises:
             UsageError: There are several bounds: save ``results[i].model``.
@@ -106,7 +113,10 @@ class SearchReport:
         """
         if len(self.results) > 1:
             raise UsageError("the search had several bounds: save the model of one result")
-        save_model(self.model, Path(path))
+        (result,) = self.results
+        path = Path(path) if result.bound_met else missed_path(Path(path))
+        save_model(result.model, path)
+        return path
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``search --json`` prints."""

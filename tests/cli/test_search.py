@@ -162,7 +162,7 @@ def test_a_masked_model_is_not_its_own_output(searched):
     assert searched.model.with_name("model.masked.onnx").read_bytes() == before
     joint = ["--strategy", "joint", "--baseline", "model.onnx", "--dry-run"]
     shown = succeed("search", "model.masked.onnx", *options, *joint)
-    assert "two trials a layer" in " ".join(shown.stdout.split())
+    assert "two trials per layer" in " ".join(shown.stdout.split())
 
 
 def test_dry_run_searches_nothing(tiny):

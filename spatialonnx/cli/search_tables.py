@@ -1,73 +1,80 @@
-"""What ``search`` prints and asks beside searching: progress, study names, listings."""
+"""What ``search`` prints: its result, a study, and an estimate of what it would take."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from spatialonnx.cli.console import percent, points, progress_bar, show, table, warn
-from spatialonnx.cli.options import CommonOptions
-from spatialonnx.errors import UsageError
+from spatialonnx.cli.console import percent, points, table, verdict
 from spatialonnx.plan.macs import fraction
-from spatialonnx.runtime.progress import Progress, ProgressCallback
-from spatialonnx.searching.identity import study_key
-from spatialonnx.searching.job import SearchJob
 from spatialonnx.searching.pareto import pareto_front
-from spatialonnx.searching.run import dry_run
 from spatialonnx.searching.study import Record, Study
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from spatialonnx.searching.dry_run import Estimate
+    from spatialonnx.searching.report import SearchReport
+
 _LITTLE = 0.02
 """Share of MACs below which a network is said to gain hardly."""
 
 
-@contextlib.contextmanager
-def watching(common: CommonOptions) -> Iterator[ProgressCallback]:
-    """A progress bar that follows a task."""
-    with progress_bar(common, "preparing") as (bar, task):
+def result_lines(report: SearchReport, confidence: float | None) -> list[str | Table]:
+    """A search's result for a person.
 
-        def update(progress: Progress) -> None:
-            if progress.warning:
-                warn(common, progress.stage)
-            bar.update(
-                task, description=progress.stage, completed=progress.done, total=progress.total
-            )
-            if progress.best_saved is not None:
-                bar.update(task, best=f"best {percent(progress.best_saved)} saved")
+    Args:
+        report: What it gave.
+        confidence: Of the upper limit that had to meet the bound; None = the drop itself.
+    """
+    rows = []
+    for result in report.results:
+        low, high = result.verify.interval
+        rows.append(
+            [
+                str(result.bound),
+                percent(result.verify.saved_fraction),
+                points(float(result.verify.drop)),
+                f"{100 * low:+.2f} to {100 * high:+.2f}",
+                "yes" if result.bound_met else "NO",
+                result.looked_at,
+                "" if result.path is None else result.path.name,
+            ]
+        )
+    samples = report.results[0].verify.samples
+    columns = ["bound", "MACs saved", "drop", "95 % interval", "met", "plans on select", "file"]
+    lines: list[str | Table] = [
+        table(f"On verify, which chose nothing ({samples} samples)", columns, rows)
+    ]
+    lines += [
+        verdict(result.bound, result.bound_met, result.verify, confidence)
+        for result in report.results
+    ]
+    state = "" if report.complete else " (a budget ended the search: the same command continues)"
+    lines.append(
+        f"{report.trials} trials, {report.forward_samples:,.0f} forward samples, "
+        f"{report.seconds:.0f} s{state}"
+    )
+    return lines
 
-        yield update
 
+def study_tables(path: Path, *, records: bool) -> tuple[dict[str, Any], list[Table]]:
+    """The trials of a study that no other beats in both saving and drop.
 
-def default_study(common: CommonOptions, job: SearchJob) -> SearchJob:
-    """The job with a study that is named after what decides its trials."""
-    assert job.files.output is not None
-    folder = job.files.output.parent
-    stem = job.experiment.model.path.name.removesuffix(".onnx")
-    stem = stem.removesuffix(".spatial").removesuffix(".masked")
-    path = folder / f"{stem}.{job.settings.mode}.{study_key(job)[:8]}.study.db"
-    others = sorted(p.name for p in folder.glob(f"{stem}.*.study.db") if p != path)
-    if others and not path.exists():
-        warn(common, f"other options than in {', '.join(others)}: starting {path.name}")
-    return replace(job, files=replace(job.files, study=path))
+    Args:
+        path: The study.
+        records: Whether the records of all passes are wanted too, in the order of the search.
 
-
-def list_front(common: CommonOptions, path: Path) -> None:
-    """Prints the trials of a study that no other beats in both saving and drop.
-
-    With ``--verbose`` the records of all passes are printed too, in the order of the search.
+    Returns:
+        The same for a program and for a person.
     """
     with Study(path, readonly=True) as study:
         about = study.about()
         front = pareto_front(study)
         count = study.count()
         baseline, total = study.scale()
-        records = list(study.records()) if common.verbose else []
+        everything = list(study.records()) if records else []
     rows = [
         [percent(saved), points(drop), f"{record.pass_name}: {record.target}", record.option[:60]]
         for saved, drop, record in front
@@ -89,12 +96,14 @@ def list_front(common: CommonOptions, path: Path) -> None:
     }
     title = f"Pareto front of {count} trials, on search samples ({about.get('mode', '?')})"
     tables = [table(title, ["MACs saved", "drop", "trial", "option"], rows)]
-    if common.verbose:
-        value["records"] = [_record(record, baseline, total) for record in records]
-        lines = [[r.pass_name, r.target, r.option, *_outcome(r, baseline, total)] for r in records]
+    if records:
+        value["records"] = [_record(record, baseline, total) for record in everything]
+        lines = [
+            [r.pass_name, r.target, r.option, *_outcome(r, baseline, total)] for r in everything
+        ]
         columns = ["pass", "target", "option", "MACs saved", "drop", "KL"]
         tables.append(table("All records", columns, lines))
-    show(common, value, tables)
+    return value, tables
 
 
 def _record(record: Record, baseline: Fraction, total: int) -> dict[str, object]:
@@ -123,30 +132,8 @@ def _outcome(record: Record, baseline: Fraction, total: int) -> list[str]:
     return [saved, points(float(baseline - outcome.score)), kl]
 
 
-def memory_bytes(text: str | None) -> int | None:
-    """Reads ``4G``, ``500M`` or a number of bytes.
-
-    Raises:
-        UsageError: The text is something else.
-    """
-    if text is None:
-        return None
-    units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-    unit = units.get(text[-1:].upper(), 1)
-    digits = text[:-1] if text[-1:].upper() in units else text
-    try:
-        value = int(float(digits) * unit)
-    except (ValueError, OverflowError):
-        value = 0
-    if value <= 0:
-        raise UsageError(f"--memory {text!r}: give bytes, as 4G or 500M")
-    return value
-
-
-def show_estimate(common: CommonOptions, job: SearchJob) -> None:
-    """Prints what every mode would cost, and the most it could save."""
-    with progress_bar(common, "looking at some images"):
-        estimate = dry_run(job)
+def estimate_lines(estimate: Estimate, strategy: str) -> list[str | Table]:
+    """What every mode would cost and the most that it could save, for a person."""
     modes = [
         [
             mode.mode,
@@ -174,11 +161,11 @@ def show_estimate(common: CommonOptions, job: SearchJob) -> None:
         f"from {estimate.samples} images, with the dense network's activations; trials and passes "
         "are upper limits: options that miss the bound are dropped on the way",
     ]
-    if job.settings.strategy == "joint":
+    if strategy == "joint":
         lines.append(
-            "trials and hours are those of the greedy passes: --strategy joint runs two trials a "
-            "layer and patch size, and mostly fewer than a hundred more"
+            "trials and hours are those of the greedy passes: --strategy joint runs two trials "
+            "per layer and patch size, and mostly fewer than a hundred more"
         )
     if max((mode.most_saved for mode in estimate.modes), default=0.0) < _LITTLE:
         lines.append("this network has too few zeros in patches: it will hardly gain")
-    show(common, estimate.to_json(), lines)
+    return lines
