@@ -20,7 +20,7 @@ from spatialonnx.demo import DATA, shipped_model
 from spatialonnx.graph.insert import insert_predictors
 from spatialonnx.graph.ops import find_predictors
 from spatialonnx.graph.sites import find_sites
-from spatialonnx.measure.evaluate import Network
+from spatialonnx.measure.network import Network
 from spatialonnx.model.metadata import get_metadata
 from spatialonnx.model.model_file import load_model
 from spatialonnx.plan.masks import uniform_mask

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from spatialonnx.data.opening import open_dataset
 from spatialonnx.graph.ops import write_plan
 from spatialonnx.measure.calibration import expected_losses, fit_temperature
-from spatialonnx.measure.certify import DenseRun, Measured, compare
 from spatialonnx.measure.evaluate import evaluate_model
+from spatialonnx.measure.measured import DenseRun, Measured, compare
 from spatialonnx.measure.metrics import TOP1, kl_divergence
 from spatialonnx.measure.samples import Samples
 from spatialonnx.model.model_file import load_model

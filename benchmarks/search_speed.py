@@ -35,8 +35,8 @@ from spatialonnx.data.opening import open_dataset
 from spatialonnx.data.preprocessing import Preprocessing
 from spatialonnx.data.split import split_pool
 from spatialonnx.graph.insert import insert_predictors
-from spatialonnx.measure.certify import Measured
 from spatialonnx.measure.experiment import Experiment
+from spatialonnx.measure.measured import Measured
 from spatialonnx.model.metadata import get_metadata
 from spatialonnx.model.model_file import load_model
 from spatialonnx.plan.outcome import Outcome

@@ -34,7 +34,8 @@ from spatialonnx.data.split import split_pool
 from spatialonnx.errors import BoundMissedError, ModelError, SpatialOnnxError, UsageError
 from spatialonnx.graph.insert import insert_predictors
 from spatialonnx.graph.ops import find_predictors, read_plan, write_plan
-from spatialonnx.measure.certify import Certifier, Measured
+from spatialonnx.measure.certify import Certifier
+from spatialonnx.measure.measured import Measured
 from spatialonnx.measure.metrics import TOP1
 from spatialonnx.measure.samples import Samples
 from spatialonnx.model.metadata import get_json, get_metadata, set_metadata

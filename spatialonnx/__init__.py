@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from spatialonnx.deployment.run import deploy as deploy
     from spatialonnx.errors import SpatialOnnxError as SpatialOnnxError
     from spatialonnx.graph.sites import find_sites as find_sites
+    from spatialonnx.measure.bench import bench as bench
+    from spatialonnx.measure.evaluate import evaluate as evaluate
     from spatialonnx.plan.masks import SiteMask as SiteMask
     from spatialonnx.plan.plan import Plan as Plan
     from spatialonnx.reporting.run import report as report
@@ -24,7 +26,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "Plan": "spatialonnx.plan.plan",
     "SiteMask": "spatialonnx.plan.masks",
+    "bench": "spatialonnx.measure.bench",
     "deploy": "spatialonnx.deployment.run",
+    "evaluate": "spatialonnx.measure.evaluate",
     "find_sites": "spatialonnx.graph.sites",
     "library_path": "spatialonnx.runtime.library",
     "register": "spatialonnx.runtime.session",

@@ -29,7 +29,7 @@ from spatialonnx.baseline.snapea_graph import (
     snapea_model,
 )
 from spatialonnx.baseline.suffix_network import Suffix
-from spatialonnx.measure.certify import Measured
+from spatialonnx.measure.measured import Measured
 from spatialonnx.measure.samples import Samples
 from spatialonnx.plan.outcome import Outcome
 from spatialonnx.runtime.progress import (

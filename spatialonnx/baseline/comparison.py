@@ -12,13 +12,15 @@ from spatialonnx.data.dataset import Dataset
 from spatialonnx.data.split import Split
 from spatialonnx.errors import DataError
 from spatialonnx.graph.sites import Site, SiteReport, find_sites
-from spatialonnx.measure.certify import Certifier, Measured, compare
-from spatialonnx.measure.evaluate import Network, Progress
+from spatialonnx.measure.certify import Certifier
+from spatialonnx.measure.measured import Measured, compare
 from spatialonnx.measure.metrics import Metric
+from spatialonnx.measure.network import Network
 from spatialonnx.measure.samples import BATCH, Samples, check_images
 from spatialonnx.model.model_file import ModelFile
 from spatialonnx.plan.bounds import Bound
 from spatialonnx.plan.plan import PlanLike
+from spatialonnx.runtime.progress import Steps
 from spatialonnx.runtime.session import Runtime
 
 
@@ -126,7 +128,7 @@ class Yardstick:
         """MACs of all Conv nodes for one image."""
         return self.report.conv_macs or 0
 
-    def measure_plan(self, method: str, plan: PlanLike, progress: Progress | None = None) -> Row:
+    def measure_plan(self, method: str, plan: PlanLike, progress: Steps | None = None) -> Row:
         """A system that is a plan of masks; sites that it does not name are off."""
         measured = self.certifier.measure(plan, self.setup.verify, progress)
         return self._row(method, measured, "")

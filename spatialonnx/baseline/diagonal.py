@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from spatialonnx.baseline.comparison import Row, Yardstick
 from spatialonnx.graph.sites import Site
-from spatialonnx.measure.evaluate import Network, Progress
+from spatialonnx.measure.network import Network, Outputs, codes_name, run_samples
 from spatialonnx.plan.macs import fraction
 from spatialonnx.plan.masks import uniform_mask
 from spatialonnx.plan.patterns import PATCH_SIZES, diagonal_pattern, pattern_text
 from spatialonnx.plan.rule import fires
+from spatialonnx.runtime.progress import Steps
 from spatialonnx.simulate.patch_effects import PatchMap
 
 
@@ -99,7 +100,7 @@ class Diagonal:
 def measure_diagonals(
     yardstick: Yardstick,
     patch_sizes: Sequence[int] = PATCH_SIZES,
-    progress: Progress | None = None,
+    progress: Steps | None = None,
 ) -> Iterator[Diagonal]:
     """Measures the diagonal pattern, one patch size after the other.
 
@@ -121,7 +122,7 @@ def measure_diagonals(
 
 
 def measure_diagonal(
-    yardstick: Yardstick, patch_size: int, progress: Progress | None = None
+    yardstick: Yardstick, patch_size: int, progress: Steps | None = None
 ) -> Diagonal:
     """Runs verify once with the diagonal pattern everywhere, counting from zero codes."""
     setup = yardstick.setup
@@ -133,19 +134,14 @@ def measure_diagonal(
         site.name: _Counts(_map_of(site, patch_size), np.uint16(pattern))
         for site in yardstick.sites
     }
-    parts: list[list[NDArray[Any]]] = []
-    done = 0
-    for images in samples.batches(network.fixed_batch or setup.batch):
-        outputs = network.run(images, plan)
-        parts.append([outputs[name] for name in network.output_names])
-        for name, count in counts.items():
-            count.add(network.codes_of(name, outputs))
-        done += len(images)
-        if progress:
-            progress(done, len(samples))
+
+    def count(outputs: Outputs) -> None:
+        for name, taxonomy in counts.items():
+            taxonomy.add(outputs[codes_name(name)])
+
+    run = run_samples(network, samples, plan, batch=setup.batch, each=count, steps=progress)
     sites = tuple(counts[site.name].taxonomy(site) for site in yardstick.sites)
-    joined = [np.concatenate(part) for part in zip(*parts, strict=True)]
-    row = yardstick.judge(f"diagonal, p = {patch_size}", joined, sum(s.saved for s in sites))
+    row = yardstick.judge(f"diagonal, p = {patch_size}", run.outputs, sum(s.saved for s in sites))
     return Diagonal(patch_size, row, sites)
 
 

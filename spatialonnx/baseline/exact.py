@@ -10,9 +10,9 @@ import numpy as np
 from spatialonnx.baseline.comparison import Row, Yardstick
 from spatialonnx.baseline.nonnegative import Candidates
 from spatialonnx.baseline.snapea_graph import EarlyRun, dense_macs, run_early, snapea_model
-from spatialonnx.measure.evaluate import Progress
 from spatialonnx.plan.macs import fraction
 from spatialonnx.plan.plan import PlanLike
+from spatialonnx.runtime.progress import Steps
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Exact:
 
 
 def measure_exact(
-    yardstick: Yardstick, candidates: Candidates, progress: Progress | None = None
+    yardstick: Yardstick, candidates: Candidates, progress: Steps | None = None
 ) -> Exact:
     """Runs verify with every site that SnaPEA may take stopping exactly."""
     setup = yardstick.setup
@@ -75,7 +75,7 @@ def measure_together(
     candidates: Candidates,
     plan: PlanLike,
     name: str,
-    progress: Progress | None = None,
+    progress: Steps | None = None,
 ) -> Row:
     """Prediction from neighbours and the exact stop together.
 

@@ -20,7 +20,7 @@ from spatialonnx.graph.index import GraphIndex, attribute, is_op
 from spatialonnx.graph.ops import CONV, DOMAIN, PREDICT, SNAPEA
 from spatialonnx.graph.shapes import infer_shapes
 from spatialonnx.graph.sites import match_chains
-from spatialonnx.measure.evaluate import Network
+from spatialonnx.measure.network import Network
 from spatialonnx.plan.plan import Plan
 
 _ALWAYS = "Relu", "Sigmoid", "HardSigmoid", "Softmax", "Abs", "Exp", "Sqrt", "Softplus"

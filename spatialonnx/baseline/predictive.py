@@ -18,7 +18,7 @@ from spatialonnx.baseline.nonnegative import Candidates
 from spatialonnx.data.opening import public_name
 from spatialonnx.errors import UsageError
 from spatialonnx.files import sha256_bytes
-from spatialonnx.measure.certify import Measured
+from spatialonnx.measure.measured import Measured
 from spatialonnx.runtime.progress import ProgressCallback, report_stage
 from spatialonnx.runtime.session import runtime_version
 from spatialonnx.searching.study import Study

@@ -16,7 +16,7 @@ from spatialonnx.graph.index import GraphIndex
 from spatialonnx.graph.ops import DOMAIN, SNAPEA, VERSION
 from spatialonnx.graph.shapes import infer_shapes
 from spatialonnx.graph.sites import match_chains
-from spatialonnx.measure.evaluate import Network
+from spatialonnx.measure.network import Network
 from spatialonnx.plan.masks import full_mask
 from spatialonnx.runtime.session import Runtime, open_session
 

@@ -21,9 +21,10 @@ from spatialonnx.files import sha256_bytes
 from spatialonnx.graph.fuse import fuse_sites
 from spatialonnx.graph.ops import CONV, DOMAIN, SNAPEA, find_predictors, write_plan
 from spatialonnx.graph.sites import Site
-from spatialonnx.measure.evaluate import Network, Progress
+from spatialonnx.measure.network import Network, run_samples
 from spatialonnx.measure.samples import BATCH, Samples
 from spatialonnx.plan.plan import PlanLike
+from spatialonnx.runtime.progress import Steps
 from spatialonnx.runtime.session import Runtime
 
 
@@ -141,7 +142,7 @@ def run_early(
     samples: Samples,
     runtime: Runtime,
     batch: int = BATCH,
-    progress: Progress | None = None,
+    progress: Steps | None = None,
 ) -> EarlyRun:
     """Runs a network of ``snapea_model`` under the plan that it carries.
 
@@ -154,24 +155,10 @@ def run_early(
         progress: Told how many samples are done.
     """
     network = Network(proto, runtime)
-    names = [value.name for value in proto.graph.output]
-    names = [name for name in names if name not in {macs_name(site) for site in sites}]
-    done = dict.fromkeys(sites, 0)
-    skipped = {p.site: 0 for p in network.predictors}
-    parts: list[list[NDArray[Any]]] = []
-    seen = 0
-    for images in samples.batches(network.fixed_batch or batch):
-        outputs = network.run(images, network.plan)
-        parts.append([outputs[name] for name in names])
-        for site in sites:
-            done[site] += int(outputs[macs_name(site)].sum())
-        for predictor in network.predictors:
-            skipped[predictor.site] += int(outputs[predictor.skipped].sum())
-        seen += len(images)
-        if progress:
-            progress(seen, len(samples))
-    joined = [np.concatenate(part) for part in zip(*parts, strict=True)]
-    return EarlyRun(joined, done, skipped)
+    run = run_samples(network, samples, network.plan, batch=batch, steps=progress)
+    outputs = dict(zip(network.output_names, run.outputs, strict=True))
+    done = {site: int(outputs.pop(macs_name(site)).sum()) for site in sites}
+    return EarlyRun(list(outputs.values()), done, dict(run.skipped))
 
 
 def guesses_to_text(guesses: Mapping[str, Guess]) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from spatialonnx.baseline.comparison import Row, Setup, Yardstick
 from spatialonnx.errors import StudyError
 from spatialonnx.files import sha256_bytes
-from spatialonnx.measure.certify import Measured
+from spatialonnx.measure.measured import Measured
 from spatialonnx.plan.macs import fraction
 from spatialonnx.plan.masks import check_mask_shape
 from spatialonnx.plan.plan import Plan, PlanLike

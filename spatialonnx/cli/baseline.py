@@ -100,8 +100,8 @@ def baseline(
     from spatialonnx.cli.inputs import cut, read_data, read_model
     from spatialonnx.cli.progress import show_progress
     from spatialonnx.errors import UsageError
-    from spatialonnx.measure.certify import check_confidence
     from spatialonnx.measure.metrics import find_metric
+    from spatialonnx.measure.statistics import check_confidence
     from spatialonnx.model.model_file import load_model
     from spatialonnx.plan.bounds import parse_bounds
     from spatialonnx.plan.patterns import PATCH_SIZES

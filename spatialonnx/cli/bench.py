@@ -41,9 +41,10 @@ def bench(
     What a masked model skips depends on the data: give real images with --data. A model that
     names a built-in set needs none; otherwise noise is used, and named so.
     """
-    from spatialonnx.cli.console import progress_bar, show
+    from spatialonnx.cli.console import show
     from spatialonnx.cli.inputs import preprocessing_of
-    from spatialonnx.measure import bench as api
+    from spatialonnx.cli.progress import show_progress
+    from spatialonnx.measure.bench import bench as bench_models
     from spatialonnx.model.metadata import get_metadata
     from spatialonnx.model.model_file import load_model
     from spatialonnx.model.stages import find_model
@@ -51,8 +52,8 @@ def bench(
     paths = models or [find_model(Path(), ("original",)), find_model(Path(), ("deploy",))]
     sources = [load_model(path) for path in paths]
     source = next((m for m in sources if "input" in get_metadata(m.proto)), sources[0])
-    with progress_bar(common, "timing in turns") as (bar, task):
-        result = api.bench(
+    with show_progress(common) as progress:
+        result = bench_models(
             sources,
             data.data,
             baseline=baseline,
@@ -62,7 +63,7 @@ def bench(
             preprocessing=preprocessing_of(source, data),
             provider=common.provider,
             threads=common.threads,
-            progress=lambda step: bar.update(task, completed=step.done, total=step.total),
+            progress=progress,
         )
     show(common, result.to_json(), result_lines(result))
 

@@ -58,7 +58,7 @@ def deploy(
     (*.missed.onnx), or the model would not be faster than the original (nothing is written).
     """
     from spatialonnx.cli.console import points, show, warn
-    from spatialonnx.cli.inputs import preprocessing_of
+    from spatialonnx.cli.inputs import data_options
     from spatialonnx.cli.progress import show_progress
     from spatialonnx.deployment.run import deploy as deploy_model
     from spatialonnx.errors import BoundMissedError, NotFasterError
@@ -82,7 +82,7 @@ def deploy(
             baseline=baseline,
             provider="cpu" if common.provider == "auto" else common.provider,
             threads=common.threads,
-            preprocessing=preprocessing_of(source, data),
+            **data_options(source, data),
             **parts.sizes(),
         )
     for note in result.notes:

@@ -36,37 +36,27 @@ def evaluate(
 
     Example: spatialonnx evaluate model.masked.onnx --data fashion-mnist --split verify
     """
-    import numpy as np
+    from spatialonnx.cli.console import percent, show, site_table
+    from spatialonnx.cli.inputs import preprocessing_of, read_model
+    from spatialonnx.cli.progress import show_progress
+    from spatialonnx.measure.evaluate import evaluate as evaluate_model
 
-    from spatialonnx.cli.console import percent, progress_bar, show, site_table
-    from spatialonnx.cli.inputs import cut, read_data, read_model
-    from spatialonnx.errors import UsageError
-    from spatialonnx.measure.evaluate import evaluate_model
-    from spatialonnx.measure.metrics import find_metric
-    from spatialonnx.measure.samples import Samples
-    from spatialonnx.model.model_file import load_model
-
-    if split not in ("search", "select", "verify", "all"):
-        raise UsageError(f"--split {split}: use search, select, verify or all")
     source = read_model(model, "deploy", "masked", "spatial", "original")
-    dataset = read_data(source, data)
-    if split == "all":
-        indices = np.arange(len(dataset), dtype=np.int64)
-        if samples is not None:
-            # At random, as parts are drawn: the first images of a set may all be of one class.
-            indices = np.sort(np.random.default_rng(parts.seed or 0).permutation(indices)[:samples])
-    else:
-        indices = getattr(cut(dataset, parts), split)
-    with progress_bar(common, "evaluating") as (bar, task):
+    with show_progress(common) as progress:
         result = evaluate_model(
-            source.proto,
-            Samples(dataset, indices[:samples]),
-            runtime=common.runtime(),
-            metric=find_metric(metric or "top1"),
-            baseline=None if baseline is None else load_model(baseline).proto,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            source,
+            data.data,
+            split=split,  # type: ignore[arg-type]  # checked there
+            samples=samples,
+            progress=progress,
+            metric=metric,
+            baseline=baseline,
+            provider=common.provider,
+            threads=common.threads,
+            preprocessing=preprocessing_of(source, data),
+            **parts.sizes(),
         )
-    lines = [f"{source.path.name} on {result.samples} samples of {dataset.name} ({split})"]
+    lines = [f"{source.path.name} on {result.samples} samples of {result.data} ({split})"]
     if result.top1 is not None:
         lines.append(f"top-1 {percent(result.top1 / result.samples)}")
     if result.top5 is not None:

@@ -35,7 +35,12 @@ def read_data(model: ModelFile, options: DataOptions) -> Dataset:
     """
     from spatialonnx.measure.experiment import open_data
 
-    return open_data(model, options.data, preprocessing_of(model, options))
+    return open_data(model, options.data, **data_options(model, options))
+
+
+def data_options(model: ModelFile, options: DataOptions) -> dict[str, Any]:
+    """Preprocessing and classes, as the functions of the package take them."""
+    return {"preprocessing": preprocessing_of(model, options), "classes": options.classes}
 
 
 def preprocessing_of(model: ModelFile, pixels: DataOptions) -> Preprocessing | None:

@@ -156,6 +156,15 @@ class DataOptions:
         int | None,
         typer.Option("--resize", help="Length of the shorter side before the centre crop."),
     ] = None
+    classes: Annotated[
+        Path | None,
+        typer.Option(
+            "--classes",
+            help="File with the classes in the order of the network's outputs, for pictures in "
+            "class folders: one name or id per line, lines FOLDER NUMBER, or JSON.",
+            show_default="class folders in the order of their names",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def report(
     """
     from spatialonnx import report as make_report
     from spatialonnx.cli.console import show
-    from spatialonnx.cli.inputs import preprocessing_of
+    from spatialonnx.cli.inputs import data_options
     from spatialonnx.cli.progress import show_progress
     from spatialonnx.reporting.sources import find_sources
     from spatialonnx.reporting.write import prepare_page
@@ -59,7 +59,7 @@ def report(
     sources = find_sources(files or [], Path())
     page = prepare_page(sources, output, force=common.force)
     searched = next((s.model for s in sources.searches if s.model is not None), None)
-    preprocessing = None if searched is None else preprocessing_of(searched, data)
+    options = {} if searched is None else data_options(searched, data)
     with show_progress(common) as progress:
         result = make_report(
             files or [],
@@ -68,7 +68,7 @@ def report(
             metric=metric,
             baseline=baseline,
             progress=progress,
-            preprocessing=preprocessing,
+            **options,
             **common.running(),
         )
     written = result.save(page)

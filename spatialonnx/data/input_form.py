@@ -43,7 +43,7 @@ class InputForm:
 CHANNELS_FIRST = InputForm()
 
 
-def find_input_form(shape: Sequence[int | None] | None, kind: str) -> InputForm:
+def find_input_form(shape: Sequence[int | None] | None, kind: str = "tensor(float)") -> InputForm:
     """The form of a network's image input.
 
     Args:

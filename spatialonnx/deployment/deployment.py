@@ -10,8 +10,8 @@ import onnx
 
 from spatialonnx.errors import ModelError, UsageError
 from spatialonnx.graph.site_equivalence import SiteDifference
-from spatialonnx.measure.certify import Measured
 from spatialonnx.measure.experiment import Experiment
+from spatialonnx.measure.measured import Measured
 from spatialonnx.model.metadata import read_search_record
 from spatialonnx.model.model_file import save_model
 from spatialonnx.model.stages import missed_path

@@ -9,8 +9,8 @@ import numpy as np
 
 from spatialonnx.deployment.deployment import DeployedSite, DeployJob
 from spatialonnx.graph.fuse import explain_unfusable
-from spatialonnx.measure.evaluate import Network
 from spatialonnx.measure.experiment import Experiment
+from spatialonnx.measure.network import Network
 from spatialonnx.plan.macs import fraction
 from spatialonnx.runtime.progress import ProgressCallback, report_stage
 from spatialonnx.runtime.timing import Images

@@ -29,9 +29,10 @@ from spatialonnx.errors import ModelError
 from spatialonnx.graph.fuse import dense_form, fuse_sites
 from spatialonnx.graph.insert import check_model
 from spatialonnx.graph.site_equivalence import compare_sites, require_equal
-from spatialonnx.measure.certify import Certifier, Measured
-from spatialonnx.measure.evaluate import Network
+from spatialonnx.measure.certify import Certifier
 from spatialonnx.measure.experiment import Experiment
+from spatialonnx.measure.measured import Measured
+from spatialonnx.measure.network import Network
 from spatialonnx.measure.opening import ExperimentOptions, open_experiment
 from spatialonnx.measure.samples import check_images
 from spatialonnx.model.metadata import read_search_record, set_metadata

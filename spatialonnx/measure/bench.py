@@ -5,12 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Unpack
 
 import onnx
 
 from spatialonnx.data.opening import DataLike
 from spatialonnx.data.preprocessing import Preprocessing
 from spatialonnx.measure.experiment import open_data
+from spatialonnx.measure.opening import RuntimeOptions, check_options
 from spatialonnx.model.metadata import get_metadata
 from spatialonnx.model.model_file import ModelFile, ModelLike, as_model, save_model
 from spatialonnx.runtime.bench import RUNS, Benchmark, bench_models
@@ -27,9 +29,8 @@ def bench(
     runs: int = RUNS,
     profile: bool = False,
     preprocessing: Preprocessing | None = None,
-    provider: str = "auto",
-    threads: int = 0,
     progress: ProgressCallback | None = None,
+    **options: Unpack[RuntimeOptions],
 ) -> Benchmark:
     """Times models in turns on the same images.
 
@@ -44,9 +45,9 @@ def bench(
         runs: Timed runs of each model.
         profile: Whether ONNX Runtime's profiler runs afterwards, for the time per node.
         preprocessing: How pixels become the network's input; default: as the model says.
-        provider: ``auto``, ``cpu`` or ``cuda``.
-        threads: Threads within an op; 0 = all processors that this process may use.
         progress: Told after every timed run.
+        **options: ``provider`` (``auto``, ``cpu`` or ``cuda``) and ``threads`` (0 = all
+            processors that this process may use).
 
     Returns:
         Times, ratios and peak memory of every model.
@@ -56,6 +57,7 @@ def bench(
         ModelError: A model does not load or takes other inputs than images.
         DataError: The images do not fit.
     """
+    check_options(options, RuntimeOptions)
     if isinstance(models, (str, Path, onnx.ModelProto, ModelFile)):
         models = [models]
     with tempfile.TemporaryDirectory(prefix="spatialonnx-") as folder:
@@ -74,7 +76,7 @@ def bench(
         return bench_models(
             [model.path for model in loaded],
             dataset,
-            runtime=choose_runtime(provider, threads),
+            runtime=choose_runtime(**options),
             baseline=None if rival is None else rival.path,
             batch=batch,
             runs=runs,

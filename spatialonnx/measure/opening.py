@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypedDict
 
+import numpy as np
 from numpy.typing import NDArray
 
+from spatialonnx.data.classes import ClassesLike
 from spatialonnx.data.opening import DataLike
 from spatialonnx.data.preprocessing import Preprocessing
-from spatialonnx.data.split import split_pool
+from spatialonnx.data.split import Split, split_pool
 from spatialonnx.errors import UsageError
-from spatialonnx.measure.certify import check_confidence
 from spatialonnx.measure.experiment import OWN_FUNCTION, Experiment, open_data
 from spatialonnx.measure.metrics import TOP1, Metric, find_metric
+from spatialonnx.measure.statistics import check_confidence
 from spatialonnx.model.metadata import SearchRecord
 from spatialonnx.model.model_file import ModelFile, ModelLike, as_model
 from spatialonnx.runtime.providers import choose_runtime
@@ -41,12 +43,15 @@ class SplitOptions(TypedDict, total=False):
 class ExperimentOptions(RuntimeOptions, SplitOptions, total=False):
     """Options that evaluating, searching, deploying and comparing share.
 
-    ``preprocessing`` is how pixels become the network's input (None: as the model says).
+    ``preprocessing`` is how pixels become the network's input (None: as the model says),
+    ``classes`` a file or list of the classes in the order of the outputs, for pictures in class
+    folders (None: in the order of their names).
     ``baseline`` is the original network where the model is not it with masks, ``confidence``
     that of the upper limit which must meet the bound (None: the drop itself must).
     """
 
     preprocessing: Preprocessing | None
+    classes: ClassesLike | None
     metric: MetricLike | None
     baseline: ModelLike | None
     confidence: float | None
@@ -58,6 +63,7 @@ def open_experiment(
     options: ExperimentOptions,
     *,
     record: SearchRecord | None = None,
+    cut: bool = True,
 ) -> Experiment:
     """Opens everything that options name.
 
@@ -67,6 +73,7 @@ def open_experiment(
         options: What the user chose.
         record: The search that chose the model's plan: its split, metric, bound and confidence
             hold where the options name none, so that verify is what no choice has read.
+        cut: Whether the data are cut; otherwise verify is all of them.
 
     Raises:
         TypeError: An option is unknown.
@@ -80,7 +87,7 @@ def open_experiment(
     if record is not None:
         chosen = {**_recorded(record), **chosen}
     check_confidence(chosen.get("confidence"))
-    dataset = open_data(model, data, chosen.get("preprocessing"))
+    dataset = open_data(model, data, chosen.get("preprocessing"), classes=chosen.get("classes"))
     used = 0 if record is None else sum(record.samples or ())
     if used > len(dataset):
         raise UsageError(
@@ -91,13 +98,18 @@ def open_experiment(
     return Experiment(
         model=model,
         dataset=dataset,
-        split=split_pool(len(dataset), chosen.get("seed", 0), *sizes),
+        split=(split_pool if cut else _whole)(len(dataset), chosen.get("seed", 0), *sizes),
         runtime=choose_runtime(chosen.get("provider", "auto"), chosen.get("threads", 0)),
         metric=_metric(chosen.get("metric", TOP1.name)),
         bounds=() if record is None else (record.bound,),
         baseline=as_model(chosen["baseline"]) if "baseline" in chosen else None,
         confidence=chosen.get("confidence"),
     )
+
+
+def _whole(n: int, seed: int, *_: object) -> Split:
+    none = np.zeros(0, np.int64)
+    return Split(none, none, np.arange(n, dtype=np.int64), seed)
 
 
 def _recorded(record: SearchRecord) -> dict[str, Any]:

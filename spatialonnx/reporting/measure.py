@@ -8,11 +8,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from spatialonnx.data.input_form import find_input_form
 from spatialonnx.graph.ops import find_predictors
 from spatialonnx.measure.certify import Certifier
-from spatialonnx.measure.evaluate import Network, evaluate_model
+from spatialonnx.measure.evaluate import evaluate_model
 from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.metrics import AGREEMENT, TOP1
+from spatialonnx.measure.network import Network
 from spatialonnx.plan.macs import fraction
 from spatialonnx.plan.masks import uniform_mask
 from spatialonnx.plan.patterns import diagonal_pattern
@@ -94,7 +96,7 @@ def _count_sites(
         samples,
         runtime=experiment.runtime,
         metric=TOP1 if samples.labels is not None else AGREEMENT,
-        progress=count_steps(progress, f"{run.label}: counting on verify"),
+        steps=count_steps(progress, f"{run.label}: counting on verify"),
     )
     counts = {site.name: site for site in evaluation.sites}
     total, n = evaluation.conv_total, evaluation.samples
@@ -188,4 +190,5 @@ def read_maps(experiment: Experiment, sites: tuple[SiteFacts, ...]) -> Maps | No
         found.append(
             SiteMaps(site.name, tuple(order.tolist()), ofmaps[:, order], predicted[:, order])
         )
-    return Maps(tuple(indices.tolist()), images, tuple(found))
+    planes = find_input_form(network.image_shape).planes(images)
+    return Maps(tuple(indices.tolist()), planes, tuple(found))

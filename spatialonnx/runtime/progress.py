@@ -27,6 +27,8 @@ class Progress:
 
 
 ProgressCallback = Callable[[Progress], None]
+Steps = Callable[[int, int], None]
+"""Told how many steps of one stage are done, and how many there are."""
 
 
 def report_stage(progress: ProgressCallback | None, stage: str, *, warning: bool = False) -> None:
@@ -35,7 +37,7 @@ def report_stage(progress: ProgressCallback | None, stage: str, *, warning: bool
         progress(Progress(stage, warning=warning))
 
 
-def count_steps(progress: ProgressCallback | None, stage: str) -> Callable[[int, int], None] | None:
+def count_steps(progress: ProgressCallback | None, stage: str) -> Steps | None:
     """A callback that tells how many steps of a stage are done; None where nobody listens."""
     if progress is None:
         return None

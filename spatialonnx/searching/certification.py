@@ -11,7 +11,8 @@ from typing import Any
 import onnx
 
 from spatialonnx.graph.ops import write_plan
-from spatialonnx.measure.certify import Certifier, Measured
+from spatialonnx.measure.certify import Certifier
+from spatialonnx.measure.measured import Measured
 from spatialonnx.model.metadata import SearchRecord, get_json, set_metadata
 from spatialonnx.model.model_file import save_model
 from spatialonnx.model.stages import check_replaceable, missed_path

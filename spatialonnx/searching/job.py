@@ -8,8 +8,8 @@ from pathlib import Path
 from spatialonnx.errors import ModelError
 from spatialonnx.graph.ops import find_predictors, read_plan
 from spatialonnx.graph.sites import find_sites
-from spatialonnx.measure.certify import check_confidence
 from spatialonnx.measure.experiment import Experiment
+from spatialonnx.measure.statistics import check_confidence
 from spatialonnx.model.metadata import get_json
 from spatialonnx.model.stages import check_replaceable, missed_path
 from spatialonnx.plan.plan import Plan

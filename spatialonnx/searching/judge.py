@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 
-from spatialonnx.measure.certify import Measured
+from spatialonnx.measure.measured import Measured
 from spatialonnx.plan.plan import PlanLike, plan_key
 
 Accept = Callable[[Measured, Fraction, int], bool]

@@ -18,8 +18,8 @@ from spatialonnx.errors import StudyError, UsageError
 from spatialonnx.graph.fuse import explain_unfusable
 from spatialonnx.graph.ops import find_predictors, write_plan
 from spatialonnx.graph.sites import Site
-from spatialonnx.measure.evaluate import Network
 from spatialonnx.measure.experiment import Experiment
+from spatialonnx.measure.network import Network
 from spatialonnx.measure.samples import Samples
 from spatialonnx.plan.masks import SiteMask, make_mask, uniform_mask
 from spatialonnx.plan.patterns import full_pattern

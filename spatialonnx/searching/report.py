@@ -9,7 +9,7 @@ from typing import Any
 import onnx
 
 from spatialonnx.errors import UsageError
-from spatialonnx.measure.certify import Measured
+from spatialonnx.measure.measured import Measured
 from spatialonnx.model.model_file import save_model
 from spatialonnx.model.stages import missed_path
 from spatialonnx.plan.bounds import Bound

@@ -8,7 +8,9 @@ from dataclasses import replace
 from fractions import Fraction
 
 from spatialonnx.errors import InterruptedSearchError
-from spatialonnx.measure.certify import Certifier, Measured, resolution
+from spatialonnx.measure.certify import Certifier
+from spatialonnx.measure.measured import Measured
+from spatialonnx.measure.statistics import resolution
 from spatialonnx.plan.plan import PlanLike
 from spatialonnx.runtime.progress import ProgressCallback, count_steps, report_stage
 from spatialonnx.searching.benefit import Benefit, count_macs
@@ -172,7 +174,7 @@ def _make_certifier(job: SearchJob) -> Certifier:
         runtime=experiment.runtime,
         baseline=None if experiment.baseline is None else experiment.baseline.proto,
         confidence=experiment.confidence,
-        start=job.initial,
+        initial=job.initial,
     )
 
 

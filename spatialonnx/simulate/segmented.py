@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from spatialonnx.errors import DataError
 from spatialonnx.graph.shapes import infer_shapes
-from spatialonnx.measure.evaluate import Network
 from spatialonnx.measure.experiment import Experiment
+from spatialonnx.measure.network import Network, run_samples
 from spatialonnx.measure.samples import check_images
 from spatialonnx.model.interface import find_image_input, model_inputs
 from spatialonnx.plan.masks import SiteMask
@@ -288,8 +288,4 @@ def _run_baseline(experiment: Experiment) -> list[NDArray[Any]]:
     """The outputs of the network that was given, where that is not the one with the masks."""
     assert experiment.baseline is not None
     network = Network(experiment.baseline.proto, experiment.runtime)
-    parts = []
-    for images in experiment.search.batches(network.fixed_batch or experiment.batch):
-        outputs = network.run(images, Plan())
-        parts.append([outputs[name] for name in network.output_names])
-    return [np.concatenate(part) for part in zip(*parts, strict=True)]
+    return run_samples(network, experiment.search, Plan(), batch=experiment.batch).outputs

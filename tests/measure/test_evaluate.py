@@ -14,12 +14,15 @@ from support.oracle import spatial_predict
 from support.trained import RUNTIME, SHAPE, draw_images
 
 from spatialonnx.data.arrays import TensorDataset
-from spatialonnx.errors import DataError, ModelError
+from spatialonnx.data.split import split_pool
+from spatialonnx.errors import DataError, ModelError, UsageError
+from spatialonnx.graph.fuse import fuse_sites
 from spatialonnx.graph.insert import insert_predictors
 from spatialonnx.graph.ops import find_predictors, instrument, write_plan
 from spatialonnx.graph.sites import find_sites
-from spatialonnx.measure.evaluate import Network, evaluate_model
-from spatialonnx.measure.metrics import AGREEMENT, TOP1, Metric
+from spatialonnx.measure.evaluate import evaluate, evaluate_model
+from spatialonnx.measure.metrics import AGREEMENT, Metric
+from spatialonnx.measure.network import Network
 from spatialonnx.measure.samples import Samples
 from spatialonnx.model.model_file import ModelFile, load_model
 from spatialonnx.plan.masks import SiteMask
@@ -206,14 +209,14 @@ def test_a_fixed_batch_is_filled_up_and_cut_off(tmp_path, tiny_files, batch):
         assert abs(one.zeros - other.zeros) <= 2
 
 
-def test_progress_is_told(tiny_files):
+def test_steps_are_told(tiny_files):
     told = []
     evaluate_model(
         load_model(tiny_files.model).proto,
         samples_of(*draw_images(10)),
         runtime=RUNTIME,
         batch=4,
-        progress=lambda *args: told.append(args),
+        steps=lambda *args: told.append(args),
     )
     assert told == [(4, 10), (8, 10), (10, 10)]
 
@@ -276,15 +279,63 @@ def test_a_mask_of_another_shape_is_one_line_that_names_the_site(tiny_files):
 
 
 def test_a_deployed_model_needs_its_original_for_agreement(tiny_files):
-    assert TOP1.counts
-    from spatialonnx.measure.evaluate import _dense_outputs
-
-    conv = helper.make_node("SpatialConv", ["x", "w", "m"], ["y"], "s", domain="spatialonnx")
-    graph = helper.make_graph([conv], "g", [], [], [])
-    graph.initializer.append(onnx.numpy_helper.from_array(np.ones((1, 1, 1, 1), np.float32), "w"))
-    graph.initializer.append(onnx.numpy_helper.from_array(np.full((1, 1, 1), 9, np.uint16), "m"))
-    conv.attribute.append(helper.make_attribute("patch_size", 2))
-    graph.node[0].CopyFrom(conv)
-    proto = helper.make_model(graph)
+    proto = load_model(tiny_files.spatial).proto
+    deployed = fuse_sites(proto, [p.site for p in find_predictors(proto)], [])
+    samples = samples_of(np.zeros((1, *SHAPE), np.float32))
     with pytest.raises(ModelError, match="--baseline"):
-        _dense_outputs(proto, None, samples_of(np.zeros((1, *SHAPE), np.float32)), RUNTIME, 1)
+        evaluate_model(deployed, samples, runtime=RUNTIME, metric=AGREEMENT)
+    original = load_model(tiny_files.model).proto
+    named = evaluate_model(deployed, samples, runtime=RUNTIME, metric=AGREEMENT, baseline=original)
+    assert named.score == 1 and named.sites[0].false_zero is None
+
+
+# -- the public function -------------------------------------------------------------------------
+
+
+def test_evaluate_takes_paths_objects_and_arrays(tiny_files, tmp_path):
+    arrays = np.load(tiny_files.data)
+    x, y = arrays["x"], arrays["y"]
+    told = []
+    by_path = evaluate(tiny_files.model, tiny_files.spec, provider="cpu", progress=told.append)
+    by_object = evaluate(onnx.load(tiny_files.model), (x, y), provider="cpu")
+    assert by_path.to_json() == by_object.to_json()
+    assert by_path.samples == len(y) == told[-1].done == told[-1].total
+    assert by_object.data == "own data"
+    by_path.save(tmp_path / "evaluation.json")
+    assert json.loads((tmp_path / "evaluation.json").read_text()) == by_path.to_json()
+
+
+def test_parts_are_cut_as_a_search_cuts_them(tiny_files):
+    arrays = np.load(tiny_files.data)
+    x, y = arrays["x"], arrays["y"]
+    split = split_pool(len(y), 3)
+    part = evaluate(tiny_files.model, (x, y), split="verify", seed=3, provider="cpu")
+    chosen = evaluate(tiny_files.model, (x[split.verify], y[split.verify]), provider="cpu")
+    assert part.to_json() == chosen.to_json()
+    few = evaluate(tiny_files.model, (x, y), split="verify", samples=7, seed=3, provider="cpu")
+    assert (few.right == part.right[:7]).all()
+
+
+def test_a_few_of_all_samples_are_drawn_at_random(tiny_files):
+    arrays = np.load(tiny_files.data)
+    x, y = arrays["x"], arrays["y"]
+    some = evaluate(tiny_files.model, (x, y), samples=20, seed=1, provider="cpu")
+    rows = np.sort(np.random.default_rng(1).permutation(len(y))[:20])
+    assert some.samples == 20
+    whole = evaluate(tiny_files.model, (x, y), provider="cpu")
+    assert (some.right == whole.right[rows]).all()
+
+
+def test_three_images_are_enough_where_nothing_is_cut(tiny_files):
+    arrays = np.load(tiny_files.data)
+    data = (arrays["x"][:3], arrays["y"][:3])
+    assert evaluate(tiny_files.model, data, provider="cpu").samples == 3
+    with pytest.raises(DataError, match="cannot be cut"):
+        evaluate(tiny_files.model, data, split="search", provider="cpu")
+
+
+def test_options_that_do_not_exist_are_refused(tiny_files):
+    with pytest.raises(UsageError, match="--split test"):
+        evaluate(tiny_files.model, tiny_files.spec, split="test")
+    with pytest.raises(TypeError, match="threshold"):
+        evaluate(tiny_files.model, tiny_files.spec, threshold=1)

@@ -17,8 +17,8 @@ from spatialonnx.data.split import Split
 from spatialonnx.errors import StudyError, UsageError
 from spatialonnx.graph.ops import find_predictors
 from spatialonnx.graph.sites import find_sites
-from spatialonnx.measure.evaluate import Network
 from spatialonnx.measure.experiment import Experiment
+from spatialonnx.measure.network import Network
 from spatialonnx.measure.samples import Samples
 from spatialonnx.model.metadata import get_json
 from spatialonnx.model.model_file import load_model

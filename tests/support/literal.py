@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatialonnx.graph.sites import Site
-from spatialonnx.measure.evaluate import Network
 from spatialonnx.measure.experiment import Experiment
+from spatialonnx.measure.network import Network, run_samples
 from spatialonnx.plan.outcome import Outcome
 from spatialonnx.plan.plan import Plan, PlanLike
 from spatialonnx.runtime.session import Level
@@ -134,11 +134,5 @@ def run_whole(
     network: Network, experiment: Experiment, plan: PlanLike
 ) -> tuple[Outputs, Mapping[str, int]]:
     """Runs the search samples through an uncut network."""
-    parts: list[Outputs] = []
-    skipped: Counter[str] = Counter()
-    for images in experiment.search.batches(network.fixed_batch or experiment.batch):
-        outputs = network.run(images, plan)
-        parts.append([outputs[name] for name in network.output_names])
-        for predictor in network.predictors:
-            skipped[predictor.site] += int(outputs[predictor.skipped].sum())
-    return [np.concatenate(part) for part in zip(*parts, strict=True)], skipped
+    run = run_samples(network, experiment.search, plan, batch=experiment.batch)
+    return run.outputs, run.skipped

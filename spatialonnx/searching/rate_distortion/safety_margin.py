@@ -13,7 +13,7 @@ from fractions import Fraction
 
 from scipy.stats import norm
 
-from spatialonnx.measure.certify import Measured
+from spatialonnx.measure.measured import Measured
 
 SURENESS = 0.9
 """Probability with which a chosen plan should meet its bound on verify."""

@@ -6,7 +6,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from spatialonnx.measure.certify import Discordant, Measured
+from spatialonnx.measure.measured import Measured
+from spatialonnx.measure.statistics import Discordant
 from spatialonnx.searching.judge import SelectJudge
 from spatialonnx.searching.ranking import Contender, prefer_safe
 from spatialonnx.searching.rate_distortion.safety_margin import (

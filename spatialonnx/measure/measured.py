@@ -1,0 +1,137 @@
+"""Measurements: a plan on one part of the split, beside the dense network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spatialonnx.measure.metrics import Metric
+from spatialonnx.measure.statistics import (
+    Discordant,
+    bootstrap_interval,
+    find_discordant,
+    mcnemar_p,
+    paired_interval,
+)
+from spatialonnx.plan.macs import fraction
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A plan measured on one part of the split.
+
+    Attributes:
+        drop: Score of the dense network minus score under the plan, exact.
+        saved: MACs of predicted outputs.
+        conv_total: MACs of all Conv nodes.
+        samples: Number of samples.
+        baseline: Score of the dense network.
+        interval: 95 % interval of the drop.
+        upper: One-sided upper limit of the drop at the confidence asked for; None without one.
+        discordant: Samples that changed; None for a metric that does not count.
+        mcnemar_p: Exact McNemar's p; None likewise.
+        kl: Mean divergence of the logits from the dense network's, in nats; where asked for.
+        expected: The drop that the networks' own confidence tells, which scatters less than
+            ``drop``; where asked for, and None for a metric that does not count. What sets a
+            tuned network apart from the original is counted.
+        expected_error: Standard error of what is not counted.
+        moved: Samples that another plan changes, compared with the initial plan.
+    """
+
+    drop: Fraction
+    saved: int
+    conv_total: int
+    samples: int
+    baseline: Fraction
+    interval: tuple[float, float]
+    upper: float | None = None
+    discordant: Discordant | None = None
+    mcnemar_p: float | None = None
+    kl: float | None = None
+    expected: float | None = None
+    expected_error: float | None = None
+    moved: Discordant | None = None
+
+    @property
+    def saved_fraction(self) -> float:
+        """``saved`` as a fraction of the MACs of all Conv nodes."""
+        return fraction(self.saved, self.conv_total)
+
+    def holds(self, eps: Fraction) -> bool:
+        """Whether the bound is met."""
+        return self.drop <= eps if self.upper is None else self.upper <= float(eps)
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that ``search --json`` prints for a part."""
+        result: dict[str, Any] = {
+            "drop": float(self.drop),
+            "saved_fraction": self.saved_fraction,
+            "samples": self.samples,
+            "drop_ci95": list(self.interval),
+        }
+        if self.upper is not None:
+            result["drop_upper"] = self.upper
+        if self.discordant is not None:
+            result["discordant"] = vars(self.discordant)
+            result["mcnemar_p"] = self.mcnemar_p
+        return result
+
+
+@dataclass(frozen=True, eq=False)
+class DenseRun:
+    """What the dense network gave on some samples; plans are compared with it.
+
+    Attributes:
+        outputs: Its outputs, batch first.
+        reference: What top-1 is compared with.
+        score: Its score.
+    """
+
+    outputs: list[NDArray[Any]]
+    reference: NDArray[np.int64] | None
+    score: Fraction
+
+
+def compare(
+    metric: Metric,
+    dense: DenseRun,
+    outputs: list[NDArray[Any]],
+    *,
+    saved: int,
+    conv_total: int,
+    confidence: float | None,
+) -> Measured:
+    """Compares masked outputs with the dense ones on the same samples."""
+    score = metric.score(outputs, dense.reference)
+    drop = dense.score - score
+    samples = len(outputs[0])
+    if not metric.counts or dense.reference is None:
+
+        def drop_of(rows: NDArray[np.int64]) -> float:
+            reference = None if dense.reference is None else dense.reference[rows]
+            before = metric.score([value[rows] for value in dense.outputs], reference)
+            return float(before - metric.score([value[rows] for value in outputs], reference))
+
+        interval, upper = bootstrap_interval(drop_of, samples, confidence)
+        return Measured(drop, saved, conv_total, samples, dense.score, interval, upper)
+    before = metric.right(dense.outputs, dense.reference)
+    after = metric.right(outputs, dense.reference)
+    both = int((before & after).sum())
+    discordant = find_discordant(before, after)
+    neither = samples - both - discordant.lost - discordant.gained
+    table = (both, discordant.lost, discordant.gained, neither)
+    return Measured(
+        drop=drop,
+        saved=saved,
+        conv_total=conv_total,
+        samples=samples,
+        baseline=dense.score,
+        interval=paired_interval(*table, confidence=0.95),
+        upper=None if confidence is None else paired_interval(*table, 2 * confidence - 1)[1],
+        discordant=discordant,
+        mcnemar_p=mcnemar_p(discordant),
+    )

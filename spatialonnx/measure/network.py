@@ -1,0 +1,206 @@
+"""A network opened for measuring, and the one loop over samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from spatialonnx.graph.ops import (
+    CODES,
+    DOMAIN,
+    find_fused,
+    find_predictors,
+    instrument,
+    plan_feeds,
+    read_plan,
+)
+from spatialonnx.graph.sites import SiteReport, find_sites
+from spatialonnx.measure.samples import BATCH, Samples, check_images
+from spatialonnx.model.interface import find_image_input
+from spatialonnx.plan.plan import PlanLike
+from spatialonnx.runtime.progress import Steps
+from spatialonnx.runtime.session import Runtime, open_session
+
+Outputs = dict[str, NDArray[Any]]
+"""Outputs of one batch by name, batch first."""
+
+
+class Network:
+    """A model opened for measuring, masks being inputs: any plan runs in the same session."""
+
+    def __init__(
+        self, proto: onnx.ModelProto, runtime: Runtime, *, codes: int | None = None
+    ) -> None:
+        """Opens the session.
+
+        Args:
+            proto: A model of any stage.
+            runtime: Provider and threads.
+            codes: Also tell which values of every ofmap are zero, in patches of this size.
+        """
+        self.output_names = tuple(value.name for value in proto.graph.output)
+        self.predictors = find_predictors(proto)
+        self.fused = find_fused(proto)
+        sites = [p.site for p in self.predictors] + [f.site for f in self.fused]
+        self.site_names = tuple(sites)
+        self.plan = read_plan(proto)
+        self.proto = proto
+        instrumented = instrument(proto)
+        if codes is not None:
+            sources = {p.site: p.source for p in self.predictors}
+            sources |= {f.site: f.output for f in self.fused}
+            _add_codes(instrumented, sources, codes)
+        self.session = open_session(instrumented, runtime)
+        self._image = find_image_input(
+            self.session.inputs, {n for p in self.predictors for n in (p.mask, p.patch_size)}
+        )
+        self._reports: dict[tuple[int, ...], SiteReport] = {}
+
+    @property
+    def image_input(self) -> str:
+        """Name of the image input."""
+        return self._image.name
+
+    @property
+    def image_shape(self) -> tuple[int | None, ...]:
+        """Channels, height and width that the model takes; None where dynamic."""
+        return self._image.shape[1:]
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """The batch size that the model is fixed to, or None."""
+        return self._image.shape[0]
+
+    def sites(self, image_shape: tuple[int, ...]) -> SiteReport:
+        """The sites with the shapes that images of [C, H, W] give them; found once."""
+        if image_shape not in self._reports:
+            shapes = {self.image_input: (1, *image_shape)}
+            self._reports[image_shape] = find_sites(self.proto, shapes)
+        return self._reports[image_shape]
+
+    def run(self, images: NDArray[np.float32], plan: PlanLike) -> Outputs:
+        """Runs one batch under a plan; returns every output by name.
+
+        A batch smaller than the size the model is fixed to is filled up, and the filling is cut
+        off again.
+
+        Args:
+            images: float32 [N, C, H, W].
+            plan: Masks by site; sites that it does not name are off.
+
+        Returns:
+            The model's outputs, batch first, and counts int64 [N, C] of every site.
+
+        Raises:
+            ModelError: ONNX Runtime refuses the images, or an op fails.
+        """
+        count = len(images)
+        batch = self.fixed_batch
+        if batch is not None and count < batch:
+            filling = np.zeros((batch - count, *images.shape[1:]), images.dtype)
+            images = np.concatenate([images, filling])
+        feeds = plan_feeds(plan, self.predictors)
+        feeds[self.image_input] = images
+        names = [value.name for value in self.session.outputs]
+        values = self.session.run(feeds, names)
+        return {
+            name: value[:count] if value.ndim and len(value) == len(images) else value
+            for name, value in zip(names, values, strict=True)
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class SampleRun:
+    """What a network gave on samples.
+
+    Attributes:
+        outputs: The model's outputs, batch first.
+        skipped: Predicted outputs by site, over all samples.
+        sites: The sites, with the shapes that the images give them.
+        samples: Number of samples.
+    """
+
+    outputs: list[NDArray[Any]] = field(repr=False)
+    skipped: Mapping[str, int]
+    sites: SiteReport
+    samples: int
+
+    @property
+    def saved(self) -> int:
+        """MACs of predicted outputs."""
+        return sum(
+            self.skipped.get(site.name, 0) * site.macs_per_output for site in self.sites.sites
+        )
+
+    @property
+    def conv_total(self) -> int:
+        """MACs of all Conv nodes; 0 where shapes depend on the data."""
+        return (self.sites.conv_macs or 0) * self.samples
+
+
+def run_samples(
+    network: Network,
+    samples: Samples,
+    plan: PlanLike,
+    *,
+    batch: int = BATCH,
+    each: Callable[[Outputs], None] | None = None,
+    steps: Steps | None = None,
+) -> SampleRun:
+    """Runs samples through a network, batch by batch.
+
+    Args:
+        network: The network.
+        samples: The samples, in their order.
+        plan: Masks by site; sites that it does not name are off.
+        batch: Samples per run, unless the model is fixed to another number.
+        each: Sees every batch's outputs, for counts of its own.
+        steps: Told after every batch how many samples are done, and how many there are.
+
+    Raises:
+        DataError: There are no images, or they do not fit the model.
+        ModelError: ONNX Runtime refuses them, or an op fails.
+    """
+    check_images(samples, network.image_shape)
+    parts: list[list[NDArray[Any]]] = []
+    skipped = dict.fromkeys(network.site_names, 0)
+    shape: tuple[int, ...] = ()
+    done = 0
+    for images in samples.batches(network.fixed_batch or batch):
+        shape = images.shape[1:]
+        outputs = network.run(images, plan)
+        parts.append([outputs[name] for name in network.output_names])
+        for site in skipped:
+            skipped[site] += int(outputs[f"{site}/skipped"].sum())
+        if each is not None:
+            each(outputs)
+        done += len(images)
+        if steps is not None:
+            steps(done, len(samples))
+    joined = [np.concatenate(part) for part in zip(*parts, strict=True)]
+    return SampleRun(joined, skipped, network.sites(shape), len(samples))
+
+
+def codes_name(site: str) -> str:
+    """Name of the output with the codes of a site's ofmap before prediction, [n, C, nH, nW]."""
+    return f"{site}/codes"
+
+
+def _add_codes(proto: onnx.ModelProto, sources: Mapping[str, str], patch_size: int) -> None:
+    """Adds a PatchCodes node in front of every site; its bits are the ofmap's zeros."""
+    size = "spatialonnx/codes_patch_size"
+    proto.graph.initializer.append(helper.make_tensor(size, TensorProto.INT64, [], [patch_size]))
+    for site, source in sources.items():
+        name = codes_name(site)
+        proto.graph.node.append(
+            helper.make_node(CODES, [source, size], [name], name, domain=DOMAIN)
+        )
+        proto.graph.output.append(
+            helper.make_tensor_value_info(name, TensorProto.UINT16, [None] * 4)
+        )
