@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.measure import Measurement
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -21,8 +19,8 @@ from spatialonnx.cli.options import CommonOptions
 from spatialonnx.errors import OutputError
 
 if TYPE_CHECKING:
-    from spatialonnx.measure.certify import Measured
     from spatialonnx.measure.evaluate import SiteCounts
+    from spatialonnx.measure.measured import Measured
     from spatialonnx.plan.bounds import Bound
 
 out = Console(highlight=False, soft_wrap=True)
@@ -133,25 +131,3 @@ def verdict(bound: Bound, met: bool, verify: Measured, confidence: float | None)
             f"{points(verify.upper)}"
         )
     return f"bound of {bound}: {'met' if met else 'MISSED'} by {rule}"
-
-
-@contextlib.contextmanager
-def progress_bar(common: CommonOptions, text: str) -> Iterator[tuple[Progress, Any]]:
-    """A progress bar on standard error, gone when done.
-
-    Yields:
-        The bar and its task.
-    """
-    bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[best]}", markup=False),
-        TimeRemainingColumn(),
-        console=err,
-        transient=True,
-        # Where nobody looks, the bar would leave an empty line among the messages.
-        disable=common.quiet or not err.is_terminal,
-    )
-    with bar:
-        yield bar, bar.add_task(text, total=None, best="")

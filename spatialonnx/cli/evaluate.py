@@ -37,7 +37,7 @@ def evaluate(
     Example: spatialonnx evaluate model.masked.onnx --data fashion-mnist --split verify
     """
     from spatialonnx.cli.console import percent, show, site_table
-    from spatialonnx.cli.inputs import preprocessing_of, read_model
+    from spatialonnx.cli.inputs import data_options, read_model
     from spatialonnx.cli.progress import show_progress
     from spatialonnx.measure.evaluate import evaluate as evaluate_model
 
@@ -53,7 +53,7 @@ def evaluate(
             baseline=baseline,
             provider=common.provider,
             threads=common.threads,
-            preprocessing=preprocessing_of(source, data),
+            **data_options(source, data),
             **parts.sizes(),
         )
     lines = [f"{source.path.name} on {result.samples} samples of {result.data} ({split})"]

@@ -148,7 +148,7 @@ def search(
     """
     from spatialonnx.cli import search_tables as tables
     from spatialonnx.cli.console import show, warn
-    from spatialonnx.cli.inputs import preprocessing_of, read_model
+    from spatialonnx.cli.inputs import data_options, read_model
     from spatialonnx.cli.progress import show_progress
     from spatialonnx.cli.quantities import parse_memory, parse_minutes
     from spatialonnx.errors import BoundMissedError, InterruptedSearchError
@@ -167,11 +167,7 @@ def search(
         "memory": parse_memory(budget.memory),
     }
     source = read_model(model, "spatial", "masked")
-    named = {
-        "preprocessing": preprocessing_of(source, data),
-        "metric": metric,
-        "baseline": baseline,
-    }
+    named = {"metric": metric, "baseline": baseline, **data_options(source, data)}
     groups = (common.running(), vars(parts), vars(limits), vars(masks), limited, named)
     options = cast("SearchOptions", {k: v for group in groups for k, v in group.items()})
     files = SearchFiles(study or Path(), output or default_output(source.path), common.force)
