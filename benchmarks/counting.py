@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from spatialonnx.data.opening import open_dataset
 from spatialonnx.data.preprocessing import Preprocessing
 from spatialonnx.demo import DATA, shipped_model
-from spatialonnx.graph.insert import insert_predictors
+from spatialonnx.graph.insert import insert
 from spatialonnx.graph.ops import find_predictors
 from spatialonnx.graph.sites import find_sites
 from spatialonnx.measure.network import Network
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=200)
     samples: int = parser.parse_args().samples
     source = load_model(shipped_model())
-    proto = insert_predictors(source, runtime=Runtime()).proto
+    proto = insert(source).model
     dataset = open_dataset(DATA, Preprocessing.from_json(get_metadata(source.proto)["input"]))
     images = dataset.images(np.arange(samples, dtype=np.int64))
     print(

@@ -29,8 +29,7 @@ from support.networks import keras_mobilenet, pixel_shuffle, quantised, squeeze_
 from support.zoo import light_model
 
 from spatialonnx.errors import ModelError
-from spatialonnx.graph.insert import insert_predictors
-from spatialonnx.model.model_file import ModelFile
+from spatialonnx.graph.insert import insert
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "networks.md"
 BEGIN, END = "<!-- table: benchmarks/networks.py --write -->", "<!-- end of table -->"
@@ -95,18 +94,18 @@ def row(name: str, origin: str, make: Maker) -> str:
     convs = sum(node.op_type == "Conv" for node in proto.graph.node)
     start = time.perf_counter()
     try:
-        result = insert_predictors(ModelFile(Path(f"{name}.onnx"), proto, "0"))
+        result = insert(proto)
     except ModelError as error:
         return f"| {name} | {origin} | {convs} | refused | {error} | |"
     seconds = time.perf_counter() - start
-    reasons = Counter(shorten(entry.reason) for entry in result.report.skipped)
+    reasons = Counter(shorten(entry.reason) for entry in result.skipped)
     skipped = "; ".join(f"{count}: {reason}" for reason, count in reasons.most_common()) or "none"
-    macs = result.report.conv_macs
+    macs = result.conv_macs
     exact = "exact" if result.difference.exact else "equal to the simplified graph"
     print(f"{name}: {seconds:.1f} s", file=sys.stderr, flush=True)
     size = "any size" if macs is None else f"{macs / 1e6:,.{0 if macs >= 1e7 else 2}f} M"
     return (
-        f"| {name} ({size}) | {origin} | {convs} | {len(result.report.sites)} | {skipped} | "
+        f"| {name} ({size}) | {origin} | {convs} | {len(result.sites)} | {skipped} | "
         f"{exact}; {result.difference.largest:.0e} |"
     )
 

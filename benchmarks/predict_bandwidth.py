@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from spatialonnx.demo import shipped_model
-from spatialonnx.graph.insert import insert_predictors
+from spatialonnx.graph.insert import insert
 from spatialonnx.graph.ops import DOMAIN, PREDICT
 from spatialonnx.model.model_file import load_model
 from spatialonnx.plan.patterns import diagonal_pattern
@@ -130,7 +130,7 @@ def measure_bandwidth(shape: tuple[int, ...], patch_size: int, runs: int) -> dic
 def measure_model(path: Path, batch: int, runs: int) -> dict[str, Any]:
     """Times a model, without and with a predictor with a full mask behind every site."""
     model = load_model(path)
-    spatial = insert_predictors(model).proto
+    spatial = insert(model).model
     sessions = [open_model(proto) for proto in (model.proto, spatial)]
     name, shape = sessions[0].inputs[0].name, sessions[0].inputs[0].shape
     free = (batch, 3, 224, 224)

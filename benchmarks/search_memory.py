@@ -19,7 +19,7 @@ from pathlib import Path
 from spatialonnx.data.opening import open_dataset
 from spatialonnx.data.preprocessing import Preprocessing
 from spatialonnx.data.split import split_pool
-from spatialonnx.graph.insert import insert_predictors
+from spatialonnx.graph.insert import insert
 from spatialonnx.measure.experiment import Experiment
 from spatialonnx.model.metadata import get_metadata
 from spatialonnx.model.model_file import load_model
@@ -44,7 +44,7 @@ def main() -> int:
     arguments = parser.parse_args()
     model = load_model(arguments.model)
     runtime = Runtime("cpu", arguments.threads)
-    proto = insert_predictors(model, runtime=runtime).proto
+    proto = insert(model, threads=runtime.threads).model
     entry = get_metadata(model.proto).get("input")
     preprocessing = (
         Preprocessing.from_json(entry)

@@ -34,7 +34,7 @@ import onnxruntime
 from spatialonnx.data.opening import open_dataset
 from spatialonnx.data.preprocessing import Preprocessing
 from spatialonnx.data.split import split_pool
-from spatialonnx.graph.insert import insert_predictors
+from spatialonnx.graph.insert import insert
 from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.measured import Measured
 from spatialonnx.model.metadata import get_metadata
@@ -290,7 +290,7 @@ def main() -> int:
     arguments = parser.parse_args()
     model = load_model(arguments.model)
     runtime = Runtime("cpu", arguments.threads)
-    proto = insert_predictors(model, runtime=runtime).proto
+    proto = insert(model, threads=runtime.threads).model
     entry = get_metadata(model.proto).get("input")
     dataset = open_dataset(
         arguments.data, Preprocessing.from_json(entry) if entry else None,

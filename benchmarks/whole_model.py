@@ -37,7 +37,7 @@ from spatialonnx.deployment.deployment import Deployment
 from spatialonnx.deployment.forms import timed_images
 from spatialonnx.deployment.run import deploy
 from spatialonnx.graph.fuse import dense_form
-from spatialonnx.graph.insert import insert_predictors
+from spatialonnx.graph.insert import insert
 from spatialonnx.graph.ops import find_predictors, read_plan, write_plan
 from spatialonnx.measure.evaluate import Evaluation, evaluate_model
 from spatialonnx.measure.experiment import open_data
@@ -84,7 +84,7 @@ def plan_by_hand(
 
 def masked_by_hand(source: ModelFile, samples: Samples) -> onnx.ModelProto:
     """The masked model of the plan by hand."""
-    spatial = insert_predictors(source).proto
+    spatial = insert(source).model
     proto = write_plan(spatial, plan_by_hand(spatial, samples, Runtime("cpu", 1)))
     set_metadata(proto, stage="masked")
     return proto

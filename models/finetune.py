@@ -32,7 +32,7 @@ from models.sitemap import attach_rule, match_sites, plan_of_modules
 from spatialonnx.data.preprocessing import Preprocessing
 from spatialonnx.data.split import split_pool
 from spatialonnx.errors import BoundMissedError, ModelError, SpatialOnnxError, UsageError
-from spatialonnx.graph.insert import insert_predictors
+from spatialonnx.graph.insert import insert
 from spatialonnx.graph.ops import find_predictors, read_plan, write_plan
 from spatialonnx.measure.certify import Certifier
 from spatialonnx.measure.measured import Measured
@@ -107,7 +107,7 @@ def export_masked(
     with tempfile.TemporaryDirectory(prefix="spatialonnx-") as folder:
         path = Path(folder) / "tuned.onnx"
         save_model(export_onnx(tuned, shape, {}, exporter=exporter), path)
-        spatial = insert_predictors(load_model(path)).proto
+        spatial = insert(load_model(path)).model
     sites = match_sites(tuned, spatial, images)
     if lost := sorted(masks.keys() - sites.values()):
         raise ModelError(f"the exported model has no site for {lost[0]}: try the other --exporter")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from spatialonnx.deployment.run import deploy as deploy
     from spatialonnx.errors import SpatialOnnxError as SpatialOnnxError
+    from spatialonnx.graph.insert import insert as insert
     from spatialonnx.graph.sites import find_sites as find_sites
     from spatialonnx.measure.bench import bench as bench
     from spatialonnx.measure.evaluate import evaluate as evaluate
@@ -30,6 +31,7 @@ _HOMES = {
     "deploy": "spatialonnx.deployment.run",
     "evaluate": "spatialonnx.measure.evaluate",
     "find_sites": "spatialonnx.graph.sites",
+    "insert": "spatialonnx.graph.insert",
     "library_path": "spatialonnx.runtime.library",
     "register": "spatialonnx.runtime.session",
     "report": "spatialonnx.reporting.run",

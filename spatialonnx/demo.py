@@ -12,12 +12,12 @@ from spatialonnx.data.opening import open_dataset
 from spatialonnx.data.preprocessing import Preprocessing
 from spatialonnx.data.split import split_pool
 from spatialonnx.errors import LibraryError, OutputError, SetupError
-from spatialonnx.graph.insert import Insertion, insert_predictors
+from spatialonnx.graph.insert import Insertion, insert
 from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.metrics import TOP1
 from spatialonnx.measure.opening import ExperimentOptions, open_experiment
 from spatialonnx.model.metadata import get_metadata, read_search_record
-from spatialonnx.model.model_file import ModelFile, load_model, save_model
+from spatialonnx.model.model_file import ModelFile, load_model
 from spatialonnx.model.stages import stage_path
 from spatialonnx.plan.bounds import parse_bounds
 from spatialonnx.plan.patterns import patterns_with_ones
@@ -113,8 +113,8 @@ def run_demo(
         ) from None
     report_stage(progress, "insert")
     source = load_model(model)
-    insertion = insert_predictors(source, runtime=runtime)
-    save_model(insertion.proto, spatial)
+    insertion = insert(source, threads=runtime.threads)
+    insertion.save(spatial)
     loaded = load_model(spatial)
     preprocessing = Preprocessing.from_json(get_metadata(loaded.proto)["input"])
     dataset = open_dataset(DATA, preprocessing)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -13,12 +12,11 @@ from support.models import Net, feeds, plain
 from support.networks import keras_mobilenet, pixel_shuffle, quantised, squeeze_excite
 from support.zoo import ZOO, light_model
 
+import spatialonnx
 from spatialonnx.errors import ModelError
-from spatialonnx.graph.insert import Insertion, insert_predictors
+from spatialonnx.graph.insert import Insertion
 from spatialonnx.graph.simplify import prepare_model, simplify_model
 from spatialonnx.graph.sites import SiteReport, find_sites
-from spatialonnx.model.model_file import ModelFile
-from spatialonnx.runtime.session import Runtime
 
 LARGE = {"bvlc_alexnet": 5, "vgg19": 16, "zfnet512": 5}
 """Classifiers of hundreds of megabytes; ``benchmarks/networks.py`` inserts into them too."""
@@ -33,14 +31,12 @@ SITES = LARGE | {
 
 
 def insert(proto: onnx.ModelProto) -> Insertion:
-    result = insert_predictors(
-        ModelFile(Path("model.onnx"), proto, "0"), runtime=Runtime(threads=1)
-    )
+    result = spatialonnx.insert(proto, threads=1)
     assert result.difference.exact
     return result
 
 
-def reasons(report: SiteReport) -> Counter[str]:
+def reasons(report: SiteReport | Insertion) -> Counter[str]:
     return Counter(entry.reason for entry in report.skipped)
 
 
@@ -60,7 +56,7 @@ def test_sites_of_large_classifiers(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["densenet121", "inception_v1", "squeezenet"])
 def test_networks_of_the_onnx_package(name: str) -> None:
-    report = insert(light_model(name)).report
+    report = insert(light_model(name))
     assert len(report.sites) == SITES[name]
     assert len(report.sites) + len(report.skipped) == sum(
         node.op_type == "Conv" for node in light_model(name, shapes_only=True).graph.node
@@ -94,14 +90,14 @@ def test_inception_v2() -> None:
 
 
 def test_a_keras_network_in_nhwc() -> None:
-    report = insert(keras_mobilenet()).report
+    report = insert(keras_mobilenet())
     assert len(report.sites) == 7
     assert len(report.skipped) == 4
     assert reasons(report)["a Transpose follows it, not a ReLU"] == 1
 
 
 def test_a_super_resolution_network_of_any_size() -> None:
-    report = insert(pixel_shuffle()).report
+    report = insert(pixel_shuffle())
     assert [site.shape for site in report.sites] == [(8, None, None)] * 2
     assert reasons(report) == {
         "a PRelu follows it, not a ReLU": 1,
@@ -110,7 +106,7 @@ def test_a_super_resolution_network_of_any_size() -> None:
 
 
 def test_squeeze_and_excite() -> None:
-    report = insert(squeeze_excite()).report
+    report = insert(squeeze_excite())
     assert [site.shape for site in report.sites] == [(8, 16, 16), (2, 1, 1), (8, 16, 16)]
     assert reasons(report) == {
         "2 nodes read it before a ReLU (Mul, Sigmoid)": 1,
@@ -165,7 +161,7 @@ def test_damaged_files_end_in_one_line(seed: int) -> None:
         return  # load_model refuses it
     try:
         find_sites(proto)
-        insert_predictors(ModelFile(Path("model.onnx"), proto, "0"), runtime=Runtime(threads=1))
+        insert(proto)
     except ModelError as error:
         assert "\n" not in str(error)
 
@@ -187,7 +183,7 @@ def test_graphs_wired_at_random_end(seed: int) -> None:
             tensor.dims.extend(int(d) for d in rng.integers(-2, 2**40, 4))
     try:
         find_sites(proto)
-        insert_predictors(ModelFile(Path("model.onnx"), proto, "0"), runtime=Runtime(threads=1))
+        insert(proto)
     except ModelError as error:
         assert "\n" not in str(error)
 

@@ -19,7 +19,7 @@ from spatialonnx.graph.fuse import explain_unfusable
 from spatialonnx.graph.index import GraphIndex, attribute, is_op
 from spatialonnx.graph.ops import CONV, DOMAIN, PREDICT, SNAPEA
 from spatialonnx.graph.shapes import infer_shapes
-from spatialonnx.graph.sites import match_chains
+from spatialonnx.graph.site_match import match_sites
 from spatialonnx.measure.network import Network
 from spatialonnx.plan.plan import Plan
 
@@ -77,8 +77,8 @@ def find_candidates(setup: Setup) -> Candidates:
     """Looks at every site: at the graph first, at the search images where it does not tell."""
     proto = setup.model.proto
     index = GraphIndex(proto)
-    chains, _ = match_chains(index, infer_shapes(proto))
-    sources = {chain.name: chain.conv.input[0] for chain in chains if chain.predictor is not None}
+    matches, _ = match_sites(index, infer_shapes(proto))
+    sources = {match.name: match.conv.input[0] for match in matches if match.predictor is not None}
     left_out = explain_unfusable(proto)
     sources = {site: source for site, source in sources.items() if site not in left_out}
     proven = find_nonnegative(proto)

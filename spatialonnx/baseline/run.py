@@ -15,7 +15,7 @@ from spatialonnx.baseline.nonnegative import Candidates, find_candidates
 from spatialonnx.baseline.predictive import Predictive, search_guesses, study_key
 from spatialonnx.baseline.studies import Found, find_studies, measure_studies, missing_studies
 from spatialonnx.errors import ModelError, UsageError
-from spatialonnx.graph.insert import insert_predictors
+from spatialonnx.graph.insert import insert
 from spatialonnx.graph.ops import find_predictors, read_plan
 from spatialonnx.model.model_file import ModelFile
 from spatialonnx.plan.patterns import PATCH_SIZES
@@ -112,8 +112,8 @@ def prepare_model(model: ModelFile, runtime: Runtime) -> ModelFile:
         )
     if find_predictors(model.proto):
         return model
-    inserted = insert_predictors(model, runtime=runtime)
-    return ModelFile(model.path, inserted.proto, model.sha256)
+    inserted = insert(model, threads=runtime.threads)
+    return ModelFile(model.path, inserted.model, model.sha256)
 
 
 def compare_systems(

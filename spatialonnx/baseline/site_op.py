@@ -12,16 +12,15 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from spatialonnx.baseline.snapea_graph import Guess
 from spatialonnx.graph.fuse import dense_form, make_fused_site
-from spatialonnx.graph.index import GraphIndex
+from spatialonnx.graph.index import GraphIndex, conv_attributes
 from spatialonnx.graph.ops import DOMAIN, SNAPEA, VERSION
 from spatialonnx.graph.shapes import infer_shapes
-from spatialonnx.graph.sites import match_chains
+from spatialonnx.graph.site_match import match_sites
 from spatialonnx.measure.network import Network
 from spatialonnx.plan.masks import full_mask
 from spatialonnx.runtime.session import Runtime, open_session
 
 _IR, _OPSET = 8, 17
-_CONV_ATTRIBUTES = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
 
 
 class SiteOp:
@@ -36,12 +35,12 @@ class SiteOp:
             runtime: Provider and threads.
         """
         index = GraphIndex(proto)
-        chains, _ = match_chains(index, infer_shapes(proto))
-        chain = next(c for c in chains if c.predictor is not None and c.name == site)
-        fused = make_fused_site(index, chain, full_mask(2))
+        matches, _ = match_sites(index, infer_shapes(proto))
+        match = next(c for c in matches if c.predictor is not None and c.name == site)
+        fused = make_fused_site(index, match, full_mask(2))
         self.site = site
-        self.reads = tuple(name for name in (chain.conv.input[0], chain.residual) if name)
-        self._residual = bool(chain.residual)
+        self.reads = tuple(name for name in (match.conv.input[0], match.residual) if name)
+        self._residual = bool(match.residual)
         weight, _, self._bias = (numpy_helper.to_array(t) for t in fused.constants)
         self.weight: NDArray[np.float32] = np.asarray(weight, np.float32)
         early = _early_model(fused.node, self.weight, self._bias, self._residual)
@@ -163,7 +162,7 @@ def _early_model(
 
 def _sums_model(site: NodeProto, bias: NDArray[Any], residual: bool) -> onnx.ModelProto:
     conv = helper.make_node("Conv", ["X", "W", "B"], ["conv" if residual else "sums"])
-    conv.attribute.extend(a for a in site.attribute if a.name in _CONV_ATTRIBUTES)
+    conv.attribute.extend(conv_attributes(site))
     nodes = [conv]
     if residual:
         nodes.append(helper.make_node("Add", ["conv", "residual"], ["sums"]))

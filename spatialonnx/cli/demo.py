@@ -35,7 +35,7 @@ def demo(common: CommonOptions) -> None:
     low, high = answer.verify.interval
     rule = verdict(answer.bound, answer.bound_met, answer.verify, None)
     rows: list[list[object]] = [
-        ["sites with a SpatialPredict op", len(result.insertion.report.sites)],
+        ["sites with a SpatialPredict op", len(result.insertion.sites)],
         ["accuracy, dense", percent(float(answer.verify.baseline))],
         ["MACs saved on verify", percent(answer.verify.saved_fraction)],
         ["drop on verify", points(float(answer.verify.drop))],

@@ -45,29 +45,24 @@ def insert(
     """
     from spatialonnx.cli.console import show, table
     from spatialonnx.cli.inputs import read_model
-    from spatialonnx.graph.insert import insert_predictors
-    from spatialonnx.model.model_file import save_model
+    from spatialonnx.graph.insert import insert as insert_ops
     from spatialonnx.model.stages import check_replaceable, stage_path
-    from spatialonnx.plan.patterns import parse_patch_size, parse_pattern
+    from spatialonnx.plan.patterns import parse_patch_size
 
     source = read_model(model, "original")
-    chosen, size = None, parse_patch_size(patch_size)
-    if pattern is not None:
-        chosen, size = parse_pattern(pattern)
-    path = output or stage_path(source.path, "spatial" if chosen is None else "masked")
+    path = output or stage_path(source.path, "spatial" if pattern is None else "masked")
     check_replaceable(path, source.sha256, force=common.force)
-    result = insert_predictors(
+    result = insert_ops(
         source,
         include=include,
         exclude=exclude,
-        patch_size=size,
-        pattern=chosen,
+        patch_size=parse_patch_size(patch_size),
+        pattern=pattern,
         simplify=simplify,
-        runtime=common.runtime(),
+        threads=common.runtime().threads,
     )
-    save_model(result.proto, path)
-    report = result.report
-    total = report.conv_macs
+    result.save(path)
+    total = result.conv_macs
     rows = [
         [
             site.name,
@@ -76,9 +71,9 @@ def insert(
             site.macs_per_output,
             site.note,
         ]
-        for site in report.sites
+        for site in result.sites
     ]
-    skipped = [[conv.conv, conv.reason] for conv in report.skipped]
+    skipped = [[conv.conv, conv.reason] for conv in result.skipped]
     lines: list[str | Table] = [
         table("Sites", ["site", "Conv", "ofmap (C x H x W)", "MACs/output", "note"], rows),
         *([table("Convs that are no site", ["Conv", "reason"], skipped)] if skipped else []),
@@ -86,10 +81,4 @@ def insert(
         + (f", {total / 1e6:.1f} million MACs a sample in all Convs" if total else ""),
         f"wrote {path}",
     ]
-    value = {
-        "output": str(path),
-        "sites": [vars(site) for site in report.sites],
-        "skipped": [vars(conv) for conv in report.skipped],
-        "conv_macs": total,
-    }
-    show(common, value, lines)
+    show(common, {"output": str(path), **result.to_json()}, lines)

@@ -25,9 +25,7 @@ from spatialonnx.deployment.deployment import (
     Fuse,
 )
 from spatialonnx.deployment.forms import choose_forms, measure_sites, timed_images
-from spatialonnx.errors import ModelError
 from spatialonnx.graph.fuse import dense_form, fuse_sites
-from spatialonnx.graph.insert import check_model
 from spatialonnx.graph.site_equivalence import compare_sites, require_equal
 from spatialonnx.measure.certify import Certifier
 from spatialonnx.measure.experiment import Experiment
@@ -35,6 +33,7 @@ from spatialonnx.measure.measured import Measured
 from spatialonnx.measure.network import Network
 from spatialonnx.measure.opening import ExperimentOptions, open_experiment
 from spatialonnx.measure.samples import check_images
+from spatialonnx.model.checking import check_interface, check_model
 from spatialonnx.model.metadata import read_search_record, set_metadata
 from spatialonnx.model.model_file import ModelLike, as_model
 from spatialonnx.runtime.progress import ProgressCallback, count_steps, report_stage
@@ -151,7 +150,7 @@ def _certify(
     proto = fuse_sites(source.proto, fused, dense)
     set_metadata(proto, stage="deploy", source_sha256=source.sha256)
     check_model(proto, "the deployed model")
-    _check_interface(source.proto, proto)
+    check_interface(source.proto, proto)
     verify = experiment.verify
     certifier = Certifier(
         proto,
@@ -161,18 +160,6 @@ def _certify(
         confidence=experiment.confidence,
     )
     return proto, certifier.measure(None, verify, count_steps(progress, verify.part))
-
-
-def _check_interface(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
-    ours_alone = (".stage", ".source_sha256")
-    kept = {e.key: e.value for e in before.metadata_props if not e.key.endswith(ours_alone)}
-    ours = {e.key: e.value for e in after.metadata_props}
-    if (
-        list(before.graph.input) != list(after.graph.input)
-        or list(before.graph.output) != list(after.graph.output)
-        or not kept.items() <= ours.items()
-    ):
-        raise ModelError("the model's inputs, outputs or metadata were not kept: report this")
 
 
 def _time(

@@ -1,4 +1,4 @@
-"""What stands between a Conv and its ReLU, as one factor and one addend a channel."""
+"""What stands between a Conv and its ReLU, as one factor and one addend per channel."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from onnx import NodeProto
 
 from spatialonnx.errors import ModelError
 from spatialonnx.graph.index import GraphIndex, attribute, is_op, node_label
-from spatialonnx.graph.site_match import Chain
+from spatialonnx.graph.site_match import SiteMatch
 
 _DEFAULT_EPSILON = 1e-5  # BatchNormalization's
 
 
 def channel_affine(
-    index: GraphIndex, chain: Chain
+    index: GraphIndex, match: SiteMatch
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Composes a chain's BatchNormalization and constant arithmetic.
+    """Composes a site's BatchNormalization and constant arithmetic.
 
     Args:
         index: The graph.
-        chain: A site's nodes.
+        match: The nodes of a site.
 
     Returns:
         Scale and shift, float64 [C]: the map before the residual Add is
@@ -29,10 +29,10 @@ def channel_affine(
     Raises:
         ModelError: A constant's values cannot be read.
     """
-    channels = (index.constant_shape(chain.conv.input[1]) or (0,))[0]
+    channels = (index.constant_shape(match.conv.input[1]) or (0,))[0]
     scale, shift = np.ones(channels), np.zeros(channels)
-    tensor = chain.conv.output[0]
-    for node in chain.between:
+    tensor = match.conv.output[0]
+    for node in match.between:
         if is_op(node, "BatchNormalization"):
             factor, addend = _norm(index, node)
         elif is_op(node, "Add", "Sub", "Mul", "Div"):

@@ -37,7 +37,7 @@ class Difference:
 
 
 @dataclass(frozen=True, eq=False)
-class Reference:
+class OriginalRun:
     """What a user's model gives on a random input.
 
     Attributes:
@@ -53,9 +53,9 @@ class Reference:
     repeats: bool
 
 
-def run_reference(
+def run_original(
     original: onnx.ModelProto, prepared: onnx.ModelProto, runtime: Runtime
-) -> Reference:
+) -> OriginalRun:
     """Runs a user's model on random input.
 
     Args:
@@ -70,16 +70,16 @@ def run_reference(
     feeds, outputs = _first_run(session, prepared)
     # ORT's random generators go on from run to run.
     repeats = _equal(outputs, session.run(feeds))
-    return Reference(feeds, outputs, _run(original, feeds, "all", runtime), repeats)
+    return OriginalRun(feeds, outputs, _run(original, feeds, "all", runtime), repeats)
 
 
 def compare_models(
-    reference: Reference, network: onnx.ModelProto, spatial: onnx.ModelProto, runtime: Runtime
+    original: OriginalRun, network: onnx.ModelProto, spatial: onnx.ModelProto, runtime: Runtime
 ) -> Difference:
     """Compares a model with full masks with the one it was made from.
 
     Args:
-        reference: What the user's model gives.
+        original: What the user's model gives.
         network: The simplified graph that predictions were inserted into.
         spatial: The model with predictions, every mask full.
         runtime: How to run them.
@@ -87,41 +87,23 @@ def compare_models(
     Raises:
         ModelError: ORT cannot run one of them, or their outputs differ by more than rounding.
     """
-    feeds = reference.feeds
+    feeds = original.feeds
     got = _run(spatial, feeds, "extended", runtime)
-    exact = _equal(reference.extended, got)
+    exact = _equal(original.extended, got)
     if not exact and not _equal(_run(network, feeds, "extended", runtime), got):
-        if not reference.repeats:
+        if not original.repeats:
             raise ModelError("the model's outputs are random: remove its random or training ops")
         raise ModelError(
             "the outputs change although nothing is predicted; leave sites out with --exclude, or "
             "try --no-simplify"
         )
-    largest = _largest_difference(reference.default, _run(spatial, feeds, "all", runtime))
+    largest = _largest_difference(original.default, _run(spatial, feeds, "all", runtime))
     if not largest <= TOLERANCE:
         raise ModelError(
             f"the outputs change by {largest:.1e} of the largest although nothing is predicted; "
             "leave sites out with --exclude, or try --no-simplify"
         )
     return Difference(exact, largest)
-
-
-def compare_interfaces(original: onnx.ModelProto, spatial: onnx.ModelProto) -> None:
-    """Makes sure that inputs, outputs and metadata were kept; initializers are no inputs.
-
-    Raises:
-        ModelError: They were not.
-    """
-    weights = {tensor.name for tensor in original.graph.initializer}
-    inputs = [value for value in original.graph.input if value.name not in weights]
-    theirs = {e.key: e.value for e in original.metadata_props}
-    ours = {e.key: e.value for e in spatial.metadata_props}
-    if (
-        inputs != list(spatial.graph.input)
-        or list(original.graph.output) != list(spatial.graph.output)
-        or not theirs.items() <= ours.items()
-    ):
-        raise ModelError("the model's inputs, outputs or metadata were not kept: report this")
 
 
 def _first_run(session: Session, proto: onnx.ModelProto) -> tuple[Feeds, list[NDArray[Any]]]:

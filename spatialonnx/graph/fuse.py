@@ -18,14 +18,11 @@ from onnx import NodeProto, helper, numpy_helper
 
 from spatialonnx.errors import ModelError
 from spatialonnx.graph.affine import channel_affine
-from spatialonnx.graph.index import GraphIndex
+from spatialonnx.graph.index import GraphIndex, conv_attributes
 from spatialonnx.graph.ops import CONV, DOMAIN, find_predictors, mask_name, read_plan
 from spatialonnx.graph.shapes import Shapes, infer_shapes
-from spatialonnx.graph.site_match import Chain
-from spatialonnx.graph.sites import match_chains
+from spatialonnx.graph.site_match import SiteMatch, match_sites
 from spatialonnx.plan.masks import SiteMask
-
-_CONV_ATTRIBUTES = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,14 +46,14 @@ def explain_unfusable(proto: onnx.ModelProto) -> dict[str, str]:
     Args:
         proto: A model with SpatialPredict nodes.
     """
-    index, shapes, chains = _match(proto)
+    index, shapes, matches = _match(proto)
     reasons = {}
     for predictor in find_predictors(proto):
-        chain = chains.get(predictor.site)
+        match = matches.get(predictor.site)
         reason = (
             "no Conv and ReLU stand in front of its SpatialPredict"
-            if chain is None
-            else _obstacle(index, shapes, chain)
+            if match is None
+            else _obstacle(index, shapes, match)
         )
         if reason:
             reasons[predictor.site] = reason
@@ -87,9 +84,9 @@ def fuse_sites(
     for site in fused:
         if site in reasons:
             raise ModelError(f"site {site} cannot be fused: {reasons[site]}")
-    index, _, chains = _match(result)
+    index, _, matches = _match(result)
     plan = read_plan(result)
-    sites = [make_fused_site(index, chains[site], plan[site]) for site in fused]
+    sites = [make_fused_site(index, matches[site], plan[site]) for site in fused]
     gone = {id(node) for site in sites for node in site.replaced}
     instead = {id(site.replaced[-1]): site.node for site in sites}
     for node in index.nodes:
@@ -111,69 +108,69 @@ def dense_form(proto: onnx.ModelProto) -> onnx.ModelProto:
     return fuse_sites(proto, (), [p.site for p in find_predictors(proto)])
 
 
-def make_fused_site(index: GraphIndex, chain: Chain, mask: SiteMask) -> FusedSite:
+def make_fused_site(index: GraphIndex, match: SiteMatch, mask: SiteMask) -> FusedSite:
     """The SpatialConv node of a site, what stands before its ReLU folded into its weights.
 
     Args:
         index: The graph.
-        chain: The site's nodes.
+        match: The nodes of the site.
         mask: Its mask.
     """
-    assert chain.predictor is not None
-    weight, bias = _fold(index, chain)
-    site = chain.name
+    assert match.predictor is not None
+    weight, bias = _fold(index, match)
+    site = match.name
     names = [f"{site}/W", mask_name(site), f"{site}/B"]
     node = helper.make_node(
         CONV,
-        [chain.conv.input[0], *names, *([chain.residual] if chain.residual else [])],
-        [chain.predictor.output[0]],
+        [match.conv.input[0], *names, *([match.residual] if match.residual else [])],
+        [match.predictor.output[0]],
         name=site,
         domain=DOMAIN,
         patch_size=mask.patch_size,
     )
-    node.attribute.extend(a for a in chain.conv.attribute if a.name in _CONV_ATTRIBUTES)
-    if np.isfinite(chain.clip_max):
-        node.attribute.append(helper.make_attribute("clip_max", float(chain.clip_max)))
+    node.attribute.extend(conv_attributes(match.conv))
+    if np.isfinite(match.clip_max):
+        node.attribute.append(helper.make_attribute("clip_max", float(match.clip_max)))
     arrays: tuple[NDArray[Any], ...] = (weight, mask.patterns, bias)
     constants = tuple(numpy_helper.from_array(a, n) for a, n in zip(arrays, names, strict=True))
-    before = (chain.conv, *chain.between, *([chain.add] if chain.add is not None else []))
-    return FusedSite(node, constants, (*before, chain.relu, chain.predictor))
+    before = (match.conv, *match.between, *([match.add] if match.add is not None else []))
+    return FusedSite(node, constants, (*before, match.relu, match.predictor))
 
 
-def _fold(index: GraphIndex, chain: Chain) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _fold(index: GraphIndex, match: SiteMatch) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Weight and bias of Conv and everything up to the residual Add, rounded once."""
-    weight = index.constant_array(chain.conv.input[1], most=sys.maxsize)
+    weight = index.constant_array(match.conv.input[1], most=sys.maxsize)
     assert weight is not None
-    scale, shift = channel_affine(index, chain)
+    scale, shift = channel_affine(index, match)
     bias = np.zeros(len(weight))
-    if len(chain.conv.input) > 2 and chain.conv.input[2]:
-        own = index.constant_array(chain.conv.input[2])
+    if len(match.conv.input) > 2 and match.conv.input[2]:
+        own = index.constant_array(match.conv.input[2])
         assert own is not None
         bias = np.asarray(own, np.float64)
     folded = np.asarray(weight, np.float64) * scale[:, None, None, None]
     return folded.astype(np.float32), (bias * scale + shift).astype(np.float32)
 
 
-def _match(proto: onnx.ModelProto) -> tuple[GraphIndex, Shapes, dict[str, Chain]]:
+def _match(proto: onnx.ModelProto) -> tuple[GraphIndex, Shapes, dict[str, SiteMatch]]:
     index, shapes = GraphIndex(proto), infer_shapes(proto)
-    chains, _ = match_chains(index, shapes)
-    return index, shapes, {c.name: c for c in chains if c.predictor is not None}
+    matches, _ = match_sites(index, shapes)
+    return index, shapes, {c.name: c for c in matches if c.predictor is not None}
 
 
-def _obstacle(index: GraphIndex, shapes: Shapes, chain: Chain) -> str:
+def _obstacle(index: GraphIndex, shapes: Shapes, match: SiteMatch) -> str:
     """Why a site cannot be fused; empty where it can be."""
-    if index.constant_array(chain.conv.input[1], most=sys.maxsize) is None:
+    if index.constant_array(match.conv.input[1], most=sys.maxsize) is None:
         return "the values of its weight cannot be read"
-    has_bias = len(chain.conv.input) > 2 and chain.conv.input[2] != ""
-    if has_bias and index.constant_array(chain.conv.input[2]) is None:
+    has_bias = len(match.conv.input) > 2 and match.conv.input[2] != ""
+    if has_bias and index.constant_array(match.conv.input[2]) is None:
         return "its bias is computed, not a constant"
-    if chain.output in index.outputs:
+    if match.output in index.outputs:
         return "its ReLU's output is also an output of the model"
     try:
-        channel_affine(index, chain)
+        channel_affine(index, match)
     except ModelError as error:
         return str(error)
-    if chain.residual and shapes.get(chain.residual) != shapes.get(chain.output):
+    if match.residual and shapes.get(match.residual) != shapes.get(match.output):
         return "its residual has another shape than its map"
     return ""
 

@@ -15,6 +15,7 @@ from onnx.external_data_helper import uses_external_data
 from spatialonnx.errors import ModelError
 
 ONNX_DOMAINS = ("", "ai.onnx")
+_CONV_ATTRIBUTES = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
 _SMALL = 1 << 16
 """Elements up to which a constant's values are read; no bound or scale of ours is larger."""
 
@@ -135,6 +136,11 @@ def node_label(node: NodeProto) -> str:
 def attribute(node: NodeProto, name: str) -> AttributeProto | None:
     """A node's attribute, or None."""
     return next((a for a in node.attribute if a.name == name), None)
+
+
+def conv_attributes(node: NodeProto) -> list[AttributeProto]:
+    """The attributes of a node that are those of ONNX Conv."""
+    return [value for value in node.attribute if value.name in _CONV_ATTRIBUTES]
 
 
 def subgraphs(node: NodeProto) -> list[GraphProto]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,18 +16,20 @@ from onnx import TensorProto, helper
 from spatialonnx.errors import ModelError, UsageError
 from spatialonnx.graph.equivalence import (
     Difference,
-    compare_interfaces,
     compare_models,
-    run_reference,
+    run_original,
 )
 from spatialonnx.graph.index import GraphIndex, inner_nodes
 from spatialonnx.graph.ops import DOMAIN, PREDICT, add_opset, mask_name, patch_size_name, write_plan
 from spatialonnx.graph.shapes import infer_shapes
 from spatialonnx.graph.simplify import copy_around, name_nodes, prepare_model, simplify_model
-from spatialonnx.graph.sites import Site, SiteReport, SkippedConv, find_sites, require_sites
+from spatialonnx.graph.site_match import SkippedConv
+from spatialonnx.graph.sites import Site, SiteReport, find_sites, require_sites
+from spatialonnx.model.checking import check_interface, check_model
 from spatialonnx.model.metadata import ORIGINAL, model_stage, set_metadata
-from spatialonnx.model.model_file import PROTOBUF_LIMIT, ModelFile, save_model
+from spatialonnx.model.model_file import ModelFile, ModelLike, as_model, save_model
 from spatialonnx.plan.masks import SiteMask, full_mask, uniform_mask
+from spatialonnx.plan.patterns import parse_pattern
 from spatialonnx.runtime.session import Runtime
 
 _LOG = logging.getLogger(__name__)
@@ -35,39 +37,57 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Insertion:
-    """A model with predictions, and how it was made.
+    """What inserting gave.
 
     Attributes:
-        proto: The model, of stage ``spatial``, or ``masked`` where a pattern was given.
-        report: Its sites, and the Convs that are none with their reasons.
+        model: The model, of stage ``spatial``, or ``masked`` where a pattern was given.
+        sites: Its sites, in graph order.
+        skipped: Convs that are no site, with the reason.
+        conv_macs: MACs of all Conv nodes for one sample; None where shapes are dynamic.
         difference: How its outputs with full masks differ from the original's.
     """
 
-    proto: onnx.ModelProto
-    report: SiteReport
+    model: onnx.ModelProto
+    sites: tuple[Site, ...]
+    skipped: tuple[SkippedConv, ...]
+    conv_macs: int | None
     difference: Difference
 
+    def to_json(self) -> dict[str, Any]:
+        """The object that ``insert --json`` prints, but for the path of the output."""
+        return SiteReport(self.sites, self.skipped, self.conv_macs).to_json()
 
-def insert_predictors(
-    model: ModelFile,
+    def save(self, path: str | Path) -> None:
+        """Writes the model, whole or not at all; a file of this name is replaced.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        save_model(self.model, Path(path))
+
+
+def insert(
+    model: ModelLike,
     *,
     include: str | None = None,
     exclude: str | None = None,
     patch_size: int = 2,
-    pattern: int | None = None,
+    pattern: str | None = None,
     simplify: bool = True,
-    runtime: Runtime | None = None,
+    threads: int = 0,
 ) -> Insertion:
     """Inserts a SpatialPredict node behind every site's ReLU and checks the result.
 
+    With full masks, which predict nothing, the model computes what the original computes.
+
     Args:
-        model: The user's model.
+        model: The user's model: a path or an ``onnx.ModelProto``.
         include: Only sites whose name holds a match of this regular expression are taken.
         exclude: Sites whose name holds a match of this one are not.
-        patch_size: Of the full masks, or of ``pattern``.
-        pattern: A plan by hand: this pattern in every patch of every site.
+        patch_size: Of the full masks.
+        pattern: A plan by hand: this pattern, such as ``1001``, in every patch of every site.
         simplify: Whether the graph is simplified first.
-        runtime: Threads of the check; it runs on the CPU.
+        threads: Threads of the check, which runs on the CPU; 0 = all processors.
 
     Raises:
         ModelError: The model is not valid, holds no site or holds predictions already, or its
@@ -75,49 +95,30 @@ def insert_predictors(
         PlanError: The patch size or the pattern is not allowed.
         UsageError: ``include`` or ``exclude`` is no regular expression, or leaves no site.
     """
-    runtime = Runtime("cpu", runtime.threads if runtime else 0)
+    source = as_model(model)
+    runtime = Runtime("cpu", threads)
     mask = full_mask(patch_size)
-    by_hand = None if pattern is None else uniform_mask(patch_size, pattern)
-    _check_original(model)
-    prepared = prepare_model(model.proto)
+    by_hand = None
+    if pattern is not None:
+        number, size = parse_pattern(pattern)
+        mask, by_hand = full_mask(size), uniform_mask(size, number)
+    _check_original(source)
+    prepared = prepare_model(source.proto)
     network = simplify_model(prepared) if simplify else prepared
     report = find_sites(network)
     require_sites(report)
     report = _select(report, include, exclude)
-    reference = run_reference(model.proto, prepared, runtime)
+    original = run_original(source.proto, prepared, runtime)
     del prepared  # copies of a large model add up
     spatial = _insert(network, report.sites, mask)
-    set_metadata(spatial, stage="spatial", source_sha256=model.sha256)
+    set_metadata(spatial, stage="spatial", source_sha256=source.sha256)
     check_model(spatial, "the model with predictions")
-    compare_interfaces(model.proto, spatial)
-    difference = compare_models(reference, network, spatial, runtime)
+    check_interface(source.proto, spatial)
+    difference = compare_models(original, network, spatial, runtime)
     if by_hand is not None:
         spatial = write_plan(spatial, {site.name: by_hand for site in report.sites})
         set_metadata(spatial, stage="masked")
-    return Insertion(spatial, report, difference)
-
-
-def check_model(proto: onnx.ModelProto, what: str) -> None:
-    """Runs the ONNX checker.
-
-    Args:
-        proto: The model.
-        what: What to call it in the message.
-
-    Raises:
-        ModelError: The checker objects.
-    """
-    try:
-        if proto.ByteSize() < PROTOBUF_LIMIT:
-            onnx.checker.check_model(proto)
-            return
-        with tempfile.TemporaryDirectory(prefix="spatialonnx-") as folder:
-            path = Path(folder) / "model.onnx"
-            save_model(proto, path)
-            onnx.checker.check_model(str(path))
-    except Exception as error:  # the checker raises errors of several kinds
-        line = next((text for text in str(error).splitlines() if text.strip()), "no reason given")
-        raise ModelError(f"{what} is not valid ONNX: {line[:300]}") from None
+    return Insertion(spatial, report.sites, report.skipped, report.conv_macs, difference)
 
 
 def _check_original(model: ModelFile) -> None:

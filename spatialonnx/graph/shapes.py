@@ -15,13 +15,13 @@ from math import prod
 import onnx
 from onnx import NodeProto, TypeProto, helper
 
+from spatialonnx.graph.index import conv_attributes
 from spatialonnx.graph.ops import CONV, DOMAIN, PREDICT
 from spatialonnx.plan.masks import Dim
 
 _LOG = logging.getLogger(__name__)
 _KEPT_ELEMENTS = 1024
 """Constants up to this size go along: Reshape and its like read shapes from them."""
-_CONV_ATTRIBUTES = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def _known(node: NodeProto) -> NodeProto:
         return helper.make_node("Identity", node.input[:1], node.output[:1], name=node.name)
     if node.op_type == CONV:
         known = helper.make_node("Conv", node.input[:2], node.output[:1], name=node.name)
-        known.attribute.extend(a for a in node.attribute if a.name in _CONV_ATTRIBUTES)
+        known.attribute.extend(conv_attributes(node))
         return known
     return node
 

@@ -21,7 +21,7 @@ from spatialonnx.graph.fuse import make_fused_site
 from spatialonnx.graph.index import GraphIndex
 from spatialonnx.graph.ops import DOMAIN, VERSION, instrument, read_plan
 from spatialonnx.graph.shapes import infer_shapes
-from spatialonnx.graph.sites import match_chains
+from spatialonnx.graph.site_match import match_sites
 from spatialonnx.plan.masks import SiteMask
 from spatialonnx.plan.rule import probe_positions, split_patches, spread_patches
 from spatialonnx.runtime.session import Runtime, open_session
@@ -77,43 +77,43 @@ def compare_sites(
     runtime = Runtime("cpu", runtime.threads)
     index = GraphIndex(proto)
     plan = read_plan(proto)
-    chains, _ = match_chains(index, infer_shapes(proto))
-    chosen = [c for c in chains if c.predictor is not None and c.name in sites]
+    matches, _ = match_sites(index, infer_shapes(proto))
+    chosen = [c for c in matches if c.predictor is not None and c.name in sites]
     exposed = instrument(proto, promote=False)
     present = {value.name for value in (*exposed.graph.output, *exposed.graph.input)}
     weights = {tensor.name for tensor in proto.graph.initializer}
     (image_name,) = (v.name for v in proto.graph.input if v.name not in weights)
-    for chain in chosen:
-        assert chain.predictor is not None
-        names = [chain.conv.input[0], chain.residual, chain.relu.input[0]]
-        for name in (*names, chain.predictor.output[0]):
+    for match in chosen:
+        assert match.predictor is not None
+        names = [match.conv.input[0], match.residual, match.relu.input[0]]
+        for name in (*names, match.predictor.output[0]):
             if name and name not in present:
                 value = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
                 exposed.graph.output.append(value)
                 present.add(name)
     session = open_session(exposed, runtime)
-    for chain in chosen:
-        assert chain.predictor is not None
-        fused = make_fused_site(index, chain, plan[chain.name])
+    for match in chosen:
+        assert match.predictor is not None
+        fused = make_fused_site(index, match, plan[match.name])
         wanted = [
-            *dict.fromkeys([chain.conv.input[0], *([chain.residual] if chain.residual else [])]),
-            chain.relu.input[0],
-            chain.predictor.output[0],
-            f"{chain.name}/skipped",
+            *dict.fromkeys([match.conv.input[0], *([match.residual] if match.residual else [])]),
+            match.relu.input[0],
+            match.predictor.output[0],
+            f"{match.name}/skipped",
         ]
         fetched = [name for name in dict.fromkeys(wanted) if name != image_name]
         values = dict(zip(fetched, session.run({image_name: images}, fetched), strict=True)) | {
             image_name: images
         }
-        inputs = {n: values[n] for n in (chain.conv.input[0], chain.residual) if n}
+        inputs = {n: values[n] for n in (match.conv.input[0], match.residual) if n}
         result, skipped = open_session(
             _site_model(fused.node, fused.constants, proto, inputs), runtime
         ).run(inputs)
         yield compare_maps(
-            chain.name,
-            plan[chain.name],
-            before=values[chain.relu.input[0]],
-            expected=(values[chain.predictor.output[0]], values[f"{chain.name}/skipped"]),
+            match.name,
+            plan[match.name],
+            before=values[match.relu.input[0]],
+            expected=(values[match.predictor.output[0]], values[f"{match.name}/skipped"]),
             got=(result, skipped),
         )
 

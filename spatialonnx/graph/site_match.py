@@ -6,21 +6,24 @@ A match that fails says why, in words that complete "not taken: ...".
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onnx import NodeProto, TensorProto
 
-from spatialonnx.graph.index import GraphIndex, attribute, is_op, op_label
+from spatialonnx.graph.index import GraphIndex, attribute, is_op, node_label, op_label
 from spatialonnx.graph.ops import DOMAIN, PREDICT
+from spatialonnx.graph.shapes import Shapes
+from spatialonnx.plan.macs import macs_per_output
 
 QUANTIZED = "QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger"
 _TRANSPARENT = "Identity", "Dropout"
 _AFFINE = "Add", "Sub", "Mul", "Div"
 _RANK = 4
+_FUSED_DOMAINS = ("com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc")
 
 
 @dataclass(frozen=True, eq=False)
-class Chain:
+class SiteMatch:
     """The nodes between a Conv and the ReLU it reaches.
 
     Attributes:
@@ -57,11 +60,19 @@ class Chain:
         return self.predictor.name if self.predictor is not None else self.output
 
 
+@dataclass(frozen=True)
+class SkippedConv:
+    """A Conv that is no site, with the reason."""
+
+    conv: str
+    reason: str
+
+
 class Mismatch(Exception):
     """Why a Conv is no site."""
 
 
-def follow_conv(index: GraphIndex, conv: NodeProto) -> Chain:
+def follow_conv(index: GraphIndex, conv: NodeProto) -> SiteMatch:
     """Follows a Conv's output to its ReLU.
 
     Raises:
@@ -78,7 +89,9 @@ def follow_conv(index: GraphIndex, conv: NodeProto) -> Chain:
         if is_op(node, "Relu", "Clip"):
             clip_max = _clip_max(index, node, slot)
             predictor = _predictor(index, node)
-            return Chain(conv, tuple(between), add, residual, node, clip_max, position, predictor)
+            return SiteMatch(
+                conv, tuple(between), add, residual, node, clip_max, position, predictor
+            )
         if add is not None:
             raise Mismatch(f"{_followed_by(node)} stands between its residual Add and a ReLU")
         if _is_residual(index, node, slot):
@@ -88,6 +101,75 @@ def follow_conv(index: GraphIndex, conv: NodeProto) -> Chain:
             between.append(node)
         tensor = node.output[0]
     raise Mismatch("the graph around it is cyclic")
+
+
+def match_sites(index: GraphIndex, shapes: Shapes) -> tuple[list[SiteMatch], list[SkippedConv]]:
+    """Finds the nodes of every site; of two Convs that meet in a residual Add, the one charged.
+
+    Args:
+        index: The graph.
+        shapes: Its tensors' shapes.
+
+    Returns:
+        The sites in order of their Convs, and the Convs that are no site.
+    """
+    by_relu: dict[int, list[SiteMatch]] = {}
+    skipped: list[SkippedConv] = []
+    for node in index.nodes:
+        try:
+            if _refused(node):
+                raise Mismatch(_refused(node))
+            if is_op(node, "Conv"):
+                match = follow_conv(index, node)
+                _check_broadcast(shapes, match)
+                by_relu.setdefault(match.position, []).append(match)
+        except Mismatch as mismatch:
+            skipped.append(SkippedConv(node_label(node), str(mismatch)))
+    matches = []
+    for rivals in by_relu.values():
+        charged = max(rivals, key=lambda match: _cost(index, match.conv))  # the first of equals
+        for match in [other for other in rivals if other is not charged]:
+            reason = _stays_dense(index, charged, match)
+            skipped.append(SkippedConv(node_label(match.conv), reason))
+            charged = replace(charged, rival=match.conv)
+        matches.append(charged)
+    return matches, skipped
+
+
+def _stays_dense(index: GraphIndex, charged: SiteMatch, other: SiteMatch) -> str:
+    equal = _cost(index, charged.conv) == _cost(index, other.conv)
+    why = "comes first" if equal else "has more MACs"
+    name = node_label(charged.conv)
+    return f"it meets {name} in a residual Add; {name} {why} and is charged, this one stays dense"
+
+
+def _check_broadcast(shapes: Shapes, match: SiteMatch) -> None:
+    """Refuses a Conv whose output a residual Add broadcasts: outputs no longer match one to one."""
+    if match.add is None:
+        return
+    before, after = shapes.get(match.conv.output[0]), shapes.get(match.output)
+    if before is None or after is None:
+        return
+    if len(before) != len(after) or any(
+        a is not None and b is not None and a != b for a, b in zip(before, after, strict=True)
+    ):
+        raise Mismatch("a residual Add stretches it to a larger map")
+
+
+def _cost(index: GraphIndex, conv: NodeProto) -> int:
+    return macs_per_output(index.constant_shape(conv.input[1]) or (0, 0))
+
+
+def _refused(node: NodeProto) -> str:
+    """Why a convolution that is no ONNX Conv is refused; empty for every other node."""
+    if is_op(node, "QLinearConv", "ConvInteger"):
+        return "it is quantised: only float32 is predicted, so insert into the float model"
+    if node.domain in _FUSED_DOMAINS and node.op_type.endswith("Conv"):
+        return (
+            f"it is {op_label(node)}, made by ONNX Runtime's optimiser: insert into the model as "
+            "it was exported"
+        )
+    return ""
 
 
 def _check_conv(index: GraphIndex, conv: NodeProto) -> None:

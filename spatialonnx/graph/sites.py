@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import onnx
 from onnx import NodeProto
@@ -12,11 +13,10 @@ from spatialonnx.errors import ModelError
 from spatialonnx.graph.index import GraphIndex, inner_nodes, is_op, node_label, op_label
 from spatialonnx.graph.ops import CONV, DOMAIN
 from spatialonnx.graph.shapes import Shapes, infer_shapes
-from spatialonnx.graph.site_match import Chain, Mismatch, follow_conv
+from spatialonnx.graph.site_match import SiteMatch, SkippedConv, match_sites
+from spatialonnx.model.model_file import ModelLike, as_model
 from spatialonnx.plan.macs import macs_per_output
 from spatialonnx.plan.masks import Dim
-
-_FUSED_DOMAINS = ("com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc")
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,6 @@ class Site:
 
 
 @dataclass(frozen=True)
-class SkippedConv:
-    """A Conv that is no site, with the reason."""
-
-    conv: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class SiteReport:
     """What was found in a model.
 
@@ -60,9 +52,17 @@ class SiteReport:
     skipped: tuple[SkippedConv, ...]
     conv_macs: int | None
 
+    def to_json(self) -> dict[str, Any]:
+        """Sites and skipped Convs as objects."""
+        return {
+            "sites": [vars(site) for site in self.sites],
+            "skipped": [vars(conv) for conv in self.skipped],
+            "conv_macs": self.conv_macs,
+        }
+
 
 def find_sites(
-    proto: onnx.ModelProto, input_shapes: dict[str, tuple[int, ...]] | None = None
+    model: ModelLike, input_shapes: dict[str, tuple[int, ...]] | None = None
 ) -> SiteReport:
     """Finds the sites of a model of any stage.
 
@@ -70,20 +70,21 @@ def find_sites(
     SpatialConv node; the others are listed as left out.
 
     Args:
-        proto: The model.
+        model: A path or an ``onnx.ModelProto``.
         input_shapes: Shapes to give to graph inputs whose shapes are dynamic.
     """
+    proto = model if isinstance(model, onnx.ModelProto) else as_model(model).proto
     index = GraphIndex(proto)
     shapes = infer_shapes(proto, input_shapes)
-    chains, skipped = match_chains(index, shapes)
+    matches, skipped = match_sites(index, shapes)
     carries_ops = any(node.domain == DOMAIN for node in index.nodes)
     taken: list[tuple[int, Site]] = []
-    for chain in chains:
-        if carries_ops and chain.predictor is None:
+    for match in matches:
+        if carries_ops and match.predictor is None:
             reason = "its site was left out, or left dense, when the model was made"
-            skipped.append(SkippedConv(node_label(chain.conv), reason))
+            skipped.append(SkippedConv(node_label(match.conv), reason))
         else:
-            taken.append((chain.position, _site(index, shapes, chain)))
+            taken.append((match.position, _site(index, shapes, match)))
     for position, node in enumerate(index.nodes):
         if _is_fused(node):
             taken.append((position, _fused_site(index, shapes, node)))
@@ -92,39 +93,6 @@ def find_sites(
     order = {node_label(node): i for i, node in enumerate(index.nodes)}
     skipped.sort(key=lambda entry: order.get(entry.conv, len(order)))
     return SiteReport(tuple(sites), tuple(skipped), _conv_macs(proto, index, shapes))
-
-
-def match_chains(index: GraphIndex, shapes: Shapes) -> tuple[list[Chain], list[SkippedConv]]:
-    """Finds the nodes of every site; of two Convs that meet in a residual Add, the one charged.
-
-    Args:
-        index: The graph.
-        shapes: Its tensors' shapes.
-
-    Returns:
-        The chains in order of their Convs, and the Convs that are no site.
-    """
-    by_relu: dict[int, list[Chain]] = {}
-    skipped: list[SkippedConv] = []
-    for node in index.nodes:
-        try:
-            if _refused(node):
-                raise Mismatch(_refused(node))
-            if is_op(node, "Conv"):
-                chain = follow_conv(index, node)
-                _check_broadcast(shapes, chain)
-                by_relu.setdefault(chain.position, []).append(chain)
-        except Mismatch as mismatch:
-            skipped.append(SkippedConv(node_label(node), str(mismatch)))
-    chains = []
-    for rivals in by_relu.values():
-        charged = max(rivals, key=lambda chain: _cost(index, chain.conv))  # the first of equals
-        for chain in [other for other in rivals if other is not charged]:
-            reason = _stays_dense(index, charged, chain)
-            skipped.append(SkippedConv(node_label(chain.conv), reason))
-            charged = replace(charged, rival=chain.conv)
-        chains.append(charged)
-    return chains, skipped
 
 
 def require_sites(report: SiteReport) -> None:
@@ -144,16 +112,16 @@ def require_sites(report: SiteReport) -> None:
     )
 
 
-def _site(index: GraphIndex, shapes: Shapes, chain: Chain) -> Site:
-    shape = shapes.get(chain.output)
-    channels = (index.constant_shape(chain.conv.input[1]) or (0,))[0]
+def _site(index: GraphIndex, shapes: Shapes, match: SiteMatch) -> Site:
+    shape = shapes.get(match.output)
+    channels = (index.constant_shape(match.conv.input[1]) or (0,))[0]
     height, width = shape[2:4] if shape is not None and len(shape) == 4 else (None, None)
     return Site(
-        chain.name,
-        node_label(chain.conv),
+        match.name,
+        node_label(match.conv),
         (channels, height, width),
-        _cost(index, chain.conv),
-        _note(chain),
+        macs_per_output(index.constant_shape(match.conv.input[1]) or (0, 0)),
+        _note(match),
     )
 
 
@@ -166,48 +134,12 @@ def _fused_site(index: GraphIndex, shapes: Shapes, node: NodeProto) -> Site:
     return Site(name, name, (weight[0], height, width), macs_per_output(weight), note)
 
 
-def _note(chain: Chain) -> str:
-    if chain.add is None:
+def _note(match: SiteMatch) -> str:
+    if match.add is None:
         return ""
-    if chain.rival is None:
+    if match.rival is None:
         return "residual Add"
-    return f"residual Add with {node_label(chain.rival)}, which stays dense"
-
-
-def _stays_dense(index: GraphIndex, charged: Chain, other: Chain) -> str:
-    equal = _cost(index, charged.conv) == _cost(index, other.conv)
-    why = "comes first" if equal else "has more MACs"
-    name = node_label(charged.conv)
-    return f"it meets {name} in a residual Add; {name} {why} and is charged, this one stays dense"
-
-
-def _check_broadcast(shapes: Shapes, chain: Chain) -> None:
-    """Refuses a Conv whose map a residual Add stretches: an output of it is no output of Conv."""
-    if chain.add is None:
-        return
-    before, after = shapes.get(chain.conv.output[0]), shapes.get(chain.output)
-    if before is None or after is None:
-        return
-    if len(before) != len(after) or any(
-        a is not None and b is not None and a != b for a, b in zip(before, after, strict=True)
-    ):
-        raise Mismatch("a residual Add stretches it to a larger map")
-
-
-def _cost(index: GraphIndex, conv: NodeProto) -> int:
-    return macs_per_output(index.constant_shape(conv.input[1]) or (0, 0))
-
-
-def _refused(node: NodeProto) -> str:
-    """Why a convolution that is no ONNX Conv is refused; empty for every other node."""
-    if is_op(node, "QLinearConv", "ConvInteger"):
-        return "it is quantised: only float32 is predicted, so insert into the float model"
-    if node.domain in _FUSED_DOMAINS and node.op_type.endswith("Conv"):
-        return (
-            f"it is {op_label(node)}, made by ONNX Runtime's optimiser: insert into the model as "
-            "it was exported"
-        )
-    return ""
+    return f"residual Add with {node_label(match.rival)}, which stays dense"
 
 
 def _inner_convs(proto: onnx.ModelProto) -> list[SkippedConv]:

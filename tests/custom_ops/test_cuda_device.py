@@ -15,9 +15,8 @@ from support.models import feeds, plain, residual
 from support.oracle import patch_codes, spatial_predict
 
 from spatialonnx.errors import ModelError
-from spatialonnx.graph.insert import insert_predictors
+from spatialonnx.graph.insert import insert
 from spatialonnx.graph.ops import DOMAIN
-from spatialonnx.model.model_file import ModelFile
 from spatialonnx.runtime.library import build_info
 from spatialonnx.runtime.providers import cuda_unavailable
 from spatialonnx.runtime.session import Runtime, Session, open_session
@@ -96,7 +95,7 @@ def test_a_bad_mask_is_an_error() -> None:
 
 @pytest.mark.parametrize("make", [plain, residual])
 def test_segments_on_the_device_agree_with_the_cpu(make: Any, tmp_path: Any) -> None:
-    proto = insert_predictors(ModelFile(tmp_path / "m.onnx", make(), "0" * 64)).proto
+    proto = insert(make()).model
     images = feeds(proto, batch=6, seed=1)["x"]
     cpu, cuda = (SegmentedNetwork(proto, images, r) for r in (Runtime("cpu", 1), CUDA))
     name = cpu.output_names[0]

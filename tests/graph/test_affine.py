@@ -13,18 +13,17 @@ from spatialonnx.errors import ModelError
 from spatialonnx.graph.affine import channel_affine
 from spatialonnx.graph.index import GraphIndex
 from spatialonnx.graph.shapes import infer_shapes
-from spatialonnx.graph.site_match import Chain
-from spatialonnx.graph.sites import match_chains
+from spatialonnx.graph.site_match import SiteMatch, match_sites
 
 FOLDABLE = sorted(
     set(MESS) - {"Transpose island", "Unsqueeze/Squeeze", "no-op Cast", "computed constants"}
 )
 
 
-def only_chain(proto: onnx.ModelProto) -> tuple[GraphIndex, Chain]:
+def only_chain(proto: onnx.ModelProto) -> tuple[GraphIndex, SiteMatch]:
     index = GraphIndex(proto)
-    chains, _ = match_chains(index, infer_shapes(proto))
-    return index, chains[0]
+    matches, _ = match_sites(index, infer_shapes(proto))
+    return index, matches[0]
 
 
 def one_site(mess: str) -> onnx.ModelProto:
@@ -35,10 +34,10 @@ def one_site(mess: str) -> onnx.ModelProto:
 @pytest.mark.parametrize("mess", FOLDABLE)
 def test_scale_and_shift_give_what_the_nodes_give(mess: str) -> None:
     proto = one_site(mess)
-    index, chain = only_chain(proto)
-    scale, shift = channel_affine(index, chain)
+    index, match = only_chain(proto)
+    scale, shift = channel_affine(index, match)
     proto.graph.output.append(
-        helper.make_tensor_value_info(chain.conv.output[0], onnx.TensorProto.FLOAT, [None] * 4)
+        helper.make_tensor_value_info(match.conv.output[0], onnx.TensorProto.FLOAT, [None] * 4)
     )
     relu, conv = ReferenceEvaluator(proto).run(None, feeds(proto))
     folded = np.maximum(scale[:, None, None] * conv + shift[:, None, None], 0)

@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from support.models import MESS, Net, channels_last, depthwise, feeds, messy, plain, residual
 
+import spatialonnx
 from spatialonnx.errors import ModelError, PlanError, UsageError
-from spatialonnx.graph.insert import Insertion, insert_predictors
+from spatialonnx.graph.insert import Insertion
 from spatialonnx.graph.ops import find_predictors, instrument, plan_feeds, read_plan
 from spatialonnx.graph.sites import find_sites
 from spatialonnx.model.metadata import get_metadata, model_stage, set_metadata
-from spatialonnx.model.model_file import ModelFile, load_model, save_model
+from spatialonnx.model.model_file import ModelFile, load_model
 from spatialonnx.plan.masks import full_mask, uniform_mask
+from spatialonnx.plan.patterns import pattern_text
 from spatialonnx.runtime.session import Level, Runtime, open_session
 
 ONE_THREAD = Runtime(threads=1)
@@ -31,7 +33,7 @@ def model_file(proto: onnx.ModelProto) -> ModelFile:
 
 
 def insert(proto: onnx.ModelProto, **options: Any) -> Insertion:
-    return insert_predictors(model_file(proto), runtime=ONE_THREAD, **options)
+    return spatialonnx.insert(model_file(proto), threads=1, **options)
 
 
 def run(proto: onnx.ModelProto, arrays: dict[str, Any], level: Level) -> list[NDArray[Any]]:
@@ -55,17 +57,17 @@ def check(proto: onnx.ModelProto, sites: int, **options: Any) -> Insertion:
     before = proto.SerializeToString()
     result = insert(proto, **options)
     assert proto.SerializeToString() == before
-    onnx.checker.check_model(result.proto)
+    onnx.checker.check_model(result.model)
     assert result.difference.exact
-    assert_same_outputs(proto, result.proto, arrays)
-    names = [site.name for site in result.report.sites]
-    assert [p.site for p in find_predictors(result.proto)] == names
+    assert_same_outputs(proto, result.model, arrays)
+    names = [site.name for site in result.sites]
+    assert [p.site for p in find_predictors(result.model)] == names
     assert len(names) == sites
-    assert read_plan(result.proto) == dict.fromkeys(names, full_mask(2))
-    again = find_sites(result.proto)
-    assert again.sites == result.report.sites
-    assert again.conv_macs == result.report.conv_macs
-    node_names = [node.name for node in result.proto.graph.node]
+    assert read_plan(result.model) == dict.fromkeys(names, full_mask(2))
+    again = find_sites(result.model)
+    assert again.sites == result.sites
+    assert again.conv_macs == result.conv_macs
+    node_names = [node.name for node in result.model.graph.node]
     assert len(set(node_names)) == len(node_names)
     assert "" not in node_names
     return result
@@ -79,13 +81,13 @@ UNTOUCHED = {"Unsqueeze/Squeeze"}
 @pytest.mark.parametrize("mess", sorted(set(MESS) - UNTOUCHED))
 def test_messy_graphs(mess: str, bias: bool) -> None:
     result = check(messy(mess, bias=bias), 3)
-    assert result.report.skipped == ()
+    assert result.skipped == ()
 
 
 @pytest.mark.parametrize("mess", ["nothing", "BatchNormalization", "Identity", "Sub/Mul/Add"])
 def test_messy_graphs_as_they_are(mess: str) -> None:
     result = check(messy(mess), 3, simplify=False)
-    kinds = [node.op_type for node in result.proto.graph.node]
+    kinds = [node.op_type for node in result.model.graph.node]
     kinds = [kind for kind in kinds if kind != "SpatialPredict"]
     assert kinds == [node.op_type for node in messy(mess).graph.node]
 
@@ -100,12 +102,12 @@ def test_opsets(opset: int) -> None:
         free_weights(proto)
         arrays = feeds(proto)
         result = insert(proto)
-        for a, b in zip(run(proto, arrays, "all"), run(result.proto, arrays, "all"), strict=True):
+        for a, b in zip(run(proto, arrays, "all"), run(result.model, arrays, "all"), strict=True):
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(a).max())
-        assert len(result.report.sites) == 2
+        assert len(result.sites) == 2
     else:
         check(proto, 2)
-        assert insert(proto).proto.opset_import[0].version == opset
+        assert insert(proto).model.opset_import[0].version == opset
 
 
 def free_weights(proto: onnx.ModelProto) -> None:
@@ -121,11 +123,11 @@ def test_initializers_that_are_inputs(ir: int) -> None:
     proto = messy("BatchNormalization", opset=9 if ir == 3 else 17, ir=ir)
     free_weights(proto)
     result = insert(proto)
-    assert [value.name for value in result.proto.graph.input] == ["x"]
-    assert result.proto.ir_version >= 4
-    assert len(result.report.sites) == 3
+    assert [value.name for value in result.model.graph.input] == ["x"]
+    assert result.model.ir_version >= 4
+    assert len(result.sites) == 3
     arrays = feeds(proto)
-    (a,), (b,) = run(proto, arrays, "all"), run(result.proto, arrays, "all")
+    (a,), (b,) = run(proto, arrays, "all"), run(result.model, arrays, "all")
     np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(a).max())
 
 
@@ -134,20 +136,20 @@ def test_dynamic_batch(batch: int) -> None:
     proto = residual()
     result = insert(proto)
     arrays = feeds(proto, batch=batch)
-    (a,), (b,) = run(proto, arrays, "extended"), run(result.proto, arrays, "extended")
+    (a,), (b,) = run(proto, arrays, "extended"), run(result.model, arrays, "extended")
     assert a.shape == (batch, 5)
     np.testing.assert_array_equal(a, b)
 
 
 def test_dynamic_maps() -> None:
     result = check(residual(shape=("n", 3, "h", "w")), 3)
-    assert [site.shape for site in result.report.sites] == [(4, None, None)] * 3
-    assert result.report.conv_macs is None
+    assert [site.shape for site in result.sites] == [(4, None, None)] * 3
+    assert result.conv_macs is None
 
 
 def test_fixed_batch() -> None:
     result = check(residual(shape=(3, 3, 8, 8)), 3)
-    assert result.report.conv_macs == 4 * 64 * (27 + 36 + 36 + 36)
+    assert result.conv_macs == 4 * 64 * (27 + 36 + 36 + 36)
 
 
 def test_depthwise_convs() -> None:
@@ -160,16 +162,16 @@ def test_a_transposed_network() -> None:
 
 def test_relus_that_stand_in_transposes() -> None:
     result = check(channels_last(relu_inside=False), 2)
-    assert [s.reason for s in result.report.skipped] == ["a Transpose follows it, not a ReLU"]
+    assert [s.reason for s in result.skipped] == ["a Transpose follows it, not a ReLU"]
 
 
 def test_a_residual_add_of_two_convs_keeps_its_order() -> None:
     proto = residual(kernel=3)
     convs = [node.name for node in proto.graph.node if node.op_type == "Conv"]
     result = check(proto, 3)
-    assert result.report.sites[2].conv == convs[2]
-    assert [s.conv for s in result.report.skipped] == [convs[3]]
-    kept = [node.name for node in result.proto.graph.node if node.op_type == "Conv"]
+    assert result.sites[2].conv == convs[2]
+    assert [s.conv for s in result.skipped] == [convs[3]]
+    kept = [node.name for node in result.model.graph.node if node.op_type == "Conv"]
     assert kept == convs
 
 
@@ -181,11 +183,11 @@ def test_a_relu_that_is_an_output() -> None:
     first = net.relu(net.conv("x", 4))
     second = net.relu(net.conv(first, 4))
     result = check(net.model(second, first, rank=4), 2)
-    assert [value.name for value in result.proto.graph.output] == [second, first]
+    assert [value.name for value in result.model.graph.output] == [second, first]
     # and its readers read what the output shows
-    predictor = next(p for p in find_predictors(result.proto) if p.site == first)
+    predictor = next(p for p in find_predictors(result.model) if p.site == first)
     assert predictor.output == first
-    assert any(first in n.input for n in result.proto.graph.node if n.op_type == "Conv")
+    assert any(first in n.input for n in result.model.graph.node if n.op_type == "Conv")
 
 
 def test_a_relu_read_by_several_nodes_and_twice_by_one() -> None:
@@ -193,8 +195,8 @@ def test_a_relu_read_by_several_nodes_and_twice_by_one() -> None:
     relu = net.relu(net.conv("x", 4))
     out = net.node("Concat", net.node("Mul", relu, relu), net.conv(relu, 4), relu, axis=1)
     result = check(net.model(out, rank=4), 1)
-    (predictor,) = find_predictors(result.proto)
-    readers = [n for n in result.proto.graph.node if predictor.source in n.input]
+    (predictor,) = find_predictors(result.model)
+    readers = [n for n in result.model.graph.node if predictor.source in n.input]
     assert [n.op_type for n in readers] == ["SpatialPredict"]
 
 
@@ -210,8 +212,8 @@ def test_a_relu_read_by_a_subgraph() -> None:
     for name, graph in branches.items():
         graph.output[0].name = f"{name}_o"
     result = check(net.model(net.node("If", flag, **branches), rank=4), 1)
-    (predictor,) = find_predictors(result.proto)
-    inner = next(n for n in result.proto.graph.node if n.op_type == "If").attribute
+    (predictor,) = find_predictors(result.model)
+    inner = next(n for n in result.model.graph.node if n.op_type == "If").attribute
     assert {a.g.node[0].input[0] for a in inner} == {predictor.output}
 
 
@@ -232,9 +234,9 @@ def test_nodes_without_names() -> None:
         node.name = ""
     for simplify in (True, False):
         result = check(proto, 3, simplify=simplify)
-        report = result.report
+        report = result
         convs = {site.conv for site in report.sites} | {entry.conv for entry in report.skipped}
-        assert convs == {n.name for n in result.proto.graph.node if n.op_type == "Conv"}
+        assert convs == {n.name for n in result.model.graph.node if n.op_type == "Conv"}
 
 
 def test_functions_are_inlined() -> None:
@@ -266,7 +268,7 @@ def test_metadata_and_descriptions_are_kept() -> None:
     proto.graph.input[0].doc_string = "an image"
     helper.set_model_props(proto, {"author": "someone"})
     set_metadata(proto, baseline={"top1": 0.9}, data="fashion-mnist")
-    result = check(proto, 3).proto
+    result = check(proto, 3).model
     for field in ("doc_string", "producer_name", "producer_version", "domain", "model_version"):
         assert getattr(result, field) == getattr(proto, field)
     assert result.ir_version == proto.ir_version
@@ -286,7 +288,7 @@ def test_metadata_and_descriptions_are_kept() -> None:
 
 @pytest.mark.parametrize(("shape", "batch"), [(("n", 3, 8, 8), None), ((3, 3, 8, 8), 3)])
 def test_shapes_behind_predictions_are_written(shape: tuple[Any, ...], batch: int | None) -> None:
-    result = insert(plain(shape=shape)).proto
+    result = insert(plain(shape=shape)).model
     values = {v.name: v.type.tensor_type for v in result.graph.value_info}
     for predictor in find_predictors(result):
         dims = values[predictor.output].shape.dim
@@ -304,8 +306,8 @@ def test_external_data(tmp_path: Path) -> None:
         size_threshold=0,
     )
     model = load_model(tmp_path / "model.onnx")
-    result = insert_predictors(model, runtime=ONE_THREAD)
-    save_model(result.proto, tmp_path / "model.spatial.onnx")
+    result = spatialonnx.insert(model, threads=1)
+    result.save(tmp_path / "model.spatial.onnx")
     (tmp_path / "model.data").unlink()
     written = load_model(tmp_path / "model.spatial.onnx")
     assert written.stage == "spatial"
@@ -333,14 +335,14 @@ def test_a_plan_by_hand(pattern: int) -> None:
     net = Net()
     proto = net.model(net.relu(net.conv("x", 4)), rank=4)
     set_metadata(proto, baseline={"top1": 0.5})
-    result = insert(proto, pattern=pattern)
-    assert model_stage(result.proto) == "masked"
-    assert get_metadata(result.proto)["baseline"] == '{"top1": 0.5}'
-    (site,) = result.report.sites
-    assert read_plan(result.proto) == {site.name: uniform_mask(2, pattern)}
+    result = insert(proto, pattern=pattern_text(pattern, 2))
+    assert model_stage(result.model) == "masked"
+    assert get_metadata(result.model)["baseline"] == '{"top1": 0.5}'
+    (site,) = result.sites
+    assert read_plan(result.model) == {site.name: uniform_mask(2, pattern)}
     arrays = feeds(proto)
     (ofmap,) = run(proto, arrays, "extended")
-    (got,) = run(result.proto, arrays, "extended")
+    (got,) = run(result.model, arrays, "extended")
     np.testing.assert_array_equal(got, predict(ofmap, pattern))
     assert (got != ofmap).any() == (pattern != 15)
 
@@ -348,13 +350,13 @@ def test_a_plan_by_hand(pattern: int) -> None:
 @pytest.mark.parametrize("patch_size", [2, 3, 4])
 def test_patch_sizes(patch_size: int) -> None:
     result = insert(plain(), patch_size=patch_size)
-    assert set(read_plan(result.proto).values()) == {full_mask(patch_size)}
+    assert set(read_plan(result.model).values()) == {full_mask(patch_size)}
 
 
 @pytest.mark.parametrize(
-    "options", [{"patch_size": 5}, {"pattern": 0}, {"pattern": 16}, {"patch_size": 0}]
+    "options", [{"patch_size": 5}, {"pattern": "0000"}, {"pattern": "16"}, {"patch_size": 0}]
 )
-def test_patterns_and_patch_sizes_that_are_not_allowed(options: dict[str, int]) -> None:
+def test_patterns_and_patch_sizes_that_are_not_allowed(options: dict[str, Any]) -> None:
     with pytest.raises(PlanError):
         insert(plain(), **options)
 
@@ -362,7 +364,7 @@ def test_patterns_and_patch_sizes_that_are_not_allowed(options: dict[str, int]) 
 def test_masks_can_be_fed() -> None:
     """The names that ``instrument`` promotes are those that insert wrote."""
     proto = plain()
-    result = insert(proto).proto
+    result = insert(proto).model
     session = open_session(instrument(result), ONE_THREAD)
     plan = dict.fromkeys(read_plan(result), uniform_mask(2, 9))
     names = [info.name for info in session.outputs]
@@ -375,12 +377,12 @@ def test_include_and_exclude() -> None:
     proto = residual()
     names = [site.name for site in find_sites(proto).sites]
     result = insert(proto, include=f"^({names[0]}|{names[1]})$", exclude=names[1])
-    assert [site.name for site in result.report.sites] == names[:1]
-    reasons = [s.reason for s in result.report.skipped if "site" in s.reason]
+    assert [site.name for site in result.sites] == names[:1]
+    reasons = [s.reason for s in result.skipped if "site" in s.reason]
     assert f"site {names[1]} matches --exclude" in reasons
     assert f"site {names[2]} does not match --include" in reasons
-    assert len(find_predictors(result.proto)) == 1
-    assert_same_outputs(proto, result.proto, feeds(proto))
+    assert len(find_predictors(result.model)) == 1
+    assert_same_outputs(proto, result.model, feeds(proto))
 
 
 @pytest.mark.parametrize("options", [{"include": "nothing like it"}, {"exclude": "."}])
@@ -399,7 +401,7 @@ def test_bad_regular_expressions(text: str) -> None:
 
 
 def test_inserting_twice_is_refused() -> None:
-    once = insert(plain()).proto
+    once = insert(plain()).model
     with pytest.raises(ModelError, match="inserting twice is refused: insert into the original"):
         insert(once)
     del once.metadata_props[:]

@@ -7,7 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 from support.models import feeds, residual
 
 from spatialonnx.errors import ModelError, PlanError
-from spatialonnx.graph.insert import insert_predictors
+from spatialonnx.graph.insert import insert
 from spatialonnx.graph.ops import (
     CONV,
     DOMAIN,
@@ -19,7 +19,6 @@ from spatialonnx.graph.ops import (
     read_plan,
     write_plan,
 )
-from spatialonnx.model.model_file import ModelFile
 from spatialonnx.plan.masks import make_mask, uniform_mask
 from spatialonnx.runtime.session import Runtime, open_session
 
@@ -27,9 +26,8 @@ RUNTIME = Runtime("cpu", 1)
 
 
 @pytest.fixture(scope="module")
-def spatial(tmp_path_factory):
-    path = tmp_path_factory.mktemp("ops") / "m.onnx"
-    return insert_predictors(ModelFile(path, residual(), "0" * 64), runtime=RUNTIME).proto
+def spatial():
+    return insert(residual(), threads=1).model
 
 
 def copy_of(proto):

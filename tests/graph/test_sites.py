@@ -15,8 +15,8 @@ from spatialonnx.errors import ModelError
 from spatialonnx.graph.index import GraphIndex
 from spatialonnx.graph.ops import DOMAIN, mask_name, patch_size_name
 from spatialonnx.graph.shapes import infer_shapes
-from spatialonnx.graph.site_match import Chain
-from spatialonnx.graph.sites import SiteReport, find_sites, match_chains, require_sites
+from spatialonnx.graph.site_match import SiteMatch, match_sites
+from spatialonnx.graph.sites import SiteReport, find_sites, require_sites
 
 
 def only_reason(proto: onnx.ModelProto) -> str:
@@ -26,10 +26,10 @@ def only_reason(proto: onnx.ModelProto) -> str:
     return skipped.reason
 
 
-def only_chain(proto: onnx.ModelProto) -> Chain:
-    chains, _ = match_chains(GraphIndex(proto), infer_shapes(proto))
-    (chain,) = chains
-    return chain
+def only_chain(proto: onnx.ModelProto) -> SiteMatch:
+    matches, _ = match_sites(GraphIndex(proto), infer_shapes(proto))
+    (match,) = matches
+    return match
 
 
 def with_predictors(proto: onnx.ModelProto, *sites: str) -> onnx.ModelProto:
@@ -84,8 +84,8 @@ def test_what_exporters_leave_between_is_part_of_the_site(mess: str) -> None:
 @pytest.mark.parametrize("high", [6.0, None])
 def test_clip_from_zero_is_a_relu_in_every_opset(opset: int, high: float | None) -> None:
     net = Net(opset=opset)
-    chain = only_chain(net.model(net.clip(net.conv("x", 4), 0.0, high), rank=4))
-    assert chain.clip_max == (math.inf if high is None else high)
+    match = only_chain(net.model(net.clip(net.conv("x", 4), 0.0, high), rank=4))
+    assert match.clip_max == (math.inf if high is None else high)
 
 
 def test_clip_from_minus_zero_is_a_relu() -> None:
@@ -150,9 +150,9 @@ def test_of_equal_convs_the_first_is_charged() -> None:
 
 def test_a_two_input_sum_is_a_residual_add() -> None:
     net = Net(("n", 4, 8, 8))
-    chain = only_chain(net.model(net.relu(net.node("Sum", "x", net.conv("x", 4))), rank=4))
-    assert chain.residual == "x"
-    assert chain.add is not None
+    match = only_chain(net.model(net.relu(net.node("Sum", "x", net.conv("x", 4))), rank=4))
+    assert match.residual == "x"
+    assert match.add is not None
 
 
 def test_a_conv_without_a_name_goes_by_its_output() -> None:

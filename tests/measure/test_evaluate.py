@@ -17,20 +17,20 @@ from spatialonnx.data.arrays import TensorDataset
 from spatialonnx.data.split import split_pool
 from spatialonnx.errors import DataError, ModelError, UsageError
 from spatialonnx.graph.fuse import fuse_sites
-from spatialonnx.graph.insert import insert_predictors
+from spatialonnx.graph.insert import insert
 from spatialonnx.graph.ops import find_predictors, instrument, write_plan
 from spatialonnx.graph.sites import find_sites
 from spatialonnx.measure.evaluate import evaluate, evaluate_model
 from spatialonnx.measure.metrics import AGREEMENT, Metric
 from spatialonnx.measure.network import Network
 from spatialonnx.measure.samples import Samples
-from spatialonnx.model.model_file import ModelFile, load_model
+from spatialonnx.model.model_file import load_model
 from spatialonnx.plan.masks import SiteMask
 from spatialonnx.runtime.session import open_session
 
 
 def spatial_of(proto, tmp_path):
-    return insert_predictors(ModelFile(tmp_path / "m.onnx", proto, "0" * 64), runtime=RUNTIME).proto
+    return insert(proto, threads=1).model
 
 
 def samples_of(x, y=None):

@@ -14,12 +14,12 @@ import torch
 from support.commands import fail, succeed, succeed_json
 from torch import nn
 
+import spatialonnx
 from models.detector import Detector
 from models.export import Exporter
 from models.plain_export import export_plainly
 from models.segmenter import Segmenter
-from spatialonnx.graph.insert import insert_predictors
-from spatialonnx.model.model_file import ModelFile, save_model
+from spatialonnx.model.model_file import save_model
 from spatialonnx.runtime.session import Runtime, open_session
 
 ONE_THREAD = Runtime(threads=1)
@@ -47,11 +47,11 @@ def segmenter(request: pytest.FixtureRequest) -> onnx.ModelProto:
     return export_plainly(settled(Segmenter, 32), (3, 32, 32), ["logits"], exporter=request.param)
 
 
-def insert(proto: onnx.ModelProto, **options: int) -> tuple[onnx.ModelProto, int, Counter[str]]:
-    result = insert_predictors(ModelFile(Path("m.onnx"), proto, "0"), runtime=ONE_THREAD, **options)
+def insert(proto: onnx.ModelProto, **options: str) -> tuple[onnx.ModelProto, int, Counter[str]]:
+    result = spatialonnx.insert(proto, threads=1, **options)
     assert result.difference.exact
-    reasons = Counter(entry.reason for entry in result.report.skipped)
-    return result.proto, len(result.report.sites), reasons
+    reasons = Counter(entry.reason for entry in result.skipped)
+    return result.model, len(result.sites), reasons
 
 
 def test_the_detector(detector: onnx.ModelProto) -> None:
@@ -148,7 +148,7 @@ def test_a_users_metric_scores_boxes(detector: onnx.ModelProto, folder: Path) ->
 
 
 def test_a_plan_by_hand_changes_the_maps(segmenter: onnx.ModelProto) -> None:
-    proto, _, _ = insert(segmenter, pattern=9)
+    proto, _, _ = insert(segmenter, pattern="1001")
     images = np.random.default_rng(0).normal(0, 1, (1, 3, 32, 32)).astype(np.float32)
     (expected,) = open_session(segmenter, ONE_THREAD).run({"images": images})
     (got,) = open_session(proto, ONE_THREAD).run({"images": images})

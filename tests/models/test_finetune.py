@@ -12,7 +12,7 @@ from models.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from models.export import export_onnx
 from models.finetune import main
 from models.networks import NetworkSpec, build_network
-from spatialonnx.graph.insert import insert_predictors
+from spatialonnx.graph.insert import insert
 from spatialonnx.graph.ops import find_predictors, read_plan, write_plan
 from spatialonnx.model.metadata import get_json, get_metadata
 from spatialonnx.model.model_file import load_model, save_model
@@ -48,7 +48,7 @@ def write(model: nn.Module, folder: Path) -> None:
     write_checkpoint(folder / "m.safetensors", Checkpoint(model.state_dict(), note))
     facts = {"spatialonnx.baseline": json.dumps({"top1": 0.5, "split": "test"})}
     save_model(export_onnx(model, (1, 16, 16), facts, exporter="torchscript"), folder / "m.onnx")
-    spatial = insert_predictors(load_model(folder / "m.onnx")).proto
+    spatial = insert(load_model(folder / "m.onnx")).model
     sites = [p.site for p in find_predictors(spatial)]
     plan = {sites[0]: uniform_mask(2, 9), sites[5]: uniform_mask(3, 1)}
     save_model(write_plan(spatial, plan), folder / "m.masked.onnx")

@@ -14,7 +14,7 @@ from models.networks import NetworkSpec, build_network
 from models.prediction import PredictZeros
 from models.sitemap import attach_rule, match_sites, plan_of_modules
 from spatialonnx.errors import DataError
-from spatialonnx.graph.insert import insert_predictors
+from spatialonnx.graph.insert import insert
 from spatialonnx.graph.ops import find_predictors, write_plan
 from spatialonnx.model.model_file import load_model, save_model
 from spatialonnx.plan.masks import full_mask, uniform_mask
@@ -36,7 +36,7 @@ def network(name: str, seed: int = 0) -> nn.Module:
 def spatial(model: nn.Module, folder: Path, exporter: Exporter = "torchscript") -> onnx.ModelProto:
     path = folder / "model.onnx"
     save_model(export_onnx(model, (1, 28, 28), {}, exporter=exporter), path)
-    return insert_predictors(load_model(path)).proto
+    return insert(load_model(path)).model
 
 
 def shuffled(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -7,9 +7,9 @@ import numpy as np
 import onnx
 import pytest
 from support.searching import make_job
-from support.trained import RUNTIME, TinyFiles, draw_images, trained_model
+from support.trained import TinyFiles, draw_images, trained_model
 
-from spatialonnx.graph.insert import insert_predictors
+from spatialonnx.graph.insert import insert
 from spatialonnx.graph.sites import find_sites
 from spatialonnx.model.model_file import load_model, save_model
 from spatialonnx.searching.run import search_masks
@@ -75,7 +75,7 @@ def hostile(tmp_path_factory) -> Searched:
     rename(proto, dict(zip(sites, HOSTILE, strict=True)))
     files = TinyFiles(folder / "m.onnx", folder / "m.spatial.onnx", folder / "data.npz")
     save_model(proto, files.model)
-    save_model(insert_predictors(load_model(files.model), runtime=RUNTIME).proto, files.spatial)
+    save_model(insert(load_model(files.model), threads=1).model, files.spatial)
     x, y = draw_images(240)
     np.savez(files.data, x=x, y=y)
     found = run_searches(files, folder, ("uniform-patch",))

@@ -4,17 +4,15 @@ import json
 
 import pytest
 from support.models import Net
-from support.trained import RUNTIME
 
 from spatialonnx.errors import UsageError
-from spatialonnx.graph.insert import insert_predictors
+from spatialonnx.graph.insert import insert
 from spatialonnx.graph.sites import find_sites
-from spatialonnx.model.model_file import ModelFile
 from spatialonnx.searching.coupling import find_groups
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory):
+def network():
     """A ResNet of three blocks in two stages: stem, 2 x identity shortcut, 1 x projection."""
     net = Net(("n", 3, 8, 8))
     x = net.relu(net.conv("x", 4))
@@ -25,8 +23,7 @@ def network(tmp_path_factory):
     short = net.conv(x, 6, kernel=1, strides=[2, 2])
     x = net.relu(net.node("Add", net.conv(inner, 6), short))
     proto = net.model(net.head(x))
-    path = tmp_path_factory.mktemp("resnet") / "m.onnx"
-    spatial = insert_predictors(ModelFile(path, proto, "0" * 64), runtime=RUNTIME).proto
+    spatial = insert(proto, threads=1).model
     return spatial, find_sites(spatial, {"x": (1, 3, 8, 8)}).sites
 
 

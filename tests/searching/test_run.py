@@ -26,7 +26,7 @@ from spatialonnx.errors import (
     StudyError,
     UsageError,
 )
-from spatialonnx.graph.insert import insert_predictors
+from spatialonnx.graph.insert import insert
 from spatialonnx.graph.ops import find_predictors, read_plan, write_plan
 from spatialonnx.measure.evaluate import evaluate_model
 from spatialonnx.measure.metrics import AGREEMENT, Metric
@@ -362,7 +362,7 @@ def test_confidences_that_are_none(tiny_files, tmp_path, no_simulator):
 def test_patches_of_maps_of_dynamic_size(tiny_files, tmp_path, no_simulator):
     proto = plain(shape=("n", 3, "h", "w"))
     path = tmp_path / "m.onnx"
-    spatial = insert_predictors(ModelFile(path, proto, "0" * 64), runtime=RUNTIME).proto
+    spatial = insert(proto, threads=1).model
     model = ModelFile(path, spatial, "1" * 64)
     for mode in ("uniform-filter", "max-granularity"):
         with pytest.raises(UsageError, match="dynamic"):

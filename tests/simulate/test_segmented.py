@@ -18,7 +18,7 @@ from support.trained import TinyFiles, draw_images
 
 from spatialonnx.data.arrays import TensorDataset
 from spatialonnx.data.split import Split
-from spatialonnx.graph.insert import insert_predictors
+from spatialonnx.graph.insert import insert
 from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.metrics import AGREEMENT, TOP1, Metric
 from spatialonnx.measure.samples import Samples
@@ -231,7 +231,7 @@ def test_what_causes_no_false_zero_runs_nothing() -> None:
         if tensor.name.startswith("b_"):
             low = np.full(tensor.dims, -100, np.float32)
             tensor.CopyFrom(onnx.numpy_helper.from_array(low, tensor.name))
-    spatial = insert_predictors(ModelFile(Path("model.onnx"), model, "0"), runtime=ONE).proto
+    spatial = insert(model, threads=1).model
     images = np.random.default_rng(0).normal(0, 1, (10, 3, 8, 8)).astype(np.float32)
     samples = Samples(TensorDataset("x", images, None), np.arange(10))
     fast = make(spatial, metric=AGREEMENT, samples=samples)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,10 @@ from onnx import numpy_helper
 from support.models import Net, depthwise, feeds, plain, residual
 
 from spatialonnx.errors import ModelError
-from spatialonnx.graph.insert import insert_predictors
+from spatialonnx.graph.insert import insert
 from spatialonnx.graph.ops import find_predictors, instrument, plan_feeds
 from spatialonnx.graph.shapes import infer_shapes
 from spatialonnx.graph.sites import find_sites
-from spatialonnx.model.model_file import ModelFile
 from spatialonnx.plan.masks import SiteMask, full_mask, patch_grid, uniform_mask
 from spatialonnx.runtime.session import DeviceTensor, Runtime, Session, open_session
 from spatialonnx.simulate import segments as network_module
@@ -30,7 +28,7 @@ ONE = Runtime("cpu", 1)
 
 
 def inserted(proto: onnx.ModelProto) -> onnx.ModelProto:
-    return insert_predictors(ModelFile(Path("model.onnx"), proto, "0" * 64), runtime=ONE).proto
+    return insert(proto, threads=1).model
 
 
 def branches() -> onnx.ModelProto:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import onnx
 
-from spatialonnx.graph.insert import insert_predictors
+from spatialonnx.graph.insert import insert
 from spatialonnx.graph.ops import find_predictors, write_plan
-from spatialonnx.model.model_file import ModelFile
 from spatialonnx.plan.masks import SiteMask, uniform_mask
 from spatialonnx.runtime.session import Runtime
 
@@ -19,9 +16,7 @@ DIAGONAL = uniform_mask(2, 0b1001)
 def masked(
     proto: onnx.ModelProto, mask: SiteMask = DIAGONAL, *, simplify: bool = True
 ) -> onnx.ModelProto:
-    spatial = insert_predictors(
-        ModelFile(Path("model.onnx"), proto, "0"), simplify=simplify, runtime=ONE
-    ).proto
+    spatial = insert(proto, simplify=simplify, threads=1).model
     return write_plan(spatial, {p.site: mask for p in find_predictors(spatial)})
 
 

@@ -17,7 +17,7 @@ from support.models import Net
 
 from spatialonnx.data.opening import open_dataset
 from spatialonnx.data.preprocessing import Preprocessing
-from spatialonnx.graph.insert import insert_predictors
+from spatialonnx.graph.insert import insert
 from spatialonnx.model.metadata import set_metadata
 from spatialonnx.model.model_file import load_model, save_model
 from spatialonnx.runtime.session import Runtime, open_session
@@ -107,7 +107,7 @@ def write_tiny(folder: Path, count: int = 240) -> TinyFiles:
     """Writes the network, the same with SpatialPredict nodes, and images."""
     files = TinyFiles(folder / "model.onnx", folder / "model.spatial.onnx", folder / "data.npz")
     save_model(trained_model(), files.model)
-    save_model(insert_predictors(load_model(files.model), runtime=RUNTIME).proto, files.spatial)
+    save_model(insert(load_model(files.model), threads=1).model, files.spatial)
     x, y = draw_images(count)
     np.savez(files.data, x=x, y=y)
     return files
