@@ -43,8 +43,8 @@ class SiteOp:
         self._residual = bool(match.residual)
         weight, _, self._bias = (numpy_helper.to_array(t) for t in fused.constants)
         self.weight: NDArray[np.float32] = np.asarray(weight, np.float32)
-        early = _early_model(fused.node, self.weight, self._bias, self._residual)
-        sums = _sums_model(fused.node, self._bias, self._residual)
+        early = _early_model(fused.nodes[0], self.weight, self._bias, self._residual)
+        sums = _sums_model(fused.nodes[0], self._bias, self._residual)
         self._early = open_session(early, runtime, taking_turns=True)
         self._sums = open_session(sums, runtime, taking_turns=True)
 

@@ -17,12 +17,13 @@ from spatialonnx.cli.deploy import deploy
 from spatialonnx.cli.doctor import doctor
 from spatialonnx.cli.evaluate import evaluate
 from spatialonnx.cli.insert import insert
+from spatialonnx.cli.quantize import quantize
 from spatialonnx.cli.report import report
 from spatialonnx.cli.search import search
 from spatialonnx.errors import SpatialOnnxError
 
 _COMMANDS = {
-    "From a model to a faster one": (insert, search, deploy),
+    "From a model to a faster one": (insert, search, quantize, deploy),
     "Measure and show": (evaluate, bench, baseline, report),
     "Start here": (demo, doctor),
 }

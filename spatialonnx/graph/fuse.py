@@ -2,13 +2,13 @@
 
 A site of a deployed model has one of three forms: fused, dense (its SpatialPredict is gone, which
 is a full mask) or simulated (its nodes stay as they are: predicted, but computed all the same).
+An 8-bit site becomes a SpatialQConv: see ``fuse_quantized``.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,26 +18,22 @@ from onnx import NodeProto, helper, numpy_helper
 
 from spatialonnx.errors import ModelError
 from spatialonnx.graph.affine import channel_affine
-from spatialonnx.graph.index import GraphIndex, conv_attributes
-from spatialonnx.graph.ops import CONV, DOMAIN, find_predictors, mask_name, read_plan
+from spatialonnx.graph.fuse_quantized import explain_unfusable as explain_unfusable_quantized
+from spatialonnx.graph.fuse_quantized import make_quantized_site
+from spatialonnx.graph.fused_site import FusedSite, replaced_nodes
+from spatialonnx.graph.index import GraphIndex, captured, conv_attributes
+from spatialonnx.graph.ops import (
+    CONV,
+    DOMAIN,
+    Predictor,
+    find_predictors,
+    mask_name,
+    read_plan,
+    threshold_name,
+)
 from spatialonnx.graph.shapes import Shapes, infer_shapes
 from spatialonnx.graph.site_match import SiteMatch, match_sites
 from spatialonnx.plan.masks import SiteMask
-
-
-@dataclass(frozen=True, eq=False)
-class FusedSite:
-    """What a site becomes.
-
-    Attributes:
-        node: The SpatialConv node.
-        constants: Its weight, mask and bias.
-        replaced: The nodes it stands for, its SpatialPredict last.
-    """
-
-    node: NodeProto
-    constants: tuple[onnx.TensorProto, ...]
-    replaced: tuple[NodeProto, ...]
 
 
 def explain_unfusable(proto: onnx.ModelProto) -> dict[str, str]:
@@ -77,30 +73,35 @@ def fuse_sites(
     """
     result = onnx.ModelProto()
     result.CopyFrom(proto)
-    predictors = {p.site for p in find_predictors(result)}
-    if unknown := sorted({*fused, *dense} - predictors):
+    predictors = {p.site: p for p in find_predictors(result)}
+    if unknown := sorted({*fused, *dense} - predictors.keys()):
         raise ModelError(f"the model has no SpatialPredict at site {unknown[0]}: insert again")
     reasons = explain_unfusable(result)
     for site in fused:
         if site in reasons:
             raise ModelError(f"site {site} cannot be fused: {reasons[site]}")
-    index, _, matches = _match(result)
+    index, shapes, matches = _match(result)
     plan = read_plan(result)
-    sites = [make_fused_site(index, matches[site], plan[site]) for site in fused]
-    gone = {id(node) for site in sites for node in site.replaced}
-    instead = {id(site.replaced[-1]): site.node for site in sites}
+    sites = [_fuse(index, shapes, matches[site], predictors[site], plan[site]) for site in fused]
+    instead: dict[int, tuple[NodeProto, ...]] = {
+        id(node): () for site in sites for node in site.replaced
+    }
+    instead |= {id(site.replaced[-1]): site.nodes for site in sites}
     for node in index.nodes:
         if node.domain == DOMAIN and node.name in dense:
-            gone.add(id(node))
-            if (identity := _bypass(index, node)) is not None:
-                instead[id(node)] = identity
-    kept = [
-        instead.get(id(node), node)
-        for node in index.nodes
-        if id(node) not in gone or id(node) in instead
-    ]
+            instead[id(node)] = _bypass(index, node)
+    kept = [made for node in index.nodes for made in instead.get(id(node), (node,))]
+    result.graph.value_info.extend(info for site in sites for info in site.infos)
     _rebuild(result, kept, [tensor for site in sites for tensor in site.constants])
     return result
+
+
+def _fuse(
+    index: GraphIndex, shapes: Shapes, match: SiteMatch, predictor: Predictor, mask: SiteMask
+) -> FusedSite:
+    if match.is_quantized:
+        return make_quantized_site(index, shapes, match, predictor, mask)
+    return make_fused_site(index, match, mask)
 
 
 def dense_form(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -113,16 +114,24 @@ def make_fused_site(index: GraphIndex, match: SiteMatch, mask: SiteMask) -> Fuse
 
     Args:
         index: The graph.
-        match: The nodes of the site.
+        match: The site's nodes.
         mask: Its mask.
     """
-    assert match.predictor is not None
+    assert match.predictor is not None and match.relu is not None
     weight, bias = _fold(index, match)
     site = match.name
     names = [f"{site}/W", mask_name(site), f"{site}/B"]
+    arrays: list[NDArray[Any]] = [weight, mask.patterns, bias]
+    inputs = [match.conv.input[0], *names, match.residual]
+    if mask.threshold is not None:
+        names.append(threshold_name(site))
+        arrays.append(mask.threshold)
+        inputs.append(names[-1])
+    while not inputs[-1]:
+        inputs.pop()
     node = helper.make_node(
         CONV,
-        [match.conv.input[0], *names, *([match.residual] if match.residual else [])],
+        inputs,
         [match.predictor.output[0]],
         name=site,
         domain=DOMAIN,
@@ -131,10 +140,8 @@ def make_fused_site(index: GraphIndex, match: SiteMatch, mask: SiteMask) -> Fuse
     node.attribute.extend(conv_attributes(match.conv))
     if np.isfinite(match.clip_max):
         node.attribute.append(helper.make_attribute("clip_max", float(match.clip_max)))
-    arrays: tuple[NDArray[Any], ...] = (weight, mask.patterns, bias)
     constants = tuple(numpy_helper.from_array(a, n) for a, n in zip(arrays, names, strict=True))
-    before = (match.conv, *match.between, *([match.add] if match.add is not None else []))
-    return FusedSite(node, constants, (*before, match.relu, match.predictor))
+    return FusedSite((node,), constants, replaced_nodes(match))
 
 
 def _fold(index: GraphIndex, match: SiteMatch) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -159,13 +166,15 @@ def _match(proto: onnx.ModelProto) -> tuple[GraphIndex, Shapes, dict[str, SiteMa
 
 def _obstacle(index: GraphIndex, shapes: Shapes, match: SiteMatch) -> str:
     """Why a site cannot be fused; empty where it can be."""
+    if match.output in index.outputs:
+        return "its ReLU's output is also an output of the model"
+    if match.is_quantized:
+        return explain_unfusable_quantized(index, shapes, match)
     if index.constant_array(match.conv.input[1], most=sys.maxsize) is None:
         return "the values of its weight cannot be read"
     has_bias = len(match.conv.input) > 2 and match.conv.input[2] != ""
     if has_bias and index.constant_array(match.conv.input[2]) is None:
         return "its bias is computed, not a constant"
-    if match.output in index.outputs:
-        return "its ReLU's output is also an output of the model"
     try:
         channel_affine(index, match)
     except ModelError as error:
@@ -175,31 +184,29 @@ def _obstacle(index: GraphIndex, shapes: Shapes, match: SiteMatch) -> str:
     return ""
 
 
-def _bypass(index: GraphIndex, predictor: NodeProto) -> NodeProto | None:
+def _bypass(index: GraphIndex, predictor: NodeProto) -> tuple[NodeProto, ...]:
     """Takes a SpatialPredict out of the graph.
 
     Returns:
-        None where the node in front of it now writes its output; else an Identity that must
+        Nothing where the node in front of it now writes its output; else an Identity that must
         take its place.
     """
     source, output = predictor.input[0], predictor.output[0]
     position = index.producer.get(source)
     if position is None or len(index.uses[source]) > 1 or source in index.outputs:
-        return helper.make_node("Identity", [source], [output], name=predictor.name)
+        return (helper.make_node("Identity", [source], [output], name=predictor.name),)
     before = index.nodes[position]
     before.output[list(before.output).index(source)] = output
-    return None
+    return ()
 
 
 def _rebuild(
     proto: onnx.ModelProto, nodes: list[NodeProto], constants: list[onnx.TensorProto]
 ) -> None:
     """Puts nodes and constants into a model and removes what nothing refers to any more."""
-    copies = [onnx.NodeProto() for _ in nodes]
-    for copy, node in zip(copies, nodes, strict=True):
-        copy.CopyFrom(node)
     graph = proto.graph
     before = set(GraphIndex(proto).uses)
+    copies = [onnx.NodeProto.FromString(n.SerializeToString()) for n in _read(nodes, proto, before)]
     del graph.node[:]
     graph.node.extend(copies)
     index = GraphIndex(proto)
@@ -209,10 +216,26 @@ def _rebuild(
     del graph.initializer[:]
     graph.initializer.extend([*weights, *constants])
     written = set(index.producer) | {value.name for value in graph.input}
-    infos = [value for value in graph.value_info if value.name in written]
+    infos = {value.name: value for value in graph.value_info if value.name in written}
+    kept = list(infos.values())
     del graph.value_info[:]
-    graph.value_info.extend(infos)
+    graph.value_info.extend(kept)
     if all(node.domain != DOMAIN for node in copies):
         opsets = [entry for entry in proto.opset_import if entry.domain != DOMAIN]
         del proto.opset_import[:]
         proto.opset_import.extend(opsets)
+
+
+def _read(nodes: list[NodeProto], proto: onnx.ModelProto, before: set[str]) -> list[NodeProto]:
+    """The nodes without those that were read before and are not any more."""
+    outputs = {value.name for value in proto.graph.output}
+    while True:
+        used = outputs | {name for node in nodes for name in (*node.input, *captured(node))}
+        kept = [
+            node
+            for node in nodes
+            if used.intersection(node.output) or not before.intersection(node.output)
+        ]
+        if len(kept) == len(nodes):
+            return kept
+        nodes = kept

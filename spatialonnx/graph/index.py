@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
@@ -11,11 +12,14 @@ import onnx
 from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, numpy_helper
 from onnx.external_data_helper import uses_external_data
+from onnx.reference import ReferenceEvaluator
 
 from spatialonnx.errors import ModelError
 
 ONNX_DOMAINS = ("", "ai.onnx")
 _CONV_ATTRIBUTES = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
+_OF_CONSTANTS = "Identity", "Cast", "Transpose", "Reshape", "DequantizeLinear"
+"""Ops through which a constant is still one: exporters store weights in many ways."""
 _SMALL = 1 << 16
 """Elements up to which a constant's values are read; no bound or scale of ours is larger."""
 
@@ -58,7 +62,9 @@ class GraphIndex:
         self.producer: dict[str, int] = {}
         self.uses: dict[str, list[Use]] = {}
         self.outputs = {value.name for value in graph.output}
+        self._opsets = {entry.domain: entry.version for entry in proto.opset_import}
         self._constants: dict[str, TensorProto] = {t.name: t for t in graph.initializer}
+        self._stored_in: dict[str, tuple[str, list[NodeProto]]] = {}
         self._sparse = {t.values.name: tuple(t.dims) for t in graph.sparse_initializer}
         for position, node in enumerate(self.nodes):
             if not all(isinstance(text, str) for text in _texts(node)):
@@ -66,56 +72,119 @@ class GraphIndex:
             for slot, name in enumerate(node.input):
                 if name:
                     self.uses.setdefault(name, []).append(Use(position, slot))
-            for name in _captured(node):
+            for name in captured(node):
                 self.uses.setdefault(name, []).append(Use(position, -1))
             for name in node.output:
                 if name:
                     self.producer.setdefault(name, position)
-            if is_op(node, "Constant") and node.output:
-                for attribute in node.attribute:
-                    if attribute.name == "value":
-                        self._constants.setdefault(node.output[0], attribute.t)
+            constant = _constant_tensor(node)
+            if constant is not None and node.output:
+                self._constants.setdefault(node.output[0], constant)
 
     def constant_shape(self, name: str) -> tuple[int, ...] | None:
-        """Shape of a constant tensor, seen through Identity nodes; None if it is not constant."""
-        name = self._origin(name)
-        if name in self._constants:
-            return tuple(self._constants[name].dims)
-        return self._sparse.get(name)
+        """Shape of a constant tensor, however it is stored; None if it is not constant."""
+        name, steps = self._stored(name)
+        if name in self._sparse:
+            return self._sparse[name]
+        if name not in self._constants:
+            return None
+        shape: tuple[int, ...] = tuple(self._constants[name].dims)
+        for node in reversed(steps):
+            if is_op(node, "Transpose"):
+                order = attribute(node, "perm")
+                axes = list(order.ints) if order is not None else list(range(len(shape)))[::-1]
+                if sorted(axes) != list(range(len(shape))):
+                    return None
+                shape = tuple(shape[axis] for axis in axes)
+            elif is_op(node, "Reshape"):
+                array = self.constant_array(node.output[0], most=sys.maxsize)
+                return None if array is None else array.shape
+        return shape
 
     def constant_type(self, name: str) -> int | None:
         """Element type (``TensorProto.FLOAT`` ...) of a constant tensor; None if it is not one."""
-        tensor = self._constants.get(self._origin(name))
-        return None if tensor is None else tensor.data_type
+        stored, steps = self._stored(name)
+        tensor = self._constants.get(stored)
+        if tensor is None:
+            return None
+        for node in steps:  # the last one decides
+            if is_op(node, "Cast"):
+                to = attribute(node, "to")
+                return None if to is None else to.i
+            if is_op(node, "DequantizeLinear"):
+                return self.constant_type(node.input[1])
+        return tensor.data_type
 
     def constant_array(self, name: str, most: int = _SMALL) -> NDArray[np.generic] | None:
         """Values of a constant of at most so many elements, in its own type and shape.
 
         None if it is larger, damaged or no constant.
         """
-        tensor = self._constants.get(self._origin(name))
+        stored, steps = self._stored(name)
+        tensor = self._constants.get(stored)
         if tensor is None or uses_external_data(tensor):
             return None
         if any(d < 0 for d in tensor.dims) or prod(tensor.dims) > most:
             return None
         try:
-            return numpy_helper.to_array(tensor)
-        except (ValueError, TypeError, KeyError):
+            array: NDArray[np.generic] = numpy_helper.to_array(tensor)
+            for node in reversed(steps):
+                array = self._apply(node, array)
+        except Exception:  # onnx's evaluator raises errors of every kind
             return None
+        return array
+
+    def _apply(self, node: NodeProto, array: NDArray[np.generic]) -> NDArray[np.generic]:
+        """What a node makes of a constant; its further inputs are constants too."""
+        further = {
+            name: value
+            for name in node.input[1:]
+            if name and (value := self.constant_array(name)) is not None
+        }
+        evaluator = ReferenceEvaluator(node, opsets=self._opsets)
+        (result,) = evaluator.run(None, {node.input[0]: array, **further})
+        return np.asarray(result)
 
     def scalar(self, name: str) -> float | None:
         """The value of a constant of one element; None if it is none."""
         array = self.constant_array(name)
         return None if array is None or array.size != 1 else float(array.reshape(())[()])
 
-    def _origin(self, name: str) -> str:
+    def _stored(self, name: str) -> tuple[str, list[NodeProto]]:
+        """The stored tensor that a constant comes from, and the nodes between, the last first."""
+        if name in self._stored_in:
+            return self._stored_in[name]
+        asked = name
+        self._stored_in[asked] = name, []  # ends the search in a cyclic graph
+        steps: list[NodeProto] = []
         for _ in range(len(self.nodes)):
             position = self.producer.get(name)
             node = self.nodes[position] if position is not None else None
-            if node is None or not is_op(node, "Identity") or not node.input:
+            if node is None or not is_op(node, *_OF_CONSTANTS) or not node.input:
                 break
+            if any(x and self.constant_shape(x) is None for x in node.input[1:]):
+                break
+            if not is_op(node, "Identity"):
+                steps.append(node)
             name = node.input[0]
-        return name
+        self._stored_in[asked] = name, steps
+        return name, steps
+
+
+def _constant_tensor(node: NodeProto) -> TensorProto | None:
+    """The value of a Constant node of one number, some numbers or a tensor; None of other nodes."""
+    if not is_op(node, "Constant"):
+        return None
+    for value in node.attribute:
+        if value.name == "value":
+            return value.t
+        if value.name in ("value_float", "value_floats"):
+            numbers = value.f if value.name == "value_float" else list(value.floats)
+            return numpy_helper.from_array(np.asarray(numbers, np.float32))
+        if value.name in ("value_int", "value_ints"):
+            whole = value.i if value.name == "value_int" else list(value.ints)
+            return numpy_helper.from_array(np.asarray(whole, np.int64))
+    return None
 
 
 def is_op(node: NodeProto, *op_types: str) -> bool:
@@ -167,7 +236,7 @@ def _texts(node: NodeProto) -> list[object]:
     return [node.name, node.op_type, node.domain, *node.input, *node.output]
 
 
-def _captured(node: NodeProto) -> set[str]:
+def captured(node: NodeProto) -> set[str]:
     """Names that a node's subgraphs read, those they define themselves included.
 
     A name which a subgraph defines shadows none of the outer graph's: ONNX forbids it.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
-from onnx import TensorProto, helper
+from onnx import helper
 
 from spatialonnx.errors import ModelError, UsageError
 from spatialonnx.graph.equivalence import (
@@ -20,7 +20,15 @@ from spatialonnx.graph.equivalence import (
     run_original,
 )
 from spatialonnx.graph.index import GraphIndex, inner_nodes
-from spatialonnx.graph.ops import DOMAIN, PREDICT, add_opset, mask_name, patch_size_name, write_plan
+from spatialonnx.graph.ops import (
+    DOMAIN,
+    PREDICT,
+    add_opset,
+    mask_name,
+    patch_size_name,
+    write_plan,
+    zero_point_name,
+)
 from spatialonnx.graph.shapes import infer_shapes
 from spatialonnx.graph.simplify import copy_around, name_nodes, prepare_model, simplify_model
 from spatialonnx.graph.site_match import SkippedConv
@@ -169,7 +177,7 @@ def _insert(network: onnx.ModelProto, sites: tuple[Site, ...], mask: SiteMask) -
     graph = gs.import_onnx(network)
     tensors = graph.tensors()
     taken = set(tensors)
-    written = {site.name: _add_predictor(graph, tensors, taken, site.name, mask) for site in sites}
+    written = {site.name: _add_predictor(graph, tensors, taken, site, mask) for site in sites}
     # The exporter rebuilds the graph alone; what it does not know is taken from the model.
     graph.name, graph.doc_string, graph.producer_name, graph.producer_version = "graph", "", "", ""
     exported = gs.export_onnx(graph, do_type_check=False).graph
@@ -177,34 +185,37 @@ def _insert(network: onnx.ModelProto, sites: tuple[Site, ...], mask: SiteMask) -
     result.graph.node.extend(exported.node)
     result.graph.initializer.extend(exported.initializer)
     add_opset(result)
-    _describe(result, exported, network, written)
+    _describe(result, exported, network, {site: written[site.name] for site in sites})
     return result
 
 
 def _add_predictor(
-    graph: gs.Graph, tensors: dict[str, gs.Tensor], taken: set[str], site: str, mask: SiteMask
+    graph: gs.Graph, tensors: dict[str, gs.Tensor], taken: set[str], site: Site, mask: SiteMask
 ) -> str:
-    """Adds one node; returns the name of the tensor that it writes."""
-    source = tensors[site]
+    """Adds one node; returns the name of the tensor that it writes.
+
+    The map of a quantised site is predicted between QuantizeLinear and DequantizeLinear, so that
+    ONNX Runtime still fuses its 8-bit kernels around the node.
+    """
+    name, source = site.name, tensors[site.tensor]
     readers = list(source.outputs)
-    predicted = gs.Variable(_free(f"{site}/predicted", taken), dtype=np.float32)
+    predicted = gs.Variable(_free(f"{name}/predicted", taken), dtype=np.dtype(site.dtype))
     for reader in readers:
         reader.inputs = [predicted if tensor is source else tensor for tensor in reader.inputs]
     if any(output is source for output in graph.outputs):
         # The graph's output keeps its name, so the ReLU's own output gets another one.
         graph.outputs = [predicted if o is source else o for o in graph.outputs]
-        source.name, predicted.name = _free(f"{site}/relu", taken), site
-    node = gs.Node(
-        PREDICT,
-        name=site,
-        domain=DOMAIN,
-        inputs=[
-            source,
-            gs.Constant(_free(mask_name(site), taken), np.asarray(mask.patterns)),
-            gs.Constant(_free(patch_size_name(site), taken), np.asarray(mask.patch_size, np.int64)),
-        ],
-        outputs=[predicted],
-    )
+        output = source.name
+        source.name, predicted.name = _free(f"{name}/relu", taken), output
+    inputs = [
+        source,
+        gs.Constant(_free(mask_name(name), taken), np.asarray(mask.patterns)),
+        gs.Constant(_free(patch_size_name(name), taken), np.asarray(mask.patch_size, np.int64)),
+    ]
+    if site.is_quantized:
+        default = gs.Constant(_free(zero_point_name(name), taken), np.zeros((), np.uint8))
+        inputs += [gs.Variable.empty(), tensors.get(site.zero_point, default)]
+    node = gs.Node(PREDICT, name=name, domain=DOMAIN, inputs=inputs, outputs=[predicted])
     # Right behind the ReLU: nodes keep their order, on which the charged Conv may depend.
     graph.nodes.insert(_position(graph, source) + 1, node)
     return str(predicted.name)
@@ -229,7 +240,7 @@ def _describe(
     result: onnx.ModelProto,
     exported: onnx.GraphProto,
     network: onnx.ModelProto,
-    written: dict[str, str],
+    written: dict[Site, str],
 ) -> None:
     """Writes value_info: ORT's shape inference stops at a custom op."""
     outputs = {value.name for value in network.graph.output}
@@ -241,9 +252,8 @@ def _describe(
     for site, name in written.items():
         if name in outputs:
             continue
-        shape = list(shapes.get(site) or (None,) * 4)
+        shape = list(shapes.get(site.tensor) or (None,) * 4)
         if shapes.dynamic_batch:
             shape[0] = None
-        result.graph.value_info.append(
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-        )
+        kind = helper.np_dtype_to_tensor_dtype(np.dtype(site.dtype))
+        result.graph.value_info.append(helper.make_tensor_value_info(name, kind, shape))

@@ -1,13 +1,14 @@
 """The ops in a graph: writing and reading SpatialPredict nodes, and the plan they carry.
 
-A SpatialPredict node is named after its site. In a file its mask and patch size are initializers;
-``instrument`` promotes them to graph inputs in memory, so that one session evaluates any plan.
+A SpatialPredict node is named after its site. In a file its mask, patch size and threshold are
+initializers; ``instrument`` promotes them to graph inputs in memory, so that one session evaluates
+any plan. The threshold of a quantised map is a number of quantisation steps above the zero point.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -19,11 +20,15 @@ from spatialonnx.plan.masks import SiteMask, full_mask, make_mask
 from spatialonnx.plan.plan import Plan, PlanLike
 
 DOMAIN = "spatialonnx"
-VERSION = 1
+VERSION = 2
 PREDICT = "SpatialPredict"
 CODES = "PatchCodes"
 CONV = "SpatialConv"
 SNAPEA = "SnapeaConv"
+QCONV = "SpatialQConv"
+
+_ROUNDING = 1e-4
+"""Part of a quantisation step that a threshold may fall short of a whole number of steps."""
 _OFF = full_mask(2)
 
 
@@ -37,6 +42,10 @@ class Predictor:
         output: The tensor it writes.
         mask: Name of its mask input.
         patch_size: Name of its patch size input.
+        threshold: Name of its threshold input, or the name that it would get.
+        zero_point: Name of its zero point input; empty for a float map.
+        has_threshold: Whether it has that input.
+        step: Quantisation step of an 8-bit map; None for a float map.
     """
 
     site: str
@@ -44,6 +53,15 @@ class Predictor:
     output: str
     mask: str
     patch_size: str
+    threshold: str = ""
+    zero_point: str = ""
+    has_threshold: bool = False
+    step: float | None = None
+
+    @property
+    def promoted(self) -> tuple[str, str, str]:
+        """Names of the inputs that carry the plan."""
+        return self.mask, self.patch_size, self.threshold
 
     @property
     def skipped(self) -> str:
@@ -58,19 +76,21 @@ class Predictor:
 
 @dataclass(frozen=True)
 class FusedConv:
-    """One SpatialConv node: a deployed site.
+    """One SpatialConv or SpatialQConv node: a deployed site.
 
     Attributes:
         site: The node's name, which is its site's name.
         weight: Shape of its weight.
         output: The tensor it writes.
         mask: Its mask.
+        is_quantized: Whether it is a SpatialQConv, whose maps are NHWC.
     """
 
     site: str
     weight: tuple[int, ...]
     output: str
     mask: SiteMask
+    is_quantized: bool = False
 
     @property
     def skipped(self) -> str:
@@ -88,6 +108,16 @@ def patch_size_name(site: str) -> str:
     return f"{site}/patch_size"
 
 
+def threshold_name(site: str) -> str:
+    """Name of a site's threshold initializer."""
+    return f"{site}/threshold"
+
+
+def zero_point_name(site: str) -> str:
+    """Name of a site's zero point initializer, where its QuantizeLinear names none."""
+    return f"{site}/zero_point"
+
+
 def add_opset(proto: onnx.ModelProto) -> None:
     """Imports the ops' domain into a model, once."""
     if all(entry.domain != DOMAIN for entry in proto.opset_import):
@@ -98,25 +128,61 @@ def find_predictors(proto: onnx.ModelProto) -> tuple[Predictor, ...]:
     """The SpatialPredict nodes of a model, in graph order.
 
     Raises:
-        ModelError: A node has no name, shares one, or lacks an input or output.
+        ModelError: A node has no name, shares one, lacks an input or output, or predicts an 8-bit
+            map whose scale is unknown.
     """
     found = []
-    for node in proto.graph.node:
-        if node.domain == DOMAIN and node.op_type == PREDICT:
-            if not node.name or len(node.input) != 3 or not node.output or not node.output[0]:
-                raise ModelError(
-                    f"SpatialPredict node {node.name!r} is incomplete: insert into the original "
-                    "model again"
-                )
-            found.append(Predictor(node.name, node.input[0], node.output[0], *node.input[1:3]))
+    nodes = [n for n in proto.graph.node if n.domain == DOMAIN and n.op_type == PREDICT]
+    producers = {n.output[0]: n for n in proto.graph.node if n.output} if nodes else {}
+    for node in nodes:
+        inputs = [*node.input, "", ""][:5]
+        if not (node.name and all(inputs[:3]) and len(node.input) <= 5 and any(node.output[:1])):
+            raise ModelError(
+                f"SpatialPredict node {node.name!r} is incomplete: insert into the original model "
+                "again"
+            )
+        predictor = Predictor(
+            site=node.name,
+            source=inputs[0],
+            output=node.output[0],
+            mask=inputs[1],
+            patch_size=inputs[2],
+            threshold=inputs[3] or threshold_name(node.name),
+            zero_point=inputs[4],
+            has_threshold=bool(inputs[3]),
+        )
+        if predictor.zero_point:
+            step = _quantization_step(proto, producers.get(predictor.source))
+            predictor = replace(predictor, step=step)
+        found.append(predictor)
     names = [predictor.site for predictor in found]
     if len(set(names)) != len(names):
         raise ModelError("two SpatialPredict nodes have the same name: insert again")
     return tuple(found)
 
 
+def _quantization_step(proto: onnx.ModelProto, producer: onnx.NodeProto | None) -> float:
+    """The scale that a node quantises its output with."""
+    kind = "" if producer is None else producer.op_type
+    slot = {"QuantizeLinear": 1, "QLinearConv": 6, "QLinearAdd": 6}.get(kind, 0)
+    if producer is None or not 0 < slot < len(producer.input):
+        raise ModelError(
+            "a SpatialPredict node of an 8-bit map follows no QuantizeLinear: insert into the "
+            "original model again"
+        )
+    return _scalar(producer.name, _constants(proto), producer.input[slot])
+
+
+def _scalar(node: str, constants: Mapping[str, TensorProto], name: str) -> float:
+    """A scale: one positive constant."""
+    array = _array(node, constants[name]) if name in constants else None
+    if array is None or array.size != 1 or not float(array.reshape(())[()]) > 0:
+        raise ModelError(f"node {node!r} has no constant scale: insert into the original again")
+    return float(array.reshape(())[()])
+
+
 def find_fused(proto: onnx.ModelProto) -> tuple[FusedConv, ...]:
-    """The SpatialConv nodes of a model, in graph order.
+    """The SpatialConv and SpatialQConv nodes of a model, in graph order.
 
     Raises:
         ModelError: A node's weight, mask or patch size is not constant.
@@ -124,15 +190,27 @@ def find_fused(proto: onnx.ModelProto) -> tuple[FusedConv, ...]:
     constants = _constants(proto)
     found = []
     for node in proto.graph.node:
-        if node.domain == DOMAIN and node.op_type == CONV:
-            if len(node.input) < 3 or not {node.input[1], node.input[2]} <= constants.keys():
-                raise ModelError(f"SpatialConv node {node.name!r}: W and mask must be constant")
-            size = next((a.i for a in node.attribute if a.name == "patch_size"), 0)
-            mask = _read_mask(node.name, size, _array(node.name, constants[node.input[2]]))
-            weight = tuple(constants[node.input[1]].dims)
-            if not node.name or not node.output or not node.output[0]:
-                raise ModelError(f"SpatialConv node {node.name!r} lacks its name or its output")
-            found.append(FusedConv(node.name, weight, node.output[0], mask))
+        if node.domain != DOMAIN or node.op_type not in (CONV, QCONV):
+            continue
+        quantized = node.op_type == QCONV
+        inputs = [*node.input, *[""] * 15]
+        weight, patterns, threshold = (
+            (inputs[3], inputs[7], inputs[14]) if quantized else (inputs[1], inputs[2], inputs[5])
+        )
+        if not {weight, patterns} <= constants.keys():
+            raise ModelError(f"{node.op_type} node {node.name!r}: W and mask must be constant")
+        step = _scalar(node.name, constants, inputs[5]) if quantized else None
+        size = next((a.i for a in node.attribute if a.name == "patch_size"), 0)
+        mask = _read_mask(
+            node.name,
+            size,
+            _array(node.name, constants[patterns]),
+            _threshold(node.name, constants, threshold, step),
+        )
+        if not node.name or not node.output or not node.output[0]:
+            raise ModelError(f"{node.op_type} node {node.name!r} lacks its name or its output")
+        shape = tuple(constants[weight].dims)
+        found.append(FusedConv(node.name, shape, node.output[0], mask, quantized))
     return tuple(found)
 
 
@@ -155,7 +233,9 @@ def read_plan(proto: onnx.ModelProto) -> Plan:
             ) from None
         if size.dtype != np.int64 or size.size != 1:
             raise PlanError(f"site {predictor.site}: its patch size is not one int64")
-        plan[predictor.site] = _read_mask(predictor.site, int(size.reshape(())), mask)
+        name = predictor.threshold if predictor.has_threshold else ""
+        threshold = _threshold(predictor.site, constants, name, predictor.step)
+        plan[predictor.site] = _read_mask(predictor.site, int(size.reshape(())), mask, threshold)
     for fused in find_fused(proto):
         plan[fused.site] = fused.mask
     return Plan(plan)
@@ -169,11 +249,42 @@ def _array(site: str, tensor: TensorProto) -> NDArray[np.generic]:
     return array
 
 
-def _read_mask(site: str, patch_size: int, mask: NDArray[np.generic]) -> SiteMask:
+def _threshold(
+    site: str, constants: Mapping[str, TensorProto], name: str, step: float | None
+) -> NDArray[np.float32] | None:
+    """A site's threshold in the units of its ofmap; None where it has none."""
+    if not name:
+        return None
+    if name not in constants:
+        raise ModelError(f"site {site}: its threshold is not a constant of the model")
+    array = _array(site, constants[name])
+    kind = np.float32 if step is None else np.uint8
+    if array.dtype != kind or array.ndim != 1:
+        raise PlanError(f"site {site}: its threshold is not {np.dtype(kind)} of shape [1] or [C]")
+    return array.astype(np.float32) if step is None else array.astype(np.float32) * np.float32(step)
+
+
+def stored_threshold(predictor: Predictor, mask: SiteMask) -> NDArray[np.generic]:
+    """A mask's threshold as its op takes it: float32, or uint8 steps above the zero point."""
+    threshold = np.zeros(1, np.float32) if mask.threshold is None else mask.threshold
+    if predictor.step is None:
+        return threshold
+    # A threshold of whole steps that was read from a model stays what it was.
+    steps = np.floor(threshold.astype(np.float64) / predictor.step + _ROUNDING)
+    return np.minimum(steps, np.iinfo(np.uint8).max).astype(np.uint8)
+
+
+def _read_mask(
+    site: str,
+    patch_size: int,
+    patterns: NDArray[np.generic],
+    threshold: NDArray[np.float32] | None = None,
+) -> SiteMask:
     try:
-        if mask.dtype != np.uint16:
-            raise PlanError(f"a mask holds uint16, not {mask.dtype}")
-        return make_mask(patch_size, mask.astype(np.uint16))
+        if patterns.dtype != np.uint16:
+            raise PlanError(f"a mask holds uint16, not {patterns.dtype}")
+        mask = make_mask(patch_size, patterns.astype(np.uint16))
+        return mask if threshold is None else replace(mask, threshold=threshold)
     except PlanError as error:
         raise PlanError(f"site {site}: {error}") from None
 
@@ -197,12 +308,35 @@ def write_plan(proto: onnx.ModelProto, plan: PlanLike) -> onnx.ModelProto:
     arrays: dict[str, NDArray[np.generic]] = {}
     for site, predictor in predictors.items():
         arrays |= _inputs(predictor, plan.get(site, _OFF))
-    for tensor in copy.graph.initializer:
-        if tensor.name in arrays:
-            tensor.CopyFrom(numpy_helper.from_array(arrays.pop(tensor.name), tensor.name))
-    if arrays:
-        raise ModelError(f"initializer {sorted(arrays)[0]} is missing: insert again")
+    without = {p.threshold for p in predictors.values() if plan.get(p.site, _OFF).threshold is None}
+    kept = [t for t in copy.graph.initializer if t.name not in arrays]
+    names = {t.name for t in copy.graph.initializer}
+    needed = {name for p in predictors.values() for name in (p.mask, p.patch_size)}
+    if missing := sorted(needed - names):
+        raise ModelError(f"initializer {missing[0]} is missing: insert again")
+    del copy.graph.initializer[:]
+    copy.graph.initializer.extend(kept)
+    copy.graph.initializer.extend(
+        numpy_helper.from_array(np.asarray(array), name)
+        for name, array in arrays.items()
+        if name not in without
+    )
+    for node in copy.graph.node:
+        if node.domain == DOMAIN and node.op_type == PREDICT:
+            predictor = predictors[node.name]
+            name = "" if predictor.threshold in without else predictor.threshold
+            _set_threshold(node, name)
     return copy
+
+
+def _set_threshold(node: onnx.NodeProto, name: str) -> None:
+    """Gives a SpatialPredict node another threshold input, or none."""
+    inputs = [*node.input, "", ""][:5]
+    inputs[3] = name
+    while not inputs[-1]:
+        inputs.pop()
+    del node.input[:]
+    node.input.extend(inputs)
 
 
 def plan_feeds(plan: PlanLike, predictors: Iterable[Predictor]) -> dict[str, NDArray[np.generic]]:
@@ -213,7 +347,8 @@ def plan_feeds(plan: PlanLike, predictors: Iterable[Predictor]) -> dict[str, NDA
         predictors: The SpatialPredict nodes.
 
     Returns:
-        By input name: masks, uint16 in their own shapes, and patch sizes, int64 [].
+        By input name: masks, uint16 in their own shapes, patch sizes, int64 [], and thresholds,
+        float32 or, of 8-bit maps, uint8, [1] or [C].
     """
     feeds: dict[str, NDArray[np.generic]] = {}
     for predictor in predictors:
@@ -222,11 +357,10 @@ def plan_feeds(plan: PlanLike, predictors: Iterable[Predictor]) -> dict[str, NDA
 
 
 def _inputs(predictor: Predictor, mask: SiteMask) -> dict[str, NDArray[np.generic]]:
-    if mask.threshold is not None:
-        raise PlanError(f"site {predictor.site}: this version's ops take no thresholds")
     return {
         predictor.mask: mask.patterns,
         predictor.patch_size: np.asarray(mask.patch_size, np.int64),
+        predictor.threshold: stored_threshold(predictor, mask),
     }
 
 
@@ -238,7 +372,8 @@ def instrument(proto: onnx.ModelProto, *, promote: bool = True) -> onnx.ModelPro
 
     Args:
         proto: The model.
-        promote: Also turn masks and patch sizes of SpatialPredict nodes into graph inputs.
+        promote: Also turn masks, patch sizes and thresholds of SpatialPredict nodes into graph
+            inputs; a node without a threshold gets one.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
@@ -249,7 +384,7 @@ def instrument(proto: onnx.ModelProto, *, promote: bool = True) -> onnx.ModelPro
             continue
         if node.op_type == PREDICT:
             names = [predictors[node.name].skipped, predictors[node.name].false_zero]
-        elif node.op_type == CONV:
+        elif node.op_type in (CONV, QCONV):
             names = [f"{node.name}/skipped"]
         else:
             continue
@@ -266,16 +401,21 @@ def instrument(proto: onnx.ModelProto, *, promote: bool = True) -> onnx.ModelPro
 
 
 def _promote(proto: onnx.ModelProto, predictors: Mapping[str, Predictor]) -> None:
-    names = {p.mask for p in predictors.values()} | {p.patch_size for p in predictors.values()}
+    names = {name for p in predictors.values() for name in p.promoted}
     kept = [t for t in proto.graph.initializer if t.name not in names]
     del proto.graph.initializer[:]
     proto.graph.initializer.extend(kept)
+    for node in proto.graph.node:
+        if node.domain == DOMAIN and node.op_type == PREDICT:
+            _set_threshold(node, predictors[node.name].threshold)
     for predictor in predictors.values():
-        proto.graph.input.append(
-            helper.make_tensor_value_info(predictor.mask, TensorProto.UINT16, [None, None, None])
-        )
-        proto.graph.input.append(
-            helper.make_tensor_value_info(predictor.patch_size, TensorProto.INT64, [])
+        kind = TensorProto.FLOAT if predictor.step is None else TensorProto.UINT8
+        proto.graph.input.extend(
+            [
+                helper.make_tensor_value_info(predictor.mask, TensorProto.UINT16, [None] * 3),
+                helper.make_tensor_value_info(predictor.patch_size, TensorProto.INT64, []),
+                helper.make_tensor_value_info(predictor.threshold, kind, [None]),
+            ]
         )
 
 

@@ -16,7 +16,7 @@ import onnx
 from onnx import NodeProto, TypeProto, helper
 
 from spatialonnx.graph.index import conv_attributes
-from spatialonnx.graph.ops import CONV, DOMAIN, PREDICT
+from spatialonnx.graph.ops import CONV, DOMAIN, PREDICT, QCONV
 from spatialonnx.plan.masks import Dim
 
 _LOG = logging.getLogger(__name__)
@@ -107,21 +107,33 @@ def _light_copy(proto: onnx.ModelProto) -> onnx.ModelProto:
             )
     present = {v.name for v in graph.input}
     graph.input.extend(v for v in proto.graph.input if v.name not in present)
-    graph.node.extend(_known(node) for node in proto.graph.node)
+    graph.node.extend(known for node in proto.graph.node for known in _known(node))
     return copy
 
 
-def _known(node: NodeProto) -> NodeProto:
-    """A node, or a standard one whose output has the same shape."""
+def _known(node: NodeProto) -> list[NodeProto]:
+    """A node, or standard ones whose output has the same shape."""
     if node.domain != DOMAIN:
-        return node
+        return [node]
     if node.op_type == PREDICT:
-        return helper.make_node("Identity", node.input[:1], node.output[:1], name=node.name)
+        return [helper.make_node("Identity", node.input[:1], node.output[:1], name=node.name)]
+    attributes = conv_attributes(node)
     if node.op_type == CONV:
         known = helper.make_node("Conv", node.input[:2], node.output[:1], name=node.name)
-        known.attribute.extend(conv_attributes(node))
-        return known
-    return node
+        known.attribute.extend(attributes)
+        return [known]
+    if node.op_type == QCONV and len(node.input) > 3 and node.output:
+        output = node.output[0]
+        names = [f"{output}/{part}" for part in ("x", "sums", "nhwc")]
+        conv = helper.make_node("ConvInteger", [names[0], node.input[3]], [names[1]])
+        conv.attribute.extend(attributes)
+        return [
+            helper.make_node("Transpose", [node.input[0]], [names[0]], perm=[0, 3, 1, 2]),
+            conv,
+            helper.make_node("Transpose", [names[1]], [names[2]], perm=[0, 2, 3, 1]),
+            helper.make_node("Cast", [names[2]], [output], to=onnx.TensorProto.UINT8),
+        ]
+    return [node]
 
 
 def _fix_input(value: TypeProto, wanted: tuple[int, ...] | None) -> None:

@@ -19,10 +19,10 @@ from onnx import NodeProto, TensorProto
 
 from spatialonnx.errors import ModelError
 from spatialonnx.graph.index import attribute, inner_nodes, is_op
-from spatialonnx.graph.site_match import QUANTIZED
 from spatialonnx.model.model_file import PROTOBUF_LIMIT
 from spatialonnx.runtime.session import optimize_model
 
+_QUANTIZED = "QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger"
 _LOG = logging.getLogger(__name__)
 _FIRST_IR_WITH_FREE_WEIGHTS = 4
 
@@ -132,7 +132,7 @@ def _is_low_precision(proto: onnx.ModelProto) -> bool:
     kinds = {tensor.data_type for tensor in graph.initializer}
     kinds |= {value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info)}
     for node in graph.node:
-        if is_op(node, *QUANTIZED):
+        if is_op(node, *_QUANTIZED):
             return True
         if is_op(node, "Cast") and (to := attribute(node, "to")) is not None:
             kinds.add(to.i)

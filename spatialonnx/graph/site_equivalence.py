@@ -84,7 +84,7 @@ def compare_sites(
     weights = {tensor.name for tensor in proto.graph.initializer}
     (image_name,) = (v.name for v in proto.graph.input if v.name not in weights)
     for match in chosen:
-        assert match.predictor is not None
+        assert match.predictor is not None and match.relu is not None
         names = [match.conv.input[0], match.residual, match.relu.input[0]]
         for name in (*names, match.predictor.output[0]):
             if name and name not in present:
@@ -93,7 +93,7 @@ def compare_sites(
                 present.add(name)
     session = open_session(exposed, runtime)
     for match in chosen:
-        assert match.predictor is not None
+        assert match.predictor is not None and match.relu is not None
         fused = make_fused_site(index, match, plan[match.name])
         wanted = [
             *dict.fromkeys([match.conv.input[0], *([match.residual] if match.residual else [])]),
@@ -107,7 +107,7 @@ def compare_sites(
         }
         inputs = {n: values[n] for n in (match.conv.input[0], match.residual) if n}
         result, skipped = open_session(
-            _site_model(fused.node, fused.constants, proto, inputs), runtime
+            _site_model(fused.nodes[0], fused.constants, proto, inputs), runtime
         ).run(inputs)
         yield compare_maps(
             match.name,

@@ -1,5 +1,9 @@
 """The nodes of a site: Conv [-> BatchNormalization, constants] [-> residual Add] -> ReLU.
 
+A quantised site ends in a QuantizeLinear (or is a QLinearConv). Quantisers write it in four forms:
+the ReLU folded into the zero point, a Relu in front of the QuantizeLinear, a Relu between two
+QuantizeLinears, and a residual Add with or without a QuantizeLinear between Conv and Add.
+
 A match that fails says why, in words that complete "not taken: ...".
 """
 
@@ -11,11 +15,10 @@ from dataclasses import dataclass, replace
 from onnx import NodeProto, TensorProto
 
 from spatialonnx.graph.index import GraphIndex, attribute, is_op, node_label, op_label
-from spatialonnx.graph.ops import DOMAIN, PREDICT
+from spatialonnx.graph.ops import DOMAIN, PREDICT, QCONV
 from spatialonnx.graph.shapes import Shapes
 from spatialonnx.plan.macs import macs_per_output
 
-QUANTIZED = "QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger"
 _TRANSPARENT = "Identity", "Dropout"
 _AFFINE = "Add", "Sub", "Mul", "Div"
 _RANK = 4
@@ -32,10 +35,12 @@ class SiteMatch:
             BatchNormalization, Add / Sub / Mul / Div with one constant per channel, Identity.
         add: The residual Add (or two-input Sum), where there is one.
         residual: The tensor that it adds.
-        relu: The Relu or Clip.
+        relu: The Relu or Clip; None where quantisation folded it into a zero point.
         clip_max: The Clip's upper bound; infinity for a Relu.
-        position: Of the ReLU in the graph.
-        predictor: The SpatialPredict node that reads the ReLU's output, once there is one.
+        last: The node whose output is predicted: the ReLU, or the QuantizeLinear or QLinearConv
+            of a quantised site.
+        position: Of ``last`` in the graph.
+        predictor: The SpatialPredict node that reads the output of ``last``, once there is one.
         rival: The other Conv that meets this one in the residual Add and stays dense.
     """
 
@@ -43,21 +48,42 @@ class SiteMatch:
     between: tuple[NodeProto, ...]
     add: NodeProto | None
     residual: str
-    relu: NodeProto
+    relu: NodeProto | None
     clip_max: float
+    last: NodeProto
     position: int
     predictor: NodeProto | None = None
     rival: NodeProto | None = None
 
     @property
     def output(self) -> str:
-        """Name of the ReLU's output tensor."""
-        return self.relu.output[0]
+        """Name of the tensor that is predicted."""
+        return self.last.output[0]
 
     @property
     def name(self) -> str:
-        """The site's name."""
-        return self.predictor.name if self.predictor is not None else self.output
+        """The site's name: that of the float tensor that is predicted, quantised or not."""
+        if self.predictor is not None:
+            return self.predictor.name
+        return self.last.input[0] if is_op(self.last, "QuantizeLinear") else self.output
+
+    @property
+    def weight(self) -> str:
+        """Name of the Conv's weight."""
+        return weight_name(self.conv)
+
+    @property
+    def zero_point(self) -> str:
+        """Name of the zero point of an 8-bit map; empty for a float map, or where it is 0."""
+        if not self.is_quantized:
+            return ""
+        slot = 2 if is_op(self.last, "QuantizeLinear") else 7
+        return self.last.input[slot] if len(self.last.input) > slot else ""
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the map that is predicted holds 8-bit values."""
+        return is_op(self.last, "QuantizeLinear", "QLinearConv", "QLinearAdd")
 
 
 @dataclass(frozen=True)
@@ -72,33 +98,48 @@ class Mismatch(Exception):
     """Why a Conv is no site."""
 
 
+def weight_name(conv: NodeProto) -> str:
+    """Name of the weight of a Conv of any kind; empty where it has none."""
+    slot = 3 if conv.op_type in ("QLinearConv", QCONV) else 1
+    return conv.input[slot] if len(conv.input) > slot else ""
+
+
 def follow_conv(index: GraphIndex, conv: NodeProto) -> SiteMatch:
-    """Follows a Conv's output to its ReLU.
+    """Follows a Conv's output to its ReLU, and to the QuantizeLinear behind it.
 
     Raises:
         Mismatch: It reaches none, or something else reads it on the way.
     """
     _check_conv(index, conv)
-    channels = (index.constant_shape(conv.input[1]) or (0,))[0]
-    between: list[NodeProto] = []
-    add: NodeProto | None = None
-    residual = ""
+    if is_op(conv, "QLinearConv"):
+        return _follow_qlinear_conv(index, conv)
+    path = _Path(index, conv, _is_dequantized(index, conv.input[0]))
     tensor = conv.output[0]
-    for _ in index.nodes:  # no chain is longer than the graph, a cyclic one ends here
+    for _ in index.nodes:  # no match is longer than the graph, a cyclic one ends here
         position, node, slot = _only_reader(index, tensor)
-        if is_op(node, "Relu", "Clip"):
-            clip_max = _clip_max(index, node, slot)
-            predictor = _predictor(index, node)
-            return SiteMatch(
-                conv, tuple(between), add, residual, node, clip_max, position, predictor
-            )
-        if add is not None:
+        if path.quantized and is_op(node, "QuantizeLinear") and slot == 0:
+            if path.relu is not None or _folds_relu(index, node):
+                return path.end(node, position)
+            path.between.append(node)
+            _, node, _ = _only_reader(index, node.output[0])
+            if not is_op(node, "DequantizeLinear"):
+                raise Mismatch(f"{_followed_by(node)} reads its quantised output, not a ReLU")
+            path.between.append(node)
+        elif path.relu is not None:
+            raise Mismatch("no QuantizeLinear follows its ReLU: ONNX Runtime computes it in float")
+        elif is_op(node, "Relu", "Clip"):
+            path.relu, path.clip_max = node, _clip_max(index, node, slot)
+            if not path.quantized:
+                return path.end(node, position)
+        elif path.add is not None:
             raise Mismatch(f"{_followed_by(node)} stands between its residual Add and a ReLU")
-        if _is_residual(index, node, slot):
-            add, residual = node, node.input[1 - slot]
+        elif _is_residual(index, node, slot):
+            path.add, path.residual = node, node.input[1 - slot]
+        elif path.quantized:
+            raise Mismatch(f"{_followed_by(node)} follows it, not a ReLU")
         else:
-            _check_between(index, node, slot, channels)
-            between.append(node)
+            _check_between(index, node, slot, path.channels)
+            path.between.append(node)
         tensor = node.output[0]
     raise Mismatch("the graph around it is cyclic")
 
@@ -111,7 +152,7 @@ def match_sites(index: GraphIndex, shapes: Shapes) -> tuple[list[SiteMatch], lis
         shapes: Its tensors' shapes.
 
     Returns:
-        The sites in order of their Convs, and the Convs that are no site.
+        The matches in order of their Convs, and the Convs that are no site.
     """
     by_relu: dict[int, list[SiteMatch]] = {}
     skipped: list[SkippedConv] = []
@@ -119,7 +160,7 @@ def match_sites(index: GraphIndex, shapes: Shapes) -> tuple[list[SiteMatch], lis
         try:
             if _refused(node):
                 raise Mismatch(_refused(node))
-            if is_op(node, "Conv"):
+            if is_op(node, "Conv", "QLinearConv"):
                 match = follow_conv(index, node)
                 _check_broadcast(shapes, match)
                 by_relu.setdefault(match.position, []).append(match)
@@ -157,13 +198,13 @@ def _check_broadcast(shapes: Shapes, match: SiteMatch) -> None:
 
 
 def _cost(index: GraphIndex, conv: NodeProto) -> int:
-    return macs_per_output(index.constant_shape(conv.input[1]) or (0, 0))
+    return macs_per_output(index.constant_shape(weight_name(conv)) or (0, 0))
 
 
 def _refused(node: NodeProto) -> str:
     """Why a convolution that is no ONNX Conv is refused; empty for every other node."""
-    if is_op(node, "QLinearConv", "ConvInteger"):
-        return "it is quantised: only float32 is predicted, so insert into the float model"
+    if is_op(node, "ConvInteger"):
+        return "it is a ConvInteger, whose output is no 8-bit map: quantise to QDQ instead"
     if node.domain in _FUSED_DOMAINS and node.op_type.endswith("Conv"):
         return (
             f"it is {op_label(node)}, made by ONNX Runtime's optimiser: insert into the model as "
@@ -172,24 +213,84 @@ def _refused(node: NodeProto) -> str:
     return ""
 
 
+class _Path:
+    """What was met between a Conv and the node at hand."""
+
+    def __init__(self, index: GraphIndex, conv: NodeProto, quantized: bool) -> None:
+        self._index = index
+        self._conv = conv
+        self.quantized = quantized
+        self.channels = (index.constant_shape(conv.input[1]) or (0,))[0]
+        self.between: list[NodeProto] = []
+        self.add: NodeProto | None = None
+        self.residual = ""
+        self.relu: NodeProto | None = None
+        self.clip_max = math.inf
+
+    def end(self, last: NodeProto, position: int) -> SiteMatch:
+        """The match that ends with a node."""
+        return SiteMatch(
+            conv=self._conv,
+            between=tuple(self.between),
+            add=self.add,
+            residual=self.residual,
+            relu=self.relu,
+            clip_max=self.clip_max,
+            last=last,
+            position=position,
+            predictor=_predictor(self._index, last),
+        )
+
+
+def _follow_qlinear_conv(index: GraphIndex, conv: NodeProto) -> SiteMatch:
+    """The same for the QOperator format, where a ReLU is always folded into the zero point."""
+    position = index.producer[conv.output[0]]
+    if _is_least(index, conv.input[7]):
+        none = (None, "", None, math.inf)
+        return SiteMatch(conv, (), *none, conv, position, _predictor(index, conv))
+    position, node, slot = _only_reader(index, conv.output[0])
+    if node.op_type != "QLinearAdd" or len(node.input) < 8 or slot not in (0, 3):
+        raise Mismatch(f"{_followed_by(node)} follows it, and its zero point folds no ReLU")
+    if not _is_least(index, node.input[7]):
+        raise Mismatch("the zero point of its residual QLinearAdd folds no ReLU")
+    predictor = _predictor(index, node)
+    residual = node.input[3 - slot]
+    return SiteMatch(conv, (), node, residual, None, math.inf, node, position, predictor)
+
+
+def _is_dequantized(index: GraphIndex, tensor: str) -> bool:
+    position = index.producer.get(tensor)
+    return position is not None and is_op(index.nodes[position], "DequantizeLinear")
+
+
+def _folds_relu(index: GraphIndex, quantize: NodeProto) -> bool:
+    """Whether a QuantizeLinear saturates everything below zero to zero."""
+    if len(quantize.input) < 3 or not quantize.input[2]:
+        return True  # the zero point is 0, and the type is uint8
+    return _is_least(index, quantize.input[2])
+
+
+def _is_least(index: GraphIndex, zero_point: str) -> bool:
+    """Whether a zero point is the least value of its type."""
+    array = index.constant_array(zero_point)
+    if array is None or array.size != 1:
+        return False
+    least = {"uint8": 0, "int8": -128}.get(array.dtype.name)
+    return least is not None and int(array.reshape(())[()]) == least
+
+
 def _check_conv(index: GraphIndex, conv: NodeProto) -> None:
-    if len(conv.input) < 2 or not conv.output or not conv.output[0]:
+    quantized = is_op(conv, "QLinearConv")
+    weight = weight_name(conv)
+    if not weight or (quantized and len(conv.input) < 8) or not conv.output or not conv.output[0]:
         raise Mismatch("it lacks a weight or an output")
-    source = index.producer.get(conv.input[0])
-    weight_source = index.producer.get(conv.input[1])
-    for position in (source, weight_source):
-        if position is not None and is_op(index.nodes[position], *QUANTIZED):
-            raise Mismatch(
-                "it is quantised (a DequantizeLinear feeds it): only float32 is predicted, so "
-                "insert into the float model"
-            )
-    shape = index.constant_shape(conv.input[1])
+    shape = index.constant_shape(weight)
     if shape is None:
         raise Mismatch("its weight is computed, not a constant")
     if len(shape) != _RANK or any(d <= 0 for d in shape):
         raise Mismatch(f"it is a {max(len(shape) - 2, 0)}-d Conv: only 2-d Convs are predicted")
-    kind = index.constant_type(conv.input[1])
-    if kind is not None and kind != TensorProto.FLOAT:
+    kind = index.constant_type(weight)
+    if not quantized and kind is not None and kind != TensorProto.FLOAT:
         raise Mismatch(f"its weights are {_type_name(kind)}: only float32 is predicted")
 
 
@@ -240,8 +341,8 @@ def _clip_bounds(index: GraphIndex, node: NodeProto) -> tuple[float, float]:
     return bounds[0], bounds[1]
 
 
-def _predictor(index: GraphIndex, relu: NodeProto) -> NodeProto | None:
-    uses = index.uses.get(relu.output[0], [])
+def _predictor(index: GraphIndex, last: NodeProto) -> NodeProto | None:
+    uses = index.uses.get(last.output[0], [])
     if len(uses) != 1 or uses[0].slot != 0:
         return None
     node = index.nodes[uses[0].node]

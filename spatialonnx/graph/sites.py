@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import onnx
@@ -11,9 +11,9 @@ from onnx import NodeProto
 
 from spatialonnx.errors import ModelError
 from spatialonnx.graph.index import GraphIndex, inner_nodes, is_op, node_label, op_label
-from spatialonnx.graph.ops import CONV, DOMAIN
+from spatialonnx.graph.ops import CONV, DOMAIN, QCONV
 from spatialonnx.graph.shapes import Shapes, infer_shapes
-from spatialonnx.graph.site_match import SiteMatch, SkippedConv, match_sites
+from spatialonnx.graph.site_match import SiteMatch, SkippedConv, match_sites, weight_name
 from spatialonnx.model.model_file import ModelLike, as_model
 from spatialonnx.plan.macs import macs_per_output
 from spatialonnx.plan.masks import Dim
@@ -29,6 +29,9 @@ class Site:
         shape: Channels, height and width of the ofmap; None where dynamic.
         macs_per_output: MACs that one output of the charged Conv costs.
         note: What a reader should know, as which Conv of a residual Add stays dense.
+        tensor: Name of the tensor that is predicted: its name, but for an 8-bit map.
+        zero_point: Name of the zero point of an 8-bit map; empty where it is 0.
+        dtype: Element type of that tensor: float32, uint8 or int8.
     """
 
     name: str
@@ -36,6 +39,14 @@ class Site:
     shape: tuple[Dim, Dim, Dim]
     macs_per_output: int
     note: str = ""
+    tensor: str = field(default="", compare=False)
+    zero_point: str = field(default="", compare=False)
+    dtype: str = "float32"
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the tensor that is predicted holds 8-bit values."""
+        return self.dtype != "float32"
 
 
 @dataclass(frozen=True)
@@ -114,24 +125,37 @@ def require_sites(report: SiteReport) -> None:
 
 def _site(index: GraphIndex, shapes: Shapes, match: SiteMatch) -> Site:
     shape = shapes.get(match.output)
-    channels = (index.constant_shape(match.conv.input[1]) or (0,))[0]
+    channels = (index.constant_shape(match.weight) or (0,))[0]
     height, width = shape[2:4] if shape is not None and len(shape) == 4 else (None, None)
     return Site(
         match.name,
         node_label(match.conv),
         (channels, height, width),
-        macs_per_output(index.constant_shape(match.conv.input[1]) or (0, 0)),
+        macs_per_output(index.constant_shape(match.weight) or (0, 0)),
         _note(match),
+        match.output,
+        match.zero_point,
+        _dtype(index, match),
     )
 
 
 def _fused_site(index: GraphIndex, shapes: Shapes, node: NodeProto) -> Site:
-    weight = index.constant_shape(node.input[1]) or (0,)
+    quantized = node.op_type == QCONV
+    weight = index.constant_shape(node.input[3 if quantized else 1]) or (0,)
     shape = shapes.get(node.output[0])
-    height, width = shape[2:4] if shape is not None and len(shape) == 4 else (None, None)
-    note = "residual Add, fused" if len(node.input) > 4 and node.input[4] else ""
+    rows = 1 if quantized else 2  # NHWC or NCHW
+    known = shape is not None and len(shape) == 4
+    height, width = shape[rows : rows + 2] if known and shape is not None else (None, None)
+    slot = 9 if quantized else 4
+    note = "residual Add, fused" if len(node.input) > slot and node.input[slot] else ""
     name = node_label(node)
     return Site(name, name, (weight[0], height, width), macs_per_output(weight), note)
+
+
+def _dtype(index: GraphIndex, match: SiteMatch) -> str:
+    if not match.is_quantized:
+        return "float32"
+    return "int8" if index.constant_type(match.zero_point) == onnx.TensorProto.INT8 else "uint8"
 
 
 def _note(match: SiteMatch) -> str:
@@ -163,11 +187,12 @@ def _conv_macs(proto: onnx.ModelProto, index: GraphIndex, shapes: Shapes) -> int
         return None  # how often a subgraph runs is not in the file
     total = 0
     for node in index.nodes:
-        if not (is_op(node, "Conv") or _is_fused(node)):
+        if not (is_op(node, "Conv", "QLinearConv") or _is_fused(node)):
             continue
-        if len(node.input) < 2 or not node.output:
+        name = weight_name(node)
+        if not name or not node.output:
             return None
-        weight = index.constant_shape(node.input[1]) or shapes.get(node.input[1])
+        weight = index.constant_shape(name) or shapes.get(name)
         outputs = shapes.outputs_per_image(node.output[0])
         if weight is None or outputs is None or None in weight:
             return None
@@ -176,6 +201,5 @@ def _conv_macs(proto: onnx.ModelProto, index: GraphIndex, shapes: Shapes) -> int
 
 
 def _is_fused(node: NodeProto) -> bool:
-    return (
-        node.domain == DOMAIN and node.op_type == CONV and len(node.input) > 1 and bool(node.output)
-    )
+    slots = {CONV: 1, QCONV: 3}.get(node.op_type, 0) if node.domain == DOMAIN else 0
+    return 0 < slots < len(node.input) and bool(node.output)

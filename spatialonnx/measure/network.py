@@ -58,7 +58,7 @@ class Network:
             _add_codes(instrumented, sources, codes)
         self.session = open_session(instrumented, runtime)
         self._image = find_image_input(
-            self.session.inputs, {n for p in self.predictors for n in (p.mask, p.patch_size)}
+            self.session.inputs, {name for p in self.predictors for name in p.promoted}
         )
         self._reports: dict[tuple[int, ...], SiteReport] = {}
 

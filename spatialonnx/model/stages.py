@@ -47,6 +47,15 @@ def stage_path(path: Path, stage: str) -> Path:
     return path.with_name(f"{name}.{stage}.onnx")
 
 
+def int8_path(path: Path) -> Path:
+    """Where a quantised model goes: ``model.masked.onnx`` -> ``model.int8.masked.onnx``."""
+    name = path.name.removesuffix(".onnx")
+    for stage in STAGES:
+        if name.endswith(f".{stage}"):
+            return path.with_name(f"{name.removesuffix(stage)}int8.{stage}.onnx")
+    return path.with_name(f"{name}.int8.onnx")
+
+
 def missed_path(path: Path) -> Path:
     """Where a model that misses its bound goes: ``model.masked.missed.onnx``."""
     return path.with_name(path.name.removesuffix(".onnx") + _MISSED)

@@ -69,7 +69,7 @@ def cut_graph(proto: ModelProto) -> Cut:
     if not predictors:
         raise ModelError("the model holds no predictions: run spatialonnx insert first")
     numbers = {p.output: k for k, p in enumerate(predictors, start=1)}
-    promoted = {name for p in predictors for name in (p.mask, p.patch_size)}
+    promoted = {name for p in predictors for name in p.promoted}
     weights = {t.name for t in proto.graph.initializer}
     weights |= {t.values.name for t in proto.graph.sparse_initializer}
     inputs = [v.name for v in proto.graph.input if v.name not in weights | promoted]

@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto
-from support.cases import CASES, VALUES, Case, make_values
+from support.cases import (
+    CASES,
+    VALUES,
+    ZERO_POINTS,
+    Case,
+    make_threshold,
+    make_values,
+    quantised,
+)
 from support.opsession import ISAS, OpSession, cached_op, expect_error
 from support.oracle import patch_codes
 
@@ -36,6 +44,34 @@ def check(session: OpSession, x: NDArray[np.float32], patch_size: int) -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_matches_oracle(case: Case, isa: str) -> None:
     check(codes(isa=isa), case.x(), case.patch_size)
+
+
+TYPES = {
+    np.float32: (TensorProto.FLOAT, TensorProto.FLOAT),
+    np.uint8: (TensorProto.UINT8, TensorProto.UINT8),
+    np.int8: (TensorProto.INT8, TensorProto.UINT8),
+}
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_thresholds_and_8_bit_maps(case: Case, dtype: type[np.generic], isa: str) -> None:
+    kind, threshold_kind = TYPES[dtype]
+    inputs = {"x": kind, "patch_size": TensorProto.INT64, "threshold": threshold_kind}
+    if dtype != np.float32:
+        inputs["zero_point"] = kind
+    session = cached_op(
+        "PatchCodes", tuple(inputs.items()), tuple(OUTPUTS.items()), "codes", (("isa", isa),)
+    )
+    threshold = make_threshold(case.rng(), case.shape[1], dtype)
+    for zero in ZERO_POINTS.get(dtype, (0,)):
+        x = case.x() if dtype == np.float32 else quantised(case.x(), dtype, zero)
+        feeds = {"x": x, "patch_size": np.array(case.patch_size), "threshold": threshold}
+        if dtype != np.float32:
+            feeds["zero_point"] = np.array(zero, dtype)
+        expected = patch_codes(x, case.patch_size, threshold, zero)
+        assert np.array_equal(session.run(**feeds)["codes"], expected)
 
 
 @given(data=st.data())

@@ -10,7 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto
-from support.cases import CASES, GRANULARITIES, VALUES, Case, make_mask, make_values, mask_shape
+from support.cases import (
+    CASES,
+    GRANULARITIES,
+    VALUES,
+    ZERO_POINTS,
+    Case,
+    make_mask,
+    make_threshold,
+    make_values,
+    mask_shape,
+    quantised,
+)
 from support.opsession import ISAS, OpSession, cached_op, expect_error, frozen, open_op
 from support.oracle import spatial_predict
 
@@ -45,6 +56,107 @@ def check(
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_matches_oracle(case: Case, isa: str) -> None:
     check(predict(isa=isa), case.x(), case.mask(), case.patch_size)
+
+
+TYPES = {
+    np.float32: (TensorProto.FLOAT, TensorProto.FLOAT),
+    np.uint8: (TensorProto.UINT8, TensorProto.UINT8),
+    np.int8: (TensorProto.INT8, TensorProto.UINT8),
+}
+"""ONNX's element types of a map and of its threshold."""
+
+
+def predict_typed(dtype: type[np.generic], *, threshold: bool, **options: Any) -> OpSession:
+    """A session whose node takes a threshold, or none, and the zero point of an 8-bit map."""
+    kind, threshold_kind = TYPES[dtype]
+    inputs = {**INPUTS, "x": kind, "threshold" if threshold else "-threshold": threshold_kind}
+    if dtype != np.float32:
+        inputs["zero_point"] = kind
+    outputs = {**OUTPUTS, "y": kind}
+    return cached_op(
+        "SpatialPredict",
+        tuple(inputs.items()),
+        tuple(outputs.items()),
+        "y skipped false_zero",
+        tuple(options.items()),
+    )
+
+
+def check_typed(
+    x: NDArray[Any],
+    mask: NDArray[np.uint16],
+    patch_size: int,
+    threshold: NDArray[Any] | None,
+    zero: int = 0,
+    **options: Any,
+) -> None:
+    """Compares a map of any type, bit by bit, with and without counts."""
+    session = predict_typed(x.dtype.type, threshold=threshold is not None, **options)
+    feeds = {"x": x, "mask": mask, "patch_size": np.array(patch_size)}
+    if threshold is not None:
+        feeds["threshold"] = threshold
+    if x.dtype != np.float32:
+        feeds["zero_point"] = np.array(zero, x.dtype)
+    expected = spatial_predict(x, mask, patch_size, threshold, zero)
+    got = session.run(**feeds)
+    for name, value in got.items():
+        assert value.dtype == getattr(expected, name).dtype, name
+        assert value.tobytes() == getattr(expected, name).tobytes(), name
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_thresholds_match_the_oracle(case: Case, isa: str) -> None:
+    threshold = make_threshold(case.rng(), case.shape[1])
+    check_typed(case.x(), case.mask(), case.patch_size, threshold, isa=isa)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", ZERO_POINTS)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_8_bit_maps_match_the_oracle(case: Case, dtype: type[np.generic], isa: str) -> None:
+    for zero in ZERO_POINTS[dtype]:
+        x = quantised(case.x(), dtype, zero)
+        check_typed(x, case.mask(), case.patch_size, None, zero, isa=isa)
+        threshold = make_threshold(case.rng(), case.shape[1], dtype)
+        check_typed(x, case.mask(), case.patch_size, threshold, zero, isa=isa)
+
+
+def test_a_threshold_of_zero_is_the_rule_after_a_relu() -> None:
+    case = Case("zero-threshold", (2, 3, 9, 10), 2, "max-granularity", "minus-zero")
+    expected = spatial_predict(case.x(), case.mask(), 2)
+    with_zero = spatial_predict(case.x(), case.mask(), 2, np.zeros(1, np.float32))
+    assert all(np.array_equal(a, b) for a, b in zip(expected, with_zero, strict=True))
+    check_typed(case.x(), case.mask(), 2, np.zeros(3, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("threshold", "message"),
+    [
+        (np.zeros((1, 1), np.float32), "input threshold has shape [1, 1], but takes [1] or [C]"),
+        (np.zeros(2, np.float32), "input threshold has shape [2], but takes [1] or [3]"),
+        (np.zeros(0, np.float32), "input threshold has shape [0], but takes [1] or [3]"),
+        (np.array([-1], np.float32), "input threshold holds -1.000000, but takes finite values"),
+        (np.array([np.nan], np.float32), "input threshold holds"),
+        (np.array([0, np.inf, 0], np.float32), "input threshold holds inf"),
+    ],
+)
+def test_bad_thresholds(threshold: NDArray[np.float32], message: str) -> None:
+    session = predict_typed(np.float32, threshold=True)
+    feeds = {"x": X, "mask": ONE, "patch_size": P2, "threshold": threshold}
+    expect_error(session, feeds, "SpatialPredict node 'the node': ", message)
+
+
+def test_a_zero_point_is_a_scalar() -> None:
+    session = predict_typed(np.uint8, threshold=True)
+    feeds = {
+        "x": X.astype(np.uint8),
+        "mask": ONE,
+        "patch_size": P2,
+        "threshold": np.zeros(1, np.uint8),
+        "zero_point": np.zeros(1, np.uint8),
+    }
+    expect_error(session, feeds, "input zero_point has shape [1], but takes a scalar")
 
 
 @pytest.mark.parametrize("isa", ISAS)

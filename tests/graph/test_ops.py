@@ -83,7 +83,7 @@ def test_counts_are_outputs_beside_the_models_own(spatial):
     names = [value.name for value in session.outputs]
     counts = [n for p in find_predictors(spatial) for n in (p.skipped, p.false_zero)]
     assert names == [value.name for value in spatial.graph.output] + counts
-    masks = {n for p in find_predictors(spatial) for n in (p.mask, p.patch_size)}
+    masks = {name for p in find_predictors(spatial) for name in p.promoted}
     assert {value.name for value in session.inputs} == masks | {"x"}
 
 

@@ -331,25 +331,6 @@ def test_a_map_that_a_residual_add_stretches() -> None:
     assert [s.reason for s in report.skipped] == ["a residual Add stretches it to a larger map"]
 
 
-def test_quantised_convs() -> None:
-    net = Net()
-    scale, zero = net.constant(0.1), net.constant(0, "z", np.uint8)
-    quantised = net.node("QuantizeLinear", "x", scale, zero)
-    x = net.node("DequantizeLinear", quantised, scale, zero)
-    net.channels[x] = 3
-    assert "it is quantised" in only_reason(net.model(net.relu(net.conv(x, 4)), rank=4))
-
-
-def test_qlinear_convs() -> None:
-    net = Net()
-    scale, zero = net.constant(0.1), net.constant(0, "z", np.uint8)
-    weight = net.constant(np.ones((4, 3, 3, 3)), dtype=np.uint8)
-    x = net.node("QuantizeLinear", "x", scale, zero)
-    y = net.node("QLinearConv", x, scale, zero, weight, scale, zero, scale, zero)
-    proto = net.model(net.relu(net.node("DequantizeLinear", y, scale, zero)), rank=4)
-    assert "it is quantised" in only_reason(proto)
-
-
 def test_convs_that_ort_fused() -> None:
     net = Net()
     weight = net.constant(np.ones((4, 3, 3, 3)))

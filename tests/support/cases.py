@@ -189,3 +189,29 @@ CASES: tuple[Case, ...] = (
     # Enough planes for several tasks.
     Case("many-planes", (3, 200, 8, 8), 2, "uniform-patch"),
 )
+
+
+ZERO_POINTS = {np.uint8: (0, 3), np.int8: (-128, 0)}
+"""Zero points of 8-bit maps: the least value, as a ReLU leaves it, and another one."""
+STEP = 0.05
+"""Quantisation step of ``quantised``."""
+
+
+def make_threshold(
+    rng: np.random.Generator, channels: int, dtype: type[np.generic] = np.float32
+) -> NDArray[np.generic]:
+    """Thresholds, one per channel and some of them 0, or one for all channels."""
+    count = channels if rng.random() < 0.7 else 1
+    values = np.where(rng.random(count) < 0.3, 0, rng.random(count))
+    if dtype == np.float32:
+        return values.astype(np.float32)
+    steps = np.floor(values / STEP)
+    steps[rng.random(count) < 0.1] = 255
+    return steps.astype(np.uint8)
+
+
+def quantised(x: NDArray[np.float32], dtype: type[np.generic], zero: int) -> NDArray[np.generic]:
+    """An ofmap in 8 bit; NaN is the zero point."""
+    limits = np.iinfo(dtype)  # type: ignore[type-var]
+    steps = np.rint(np.nan_to_num(x) / STEP) + zero
+    return np.clip(steps, limits.min, limits.max).astype(dtype)

@@ -17,7 +17,11 @@ inline constexpr const char* kCudaProvider = "CUDAExecutionProvider";
 extern const OpDefinition kSpatialConv;
 extern const OpDefinition kSpatialQConv;
 extern const OpDefinition kSpatialPredict;
+extern const OpDefinition kSpatialPredictUint8;
+extern const OpDefinition kSpatialPredictInt8;
 extern const OpDefinition kPatchCodes;
+extern const OpDefinition kPatchCodesUint8;
+extern const OpDefinition kPatchCodesInt8;
 extern const OpDefinition kSnapeaConv;
 #if SPATIALONNX_WITH_CUDA
 extern const OpDefinition kSpatialConvCuda;
@@ -31,7 +35,11 @@ inline constexpr const OpDefinition* kOps[] = {
     &kSpatialConv,
     &kSpatialQConv,
     &kSpatialPredict,
+    &kSpatialPredictUint8,
+    &kSpatialPredictInt8,
     &kPatchCodes,
+    &kPatchCodesUint8,
+    &kPatchCodesInt8,
     &kSnapeaConv,
 #endif
 #if SPATIALONNX_WITH_CUDA

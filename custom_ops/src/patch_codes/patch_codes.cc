@@ -1,31 +1,41 @@
-// The op PatchCodes: X [N, C, H, W], patch_size -> codes uint16 [N, C, nH, nW].
+// The op PatchCodes: X [N, C, H, W], patch_size, threshold?, zero_point? -> codes uint16
+// [N, C, nH, nW]. X is float32, uint8 or int8.
 #include "patch_codes/patch_codes.h"
 
 #include <algorithm>
 #include <array>
 
+#include "core/zero_limits.h"
 #include "ort/op.h"
 #include "ort/ops.h"
 
 namespace spatialonnx {
 namespace {
 
-constexpr Variant<CodePlanes> kKernels[] = {
+template <class T>
+constexpr Variant<CodePlanes<T>> kKernels[] = {
 #define X(isa) {Isa::isa, isa::code_planes},
     SPATIALONNX_VECTOR_ISAS(X) X(reference)
 #undef X
 };
 
+template <class T>
 class PatchCodes : public Kernel {
  public:
-  explicit PatchCodes(const NodeInfo&) : code_(choose_variant(kKernels, choose_isa())) {}
+  explicit PatchCodes(const NodeInfo&) : code_(choose_variant(kKernels<T>, choose_isa())) {}
 
   void run(const RunContext& context) const override {
     const Tensor x = context.input(0, "X");
     const PatchGrid grid = check_map(x, check_patch_size(context.input(1, "patch_size")));
     const std::array<std::int64_t, 4> shape{grid.batch, grid.channels, grid.rows(),
                                             grid.columns()};
-    const CodesTask task{grid, x.data<float>(), context.output<std::uint16_t>(0, shape)};
+    const ZeroLimits<T> limits(context, 2, grid.channels);
+    const CodesTask<T> task{.grid = grid,
+                            .x = x.data<T>(),
+                            .zero = limits.zero(),
+                            .limits = limits.data(),
+                            .limit_stride = limits.stride(),
+                            .codes = context.output<std::uint16_t>(0, shape)};
     if (x.count() == 0) return;
     const auto planes = static_cast<std::size_t>(grid.batch * grid.channels);
     const std::size_t step = planes_per_task(grid);
@@ -35,23 +45,35 @@ class PatchCodes : public Kernel {
   }
 
  private:
-  CodePlanes code_;
+  CodePlanes<T> code_;
 };
 
+template <abi::ElementType map, abi::ElementType threshold>
 constexpr TensorDefinition kInputs[] = {
-    {abi::kFloat},
+    {map},
     {abi::kInt64, abi::kRequired, abi::kCpuInput},
+    {threshold, abi::kOptional, abi::kCpuInput},
+    {map, abi::kOptional, abi::kCpuInput},
 };
 constexpr TensorDefinition kOutputs[] = {{abi::kUint16}};
 
+template <class T>
+constexpr OpDefinition define() {
+  constexpr abi::ElementType map = element_type<T>();
+  constexpr abi::ElementType threshold = map == abi::kFloat ? abi::kFloat : abi::kUint8;
+  return {
+      .name = "PatchCodes",
+      .provider = nullptr,
+      .inputs = kInputs<map, threshold>,
+      .outputs = kOutputs,
+      .create = create_kernel<PatchCodes<T>>,
+  };
+}
+
 }  // namespace
 
-const OpDefinition kPatchCodes = {
-    .name = "PatchCodes",
-    .provider = nullptr,
-    .inputs = kInputs,
-    .outputs = kOutputs,
-    .create = create_kernel<PatchCodes>,
-};
+const OpDefinition kPatchCodes = define<float>();
+const OpDefinition kPatchCodesUint8 = define<std::uint8_t>();
+const OpDefinition kPatchCodesInt8 = define<std::int8_t>();
 
 }  // namespace spatialonnx

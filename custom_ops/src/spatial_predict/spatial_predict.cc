@@ -1,16 +1,19 @@
-// The op SpatialPredict: X [N, C, H, W], mask, patch_size -> Y, skipped?, false_zero?.
+// The op SpatialPredict: X [N, C, H, W], mask, patch_size, threshold?, zero_point? -> Y, skipped?,
+// false_zero?. One kernel class per element type of X: float32, uint8 and int8.
 #include "spatial_predict/spatial_predict.h"
 
 #include <algorithm>
 #include <array>
 
+#include "core/zero_limits.h"
 #include "ort/op.h"
 #include "ort/ops.h"
 
 namespace spatialonnx {
 namespace {
 
-constexpr Variant<PredictPlanes> kKernels[] = {
+template <class T>
+constexpr Variant<PredictPlanes<T>> kKernels[] = {
 #define X(isa) {Isa::isa, isa::predict_planes},
     SPATIALONNX_VECTOR_ISAS(X) X(reference)
 #undef X
@@ -20,20 +23,25 @@ constexpr Variant<PredictPlanes> kKernels[] = {
 // own, so that the next op finds it in memory anyway.
 constexpr std::int64_t kStreamed = std::int64_t{1} << 22;
 
+template <class T>
 class SpatialPredict : public Kernel {
  public:
-  explicit SpatialPredict(const NodeInfo&) : predict_(choose_variant(kKernels, choose_isa())) {}
+  explicit SpatialPredict(const NodeInfo&) : predict_(choose_variant(kKernels<T>, choose_isa())) {}
 
   void run(const RunContext& context) const override {
     const Tensor x = context.input(0, "X");
     const Tensor mask = context.input(1, "mask");
     const std::int64_t patch_size = check_patch_size(context.input(2, "patch_size"));
-    PredictTask task{};
+    PredictTask<T> task{};
     task.grid = check_map(x, patch_size);
     task.mask = check_mask(mask, task.grid);
-    task.x = x.data<float>();
-    task.y = context.output<float>(0, x.shape());
-    task.stream = task.x != task.y && x.count() >= kStreamed;
+    const ZeroLimits<T> limits(context, 3, task.grid.channels);
+    task.zero = limits.zero();
+    task.limits = limits.data();
+    task.limit_stride = limits.stride();
+    task.x = x.data<T>();
+    task.y = context.output<T>(0, x.shape());
+    task.stream = sizeof(T) == sizeof(float) && task.x != task.y && x.count() >= kStreamed;
     const std::array<std::int64_t, 2> counts{task.grid.batch, task.grid.channels};
     task.skipped = context.output<std::int64_t>(1, counts);
     task.false_zero = context.output<std::int64_t>(2, counts);
@@ -47,7 +55,7 @@ class SpatialPredict : public Kernel {
   }
 
  private:
-  void predict(const RunContext& context, PredictTask& task) const {
+  void predict(const RunContext& context, PredictTask<T>& task) const {
     const PatchGrid& grid = task.grid;
     // Maps this wide are no CNN's; the reference takes them.
     if (!fits_blocks(grid)) return run_planes(context, task, reference::predict_planes);
@@ -81,8 +89,8 @@ class SpatialPredict : public Kernel {
     run_planes(context, task, predict_);
   }
 
-  static void run_planes(const RunContext& context, const PredictTask& task,
-                         PredictPlanes predict) {
+  static void run_planes(const RunContext& context, const PredictTask<T>& task,
+                         PredictPlanes<T> predict) {
     const auto planes = static_cast<std::size_t>(task.grid.batch * task.grid.channels);
     const std::size_t step = planes_per_task(task.grid);
     context.parallel_for((planes + step - 1) / step, [&](std::size_t i) {
@@ -90,29 +98,43 @@ class SpatialPredict : public Kernel {
     });
   }
 
-  PredictPlanes predict_;
+  PredictPlanes<T> predict_;
 };
 
+// A threshold is float32 beside float maps, and steps above the zero point, uint8, beside others.
+template <abi::ElementType map, abi::ElementType threshold>
 constexpr TensorDefinition kInputs[] = {
-    {abi::kFloat},
+    {map},
     {abi::kUint16, abi::kRequired, abi::kCpuInput},
     {abi::kInt64, abi::kRequired, abi::kCpuInput},
+    {threshold, abi::kOptional, abi::kCpuInput},
+    {map, abi::kOptional, abi::kCpuInput},
 };
+template <abi::ElementType map>
 constexpr TensorDefinition kOutputs[] = {
-    {abi::kFloat},
+    {map},
     {abi::kInt64, abi::kOptional},
     {abi::kInt64, abi::kOptional},
 };
+
+template <class T>
+constexpr OpDefinition define() {
+  constexpr abi::ElementType map = element_type<T>();
+  constexpr abi::ElementType threshold = map == abi::kFloat ? abi::kFloat : abi::kUint8;
+  return {
+      .name = "SpatialPredict",
+      .provider = nullptr,
+      .inputs = kInputs<map, threshold>,
+      .outputs = kOutputs<map>,
+      .create = create_kernel<SpatialPredict<T>>,
+      .in_place = true,
+  };
+}
 
 }  // namespace
 
-const OpDefinition kSpatialPredict = {
-    .name = "SpatialPredict",
-    .provider = nullptr,
-    .inputs = kInputs,
-    .outputs = kOutputs,
-    .create = create_kernel<SpatialPredict>,
-    .in_place = true,
-};
+const OpDefinition kSpatialPredict = define<float>();
+const OpDefinition kSpatialPredictUint8 = define<std::uint8_t>();
+const OpDefinition kSpatialPredictInt8 = define<std::int8_t>();
 
 }  // namespace spatialonnx

@@ -84,17 +84,20 @@ inline void spread_over_patches(const MaskBits& mask, std::int64_t width, std::i
   }
 }
 
-// Copies `size` positions, of which `keep` says which are kept. A stream writes whole lines.
-inline void write_block(const float* x, float* y, std::int64_t size, bool stream,
-                        const std::uint64_t* keep) {
-  if (!stream) {
-    for (std::int64_t at = 0; at + 64 <= size; at += 64) copy_kept(x + at, y + at, 64, keep[at / 64]);
-    const std::int64_t whole = size / 64 * 64;
-    if (whole < size) {
-      copy_kept(x + whole, y + whole, static_cast<int>(size - whole), keep[whole / 64]);
-    }
-    return;
+// Copies `size` positions, of which `keep` says which are kept; the others become `zero`.
+template <class T>
+inline void write_block(const T* x, T* y, std::int64_t size, const std::uint64_t* keep, T zero) {
+  for (std::int64_t at = 0; at + 64 <= size; at += 64) {
+    copy_kept(x + at, y + at, 64, keep[at / 64], zero);
   }
+  const std::int64_t whole = size / 64 * 64;
+  if (whole < size) {
+    copy_kept(x + whole, y + whole, static_cast<int>(size - whole), keep[whole / 64], zero);
+  }
+}
+
+// The same past the caches, by whole lines.
+inline void stream_block(const float* x, float* y, std::int64_t size, const std::uint64_t* keep) {
   std::int64_t at = to_line(y);
   if (at > size) at = size;
   copy_kept(x, y, static_cast<int>(at), keep[0]);
@@ -107,30 +110,49 @@ inline void write_block(const float* x, float* y, std::int64_t size, bool stream
   }
 }
 
-// `size` positions of one block.
-template <int p, bool count>
-inline void predict_block(const MaskBits& mask, const std::uint64_t* patterns, const float* x,
-                          float* y, std::int64_t width, std::int64_t size, bool stream,
-                          Buffers& buffers, Counts& counts) {
+// 8-bit maps are a quarter as large: they are not streamed.
+template <class T>
+inline void stream_block(const T*, T*, std::int64_t, const std::uint64_t*) {}
+
+// `size` positions of one block, as one of `bits(x, count)` a word.
+template <class T, class Bits>
+inline void fill_words(const T* x, std::int64_t size, std::uint64_t* words, Bits bits) {
+  const std::int64_t whole = size / 64;
+  for (std::int64_t i = 0; i < whole; ++i) words[i] = bits(x + i * 64, 64);
+  if (whole * 64 < size) words[whole] = bits(x + whole * 64, static_cast<int>(size - whole * 64));
+}
+
+// One block: its patterns, `size` positions of x and y, and the limit of its channel (null: none).
+template <int p, bool count, class T>
+inline void predict_block(const PredictTask<T>& task, const std::uint64_t* patterns, const T* x,
+                          T* y, std::int64_t size, const T* limit, Buffers& buffers,
+                          Counts& counts) {
+  const MaskBits& mask = task.bits;
+  const T zero = task.zero;
   const std::int64_t words = (size + 63) / 64;
   const std::uint64_t* probes = patterns;
   const std::uint64_t* kept = patterns + mask.blocks.words;
   std::uint64_t* fired = buffers.fired.data();
   std::uint64_t nonzero[kLimitWords];
-  const std::int64_t whole = size / 64;
   // The last block of a plane may be shorter: nothing of the one before it may be left.
   buffers.fired.clear(words, mask.blocks.words);
   buffers.rows.clear(words, mask.blocks.words);
   buffers.corners.clear(words, mask.blocks.words);
-  for (std::int64_t i = 0; i < whole; ++i) nonzero[i] = nonzero_bits(x + i * 64, 64);
-  if (whole < words) {
-    nonzero[whole] = nonzero_bits(x + whole * 64, static_cast<int>(size - whole * 64));
+  if (limit != nullptr) {
+    const T above = *limit;
+    fill_words(x, size, fired, [=](const T* at, int n) { return above_bits(at, n, above); });
+    for (std::int64_t i = 0; i < words; ++i) fired[i] &= probes[i];
   }
-  for (std::int64_t i = 0; i < words; ++i) fired[i] = nonzero[i] & probes[i];
-  spread_over_patches<p>(mask, width, words, fired, buffers);
+  if (limit == nullptr || count) {
+    fill_words(x, size, nonzero, [=](const T* at, int n) { return different_bits(at, n, zero); });
+  }
+  if (limit == nullptr) {
+    for (std::int64_t i = 0; i < words; ++i) fired[i] = nonzero[i] & probes[i];
+  }
+  spread_over_patches<p>(mask, task.grid.width, words, fired, buffers);
   std::uint64_t* keep = buffers.spread.data();
   for (std::int64_t i = 0; i < words; ++i) keep[i] |= kept[i];
-  write_block(x, y, size, stream, keep);
+  task.stream ? stream_block(x, y, size, keep) : write_block(x, y, size, keep, zero);
   if constexpr (count) {
     for (std::int64_t i = 0; i < words; ++i) {
       const std::uint64_t inside = first_bits(size - i * 64);
@@ -141,29 +163,30 @@ inline void predict_block(const MaskBits& mask, const std::uint64_t* patterns, c
   }
 }
 
-template <int p, bool count>
-void predict_planes_of(const PredictTask& task, std::size_t first, std::size_t last) {
+template <int p, bool count, class T>
+void predict_planes_of(const PredictTask<T>& task, std::size_t first, std::size_t last) {
   const MaskBits& mask = task.bits;
-  const std::int64_t width = task.grid.width;
-  const std::int64_t size = task.grid.height * width;
+  const std::int64_t size = task.grid.height * task.grid.width;
   Buffers buffers;
   memset(&buffers, 0, sizeof buffers);
   for (std::size_t plane = first; plane < last; ++plane) {
     const auto at = static_cast<std::int64_t>(plane);
-    const std::int64_t channel = mask.stored_channels == 1 ? 0 : at % task.grid.channels;
-    const float* x = task.x + at * size;
-    float* y = task.y + at * size;
+    const std::int64_t own = at % task.grid.channels;
+    const std::int64_t channel = mask.stored_channels == 1 ? 0 : own;
+    const T* limit = task.limits == nullptr ? nullptr : task.limits + own * task.limit_stride;
+    const T* x = task.x + at * size;
+    T* y = task.y + at * size;
     Counts counts;
     if (mask.active[channel] == 0) {
-      if (x != y) memcpy(y, x, static_cast<std::size_t>(size) * sizeof(float));
+      if (x != y) memcpy(y, x, static_cast<std::size_t>(size) * sizeof(T));
     } else {
       const std::uint64_t* patterns =
           mask.patterns + channel * mask.blocks.blocks * 2 * mask.blocks.words;
       for (std::int64_t start = 0; start < size; start += mask.blocks.positions) {
         const std::int64_t rest = size - start;
-        predict_block<p, count>(mask, patterns, x + start, y + start, width,
-                                rest < mask.blocks.positions ? rest : mask.blocks.positions,
-                                task.stream, buffers, counts);
+        predict_block<p, count>(task, patterns, x + start, y + start,
+                                rest < mask.blocks.positions ? rest : mask.blocks.positions, limit,
+                                buffers, counts);
         patterns += 2 * mask.blocks.words;
       }
     }
@@ -173,21 +196,34 @@ void predict_planes_of(const PredictTask& task, std::size_t first, std::size_t l
   if (task.stream) end_streaming();
 }
 
-template <int p>
-void predict_planes_of(const PredictTask& task, std::size_t first, std::size_t last) {
+template <int p, class T>
+void count_or_not(const PredictTask<T>& task, std::size_t first, std::size_t last) {
   const bool count = task.skipped != nullptr || task.false_zero != nullptr;
   count ? predict_planes_of<p, true>(task, first, last)
         : predict_planes_of<p, false>(task, first, last);
 }
 
+template <class T>
+void predict(const PredictTask<T>& task, std::size_t first, std::size_t last) {
+  switch (task.grid.patch_size) {
+    case 2: return count_or_not<2>(task, first, last);
+    case 3: return count_or_not<3>(task, first, last);
+    case 4: return count_or_not<4>(task, first, last);
+  }
+}
+
 }  // namespace
 
-void predict_planes(const PredictTask& task, std::size_t first, std::size_t last) {
-  switch (task.grid.patch_size) {
-    case 2: return predict_planes_of<2>(task, first, last);
-    case 3: return predict_planes_of<3>(task, first, last);
-    case 4: return predict_planes_of<4>(task, first, last);
-  }
+void predict_planes(const PredictTask<float>& task, std::size_t first, std::size_t last) {
+  predict(task, first, last);
+}
+
+void predict_planes(const PredictTask<std::uint8_t>& task, std::size_t first, std::size_t last) {
+  predict(task, first, last);
+}
+
+void predict_planes(const PredictTask<std::int8_t>& task, std::size_t first, std::size_t last) {
+  predict(task, first, last);
 }
 
 }  // namespace spatialonnx::SPATIALONNX_ISA

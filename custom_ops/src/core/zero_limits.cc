@@ -1,0 +1,75 @@
+#include "core/zero_limits.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <string>
+
+namespace spatialonnx {
+namespace {
+
+// What a map of T holds at most for a probe to count as zero.
+float largest_zero(float, float threshold) { return threshold; }
+
+template <class T>
+T largest_zero(T zero, std::uint8_t steps) {
+  return static_cast<T>(std::min<int>(zero + steps, std::numeric_limits<T>::max()));
+}
+
+template <class T>
+struct ThresholdOf {
+  using Type = std::uint8_t;
+};
+template <>
+struct ThresholdOf<float> {
+  using Type = float;
+};
+
+}  // namespace
+
+std::int64_t check_threshold_shape(const Tensor& threshold, std::int64_t channels) {
+  threshold.expect_rank(1, "[1] or [C]");
+  if (threshold.dim(0) != 1 && threshold.dim(0) != channels) {
+    throw OpError("input threshold has shape " + shape_text(threshold.shape()) +
+                  ", but takes [1] or [" + std::to_string(channels) + "]");
+  }
+  return threshold.dim(0) == 1 ? 0 : 1;
+}
+
+void check_threshold_values(const float* values, std::int64_t count) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    if (!(values[i] >= 0) || !std::isfinite(values[i])) {
+      throw OpError("input threshold holds " + std::to_string(values[i]) +
+                    ", but takes finite values of 0 or more");
+    }
+  }
+}
+
+template <class T>
+ZeroLimits<T>::ZeroLimits(const RunContext& context, std::size_t index, std::int64_t channels) {
+  using Threshold = typename ThresholdOf<T>::Type;
+  if (const auto zero_point = context.optional_input(index + 1, "zero_point")) {
+    if constexpr (std::is_same_v<T, float>) {
+      throw OpError("input zero_point goes with 8-bit maps, but X is float32");
+    }
+    zero_point->expect_rank(0, "a scalar, shape []");
+    zero_ = *zero_point->template data<T>();
+  }
+  const auto threshold = context.optional_input(index, "threshold");
+  if (!threshold) return;
+  stride_ = check_threshold_shape(*threshold, channels);
+  const Threshold* values = threshold->template data<Threshold>();
+  const std::int64_t count = threshold->count();
+  if constexpr (std::is_same_v<T, float>) check_threshold_values(values, count);
+  // One more than none: a map without channels has no limits, which is not the same as no threshold.
+  limits_.emplace(context.scratch<T>(static_cast<std::size_t>(count + 1)));
+  for (std::int64_t i = 0; i < count; ++i) {
+    (*limits_)[static_cast<std::size_t>(i)] = largest_zero(zero_, values[i]);
+  }
+}
+
+template class ZeroLimits<float>;
+template class ZeroLimits<std::uint8_t>;
+template class ZeroLimits<std::int8_t>;
+
+}  // namespace spatialonnx

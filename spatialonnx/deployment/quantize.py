@@ -1,0 +1,199 @@
+"""Quantising a model to 8 bit by ONNX Runtime's own static quantiser, its plan kept.
+
+A network that was tuned with its masks on has other activations without them. So ranges are
+calibrated with the plan on, on images that certify nothing, and the quantised network gets the
+plan back before it is measured against the float original.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from spatialonnx.data.opening import DataLike
+from spatialonnx.errors import ModelError, UsageError
+from spatialonnx.graph.float_form import float_form
+from spatialonnx.graph.insert import insert
+from spatialonnx.graph.ops import read_plan, write_plan
+from spatialonnx.graph.site_match import SkippedConv
+from spatialonnx.measure.certify import Certifier
+from spatialonnx.measure.experiment import Experiment
+from spatialonnx.measure.measured import Measured
+from spatialonnx.measure.opening import ExperimentOptions, open_experiment
+from spatialonnx.measure.samples import Samples
+from spatialonnx.model.interface import find_image_input, model_inputs
+from spatialonnx.model.metadata import read_search_record, set_metadata
+from spatialonnx.model.model_file import ModelFile, ModelLike, as_model, save_model
+from spatialonnx.model.stages import missed_path
+from spatialonnx.plan.plan import Plan
+from spatialonnx.runtime.progress import ProgressCallback, count_steps, report_stage
+from spatialonnx.runtime.quantizer import calibrate_ranges, quantize_model
+
+CALIBRATION_SAMPLES = 1000
+_CALIBRATION_BATCH = 50
+
+
+@dataclass(frozen=True, eq=False)
+class Quantization:
+    """A quantised model, and what it lost.
+
+    Attributes:
+        experiment: The float model with its data.
+        model: The quantised model: plain, or with the float model's predictions.
+        verify: How it did on verify, beside the float original.
+        bound_met: Whether the bound that the plan was searched under still holds; None for a
+            plan by hand, or without one.
+        left: Sites whose predictions were lost, because their Conv stayed in float.
+        samples: Images that ranges were calibrated on.
+        method: The calibration method.
+    """
+
+    experiment: Experiment
+    model: onnx.ModelProto = field(repr=False)
+    verify: Measured
+    bound_met: bool | None
+    left: tuple[SkippedConv, ...]
+    samples: int
+    method: str
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the model, whatever was there.
+
+        Args:
+            path: Where it goes. A model that misses its bound goes to ``*.missed.onnx``.
+
+        Returns:
+            The file that was written.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        path = missed_path(Path(path)) if self.bound_met is False else Path(path)
+        save_model(self.model, path)
+        return path
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that ``quantize --json`` prints, which adds ``output``."""
+        return {
+            "model": str(self.experiment.model.path),
+            "baseline": {"top1": float(self.verify.baseline)},
+            "verify": self.verify.to_json(),
+            "bound_met": self.bound_met,
+            "left_in_float": [vars(conv) for conv in self.left],
+            "calibration_samples": self.samples,
+            "method": self.method,
+        }
+
+
+def quantize(
+    model: ModelLike,
+    data: DataLike | None = None,
+    *,
+    calibration_samples: int = CALIBRATION_SAMPLES,
+    method: str = "minmax",
+    progress: ProgressCallback | None = None,
+    **options: Unpack[ExperimentOptions],
+) -> Quantization:
+    """Quantises a model: QDQ, uint8 activations, int8 weights per channel.
+
+    Args:
+        model: A float model, plain or with predictions: a path, or an ``onnx.ModelProto``.
+        data: The data; None = the built-in set that the model names.
+        calibration_samples: Images of the search part that ranges are calibrated on.
+        method: ``minmax``, ``entropy`` or ``percentile``.
+        progress: Called with how far it is.
+        **options: See ``ExperimentOptions``. ``baseline`` is the float original that accuracy is
+            compared with; it is the model itself, predictions off, unless given.
+
+    Returns:
+        The quantised model with its figures; look at ``bound_met``.
+
+    Raises:
+        ModelError: The model is deployed or quantised already, or ONNX Runtime cannot quantise it.
+        SpatialOnnxError: Anything else that a user can fix.
+    """
+    source = as_model(model)
+    if source.stage == "deploy":
+        raise ModelError(f"{source.path.name} is deployed: quantise the model it was made from")
+    if any(node.op_type == "QuantizeLinear" for node in source.proto.graph.node):
+        raise ModelError(f"{source.path.name} is quantised already: insert predictions into it")
+    if calibration_samples < 1:
+        raise UsageError("--calibration-samples takes 1 or more")
+    record = read_search_record(source.proto)
+    options["provider"] = options.get("provider", "cpu")
+    experiment = open_experiment(source, data, options, record=record)
+    calibration = Samples(
+        experiment.dataset, experiment.split.search[:calibration_samples], "calibration"
+    )
+    network, predicted = float_form(source.proto)
+    ranges = calibrate_ranges(
+        source.proto,
+        _batches(source.proto, calibration),
+        experiment.runtime,
+        method,
+        _counting(progress, len(calibration)),
+    )
+    report_stage(progress, "quantising")
+    quantized = quantize_model(network, ranges, method, predicted)
+    set_metadata(quantized, source_sha256=source.sha256)
+    quantized, left = _with_plan(source, quantized, experiment)
+    baseline = network if experiment.baseline is None else experiment.baseline.proto
+    certifier = Certifier(
+        quantized,
+        metric=experiment.metric,
+        runtime=experiment.runtime,
+        baseline=baseline,
+        confidence=experiment.confidence,
+    )
+    verify = certifier.measure(None, experiment.verify, count_steps(progress, "verify"))
+    bound = next(iter(experiment.bounds), None)
+    return Quantization(
+        experiment=experiment,
+        model=quantized,
+        verify=verify,
+        bound_met=None if bound is None else verify.holds(bound.eps(verify.baseline)),
+        left=left,
+        samples=len(calibration),
+        method=method,
+    )
+
+
+def _with_plan(
+    source: ModelFile, quantized: onnx.ModelProto, experiment: Experiment
+) -> tuple[onnx.ModelProto, tuple[SkippedConv, ...]]:
+    """The quantised network with the plan of the float model, and the sites that lost theirs."""
+    plan = read_plan(source.proto)
+    if not plan:
+        return quantized, ()
+    inserted = insert(quantized, simplify=False, threads=experiment.runtime.threads)
+    found = {site.name for site in inserted.sites}
+    reasons = {conv.conv: conv.reason for conv in inserted.skipped}
+    sites = [site for site in experiment.sites.sites if site.name in plan]
+    left = tuple(
+        SkippedConv(site.conv, reasons.get(site.conv, "its Conv stayed in float"))
+        for site in sites
+        if site.name not in found
+    )
+    kept = Plan({site: mask for site, mask in plan.items() if site in found})
+    model = write_plan(inserted.model, kept)
+    set_metadata(model, stage=source.stage, source_sha256=source.sha256)
+    return model, left
+
+
+def _batches(proto: onnx.ModelProto, samples: Samples) -> Iterator[dict[str, NDArray[np.float32]]]:
+    name = find_image_input(model_inputs(proto)).name
+    for images in samples.batches(_CALIBRATION_BATCH):
+        yield {name: images}
+
+
+def _counting(progress: ProgressCallback | None, samples: int) -> Any:
+    told = count_steps(progress, "calibrating")
+    if told is None:
+        return None
+    return lambda batches: told(min(batches * _CALIBRATION_BATCH, samples), samples)

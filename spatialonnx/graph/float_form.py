@@ -1,0 +1,32 @@
+"""The float network under a model's predictions, with the names that it was inserted into."""
+
+from __future__ import annotations
+
+import onnx
+
+from spatialonnx.graph.fuse import dense_form
+from spatialonnx.graph.ops import find_predictors
+
+
+def float_form(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """A model without its SpatialPredict nodes, every map under its own name.
+
+    Args:
+        proto: A model of any stage but deploy.
+
+    Returns:
+        The network, and by name of a map the tensor that held its predicted values.
+    """
+    predicted = {p.output: p.site for p in find_predictors(proto) if p.output != p.site}
+    network = dense_form(proto)
+    graph = network.graph
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [predicted.get(name, name) for name in names]
+    kept = [value for value in graph.value_info if value.name not in predicted.values()]
+    for value in kept:
+        value.name = predicted.get(value.name, value.name)
+    copies = [onnx.ValueInfoProto.FromString(v.SerializeToString()) for v in kept]
+    del graph.value_info[:]
+    graph.value_info.extend(copies)
+    return network, {site: output for output, site in predicted.items()}

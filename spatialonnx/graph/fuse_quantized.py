@@ -1,0 +1,181 @@
+"""Fusing quantised sites: DequantizeLinear -> Conv -> QuantizeLinear as one SpatialQConv.
+
+SpatialQConv works on NHWC maps, so each one stands between two Transposes. ONNX Runtime's layout
+pass cancels them against those of its own 8-bit kernels, on two conditions: every output of a
+SpatialQConv has a value_info, since the pass stops at a tensor of unknown rank, and no node is
+left that nothing reads, since an unread DequantizeLinear keeps its Transpose.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from spatialonnx.graph.fused_site import FusedSite, replaced_nodes
+from spatialonnx.graph.index import GraphIndex, conv_attributes, is_op
+from spatialonnx.graph.ops import (
+    DOMAIN,
+    QCONV,
+    Predictor,
+    mask_name,
+    stored_threshold,
+)
+from spatialonnx.graph.shapes import Shapes
+from spatialonnx.graph.site_match import SiteMatch
+from spatialonnx.plan.masks import SiteMask
+
+_TO_NHWC, _TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class _Quantized:
+    """A tensor of 8-bit values with the names of its scale and zero point."""
+
+    tensor: str
+    scale: str
+    zero_point: str
+
+
+def explain_unfusable(index: GraphIndex, shapes: Shapes, match: SiteMatch) -> str:
+    """Why a quantised site cannot become a SpatialQConv; empty where it can."""
+    if not is_op(match.conv, "Conv"):
+        return "it is a QLinearConv: quantise to QDQ, which ONNX Runtime prefers as well"
+    x, weight = _dequantized(index, match.conv.input[0]), _dequantized(index, match.weight)
+    if x is None or weight is None:
+        return "its input or weight is not quantised"
+    if _type(index, x.zero_point) != np.uint8 or _type(index, match.last.input[2]) != np.uint8:
+        return "its maps are int8: quantise activations to uint8"
+    zero = index.constant_array(weight.zero_point)
+    if index.constant_type(weight.tensor) != TensorProto.INT8 or (zero is not None and zero.any()):
+        return "its weights are not symmetric int8"
+    if len(match.conv.input) > 2 and match.conv.input[2] and _bias(index, match, x, weight) is None:
+        return "its bias is no constant"
+    if match.add is None:
+        return "its ReLU stands between two QuantizeLinears" if match.between else ""
+    if len(match.between) != 2:
+        return "no QuantizeLinear stands between its Conv and its residual Add"
+    residual = _dequantized(index, match.residual)
+    if residual is None or _type(index, residual.zero_point) != np.uint8:
+        return "its residual is no uint8 map"
+    if shapes.get(match.residual) != shapes.get(match.output):
+        return "its residual has another shape than its map"
+    return ""
+
+
+def make_quantized_site(
+    index: GraphIndex, shapes: Shapes, match: SiteMatch, predictor: Predictor, mask: SiteMask
+) -> FusedSite:
+    """The SpatialQConv of a site that ``explain_unfusable`` has nothing against.
+
+    Args:
+        index: The graph.
+        shapes: Its tensors' shapes.
+        match: The site's nodes.
+        predictor: Its SpatialPredict node.
+        mask: Its mask.
+    """
+    site = match.name
+    x, weight = _dequantized(index, match.conv.input[0]), _dequantized(index, match.weight)
+    assert x is not None and weight is not None
+    arrays: dict[str, NDArray[Any]] = {mask_name(site): mask.patterns}
+    bias = _bias(index, match, x, weight)
+    if bias is not None:
+        arrays[f"{site}/B"] = bias
+    if mask.threshold is not None:
+        arrays[predictor.threshold] = stored_threshold(predictor, mask)
+    names = {name: f"{site}/{name}" for name in ("nhwc", "residual_nhwc", "predicted_nhwc")}
+    nodes = [_transpose(x.tensor, names["nhwc"], _TO_NHWC)]
+    inputs = [names["nhwc"], x.scale, x.zero_point, weight.tensor, weight.scale]
+    inputs += [*match.last.input[1:3], mask_name(site), f"{site}/B" if bias is not None else ""]
+    if match.add is not None:
+        residual, inner = _dequantized(index, match.residual), match.between[0]
+        assert residual is not None
+        nodes.append(_transpose(residual.tensor, names["residual_nhwc"], _TO_NHWC))
+        inputs += [names["residual_nhwc"], residual.scale, residual.zero_point, *inner.input[1:3]]
+    if mask.threshold is not None:
+        inputs += [""] * (14 - len(inputs)) + [predictor.threshold]
+    node = helper.make_node(
+        QCONV,
+        inputs,
+        [names["predicted_nhwc"]],
+        name=site,
+        domain=DOMAIN,
+        patch_size=mask.patch_size,
+        y_max=_largest(index, match),
+        residual_first=int(match.add is not None and match.add.input[0] == match.residual),
+    )
+    node.attribute.extend(conv_attributes(match.conv))
+    nodes += [node, _transpose(names["predicted_nhwc"], predictor.output, _TO_NCHW)]
+    return FusedSite(
+        nodes=tuple(nodes),
+        constants=tuple(numpy_helper.from_array(array, name) for name, array in arrays.items()),
+        infos=_infos(shapes, match, predictor.output, names["predicted_nhwc"]),
+        replaced=replaced_nodes(match),
+    )
+
+
+def _dequantized(index: GraphIndex, tensor: str) -> _Quantized | None:
+    """The 8-bit tensor that a DequantizeLinear makes a float one of."""
+    position = index.producer.get(tensor)
+    node = None if position is None else index.nodes[position]
+    if node is None or not is_op(node, "DequantizeLinear") or len(node.input) < 3:
+        return None
+    return _Quantized(*node.input[:3])
+
+
+def _type(index: GraphIndex, zero_point: str) -> type[np.generic] | None:
+    array = index.constant_array(zero_point)
+    return None if array is None else array.dtype.type
+
+
+def _bias(
+    index: GraphIndex, match: SiteMatch, x: _Quantized, weight: _Quantized
+) -> NDArray[np.int32] | None:
+    """The bias in units of the sums: int32 [M]; None without one, or where it is no constant.
+
+    A float bias is rounded to that scale, as ONNX Runtime does when it fuses the Conv.
+    """
+    if len(match.conv.input) < 3 or not match.conv.input[2]:
+        return None
+    stored = _dequantized(index, match.conv.input[2])
+    if stored is not None and index.constant_type(stored.tensor) == TensorProto.INT32:
+        array = index.constant_array(stored.tensor)
+        return None if array is None else np.asarray(array, np.int32)
+    array = index.constant_array(match.conv.input[2])
+    scales = index.constant_array(x.scale), index.constant_array(weight.scale)
+    if array is None or scales[0] is None or scales[1] is None:
+        return None
+    step = np.asarray(scales[0], np.float64) * np.asarray(scales[1], np.float64)
+    return np.rint(np.asarray(array, np.float64) / step).astype(np.int32)
+
+
+def _largest(index: GraphIndex, match: SiteMatch) -> int:
+    """The largest 8-bit value of the map: below 255 where a Clip bounds it."""
+    scale = index.scalar(match.last.input[1])
+    zero = index.scalar(match.last.input[2])
+    if math.isinf(match.clip_max) or scale is None or zero is None:
+        return 255
+    quotient = np.float32(match.clip_max) / np.float32(scale)
+    return int(min(255, float(np.rint(quotient)) + zero))
+
+
+def _transpose(source: str, output: str, order: tuple[int, ...]) -> NodeProto:
+    return helper.make_node("Transpose", [source], [output], name=f"{output}/transpose", perm=order)
+
+
+def _infos(
+    shapes: Shapes, match: SiteMatch, output: str, nhwc: str
+) -> tuple[onnx.ValueInfoProto, ...]:
+    shape = list(shapes.get(match.output) or (None,) * 4)
+    if shapes.dynamic_batch:
+        shape[0] = None
+    orders = (output, shape), (nhwc, [shape[axis] for axis in _TO_NHWC])
+    return tuple(
+        helper.make_tensor_value_info(name, TensorProto.UINT8, dims) for name, dims in orders
+    )

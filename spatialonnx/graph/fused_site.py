@@ -1,0 +1,36 @@
+"""What a site becomes when it is fused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx
+from onnx import NodeProto
+
+from spatialonnx.graph.site_match import SiteMatch
+
+
+@dataclass(frozen=True, eq=False)
+class FusedSite:
+    """What a site becomes.
+
+    Attributes:
+        nodes: The SpatialConv node, or a SpatialQConv between Transposes.
+        constants: Its weight, mask, bias and threshold.
+        replaced: The nodes it stands for, its SpatialPredict last.
+        infos: value_info of the tensors that the nodes write, where ONNX Runtime needs it.
+    """
+
+    nodes: tuple[NodeProto, ...]
+    constants: tuple[onnx.TensorProto, ...]
+    replaced: tuple[NodeProto, ...]
+    infos: tuple[onnx.ValueInfoProto, ...] = ()
+
+
+def replaced_nodes(match: SiteMatch) -> tuple[NodeProto, ...]:
+    """The nodes of a site in order, its SpatialPredict last."""
+    nodes = [match.conv, *match.between]
+    for node in (match.add, match.relu, match.last, match.predictor):
+        if node is not None and node is not nodes[-1]:
+            nodes.append(node)
+    return tuple(nodes)

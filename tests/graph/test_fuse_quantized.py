@@ -1,0 +1,133 @@
+"""Quantised sites as SpatialQConv nodes: the same bits, and ONNX Runtime's kernels around them."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from support.models import feeds
+from support.quantized import FORMS, explicit, folded, residual_quantized
+
+from spatialonnx.graph.fuse import explain_unfusable, fuse_sites
+from spatialonnx.graph.insert import insert
+from spatialonnx.graph.ops import find_fused, find_predictors, read_plan, write_plan
+from spatialonnx.graph.sites import find_sites
+from spatialonnx.plan.masks import SiteMask, full_mask, uniform_mask
+from spatialonnx.runtime.session import Runtime, open_session
+
+ONE = Runtime("cpu", 1)
+FUSABLE = {
+    "folded": folded,
+    "explicit": explicit,
+    "residual with two roundings": residual_quantized,
+}
+
+
+def inserted(proto: onnx.ModelProto, mask: SiteMask | None = None) -> onnx.ModelProto:
+    spatial = insert(proto, threads=1).model
+    if mask is None:
+        return spatial
+    return write_plan(spatial, {p.site: mask for p in find_predictors(spatial)})
+
+
+def outputs(proto: onnx.ModelProto, images: dict[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+    (result,) = open_session(proto, ONE).run(images)
+    return np.asarray(result)
+
+
+@pytest.mark.parametrize("form", FUSABLE)
+def test_full_masks_give_the_bits_of_the_quantised_model(form: str) -> None:
+    proto = FUSABLE[form]()
+    spatial = inserted(proto, full_mask(2))
+    sites = [p.site for p in find_predictors(spatial)]
+    images = feeds(proto, batch=5)
+    expected = outputs(proto, images)
+    for count in range(1, len(sites) + 1):
+        for fused in itertools.combinations(sites, count):
+            dense = [site for site in sites if site not in fused]
+            got = outputs(fuse_sites(spatial, fused, dense), images)
+            np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("form", FUSABLE)
+@pytest.mark.parametrize("pattern", [1, 6, 9])
+def test_deployed_equals_simulated_to_the_bit(form: str, pattern: int) -> None:
+    masked = inserted(FUSABLE[form](), uniform_mask(2, pattern))
+    sites = [p.site for p in find_predictors(masked)]
+    images = feeds(masked, batch=5)
+    np.testing.assert_array_equal(
+        outputs(fuse_sites(masked, sites, []), images), outputs(masked, images)
+    )
+
+
+def test_thresholds_count_steps() -> None:
+    mask = SiteMask(2, np.full((1, 1, 1), 1, np.uint16), np.array([0.12], np.float32))
+    masked = inserted(folded(), mask)
+    sites = [p.site for p in find_predictors(masked)]
+    deployed = fuse_sites(masked, sites, [])
+    # 0.12 is two steps of 0.05 above the zero point, which is a threshold of 0.1.
+    for found in (read_plan(masked), {f.site: f.mask for f in find_fused(deployed)}):
+        assert [float(m.threshold[0]) for m in found.values()] == pytest.approx([0.1, 0.1])
+    images = feeds(masked, batch=5)
+    np.testing.assert_array_equal(outputs(deployed, images), outputs(masked, images))
+    plain = outputs(inserted(folded(), uniform_mask(2, 1)), images)
+    assert not np.array_equal(outputs(masked, images), plain)
+
+
+def test_no_transpose_is_left_between_onnx_runtimes_kernels(tmp_path: Path) -> None:
+    masked = inserted(residual_quantized(), uniform_mask(2, 1))
+    sites = [p.site for p in find_predictors(masked)]
+    for fused in (sites, sites[:1], sites[1:], sites[::2]):
+        dense = [site for site in sites if site not in fused]
+        ops = optimized_ops(fuse_sites(masked, fused, dense), tmp_path)
+        assert ops["SpatialQConv"] == len(fused)
+        assert ops["QLinearConv"] == len(dense)
+        assert ops["Conv"] == 0
+        assert ops["Transpose"] == 2  # at the graph's ends
+
+
+def test_predictions_leave_onnx_runtimes_8_bit_kernels_in_place(tmp_path: Path) -> None:
+    proto = residual_quantized()
+    before = optimized_ops(proto, tmp_path)
+    after = optimized_ops(inserted(proto, uniform_mask(2, 1)), tmp_path)
+    assert after["QLinearConv"] == before["QLinearConv"] == 4
+    assert after["QLinearAdd"] == before["QLinearAdd"] == 2
+    assert after["SpatialPredict"] == 4
+
+
+def optimized_ops(proto: onnx.ModelProto, folder: Path) -> Counter[str]:
+    """The ops of the graph that ONNX Runtime runs at its default level."""
+    from spatialonnx.runtime.ort import ort
+    from spatialonnx.runtime.session import session_options
+
+    options = session_options(ONE)
+    options.optimized_model_filepath = str(folder / "optimized.onnx")
+    ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return Counter(node.op_type for node in onnx.load(folder / "optimized.onnx").graph.node)
+
+
+@pytest.mark.parametrize(
+    ("form", "reason"),
+    [
+        ("between", "its ReLU stands between two QuantizeLinears"),
+        ("residual with one rounding", "no QuantizeLinear stands between its Conv"),
+        ("int8 maps", "its maps are int8"),
+    ],
+)
+def test_what_stays_dense_says_why(form: str, reason: str) -> None:
+    reasons = explain_unfusable(inserted(FORMS[form](), full_mask(2)))
+    assert any(reason in text for text in reasons.values()), reasons
+
+
+def test_macs_of_a_deployed_network_are_those_of_the_quantised_one() -> None:
+    proto = residual_quantized()
+    masked = inserted(proto, uniform_mask(2, 1))
+    sites = [p.site for p in find_predictors(masked)]
+    deployed = find_sites(fuse_sites(masked, sites, []))
+    assert deployed.conv_macs == find_sites(proto).conv_macs
+    assert [site.shape for site in deployed.sites] == [s.shape for s in find_sites(proto).sites]

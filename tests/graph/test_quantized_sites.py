@@ -1,0 +1,140 @@
+"""Sites of quantised networks, in every form that quantisers write."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from support.models import feeds
+from support.quantized import FORMS, MIDDLE, QuantizedNet, folded, residual_quantized
+
+from spatialonnx.graph.index import GraphIndex
+from spatialonnx.graph.shapes import infer_shapes
+from spatialonnx.graph.site_match import SiteMatch, match_sites
+from spatialonnx.graph.sites import find_sites
+from spatialonnx.runtime.session import Runtime, open_session
+
+ONE = Runtime("cpu", 1)
+
+
+def matches(proto: onnx.ModelProto) -> list[SiteMatch]:
+    found, _ = match_sites(GraphIndex(proto), infer_shapes(proto))
+    return found
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_conv_of_every_form_is_a_site(form: str) -> None:
+    proto = FORMS[form]()
+    open_session(proto, ONE)  # what is tested is a model that ONNX Runtime takes
+    report = find_sites(proto)
+    convs = [node for node in proto.graph.node if node.op_type == "Conv"]
+    assert len(report.sites) == len(convs)
+    assert report.skipped == ()
+    # MACs counted by hand: every Conv is 3x3, and maps are 8x8.
+    per_output = [9 * (3 if i == 0 else 4) for i in range(len(convs))]
+    assert [site.macs_per_output for site in report.sites] == per_output
+    assert report.conv_macs == sum(64 * 4 * macs for macs in per_output)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_site_is_named_after_the_tensor_that_is_quantised(form: str) -> None:
+    proto = FORMS[form]()
+    for match in matches(proto):
+        assert match.is_quantized
+        assert match.last.op_type == "QuantizeLinear"
+        assert match.name == match.last.input[0]
+        assert match.output == match.last.output[0]
+
+
+def test_what_stands_between_conv_and_add_is_part_of_the_chain() -> None:
+    proto = residual_quantized()
+    with_add = [match for match in matches(proto) if match.add is not None]
+    assert [[n.op_type for n in match.between] for match in with_add] == [
+        ["QuantizeLinear", "DequantizeLinear"]
+    ] * 2
+    assert [match.relu is None for match in with_add] == [True, False]
+
+
+def test_a_map_of_negative_values_is_no_site() -> None:
+    net = QuantizedNet()
+    x = net.quantize(net.qconv(net.image()), 0.05, MIDDLE)[1]
+    proto = net.finish(x)
+    report = find_sites(proto)
+    assert report.sites == ()
+    (skipped,) = report.skipped
+    assert "GlobalAveragePool follows it, not a ReLU" in skipped.reason
+
+
+def test_a_relu_that_nothing_quantises_is_said() -> None:
+    net = QuantizedNet()
+    proto = net.finish(net.relu(net.qconv(net.image())))
+    (skipped,) = find_sites(proto).skipped
+    assert "no QuantizeLinear follows its ReLU" in skipped.reason
+
+
+def test_a_map_that_two_nodes_read_is_one_site() -> None:
+    net = QuantizedNet()
+    quantized, x = net.quantize(net.qconv(net.image()))
+    other = net.node("DequantizeLinear", quantized, *net.nodes[-1].input[1:])
+    net.channels[other] = 4
+    proto = net.finish(net.node("Add", x, other))
+    assert len(find_sites(proto).sites) == 1
+
+
+def test_qlinear_convs_are_sites() -> None:
+    net = QuantizedNet()
+    scale, zero = net.constant(0.1), net.constant(0, "z", np.uint8)
+    weight = net.constant(np.ones((4, 3, 3, 3)), dtype=np.int8)
+    weight_zero = net.constant(0, "z", np.int8)
+    x = net.node("QuantizeLinear", "x", scale, zero)
+    y = net.node("QLinearConv", x, scale, zero, weight, scale, weight_zero, scale, zero)
+    proto = net.model(net.node("DequantizeLinear", y, scale, zero), rank=4)
+    (site,) = find_sites(proto).sites
+    assert (site.name, site.shape, site.macs_per_output) == (y, (4, 6, 6), 27)
+
+
+def test_a_qlinear_conv_that_folds_no_relu_is_none() -> None:
+    net = QuantizedNet()
+    scale, zero = net.constant(0.1), net.constant(MIDDLE, "z", np.uint8)
+    weight, weight_zero = (
+        net.constant(np.ones((4, 3, 3, 3)), "w", np.int8),
+        net.constant(0, "z", np.int8),
+    )
+    x = net.node("QuantizeLinear", "x", scale, zero)
+    y = net.node("QLinearConv", x, scale, zero, weight, scale, weight_zero, scale, zero)
+    report = find_sites(net.model(net.node("DequantizeLinear", y, scale, zero), rank=4))
+    assert report.sites == ()
+    assert "its zero point folds no ReLU" in report.skipped[0].reason
+
+
+def test_the_forms_give_different_outputs_for_different_images() -> None:
+    """The networks are alive: a test on a dead one would say nothing."""
+    for form in FORMS.values():
+        proto = form()
+        (result,) = open_session(proto, ONE).run(feeds(proto, batch=4))
+        assert np.ptp(result, axis=0).max() > 0
+
+
+def test_constants_are_followed_however_they_are_stored() -> None:
+    net = QuantizedNet()
+    stored = net.constant(np.arange(12).reshape(3, 4), "w", np.float16)
+    cast = net.node("Cast", stored, to=onnx.TensorProto.FLOAT)
+    turned = net.node("Transpose", cast, perm=[1, 0])
+    shaped = net.node("Reshape", turned, net.constant([2, -1], "s", np.int64))
+    proto = net.model(shaped)
+    index = GraphIndex(proto)
+    assert index.constant_shape(turned) == (4, 3)
+    assert index.constant_shape(shaped) == (2, 6)
+    assert index.constant_type(shaped) == onnx.TensorProto.FLOAT
+    expected = np.arange(12, dtype=np.float32).reshape(3, 4).T.reshape(2, 6)
+    np.testing.assert_array_equal(index.constant_array(shaped), expected)
+
+
+def test_constant_nodes_of_numbers() -> None:
+    net = QuantizedNet()
+    one = net.node("Constant", value_float=1.5)
+    many = net.node("Constant", value_ints=[3, 4])
+    index = GraphIndex(net.model(one, rank=0))
+    assert index.scalar(one) == 1.5
+    assert index.constant_shape(many) == (2,)
+    assert folded().graph.node
