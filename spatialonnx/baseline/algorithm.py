@@ -15,7 +15,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from spatialonnx.baseline.comparison import Yardstick
+from spatialonnx.baseline.comparison import Comparer
 from spatialonnx.baseline.kernels import Grid, SiteProfile, find_false_zeros, profile_site
 from spatialonnx.baseline.nonnegative import Candidates
 from spatialonnx.baseline.site_op import SiteInputs, SiteOp
@@ -79,39 +79,39 @@ class Algorithm:
 
     def __init__(
         self,
-        yardstick: Yardstick,
+        comparer: Comparer,
         candidates: Candidates,
         grid: Grid,
         study: Study,
         progress: ProgressCallback | None,
     ) -> None:
-        self._yardstick = yardstick
-        self._setup = yardstick.setup
+        self._comparer = comparer
+        self._experiment = comparer.experiment
         self._candidates = candidates
         self._grid = grid
         self._study = study
         self._progress = progress
-        samples = self._setup.search
+        samples = self._experiment.search
         report_stage(progress, "running the dense network")
-        dense = yardstick.certifier.run_dense(samples)
-        self._suffix = Suffix(self._setup, samples, dense.outputs)
-        self._reference = DenseReference(self._setup.metric, dense.outputs, samples.labels)
-        self._eps = self._setup.bound.eps(dense.score)
+        dense = comparer.certifier.run_dense(samples)
+        self._suffix = Suffix(self._experiment, samples, dense.outputs)
+        self._reference = DenseReference(self._experiment.metric, dense.outputs, samples.labels)
+        self._eps = self._comparer.bound.eps(dense.score)
         off_right = self._suffix.scorer.off_right
         assert off_right is not None
         self._off_right = int(off_right.sum())
-        self._conv_total = yardstick.conv_macs * len(samples)
+        self._conv_total = comparer.conv_macs * len(samples)
         self._best = 0.0
         self._blocks = 0
         self._profiles: dict[str, SiteProfile] = {}
-        self._dense_macs = {s.name: dense_macs(s) * len(samples) for s in yardstick.sites}
+        self._dense_macs = {s.name: dense_macs(s) * len(samples) for s in comparer.sites}
         study.set_scale(dense.score, self._conv_total)
 
     # -- kernel profiling and the local pass ---------------------------------------------------
 
     def local_pass(self, site: str) -> list[LayerOption]:
         """A layer's options: the t-th best of every kernel, exact last."""
-        setup, count = self._setup, len(self._setup.search)
+        experiment, count = self._experiment, len(self._experiment.search)
         profile = self._profile(site)
         self._profiles[site] = profile
         kernels = range(len(profile.exact))
@@ -125,7 +125,7 @@ class Algorithm:
             key = guesses_key({site: guess})
             outcome = self._study.find(key)
             if outcome is None:
-                op = op or SiteOp(setup.model.proto, site, setup.runtime)
+                op = op or SiteOp(experiment.model.proto, site, experiment.runtime)
                 outcome = self._try_layer(op, guess)
                 self._study.add_text(key, guesses_to_text({site: guess}), outcome)
             self._study.add_record(LOCAL, site, str(t + 1), key)
@@ -137,7 +137,7 @@ class Algorithm:
         return options
 
     def _profile(self, site: str) -> SiteProfile:
-        setup = self._setup
+        experiment = self._experiment
         sites = self._candidates.names
         total = self._suffix.blocks * len(sites)
         before = sites.index(site) * self._suffix.blocks
@@ -147,8 +147,8 @@ class Algorithm:
             self._tell(KERNEL, self._blocks, total)
 
         def make() -> str:
-            op = SiteOp(setup.model.proto, site, setup.runtime)
-            inputs = SiteInputs(setup.model.proto, op.reads, setup.runtime)
+            op = SiteOp(experiment.model.proto, site, experiment.runtime)
+            inputs = SiteInputs(experiment.model.proto, op.reads, experiment.runtime)
             return profile_site(self._suffix, op, inputs, self._grid, tell).to_text()
 
         self._blocks = before
@@ -160,7 +160,7 @@ class Algorithm:
         start = time.perf_counter()
         suffix = self._suffix
         scorer = suffix.scorer
-        inputs = SiteInputs(self._setup.model.proto, op.reads, self._setup.runtime)
+        inputs = SiteInputs(self._experiment.model.proto, op.reads, self._experiment.runtime)
         right, done = self._off_right, 0
         kl = None if scorer.off_kl is None else scorer.off_kl.copy()
         for block in suffix.in_front_of(op.site):
@@ -214,12 +214,12 @@ class Algorithm:
         outcome = self._study.find(key)
         if outcome is None:
             start = time.perf_counter()
-            run = self.run(chosen, self._setup.search)
+            run = self.run(chosen, self._experiment.search)
             outcome = Outcome(
                 score=self._reference.score_of(run.outputs),
-                saved=run.saved(self._yardstick.sites, len(self._setup.search)),
+                saved=run.saved(self._comparer.sites, len(self._experiment.search)),
                 kl=self._reference.mean_kl(run.outputs),
-                forward_samples=float(len(self._setup.search)),
+                forward_samples=float(len(self._experiment.search)),
                 seconds=time.perf_counter() - start,
             )
             self._study.add_text(key, guesses_to_text(chosen), outcome)
@@ -229,7 +229,7 @@ class Algorithm:
             drop=self._reference.score - outcome.score,
             saved=outcome.saved,
             conv_total=self._conv_total,
-            samples=len(self._setup.search),
+            samples=len(self._experiment.search),
             baseline=self._reference.score,
             interval=(-1.0, 1.0),
         )
@@ -245,20 +245,20 @@ class Algorithm:
 
     def run(self, guesses: Mapping[str, Guess], samples: Samples) -> EarlyRun:
         """Runs samples through the whole network under a configuration."""
-        setup = self._setup
-        proto = snapea_model(setup.model.proto, self._candidates.names, guesses=guesses)
-        told = None if samples.indices is setup.split.search else self._progress
+        experiment = self._experiment
+        proto = snapea_model(experiment.model.proto, self._candidates.names, guesses=guesses)
+        told = None if samples.indices is experiment.split.search else self._progress
         progress = count_steps(told, samples.part)
         names = self._candidates.names
-        return run_early(proto, names, samples, setup.runtime, setup.batch, progress)
+        return run_early(proto, names, samples, experiment.runtime, experiment.batch, progress)
 
     def measure(
         self, guesses: Mapping[str, Guess], samples: Samples, confidence: float | None
     ) -> Measured:
         """Measures a configuration on samples."""
         run = self.run(guesses, samples)
-        saved = run.saved(self._yardstick.sites, len(samples))
-        return self._yardstick.compare(run.outputs, saved, samples, confidence)
+        saved = run.saved(self._comparer.sites, len(samples))
+        return self._comparer.compare(run.outputs, saved, samples, confidence)
 
     def _tell(self, name: str, done: int, expected: int) -> None:
         if self._progress:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spatialonnx.baseline.comparison import Row, Yardstick
+from spatialonnx.baseline.comparison import Comparer, Row
 from spatialonnx.graph.sites import Site
 from spatialonnx.measure.network import Network, Outputs, codes_name, run_samples
 from spatialonnx.plan.macs import fraction
@@ -98,18 +98,18 @@ class Diagonal:
 
 
 def measure_diagonals(
-    yardstick: Yardstick,
+    comparer: Comparer,
     patch_sizes: Sequence[int] = PATCH_SIZES,
     progress: Steps | None = None,
 ) -> Iterator[Diagonal]:
     """Measures the diagonal pattern, one patch size after the other.
 
     Args:
-        yardstick: Holds the network and the samples.
+        comparer: Holds the network and the samples.
         patch_sizes: Sides of a window.
         progress: Told how many samples of all sizes are done.
     """
-    total = len(yardstick.setup.verify)
+    total = len(comparer.experiment.verify)
     before = 0
 
     def tell(done: int, _: int) -> None:
@@ -117,31 +117,30 @@ def measure_diagonals(
             progress(before + done, len(patch_sizes) * total)
 
     for patch_size in patch_sizes:
-        yield measure_diagonal(yardstick, patch_size, tell)
+        yield measure_diagonal(comparer, patch_size, tell)
         before += total
 
 
 def measure_diagonal(
-    yardstick: Yardstick, patch_size: int, progress: Steps | None = None
+    comparer: Comparer, patch_size: int, progress: Steps | None = None
 ) -> Diagonal:
     """Runs verify once with the diagonal pattern everywhere, counting from zero codes."""
-    setup = yardstick.setup
-    samples = setup.verify
-    network = Network(setup.model.proto, setup.runtime, codes=patch_size)
+    experiment = comparer.experiment
+    samples = experiment.verify
+    network = Network(experiment.model.proto, experiment.runtime, codes=patch_size)
     pattern = diagonal_pattern(patch_size)
-    plan = {site.name: uniform_mask(patch_size, pattern) for site in yardstick.sites}
+    plan = {site.name: uniform_mask(patch_size, pattern) for site in comparer.sites}
     counts = {
-        site.name: _Counts(_map_of(site, patch_size), np.uint16(pattern))
-        for site in yardstick.sites
+        site.name: _Counts(_map_of(site, patch_size), np.uint16(pattern)) for site in comparer.sites
     }
 
     def count(outputs: Outputs) -> None:
         for name, taxonomy in counts.items():
             taxonomy.add(outputs[codes_name(name)])
 
-    run = run_samples(network, samples, plan, batch=setup.batch, each=count, steps=progress)
-    sites = tuple(counts[site.name].taxonomy(site) for site in yardstick.sites)
-    row = yardstick.judge(f"diagonal, p = {patch_size}", run.outputs, sum(s.saved for s in sites))
+    run = run_samples(network, samples, plan, batch=experiment.batch, each=count, steps=progress)
+    sites = tuple(counts[site.name].taxonomy(site) for site in comparer.sites)
+    row = comparer.judge(f"diagonal, p = {patch_size}", run.outputs, sum(s.saved for s in sites))
     return Diagonal(patch_size, row, sites)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from spatialonnx.baseline.comparison import Row, Yardstick
+from spatialonnx.baseline.comparison import Comparer, Row
 from spatialonnx.baseline.nonnegative import Candidates
 from spatialonnx.baseline.snapea_graph import EarlyRun, dense_macs, run_early, snapea_model
 from spatialonnx.plan.macs import fraction
@@ -58,20 +58,22 @@ class Exact:
 
 
 def measure_exact(
-    yardstick: Yardstick, candidates: Candidates, progress: Steps | None = None
+    comparer: Comparer, candidates: Candidates, progress: Steps | None = None
 ) -> Exact:
     """Runs verify with every site that SnaPEA may take stopping exactly."""
-    setup = yardstick.setup
-    proto = snapea_model(setup.model.proto, candidates.names)
-    run = run_early(proto, candidates.names, setup.verify, setup.runtime, setup.batch, progress)
-    dense = yardstick.certifier.run_dense(setup.verify).outputs
-    saved = run.saved(yardstick.sites, len(setup.verify))
-    row = yardstick.judge("SnaPEA exact", run.outputs, saved, _note(candidates))
-    return Exact(row, early_sites(yardstick, run), _difference(dense, run.outputs))
+    experiment = comparer.experiment
+    proto = snapea_model(experiment.model.proto, candidates.names)
+    run = run_early(
+        proto, candidates.names, experiment.verify, experiment.runtime, experiment.batch, progress
+    )
+    dense = comparer.certifier.run_dense(experiment.verify).outputs
+    saved = run.saved(comparer.sites, len(experiment.verify))
+    row = comparer.judge("SnaPEA exact", run.outputs, saved, _note(candidates))
+    return Exact(row, early_sites(comparer, run), _difference(dense, run.outputs))
 
 
 def measure_together(
-    yardstick: Yardstick,
+    comparer: Comparer,
     candidates: Candidates,
     plan: PlanLike,
     name: str,
@@ -82,25 +84,27 @@ def measure_together(
     What the plan predicts costs nothing; what it keeps, probes among it, stops exactly.
 
     Args:
-        yardstick: Holds the network and the samples.
+        comparer: Holds the network and the samples.
         candidates: The sites that stop early; the others only predict.
         plan: Masks by site.
         name: What the plan is called.
         progress: Told how many samples are done.
     """
-    setup = yardstick.setup
-    proto = snapea_model(setup.model.proto, candidates.names, plan=plan)
-    run = run_early(proto, candidates.names, setup.verify, setup.runtime, setup.batch, progress)
-    saved = run.saved(yardstick.sites, len(setup.verify))
-    return yardstick.judge(f"{name} + SnaPEA exact", run.outputs, saved, _note(candidates))
+    experiment = comparer.experiment
+    proto = snapea_model(experiment.model.proto, candidates.names, plan=plan)
+    run = run_early(
+        proto, candidates.names, experiment.verify, experiment.runtime, experiment.batch, progress
+    )
+    saved = run.saved(comparer.sites, len(experiment.verify))
+    return comparer.judge(f"{name} + SnaPEA exact", run.outputs, saved, _note(candidates))
 
 
-def early_sites(yardstick: Yardstick, run: EarlyRun) -> tuple[EarlySite, ...]:
+def early_sites(comparer: Comparer, run: EarlyRun) -> tuple[EarlySite, ...]:
     """MACs by site of a run on verify."""
-    samples = len(yardstick.setup.verify)
+    samples = len(comparer.experiment.verify)
     return tuple(
         EarlySite(site.name, dense_macs(site) * samples, run.done[site.name])
-        for site in yardstick.sites
+        for site in comparer.sites
         if site.name in run.done
     )
 

@@ -14,12 +14,12 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper
 
-from spatialonnx.baseline.comparison import Setup
 from spatialonnx.graph.fuse import explain_unfusable
 from spatialonnx.graph.index import GraphIndex, attribute, is_op
 from spatialonnx.graph.ops import CONV, DOMAIN, PREDICT, SNAPEA
 from spatialonnx.graph.shapes import infer_shapes
 from spatialonnx.graph.site_match import match_sites
+from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.network import Network
 from spatialonnx.plan.plan import Plan
 
@@ -73,22 +73,22 @@ class Candidates:
         }
 
 
-def find_candidates(setup: Setup) -> Candidates:
+def find_candidates(experiment: Experiment) -> Candidates:
     """Looks at every site: at the graph first, at the search images where it does not tell."""
-    proto = setup.model.proto
+    proto = experiment.model.proto
     index = GraphIndex(proto)
     matches, _ = match_sites(index, infer_shapes(proto))
     sources = {match.name: match.conv.input[0] for match in matches if match.predictor is not None}
     left_out = explain_unfusable(proto)
     sources = {site: source for site, source in sources.items() if site not in left_out}
     proven = find_nonnegative(proto)
-    least = measure_least(setup, set(sources.values()) - proven)
+    least = measure_least(experiment, set(sources.values()) - proven)
     taken = []
     for site, source in sources.items():
         if source in proven:
             taken.append(Candidate(site, source, "graph"))
         elif least[source] >= 0:
-            count = len(setup.split.search)
+            count = len(experiment.split.search)
             taken.append(Candidate(site, source, f"data: >= 0 on {count} search images"))
         else:
             left_out[site] = f"its input goes down to {least[source]:.3g}, and must not be negative"
@@ -146,19 +146,24 @@ def _clips_from_zero(index: GraphIndex, node: NodeProto) -> bool:
     return low is not None and low >= 0
 
 
-def measure_least(setup: Setup, tensors: Iterable[str]) -> dict[str, float]:
+def measure_least(experiment: Experiment, tensors: Iterable[str]) -> dict[str, float]:
     """The smallest value of tensors of the dense network on the search images; NaN counts as it.
 
     Args:
-        setup: The network and its data.
+        experiment: The network and its data.
         tensors: Names of tensors; the image input may be among them.
     """
-    network = Network(setup.model.proto, setup.runtime)
+    proto, runtime = experiment.model.proto, experiment.runtime
+    network = Network(proto, runtime)
     names = sorted(set(tensors))
     inner = [name for name in names if name != network.image_input]
     least = dict.fromkeys(names, np.inf)
-    probe = Network(_with_least(setup.model.proto, inner), setup.runtime) if inner else None
-    for images in setup.search.batches(network.fixed_batch or setup.batch) if names else ():
+    probe = (
+        Network(_with_least(experiment.model.proto, inner), experiment.runtime) if inner else None
+    )
+    for images in (
+        experiment.search.batches(network.fixed_batch or experiment.batch) if names else ()
+    ):
         if network.image_input in least:
             smallest = np.minimum(least[network.image_input], images.min())
             least[network.image_input] = float(smallest)

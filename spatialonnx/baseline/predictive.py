@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from spatialonnx.baseline.algorithm import Algorithm
-from spatialonnx.baseline.comparison import Row, Setup, Yardstick
+from spatialonnx.baseline.comparison import Comparer, Row
 from spatialonnx.baseline.exact import EarlySite, early_sites
 from spatialonnx.baseline.kernels import Grid
 from spatialonnx.baseline.nonnegative import Candidates
-from spatialonnx.data.opening import public_name
 from spatialonnx.errors import UsageError
 from spatialonnx.files import sha256_bytes
+from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.measured import Measured
 from spatialonnx.runtime.progress import ProgressCallback, report_stage
 from spatialonnx.runtime.session import runtime_version
@@ -69,7 +69,7 @@ class Predictive:
 
 
 def search_guesses(
-    yardstick: Yardstick,
+    comparer: Comparer,
     candidates: Candidates,
     grid: Grid,
     study_path: Path,
@@ -81,7 +81,7 @@ def search_guesses(
     Everything is journalled: the same call continues a study.
 
     Args:
-        yardstick: Holds the network and the samples.
+        comparer: Holds the network and the samples.
         candidates: The sites that SnaPEA may take.
         grid: What every kernel tries.
         study_path: The journal's file.
@@ -92,36 +92,38 @@ def search_guesses(
         UsageError: The metric does not count right samples.
         StudyError: The study is another search's, or damaged.
     """
-    setup = yardstick.setup
-    if not setup.metric.counts:
+    experiment = comparer.experiment
+    if not experiment.metric.counts:
         raise UsageError("snapea-predictive counts right samples: use --metric top1 or agreement")
     with Study(study_path) as study:
-        if study.bind(study_key(setup, candidates, grid), study_about(setup, candidates, grid)):
+        if study.bind(
+            study_key(experiment, candidates, grid), study_about(experiment, candidates, grid)
+        ):
             text = f"continuing {study_path.name}: {study.count()} trials are done"
             report_stage(progress, text, warning=True)
-        algorithm = Algorithm(yardstick, candidates, grid, study, progress)
+        algorithm = Algorithm(comparer, candidates, grid, study, progress)
         layers = [algorithm.local_pass(site) for site in candidates.names]
         looked_at = 0
         for step in algorithm.global_pass(layers):
             looked_at += 1
             report_stage(progress, f"select: configuration {looked_at}")
-            select = algorithm.measure(step.guesses, setup.select, select_confidence)
-            if step.exact or select.holds(setup.bound.eps(select.baseline)):
+            select = algorithm.measure(step.guesses, experiment.select, select_confidence)
+            if step.exact or select.holds(comparer.bound.eps(select.baseline)):
                 break
         chosen = step.guesses
         report_stage(progress, "verify")
         reads = study.count_verify_read()
-        run = algorithm.run(chosen, setup.verify)
+        run = algorithm.run(chosen, experiment.verify)
         guessing = sum(int((guess.heads > 0).sum()) for guess in chosen.values())
         kernels = sum(len(guess.heads) for guess in chosen.values())
         return Predictive(
-            row=yardstick.judge(
+            row=comparer.judge(
                 "SnaPEA predictive",
                 run.outputs,
-                run.saved(yardstick.sites, len(setup.verify)),
+                run.saved(comparer.sites, len(experiment.verify)),
                 f"{guessing} of {kernels} kernels guess",
             ),
-            sites=early_sites(yardstick, run),
+            sites=early_sites(comparer, run),
             guessing=guessing,
             kernels=kernels,
             search=step.measured,
@@ -133,28 +135,28 @@ def search_guesses(
         )
 
 
-def study_about(setup: Setup, candidates: Candidates, grid: Grid) -> dict[str, Any]:
+def study_about(experiment: Experiment, candidates: Candidates, grid: Grid) -> dict[str, Any]:
     """Everything that decides a trial's outcome; bounds are not part of it."""
     return {
         "mode": MODE,
         "strategy": "algorithm 1",
-        "model": setup.model.sha256,
-        "baseline": None if setup.baseline is None else setup.baseline.sha256,
-        "data": public_name(setup.dataset.name) or "own data",
-        "data fingerprint": setup.dataset.fingerprint(),
-        "samples": sha256_bytes(setup.split.search.tobytes()),
-        "seed": setup.seed,
+        "model": experiment.model.sha256,
+        "baseline": None if experiment.baseline is None else experiment.baseline.sha256,
+        "data": experiment.data_name,
+        "data fingerprint": experiment.dataset.fingerprint(),
+        "samples": sha256_bytes(experiment.split.search.tobytes()),
+        "seed": experiment.split.seed,
         "sites": list(candidates.names),
         "heads": list(grid.heads),
         "losses": list(grid.losses),
-        "metric": setup.metric.name,
-        "provider": setup.runtime.provider,
-        "batch": setup.batch,
+        "metric": experiment.metric.name,
+        "provider": experiment.runtime.provider,
+        "batch": experiment.batch,
         "onnxruntime": runtime_version(),
     }
 
 
-def study_key(setup: Setup, candidates: Candidates, grid: Grid) -> str:
+def study_key(experiment: Experiment, candidates: Candidates, grid: Grid) -> str:
     """Hash of ``study_about``."""
-    about = study_about(setup, candidates, grid)
+    about = study_about(experiment, candidates, grid)
     return sha256_bytes(json.dumps(about, sort_keys=True).encode())

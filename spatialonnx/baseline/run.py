@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spatialonnx.baseline.comparison import Row, Setup, Yardstick
+from spatialonnx.baseline.comparison import Comparer, Row
 from spatialonnx.baseline.diagonal import Diagonal, measure_diagonals
 from spatialonnx.baseline.exact import Exact, measure_exact, measure_together
 from spatialonnx.baseline.kernels import Grid
@@ -17,6 +17,7 @@ from spatialonnx.baseline.studies import Found, find_studies, measure_studies, m
 from spatialonnx.errors import ModelError, UsageError
 from spatialonnx.graph.insert import insert
 from spatialonnx.graph.ops import find_predictors, read_plan
+from spatialonnx.measure.experiment import Experiment
 from spatialonnx.model.model_file import ModelFile
 from spatialonnx.plan.patterns import PATCH_SIZES
 from spatialonnx.plan.plan import Plan
@@ -54,7 +55,7 @@ class Comparison:
     """What was measured.
 
     Attributes:
-        setup: What all systems have in common.
+        experiment: What all systems have in common.
         rows: One a system; the dense network first.
         diagonals: The diagonal pattern's taxonomy, by patch size.
         candidates: The sites that SnaPEA may take; None where no method needs them.
@@ -64,7 +65,7 @@ class Comparison:
         missing: Rows that the table lacks, and why.
     """
 
-    setup: Setup
+    experiment: Experiment
     rows: tuple[Row, ...]
     diagonals: tuple[Diagonal, ...] = ()
     candidates: Candidates | None = None
@@ -75,16 +76,16 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``baseline --json`` prints."""
-        setup = self.setup
-        parts = setup.split.search, setup.split.select, setup.split.verify
+        experiment = self.experiment
+        parts = experiment.split.search, experiment.split.select, experiment.split.verify
         value: dict[str, Any] = {
-            "model": str(setup.model.path),
-            "data": setup.dataset.name,
-            "eps": str(setup.bound),
+            "model": str(experiment.model.path),
+            "data": experiment.dataset.name,
+            "eps": str(experiment.bounds[0]),
             "samples": dict(zip(("search", "select", "verify"), map(len, parts), strict=True)),
-            "seed": setup.seed,
-            "batch": setup.batch,
-            "threads": setup.runtime.threads,
+            "seed": experiment.split.seed,
+            "batch": experiment.batch,
+            "threads": experiment.runtime.threads,
             "baseline": {"score": float(self.rows[0].measured.baseline)},
             "rows": [row.to_json() for row in self.rows],
             "missing": list(self.missing),
@@ -117,7 +118,7 @@ def prepare_model(model: ModelFile, runtime: Runtime) -> ModelFile:
 
 
 def compare_systems(
-    setup: Setup,
+    experiment: Experiment,
     methods: Sequence[str],
     choices: Choices | None = None,
     progress: ProgressCallback | None = None,
@@ -125,7 +126,7 @@ def compare_systems(
     """Measures systems on verify.
 
     Args:
-        setup: What they have in common.
+        experiment: What they have in common.
         methods: Names out of ``METHODS``.
         choices: What may be chosen about them.
         progress: Told how far it got.
@@ -136,57 +137,57 @@ def compare_systems(
     choices = choices or Choices()
     check_methods(methods)
     # Damaged or foreign studies are found out before anything is run.
-    paths = find_studies(choices.studies, setup.model.path) if STUDIES in methods else []
+    paths = find_studies(choices.studies, experiment.model.path) if STUDIES in methods else []
     report_stage(progress, "running the dense network")
-    yardstick = Yardstick(setup)
-    rows = [yardstick.measure_dense()]
+    comparer = Comparer(experiment)
+    rows = [comparer.measure_dense()]
     missing: list[str] = []
     diagonals: list[Diagonal] = []
     if DIAGONAL in methods:
         report_stage(progress, "diagonal patterns")
         diagonals = list(
             measure_diagonals(
-                yardstick, choices.patch_sizes, count_steps(progress, "diagonal patterns")
+                comparer, choices.patch_sizes, count_steps(progress, "diagonal patterns")
             )
         )
         rows += [diagonal.row for diagonal in diagonals]
     candidates: Candidates | None = None
     if set(methods) & set(_EARLY):
         report_stage(progress, "looking for inputs that are never negative")
-        candidates = find_candidates(setup)
+        candidates = find_candidates(experiment)
     exact: Exact | None = None
     if EXACT in methods and candidates is not None:
         report_stage(progress, "SnaPEA exact")
-        exact = measure_exact(yardstick, candidates, count_steps(progress, "SnaPEA exact"))
+        exact = measure_exact(comparer, candidates, count_steps(progress, "SnaPEA exact"))
         rows.append(exact.row)
     predictive: Predictive | None = None
     if PREDICTIVE in methods and candidates is not None:
-        study = choices.study or default_study(setup, candidates, choices.grid)
+        study = choices.study or default_study(experiment, candidates, choices.grid)
         predictive = search_guesses(
-            yardstick, candidates, choices.grid, study, progress, choices.select_confidence
+            comparer, candidates, choices.grid, study, progress, choices.select_confidence
         )
         rows.append(predictive.row)
     found: list[Found] = []
     if STUDIES in methods:
         found, left_out = measure_studies(
-            yardstick, paths, progress, choices.select_confidence, strict=bool(choices.studies)
+            comparer, paths, progress, choices.select_confidence, strict=bool(choices.studies)
         )
         rows += [one.row for one in found]
         missing += [f"{name}: no study of such a search" for name in missing_studies(found)]
         missing += list(left_out.values())
     if BOTH in methods and candidates is not None:
-        name, plan = _best_plan(setup, found)
+        name, plan = _best_plan(experiment, found)
         if plan:
             report_stage(progress, "prediction and SnaPEA exact together")
             rows.append(
                 measure_together(
-                    yardstick, candidates, plan, name, count_steps(progress, "together")
+                    comparer, candidates, plan, name, count_steps(progress, "together")
                 )
             )
         else:
             missing.append(f"both together: {name}")
     return Comparison(
-        setup=setup,
+        experiment=experiment,
         rows=tuple(rows),
         diagonals=tuple(diagonals),
         candidates=candidates,
@@ -197,7 +198,7 @@ def compare_systems(
     )
 
 
-def _best_plan(setup: Setup, found: Sequence[Found]) -> tuple[str, Plan]:
+def _best_plan(experiment: Experiment, found: Sequence[Found]) -> tuple[str, Plan]:
     """The plan that saves most on select, and its name; else the plan that the model carries.
 
     Where there is none, the name says why.
@@ -207,15 +208,15 @@ def _best_plan(setup: Setup, found: Sequence[Found]) -> tuple[str, Plan]:
         if best.plan:
             return best.row.method, best.plan
         return "no search found a plan within the bound", Plan()
-    carried = read_plan(setup.model.proto).predicting
-    return (setup.model.path.name if carried else "no plan of masks was found"), carried
+    carried = read_plan(experiment.model.proto).predicting
+    return (experiment.model.path.name if carried else "no plan of masks was found"), carried
 
 
-def default_study(setup: Setup, candidates: Candidates, grid: Grid) -> Path:
+def default_study(experiment: Experiment, candidates: Candidates, grid: Grid) -> Path:
     """Beside the model, named after what decides its trials."""
-    path = setup.model.path
+    path = experiment.model.path
     stem = path.name.removesuffix(".onnx").removesuffix(".spatial").removesuffix(".masked")
-    key = study_key(setup, candidates, grid)
+    key = study_key(experiment, candidates, grid)
     return path.with_name(f"{stem}.{PREDICTIVE}.{key[:8]}.study.db")
 
 

@@ -13,9 +13,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from spatialonnx.baseline.comparison import Row, Setup, Yardstick
+from spatialonnx.baseline.comparison import Comparer, Row
 from spatialonnx.errors import StudyError
 from spatialonnx.files import sha256_bytes
+from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.measured import Measured
 from spatialonnx.plan.macs import fraction
 from spatialonnx.plan.masks import check_mask_shape
@@ -105,7 +106,7 @@ def _is_search(path: Path) -> bool:
 
 
 def measure_studies(
-    yardstick: Yardstick,
+    comparer: Comparer,
     paths: Sequence[Path],
     progress: ProgressCallback | None,
     select_confidence: float | None = None,
@@ -115,7 +116,7 @@ def measure_studies(
     """Chooses a plan out of every study and measures it on verify.
 
     Args:
-        yardstick: Holds the network and the samples.
+        comparer: Holds the network and the samples.
         paths: The studies.
         progress: Told how far it got.
         select_confidence: Of the upper limit on select; None = as on verify.
@@ -132,7 +133,7 @@ def measure_studies(
     for path in paths:
         try:
             report_stage(progress, f"study {path.name}")
-            found.append(_measure_study(yardstick, path, progress, select_confidence))
+            found.append(_measure_study(comparer, path, progress, select_confidence))
         except StudyError as error:
             if strict:
                 raise
@@ -150,32 +151,32 @@ def missing_studies(found: Sequence[Found]) -> list[str]:
 
 
 def _measure_study(
-    yardstick: Yardstick,
+    comparer: Comparer,
     path: Path,
     progress: ProgressCallback | None,
     select_confidence: float | None,
 ) -> Found:
-    setup = yardstick.setup
+    experiment = comparer.experiment
     with Study(path, readonly=True) as study:
         about = study.about()
-        _check_study(setup, path, about)
+        _check_study(experiment, path, about)
         mode, strategy = str(about["mode"]), str(about["strategy"])
-        contenders = _contenders(setup, study, strategy)
+        contenders = _contenders(comparer, study, strategy)
         looked_at = 0
         for key in contenders:
             plan = study.plan(key) if key else Plan()
-            _check_plan(yardstick, plan, path)
+            _check_plan(comparer, plan, path)
             looked_at += bool(key)
-            select = yardstick.certifier.measure(
+            select = comparer.certifier.measure(
                 plan,
-                setup.select,
+                experiment.select,
                 count_steps(progress, f"select, {path.name}"),
                 confidence=select_confidence,
             )
-            if len(contenders) == 1 or select.holds(setup.bound.eps(select.baseline)):
+            if len(contenders) == 1 or select.holds(comparer.bound.eps(select.baseline)):
                 break
         return Found(
-            row=yardstick.measure_plan(
+            row=comparer.measure_plan(
                 mode if strategy == "greedy" else f"{mode}, {strategy}",
                 plan,
                 count_steps(progress, f"verify, {path.name}"),
@@ -191,16 +192,16 @@ def _measure_study(
         )
 
 
-def _contenders(setup: Setup, study: Study, strategy: str) -> list[str]:
+def _contenders(comparer: Comparer, study: Study, strategy: str) -> list[str]:
     """Keys of the plans to look at: the one that the search chose, or its best ones in order.
 
     The last one is off everywhere (an empty key) where the search did not say what it chose.
     """
     baseline, _ = study.scale()
-    eps = setup.bound.eps(baseline)
+    eps, split = comparer.bound.eps(baseline), comparer.experiment.split
     if (chosen := study.choice(eps)) is not None:
         key, images = chosen
-        if images > len(setup.split.search) + len(setup.split.select):
+        if images > len(split.search) + len(split.select):
             raise StudyError(
                 f"{study.path}: {images} images chose its plan, some of them of verify here: give "
                 "--search-samples and --select-samples as large as its search had"
@@ -209,8 +210,8 @@ def _contenders(setup: Setup, study: Study, strategy: str) -> list[str]:
     records = [r for name in _LAST_PASSES[strategy] for r in study.records(name)]
     if not records or strategy == JOINT:
         raise StudyError(
-            f"{study.path} does not say what it chose for {setup.bound}: run the same search with "
-            "this --eps to its end, it continues"
+            f"{study.path} does not say what it chose for {comparer.bound}: run the same search "
+            "with this --eps to its end, it continues"
         )
     found: dict[str, tuple[int, Fraction]] = {}
     for record in records:
@@ -229,19 +230,19 @@ def _on_search(study: Study, key: str) -> tuple[float, float]:
     return fraction(outcome.saved, total), float(baseline - outcome.score)
 
 
-def _check_study(setup: Setup, path: Path, about: dict[str, Any]) -> None:
+def _check_study(experiment: Experiment, path: Path, about: dict[str, Any]) -> None:
     """Makes sure that a study's trials say something about this model, and never saw verify."""
     mode, strategy = str(about.get("mode")), str(about.get("strategy"))
     if mode not in MODES or strategy not in _LAST_PASSES:
         raise StudyError(f"{path} is no study of a search of masks: leave it out of --studies")
-    if about.get("model") != setup.model.sha256:
+    if about.get("model") != experiment.model.sha256:
         raise StudyError(
             f"{path} is the study of another model file: compare with the model.spatial.onnx that "
             "it searched"
         )
-    if about.get("data fingerprint") != setup.dataset.fingerprint():
+    if about.get("data fingerprint") != experiment.dataset.fingerprint():
         raise StudyError(f"{path} was searched on other data: give the same --data")
-    search = setup.split.search
+    search = experiment.split.search
     # The study keeps a hash of its samples alone; a smaller search had the first of ours.
     sizes = range(len(search), 0, -1)
     if all(about.get("samples") != sha256_bytes(search[:n].tobytes()) for n in sizes):
@@ -251,8 +252,8 @@ def _check_study(setup: Setup, path: Path, about: dict[str, Any]) -> None:
         )
 
 
-def _check_plan(yardstick: Yardstick, plan: PlanLike, path: Path) -> None:
-    sites = {site.name: site for site in yardstick.sites}
+def _check_plan(comparer: Comparer, plan: PlanLike, path: Path) -> None:
+    sites = {site.name: site for site in comparer.sites}
     for name, mask in plan.items():
         if name not in sites:
             raise StudyError(f"{path} holds a plan for site {name}, which the model does not have")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spatialonnx.baseline.comparison import Setup
+from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.samples import Samples
 from spatialonnx.runtime.resources import free_memory
 from spatialonnx.simulate.prefix import Prefix
@@ -40,25 +40,25 @@ class Block:
 class Suffix:
     """The network cut at its sites, with the dense activations in front of one of them."""
 
-    def __init__(self, setup: Setup, samples: Samples, dense: list[NDArray[Any]]) -> None:
+    def __init__(self, experiment: Experiment, samples: Samples, dense: list[NDArray[Any]]) -> None:
         """Opens the segments and runs them once.
 
         Args:
-            setup: The network and how it is run.
+            experiment: The network and how it is run.
             samples: What trials run on.
             dense: The dense network's outputs on them.
         """
         self.samples = samples
         count = len(samples)
-        network = _open(setup, samples)
+        network = _open(experiment, samples)
         self._network = network
-        size = min(setup.batch, count)
+        size = min(experiment.batch, count)
         self._blocks = [np.arange(i, min(i + size, count)) for i in range(0, count, size)]
         self._batch = size
         self._front = Prefix(network, self._images, self._blocks, free_memory() // 4)
         outputs = [network.finish(0, network.start(self._images(rows))) for rows in self._blocks]
         off = [np.concatenate([part[name] for part in outputs]) for name in network.output_names]
-        self.scorer = Scorer(DenseReference(setup.metric, dense, samples.labels), off)
+        self.scorer = Scorer(DenseReference(experiment.metric, dense, samples.labels), off)
         self.sites = tuple(predictor.site for predictor in network.predictors)
 
     @property
@@ -119,13 +119,13 @@ class Suffix:
         return self.samples.dataset.images(self.samples.indices[rows])
 
 
-def _open(setup: Setup, samples: Samples) -> SegmentedNetwork:
-    proto = setup.model.proto
+def _open(experiment: Experiment, samples: Samples) -> SegmentedNetwork:
+    proto = experiment.model.proto
     weights = {tensor.name for tensor in proto.graph.initializer}
     value = next(v for v in proto.graph.input if v.name not in weights)
     first = value.type.tensor_type.shape.dim[0]
     fixed = first.dim_value if first.HasField("dim_value") and first.dim_value > 0 else None
-    size = fixed or max(min(setup.batch, len(samples)), 1)
+    size = fixed or max(min(experiment.batch, len(samples)), 1)
     rows = np.resize(np.arange(len(samples)), size)
     example = samples.dataset.images(samples.indices[rows])
-    return SegmentedNetwork(proto, example, setup.runtime, fixed=fixed is not None)
+    return SegmentedNetwork(proto, example, experiment.runtime, fixed=fixed is not None)

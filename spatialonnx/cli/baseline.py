@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from spatialonnx.baseline.diagonal import Diagonal
     from spatialonnx.baseline.nonnegative import Candidates
     from spatialonnx.baseline.run import Comparison
+    from spatialonnx.measure.opening import ExperimentOptions
 
 
 @command
@@ -93,42 +95,30 @@ def baseline(
 
     Example: spatialonnx baseline --all model.spatial.onnx --eps 0.01 --data fashion-mnist
     """
-    from spatialonnx.baseline.comparison import Setup
     from spatialonnx.baseline.kernels import Grid
     from spatialonnx.baseline.run import METHODS, Choices, compare_systems, prepare_model
     from spatialonnx.cli.console import show
-    from spatialonnx.cli.inputs import cut, read_data, read_model
+    from spatialonnx.cli.inputs import data_options, read_model
     from spatialonnx.cli.progress import show_progress
     from spatialonnx.errors import UsageError
-    from spatialonnx.measure.metrics import find_metric
+    from spatialonnx.measure.opening import open_experiment
     from spatialonnx.measure.statistics import check_confidence
-    from spatialonnx.model.model_file import load_model
     from spatialonnx.plan.bounds import parse_bounds
     from spatialonnx.plan.patterns import PATCH_SIZES
 
     if everything and method:
         raise UsageError("give either --all or --method, not both")
-    check_confidence(limits.confidence)
     check_confidence(limits.select_confidence)
     grid = Grid(parse_shares("--heads", heads), parse_shares("--losses", losses))
     bounds = parse_bounds(eps)
     if len(bounds) != 1:
         raise UsageError("--eps: give one bound")
-    source = read_model(model, "spatial", "original", "masked")
-    dataset = read_data(source, data)
-    runtime = common.runtime()
-    setup = Setup(
-        model=prepare_model(source, runtime),
-        dataset=dataset,
-        split=cut(dataset, parts),
-        seed=parts.seed or 0,
-        bound=bounds[0],
-        metric=find_metric(metric or "top1"),
-        runtime=runtime,
-        batch=batch,
-        baseline=None if original is None else load_model(original),
-        confidence=limits.confidence,
-    )
+    source = prepare_model(read_model(model, "spatial", "original", "masked"), common.runtime())
+    named = {"metric": metric, "baseline": original, "confidence": limits.confidence}
+    groups = (common.running(), vars(parts), data_options(source, data), named)
+    options = cast("ExperimentOptions", {k: v for group in groups for k, v in group.items()})
+    experiment = open_experiment(source, data.data, options)
+    experiment = replace(experiment, bounds=bounds, batch=batch)
     choices = Choices(
         patch_sizes=(2, 3) if everything else PATCH_SIZES,
         grid=grid,
@@ -140,7 +130,7 @@ def baseline(
     if studies and "studies" not in methods:
         methods.append("studies")
     with show_progress(common) as progress:
-        result = compare_systems(setup, methods, choices, progress)
+        result = compare_systems(experiment, methods, choices, progress)
     show(common, result.to_json(), result_lines(result))
 
 
@@ -176,10 +166,10 @@ def result_lines(result: Comparison) -> list[str | Table]:
             ]
         )
     columns = ["system", "MACs saved", "drop", "95 % interval", "met"]
-    setup = result.setup
+    experiment = result.experiment
     title = (
-        f"{setup.model.path.name} on verify ({len(setup.split.verify)} samples), "
-        f"bound {setup.bound}"
+        f"{experiment.model.path.name} on verify ({len(experiment.split.verify)} samples), "
+        f"bound {experiment.bounds[0]}"
     )
     lines: list[str | Table] = [table(title, columns, rows)]
     lines += [f"{row.method}: {row.note}" for row in result.rows if row.note]

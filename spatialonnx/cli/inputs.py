@@ -1,4 +1,4 @@
-"""From arguments to models, data and splits: shared by the commands."""
+"""From arguments to models and preprocessing: shared by the commands."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spatialonnx.cli.options import DataOptions, SplitOptions
+from spatialonnx.cli.options import DataOptions
 from spatialonnx.errors import UsageError
 
 if TYPE_CHECKING:
-    from spatialonnx.data.dataset import Dataset
     from spatialonnx.data.preprocessing import Preprocessing
-    from spatialonnx.data.split import Split
     from spatialonnx.model.model_file import ModelFile
 
 
@@ -23,19 +21,6 @@ def read_model(path: Path | None, *stages: str) -> ModelFile:
     from spatialonnx.model.stages import find_model
 
     return load_model(path or find_model(Path(), stages))
-
-
-def read_data(model: ModelFile, options: DataOptions) -> Dataset:
-    """Opens the data set of ``--data``, or the built-in one that the model names.
-
-    Raises:
-        UsageError: Neither is given, or the set is unknown.
-        DataError: Its files are damaged, or do not fit the model.
-        DataNotInstalledError: It is not on this machine.
-    """
-    from spatialonnx.measure.experiment import open_data
-
-    return open_data(model, options.data, **data_options(model, options))
 
 
 def data_options(model: ModelFile, options: DataOptions) -> dict[str, Any]:
@@ -79,19 +64,6 @@ def input_shape(model: ModelFile) -> tuple[int | None, ...] | None:
     from spatialonnx.model.interface import model_inputs
 
     return next((i.shape[1:] for i in model_inputs(model.proto) if len(i.shape) == 4), None)
-
-
-def cut(dataset: Dataset, sizes: SplitOptions) -> Split:
-    """Cuts a pool into search, select and verify."""
-    from spatialonnx.data.split import split_pool
-
-    return split_pool(
-        len(dataset),
-        sizes.seed or 0,
-        sizes.search_samples,
-        sizes.select_samples,
-        sizes.verify_samples,
-    )
 
 
 def _numbers(option: str, text: str) -> tuple[float, ...]:

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
-from support.comparing import make_setup
+from support.comparing import make_experiment
 
-from spatialonnx.baseline.comparison import Yardstick
+from spatialonnx.baseline.comparison import Comparer
 from spatialonnx.baseline.diagonal import measure_diagonal, measure_diagonals
 from spatialonnx.graph.ops import find_predictors, write_plan
 from spatialonnx.measure.certify import Certifier
@@ -34,25 +34,27 @@ def count_slowly(ofmap, p):
     return found.tolist()
 
 
-def ofmaps(setup, p):
+def ofmaps(experiment, p):
     """Every site's ofmap under the diagonal, by one session whose sources are outputs."""
-    proto = setup.model.proto
+    proto = experiment.model.proto
     predictors = find_predictors(proto)
     mask = uniform_mask(p, diagonal_pattern(p))
     proto = write_plan(proto, {predictor.site: mask for predictor in predictors})
     proto.graph.output.extend(
         helper.make_tensor_value_info(q.source, TensorProto.FLOAT, [None] * 4) for q in predictors
     )
-    images = setup.dataset.images(setup.split.verify)
-    values = open_session(proto, setup.runtime).run({"x": images}, [q.source for q in predictors])
+    images = experiment.dataset.images(experiment.split.verify)
+    values = open_session(proto, experiment.runtime).run(
+        {"x": images}, [q.source for q in predictors]
+    )
     return dict(zip((q.site for q in predictors), values, strict=True))
 
 
 @pytest.mark.parametrize("patch_size", [2, 3, 4])
 def test_the_taxonomy_is_that_of_a_slow_count(tiny, patch_size):
-    setup = make_setup(tiny)
-    result = measure_diagonal(Yardstick(setup), patch_size)
-    maps = ofmaps(setup, patch_size)
+    experiment = make_experiment(tiny)
+    result = measure_diagonal(Comparer(experiment), patch_size)
+    maps = ofmaps(experiment, patch_size)
     assert [site.site for site in result.sites] == list(maps)
     for site in result.sites:
         got = [
@@ -69,21 +71,21 @@ def test_the_taxonomy_is_that_of_a_slow_count(tiny, patch_size):
 
 
 def test_a_row_is_what_certification_says_of_the_same_plan(tiny):
-    setup = make_setup(tiny)
-    yardstick = Yardstick(setup)
-    certifier = Certifier(setup.model.proto, metric=TOP1, runtime=setup.runtime, batch=32)
-    results = list(measure_diagonals(yardstick))
+    experiment = make_experiment(tiny)
+    comparer = Comparer(experiment)
+    certifier = Certifier(experiment.model.proto, metric=TOP1, runtime=experiment.runtime, batch=32)
+    results = list(measure_diagonals(comparer))
     assert [result.patch_size for result in results] == [2, 3, 4]
     for result in results:
         mask = uniform_mask(result.patch_size, diagonal_pattern(result.patch_size))
-        plan = {site.name: mask for site in yardstick.sites}
-        assert result.row.measured == certifier.measure(plan, setup.verify)
-        assert result.row.bound_met == (result.row.measured.drop <= setup.bound.value)
+        plan = {site.name: mask for site in comparer.sites}
+        assert result.row.measured == certifier.measure(plan, experiment.verify)
+        assert result.row.bound_met == (result.row.measured.drop <= experiment.bounds[0].value)
         assert result.row.measured.saved > 0
 
 
 def test_progress_counts_all_patch_sizes(tiny):
     seen = []
-    list(measure_diagonals(Yardstick(make_setup(tiny)), (2, 3), lambda *a: seen.append(a)))
+    list(measure_diagonals(Comparer(make_experiment(tiny)), (2, 3), lambda *a: seen.append(a)))
     assert seen[-1] == (192, 192)
     assert seen == sorted(seen)

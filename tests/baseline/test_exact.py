@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from support.comparing import make_setup
+from support.comparing import make_experiment
 from support.snapea_oracle import SnapeaCase, count_slowly
 from support.trained import RUNTIME
 
-from spatialonnx.baseline.comparison import Yardstick
+from spatialonnx.baseline.comparison import Comparer
 from spatialonnx.baseline.exact import measure_exact, measure_together
 from spatialonnx.baseline.nonnegative import find_candidates
 from spatialonnx.baseline.run import prepare_model
@@ -51,12 +51,12 @@ def node_cases(proto, images):
 
 
 def test_macs_are_those_of_a_slow_count_on_a_small_network(tiny):
-    setup = make_setup(tiny)
-    names = find_candidates(setup).names
-    samples = Samples(setup.dataset, setup.split.verify[:6])
-    proto = snapea_model(setup.model.proto, names)
+    experiment = make_experiment(tiny)
+    names = find_candidates(experiment).names
+    samples = Samples(experiment.dataset, experiment.split.verify[:6])
+    proto = snapea_model(experiment.model.proto, names)
     run = run_early(proto, names, samples, RUNTIME)
-    images = setup.dataset.images(samples.indices)
+    images = experiment.dataset.images(samples.indices)
     cases = dict(node_cases(proto, images))
     assert list(cases) == list(names)
     assert any(case.residual is not None for case in cases.values())
@@ -65,10 +65,10 @@ def test_macs_are_those_of_a_slow_count_on_a_small_network(tiny):
 
 
 def test_a_row_counts_every_mac_that_is_left_out(tiny):
-    setup = make_setup(tiny)
-    yardstick = Yardstick(setup)
-    found = find_candidates(setup)
-    result = measure_exact(yardstick, found)
+    experiment = make_experiment(tiny)
+    comparer = Comparer(experiment)
+    found = find_candidates(experiment)
+    result = measure_exact(comparer, found)
     assert result.row.measured.saved == sum(site.macs - site.done for site in result.sites) > 0
     assert [site.site for site in result.sites] == list(found.names)
     assert result.row.measured.drop == 0 and result.row.bound_met
@@ -77,25 +77,25 @@ def test_a_row_counts_every_mac_that_is_left_out(tiny):
 
 
 def test_full_masks_change_nothing_when_both_work_together(tiny):
-    setup = make_setup(tiny)
-    yardstick = Yardstick(setup)
-    found = find_candidates(setup)
-    full = {site.name: full_mask(3) for site in yardstick.sites}
-    row = measure_together(yardstick, found, full, "nothing")
-    assert row.measured == measure_exact(yardstick, found).row.measured
+    experiment = make_experiment(tiny)
+    comparer = Comparer(experiment)
+    found = find_candidates(experiment)
+    full = {site.name: full_mask(3) for site in comparer.sites}
+    row = measure_together(comparer, found, full, "nothing")
+    assert row.measured == measure_exact(comparer, found).row.measured
 
 
 def test_together_saves_what_either_saves_and_predicts_what_the_plan_does(tiny):
-    setup = make_setup(tiny)
-    yardstick = Yardstick(setup)
-    found = find_candidates(setup)
+    experiment = make_experiment(tiny)
+    comparer = Comparer(experiment)
+    found = find_candidates(experiment)
     plan = {
         site.name: uniform_mask(p, pattern)
-        for site, p, pattern in zip(yardstick.sites, (2, 3, 2), (9, 84, 1), strict=True)
+        for site, p, pattern in zip(comparer.sites, (2, 3, 2), (9, 84, 1), strict=True)
     }
-    alone = yardstick.measure_plan("plan", plan)
-    both = measure_together(yardstick, found, plan, "plan")
-    exact = measure_exact(yardstick, found)
+    alone = comparer.measure_plan("plan", plan)
+    both = measure_together(comparer, found, plan, "plan")
+    exact = measure_exact(comparer, found)
     assert both.measured.drop == alone.measured.drop
     assert both.measured.saved > max(alone.measured.saved, exact.row.measured.saved)
     assert both.measured.saved < alone.measured.saved + exact.row.measured.saved
@@ -103,14 +103,14 @@ def test_together_saves_what_either_saves_and_predicts_what_the_plan_does(tiny):
 
 def test_together_counts_what_the_plan_keeps(tiny):
     """Against a slow count: the MACs of outputs that are not predicted."""
-    setup = make_setup(tiny)
-    names = find_candidates(setup).names
-    samples = Samples(setup.dataset, setup.split.verify[:4])
-    sites = Yardstick(setup).sites
+    experiment = make_experiment(tiny)
+    names = find_candidates(experiment).names
+    samples = Samples(experiment.dataset, experiment.split.verify[:4])
+    sites = Comparer(experiment).sites
     plan = {site.name: uniform_mask(2, 9) for site in sites}
-    proto = snapea_model(setup.model.proto, names, plan=plan)
+    proto = snapea_model(experiment.model.proto, names, plan=plan)
     run = run_early(proto, names, samples, RUNTIME)
-    for name, case in node_cases(proto, setup.dataset.images(samples.indices)):
+    for name, case in node_cases(proto, experiment.dataset.images(samples.indices)):
         y, macs = count_slowly(case)
         h, w = y.shape[2:]
         padded = np.pad(y, ((0, 0), (0, 0), (0, h % 2), (0, w % 2)))
@@ -134,9 +134,9 @@ def shipped():
 
 def test_nothing_is_lost_on_a_thousand_images_of_the_shipped_network(shipped, tiny):
     model, dataset, runtime = shipped
-    split = make_setup(tiny).split
+    split = make_experiment(tiny).split
     indices = np.arange(1000)
-    setup = make_setup(
+    experiment = make_experiment(
         tiny,
         model=model,
         dataset=dataset,
@@ -144,14 +144,14 @@ def test_nothing_is_lost_on_a_thousand_images_of_the_shipped_network(shipped, ti
         batch=64,
         split=type(split)(indices[:64], indices[:64], indices, split.seed),
     )
-    yardstick = Yardstick(setup)
-    result = measure_exact(yardstick, find_candidates(setup))
+    comparer = Comparer(experiment)
+    result = measure_exact(comparer, find_candidates(experiment))
     measured = result.row.measured
     assert measured.samples == 1000
     assert (measured.drop, measured.discordant.lost, measured.discordant.gained) == (0, 0, 0)
     assert result.difference < 1e-5
     assert all(0 < site.done < site.macs for site in result.sites)
-    assert sum(dense_macs(s) for s in yardstick.sites) * 1000 > measured.saved > 0
+    assert sum(dense_macs(s) for s in comparer.sites) * 1000 > measured.saved > 0
 
 
 def test_zeros_are_the_dense_ones_site_by_site(shipped):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from support.comparing import make_setup
+from support.comparing import make_experiment
 from support.models import Net, depthwise, residual
 from support.trained import draw_images
 
@@ -62,10 +62,10 @@ def test_only_the_first_conv_reads_the_image(build, tmp_path):
 
 
 def test_a_negative_image_leaves_its_site_out_with_the_reason(tiny):
-    setup = make_setup(tiny)
-    found = find_candidates(setup)
+    experiment = make_experiment(tiny)
+    found = find_candidates(experiment)
     first, *others = (site for site in (*found.left_out, *found.names))
-    images = setup.dataset.images(setup.split.search)
+    images = experiment.dataset.images(experiment.split.search)
     assert found.left_out == {
         first: f"its input goes down to {images.min():.3g}, and must not be negative"
     }
@@ -74,20 +74,20 @@ def test_a_negative_image_leaves_its_site_out_with_the_reason(tiny):
 
 def test_an_image_that_is_never_negative_is_established_from_the_data(tiny):
     x, y = draw_images(240)
-    setup = make_setup(tiny, dataset=TensorDataset("images", np.abs(x), y))
-    found = find_candidates(setup)
+    experiment = make_experiment(tiny, dataset=TensorDataset("images", np.abs(x), y))
+    found = find_candidates(experiment)
     assert not found.left_out
     assert found.taken[0].proof == "data: >= 0 on 72 search images"
     assert [candidate.proof for candidate in found.taken[1:]] == ["graph"] * 2
 
 
 def test_least_values_are_those_of_the_tensors(tiny):
-    setup = make_setup(tiny)
-    conv = next(n.output[0] for n in setup.model.proto.graph.node if n.op_type == "Conv")
-    least = measure_least(setup, ["x", conv])
-    assert least["x"] == setup.dataset.images(setup.split.search).min()
+    experiment = make_experiment(tiny)
+    conv = next(n.output[0] for n in experiment.model.proto.graph.node if n.op_type == "Conv")
+    least = measure_least(experiment, ["x", conv])
+    assert least["x"] == experiment.dataset.images(experiment.split.search).min()
     assert least[conv] < 0
     x, y = draw_images(240)
-    x[setup.split.search[3], 0, 0, 0] = np.nan
-    setup = make_setup(tiny, dataset=TensorDataset("images", x, y))
-    assert measure_least(setup, ["x"]) == {"x": -np.inf}
+    x[experiment.split.search[3], 0, 0, 0] = np.nan
+    experiment = make_experiment(tiny, dataset=TensorDataset("images", x, y))
+    assert measure_least(experiment, ["x"]) == {"x": -np.inf}

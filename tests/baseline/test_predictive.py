@@ -5,11 +5,11 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from support.comparing import make_setup
+from support.comparing import make_experiment
 
 from spatialonnx.baseline import algorithm
 from spatialonnx.baseline.algorithm import LayerOption, next_layer
-from spatialonnx.baseline.comparison import Yardstick
+from spatialonnx.baseline.comparison import Comparer
 from spatialonnx.baseline.kernels import Grid, SiteProfile, profile_site
 from spatialonnx.baseline.nonnegative import find_candidates
 from spatialonnx.baseline.predictive import search_guesses
@@ -23,22 +23,22 @@ from spatialonnx.searching.study import Study
 GRID = Grid((0.125, 0.25), (0.05, 0.3))
 
 
-def whole_run(setup, site, guess):
+def whole_run(experiment, site, guess):
     """The whole network with one site that guesses: right search samples, and its MACs."""
-    proto = snapea_model(setup.model.proto, [site], guesses={site: guess})
-    run = run_early(proto, [site], setup.search, setup.runtime, setup.batch)
-    return int(TOP1.right(run.outputs, setup.search.labels).sum()), run.done[site]
+    proto = snapea_model(experiment.model.proto, [site], guesses={site: guess})
+    run = run_early(proto, [site], experiment.search, experiment.runtime, experiment.batch)
+    return int(TOP1.right(run.outputs, experiment.search.labels).sum()), run.done[site]
 
 
 def test_every_kernel_alone_gives_what_the_whole_network_gives(tiny):
-    setup = make_setup(tiny)
-    names = find_candidates(setup).names
-    dense = Yardstick(setup).certifier.run_dense(setup.search)
-    suffix = Suffix(setup, setup.search, dense.outputs)
+    experiment = make_experiment(tiny)
+    names = find_candidates(experiment).names
+    dense = Comparer(experiment).certifier.run_dense(experiment.search)
+    suffix = Suffix(experiment, experiment.search, dense.outputs)
     changed = 0
     for name in names:
-        op = SiteOp(setup.model.proto, name, setup.runtime)
-        inputs = SiteInputs(setup.model.proto, op.reads, setup.runtime)
+        op = SiteOp(experiment.model.proto, name, experiment.runtime)
+        inputs = SiteInputs(experiment.model.proto, op.reads, experiment.runtime)
         profile = profile_site(suffix, op, inputs, GRID)
         assert profile.macs.shape == (4, op.kernels)
         assert SiteProfile.from_text(profile.to_text()).guess([0] * op.kernels).threshold.tolist()
@@ -46,21 +46,21 @@ def test_every_kernel_alone_gives_what_the_whole_network_gives(tiny):
             for kernel in range(op.kernels):
                 choice = [-1] * op.kernels
                 choice[kernel] = t
-                right, done = whole_run(setup, name, profile.guess(choice))
+                right, done = whole_run(experiment, name, profile.guess(choice))
                 assert right == profile.right[t, kernel]
-                changed += right != round(dense.score * len(setup.search))
+                changed += right != round(dense.score * len(experiment.search))
                 others = profile.exact.sum() - profile.exact[kernel]
                 assert done == profile.macs[t, kernel] + others
     assert changed > 5  # the tiny network is sensitive enough for this to mean something
 
 
 def test_thresholds_lose_the_share_that_was_asked_for(tiny):
-    setup = make_setup(tiny)
-    name = find_candidates(setup).names[0]
-    dense = Yardstick(setup).certifier.run_dense(setup.search)
-    suffix = Suffix(setup, setup.search, dense.outputs)
-    op = SiteOp(setup.model.proto, name, setup.runtime)
-    inputs = SiteInputs(setup.model.proto, op.reads, setup.runtime)
+    experiment = make_experiment(tiny)
+    name = find_candidates(experiment).names[0]
+    dense = Comparer(experiment).certifier.run_dense(experiment.search)
+    suffix = Suffix(experiment, experiment.search, dense.outputs)
+    op = SiteOp(experiment.model.proto, name, experiment.runtime)
+    inputs = SiteInputs(experiment.model.proto, op.reads, experiment.runtime)
     for t, (_, loss) in enumerate(GRID.pairs):
         profile = profile_site(suffix, op, inputs, GRID)
         guess = profile.guess([t] * op.kernels)
@@ -115,24 +115,29 @@ def test_the_step_is_the_most_right_samples_for_the_macs_given_up():
     assert next_layer([layer((1, 1), (2, 1)), layer((1, 1), (2, 1))], [0, 0]) == 1
 
 
-def search(setup, folder, progress=None, **changes):
+def search(experiment, folder, progress=None, **changes):
     grid = changes.pop("grid", GRID)
-    yardstick = Yardstick(setup)
+    comparer = Comparer(experiment)
     return search_guesses(
-        yardstick, find_candidates(setup), grid, folder / "guesses.study.db", progress, **changes
+        comparer,
+        find_candidates(experiment),
+        grid,
+        folder / "guesses.study.db",
+        progress,
+        **changes,
     )
 
 
 @pytest.mark.parametrize("eps", ["0.2", "0.05", "0"])
 def test_the_walk_ends_at_the_first_configuration_that_holds(tiny, tmp_path, eps):
-    setup = make_setup(tiny, eps)
-    result = search(setup, tmp_path)
-    eps = setup.bound.value
+    experiment = make_experiment(tiny, eps)
+    result = search(experiment, tmp_path)
+    eps = experiment.bounds[0].value
     assert result.search.drop <= eps and result.select.drop <= eps
-    assert result.row.measured.samples == len(setup.split.verify)
+    assert result.row.measured.samples == len(experiment.split.verify)
     assert result.row.bound_met == (result.row.measured.drop <= eps)
     with Study(result.study, readonly=True) as study:
-        names = find_candidates(setup).names
+        names = find_candidates(experiment).names
         walk = [record.outcome for record in study.records("global")]
         assert {record.target for record in study.records("local")} <= set(names)
         baseline, _ = study.scale()
@@ -145,15 +150,15 @@ def test_the_walk_ends_at_the_first_configuration_that_holds(tiny, tmp_path, eps
 
 
 def test_a_local_trial_gives_what_the_whole_network_gives(tiny, tmp_path):
-    setup = make_setup(tiny, "0.2")
-    result = search(setup, tmp_path)
-    names = find_candidates(setup).names
+    experiment = make_experiment(tiny, "0.2")
+    result = search(experiment, tmp_path)
+    names = find_candidates(experiment).names
     with Study(result.study, readonly=True) as study:
         for name in names:
             profile = SiteProfile.from_text(study.meta()[f"kernels {name}"])
-            dense = round(study.scale()[0] * len(setup.search))
+            dense = round(study.scale()[0] * len(experiment.search))
             ranks = [
-                profile.rank(k, dense, setup.bound.value, len(setup.search))
+                profile.rank(k, dense, experiment.bounds[0].value, len(experiment.search))
                 for k in range(len(profile.exact))
             ]
             for record in study.records("local"):
@@ -161,18 +166,18 @@ def test_a_local_trial_gives_what_the_whole_network_gives(tiny, tmp_path):
                     continue
                 t = int(record.option) - 1
                 guess = profile.guess([r[min(t, len(r) - 1)] for r in ranks])
-                right, done = whole_run(setup, name, guess)
-                assert record.outcome.score == Fraction(right, len(setup.search))
-                site = next(s for s in Yardstick(setup).sites if s.name == name)
-                total = int(np.prod(site.shape)) * site.macs_per_output * len(setup.search)
+                right, done = whole_run(experiment, name, guess)
+                assert record.outcome.score == Fraction(right, len(experiment.search))
+                site = next(s for s in Comparer(experiment).sites if s.name == name)
+                total = int(np.prod(site.shape)) * site.macs_per_output * len(experiment.search)
                 assert record.outcome.saved == total - done
 
 
 def test_a_study_continues_where_it_was_stopped(tiny, tmp_path, monkeypatch):
-    setup = make_setup(tiny)
+    experiment = make_experiment(tiny)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    once = search(setup, tmp_path / "a")
+    once = search(experiment, tmp_path / "a")
     runs = []
     original = algorithm.profile_site
     monkeypatch.setattr(
@@ -188,29 +193,29 @@ def test_a_study_continues_where_it_was_stopped(tiny, tmp_path, monkeypatch):
 
     while len(stops) > 1:
         with pytest.raises(KeyboardInterrupt):
-            search(setup, tmp_path / "b", stop)
-    again = search(setup, tmp_path / "b")
+            search(experiment, tmp_path / "b", stop)
+    again = search(experiment, tmp_path / "b")
     assert replace(again, study=once.study) == once
     assert runs and len(runs) <= 2 + len(set(runs))
     runs.clear()
     told = []
-    more = search(setup, tmp_path / "b", lambda progress: told.append(progress.stage))
+    more = search(experiment, tmp_path / "b", lambda progress: told.append(progress.stage))
     assert not runs
     assert more.verify_reads == 2
     assert any(text.startswith("continuing guesses.study.db") for text in told)
 
 
 def test_a_study_of_other_candidates_is_refused(tiny, tmp_path):
-    setup = make_setup(tiny)
-    search(setup, tmp_path)
+    experiment = make_experiment(tiny)
+    search(experiment, tmp_path)
     with pytest.raises(StudyError, match=r"another search \(other losses"):
-        search(setup, tmp_path, grid=Grid(GRID.heads, (0.5,)))
+        search(experiment, tmp_path, grid=Grid(GRID.heads, (0.5,)))
 
 
 def test_a_metric_that_does_not_count_is_refused(tiny, tmp_path):
     metric = Metric("own", lambda outputs, labels: 1.0)
     with pytest.raises(UsageError, match="counts right samples"):
-        search(make_setup(tiny, metric=metric), tmp_path)
+        search(make_experiment(tiny, metric=metric), tmp_path)
 
 
 @pytest.mark.parametrize("shares", [(), (0.0,), (1.0,), (-1.0, 0.5)])

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from support.comparing import make_setup
+from support.comparing import make_experiment
 from support.snapea_oracle import order_taps
 
 from spatialonnx.baseline.nonnegative import find_candidates
@@ -21,30 +21,30 @@ def test_the_head_is_that_of_the_op(head):
 
 
 def test_a_site_alone_does_the_macs_that_it_does_in_its_network(tiny):
-    setup = make_setup(tiny)
-    names = find_candidates(setup).names
-    samples = Samples(setup.dataset, setup.split.search)
-    images = setup.dataset.images(samples.indices)
+    experiment = make_experiment(tiny)
+    names = find_candidates(experiment).names
+    samples = Samples(experiment.dataset, experiment.split.search)
+    images = experiment.dataset.images(samples.indices)
     rng = np.random.default_rng(0)
     for name in names:
-        op = SiteOp(setup.model.proto, name, setup.runtime)
-        inputs = SiteInputs(setup.model.proto, op.reads, setup.runtime).of(images)
+        op = SiteOp(experiment.model.proto, name, experiment.runtime)
+        inputs = SiteInputs(experiment.model.proto, op.reads, experiment.runtime).of(images)
         heads = rng.integers(0, op.taps // 2, op.kernels)
         guess = Guess(heads, np.full(op.kernels, 0.1, np.float32))
         for chosen in (None, guess):
             guesses = {} if chosen is None else {name: chosen}
-            proto = snapea_model(setup.model.proto, [name], guesses=guesses)
-            run = run_early(proto, [name], samples, setup.runtime)
+            proto = snapea_model(experiment.model.proto, [name], guesses=guesses)
+            run = run_early(proto, [name], samples, experiment.runtime)
             assert op.run(inputs, chosen)[1].sum() == run.done[name]
 
 
 def test_head_sums_are_where_the_op_guesses(tiny):
     """Outputs that cost the head alone are those whose sum is at or below the threshold."""
-    setup = make_setup(tiny)
-    images = setup.dataset.images(setup.split.search)
-    for name in find_candidates(setup).names:
-        op = SiteOp(setup.model.proto, name, setup.runtime)
-        inputs = SiteInputs(setup.model.proto, op.reads, setup.runtime).of(images)
+    experiment = make_experiment(tiny)
+    images = experiment.dataset.images(experiment.split.search)
+    for name in find_candidates(experiment).names:
+        op = SiteOp(experiment.model.proto, name, experiment.runtime)
+        inputs = SiteInputs(experiment.model.proto, op.reads, experiment.runtime).of(images)
         heads = np.full(op.kernels, max(op.taps // 4, 1))
         sums = op.head_sums(inputs, heads)
         threshold = np.median(sums, axis=(0, 2, 3)).astype(np.float32)

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.comparing import make_setup
+from support.comparing import make_experiment
 from support.searching import make_job, read_masks
 
-from spatialonnx.baseline.comparison import Yardstick
+from spatialonnx.baseline.comparison import Comparer
 from spatialonnx.baseline.studies import find_studies, measure_studies, missing_studies
 from spatialonnx.data.split import split_pool
 from spatialonnx.errors import StudyError
@@ -41,8 +41,8 @@ def run_search(files, folder, name="search", **changes):
 @pytest.mark.parametrize("eps", ["0.05", "0.15"])
 def test_a_row_is_what_the_search_itself_found(tiny, tmp_path, settings, eps):
     (expected,) = run_search(tiny, tmp_path, settings=settings, eps=eps).results
-    yardstick = Yardstick(make_setup(tiny, eps, batch=64))
-    (found,), left_out = measure_studies(yardstick, [tmp_path / "search.study.db"], None)
+    comparer = Comparer(make_experiment(tiny, eps, batch=64))
+    (found,), left_out = measure_studies(comparer, [tmp_path / "search.study.db"], None)
     assert not left_out
     assert found.row.measured == expected.verify
     assert found.select.saved == expected.select.saved
@@ -70,9 +70,9 @@ def test_every_bound_has_its_own_choice(tiny, tmp_path):
         settings = Settings(strategy=strategy, patterns=PATTERNS)
         results = run_search(tiny, tmp_path, strategy, settings=settings, eps="0.05,0.15").results
         for expected in results:
-            yardstick = Yardstick(make_setup(tiny, expected.bound.text, batch=64))
+            comparer = Comparer(make_experiment(tiny, expected.bound.text, batch=64))
             paths = [tmp_path / f"{strategy}.study.db"]
-            (found,), _ = measure_studies(yardstick, paths, None)
+            (found,), _ = measure_studies(comparer, paths, None)
             assert found.row.measured == expected.verify
 
 
@@ -80,11 +80,11 @@ def test_a_study_that_does_not_say_what_it_chose_is_chosen_from_again(tiny, tmp_
     (expected,) = run_search(tiny, tmp_path).results
     path = tmp_path / "search.study.db"
     forget(path)
-    (found,), _ = measure_studies(Yardstick(make_setup(tiny, batch=64)), [path], None)
+    (found,), _ = measure_studies(Comparer(make_experiment(tiny, batch=64)), [path], None)
     assert (found.row.measured, found.select) == (expected.verify, expected.select)
     assert found.looked_at == expected.looked_at
     # For a bound that no search was asked for.
-    (found,), _ = measure_studies(Yardstick(make_setup(tiny, "0.03")), [path], None)
+    (found,), _ = measure_studies(Comparer(make_experiment(tiny, "0.03")), [path], None)
     assert found.search[1] <= 0.03 and found.select.drop <= found.row.measured.baseline
 
 
@@ -93,7 +93,7 @@ def test_a_joint_study_has_to_say_what_it_chose(tiny, tmp_path):
     path = tmp_path / "search.study.db"
     forget(path)
     with pytest.raises(StudyError, match="does not say what it chose for 5 points"):
-        measure_studies(Yardstick(make_setup(tiny)), [path], None)
+        measure_studies(Comparer(make_experiment(tiny)), [path], None)
 
 
 def test_a_plan_that_verify_images_chose_is_refused(tiny, tmp_path):
@@ -101,21 +101,21 @@ def test_a_plan_that_verify_images_chose_is_refused(tiny, tmp_path):
     longer = replace(split, select=np.concatenate([split.select, split.verify[:1]]))
     run_search(tiny, tmp_path, split=longer)
     with pytest.raises(StudyError, match="145 images chose its plan"):
-        measure_studies(Yardstick(make_setup(tiny)), [tmp_path / "search.study.db"], None)
+        measure_studies(Comparer(make_experiment(tiny)), [tmp_path / "search.study.db"], None)
 
 
 def test_a_smaller_search_had_the_first_search_images(tiny, tmp_path):
     split = split_pool(240, 0)
     run_search(tiny, tmp_path, split=replace(split, search=split.search[:50]))
     paths = [tmp_path / "search.study.db"]
-    (found,), _ = measure_studies(Yardstick(make_setup(tiny)), paths, None)
+    (found,), _ = measure_studies(Comparer(make_experiment(tiny)), paths, None)
     assert found.row.measured.samples == len(split.verify)
 
 
 def test_a_study_that_may_have_seen_verify_is_refused(tiny, tmp_path):
     run_search(tiny, tmp_path, split=split_pool(240, 1))
     with pytest.raises(StudyError, match="same --seed"):
-        measure_studies(Yardstick(make_setup(tiny)), [tmp_path / "search.study.db"], None)
+        measure_studies(Comparer(make_experiment(tiny)), [tmp_path / "search.study.db"], None)
 
 
 def test_a_study_of_another_model_is_refused_or_left_out(tiny, tmp_path):
@@ -123,18 +123,18 @@ def test_a_study_of_another_model_is_refused_or_left_out(tiny, tmp_path):
     proto = load_model(tiny.spatial).proto
     set_metadata(proto, note="another")
     save_model(proto, tiny.spatial)
-    yardstick = Yardstick(make_setup(tiny))
+    comparer = Comparer(make_experiment(tiny))
     path = tmp_path / "search.study.db"
     with pytest.raises(StudyError, match="another model file"):
-        measure_studies(yardstick, [path], None)
-    found, left_out = measure_studies(yardstick, [path], None, strict=False)
+        measure_studies(comparer, [path], None)
+    found, left_out = measure_studies(comparer, [path], None, strict=False)
     assert not found and "another model file" in left_out[str(path)]
 
 
 def test_an_unfinished_search_is_refused(tiny, tmp_path):
     run_search(tiny, tmp_path, trials=3)
     with pytest.raises(StudyError, match="does not say what it chose"):
-        measure_studies(Yardstick(make_setup(tiny)), [tmp_path / "search.study.db"], None)
+        measure_studies(Comparer(make_experiment(tiny)), [tmp_path / "search.study.db"], None)
 
 
 def test_studies_beside_the_model_are_found_and_others_are_not(tiny, tmp_path):
@@ -160,8 +160,8 @@ def test_rows_come_in_the_order_of_the_modes_and_what_is_missing_is_named(tiny, 
         settings=Settings(strategy="greedy", mode="uniform-patch", patterns={2: (9,)}),
     )
     run_search(tiny, tmp_path, "c", settings=Settings(strategy="greedy", patterns={2: (9,)}))
-    yardstick = Yardstick(make_setup(tiny))
-    found, _ = measure_studies(yardstick, find_studies([], tiny.spatial), None)
+    comparer = Comparer(make_experiment(tiny))
+    found, _ = measure_studies(comparer, find_studies([], tiny.spatial), None)
     rows = [one.row.method for one in found]
     assert rows == ["uniform-layer", "uniform-patch", "uniform-layer, joint"]
     assert missing_studies(found) == ["uniform-filter", "max-granularity"]

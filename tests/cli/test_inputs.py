@@ -3,7 +3,7 @@
 import pytest
 from support.models import plain
 
-from spatialonnx.cli.inputs import input_shape, preprocessing_of, read_data
+from spatialonnx.cli.inputs import input_shape, preprocessing_of
 from spatialonnx.cli.options import DataOptions
 from spatialonnx.data.preprocessing import Preprocessing
 from spatialonnx.errors import UsageError
@@ -62,8 +62,3 @@ def test_flags_that_do_not_suffice(tmp_path):
 def test_shapes_of_inputs(tmp_path):
     assert input_shape(model_file(tmp_path)) == (3, 8, 8)
     assert input_shape(model_file(tmp_path, shape=("n", 3, "h", "w"))) == (3, None, None)
-
-
-def test_a_model_without_data(tmp_path):
-    with pytest.raises(UsageError, match="names no data set"):
-        read_data(model_file(tmp_path), DataOptions())
