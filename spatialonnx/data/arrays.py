@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -11,10 +12,10 @@ from numpy.typing import NDArray
 
 from spatialonnx.data.dataset import Labels, Tensor
 from spatialonnx.data.input_form import CHANNELS_FIRST, COLOURS, InputForm
+from spatialonnx.data.named_arrays import Array, NamedArrays
 from spatialonnx.data.preprocessing import Pixels, Preprocessing
 from spatialonnx.errors import DataError
-
-Array = NDArray[np.generic]
+from spatialonnx.runtime.feeds import join_inputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,7 @@ class PixelDataset:
         classes: number of classes or None.
         preprocessing: what `images` applies.
         form: layout and type of the network's input.
+        further: arrays of the network's further inputs by name, one row per image.
     """
 
     name: str
@@ -36,6 +38,7 @@ class PixelDataset:
     classes: int | None
     preprocessing: Preprocessing
     form: InputForm = CHANNELS_FIRST
+    further: Mapping[str, Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of images."""
@@ -43,7 +46,8 @@ class PixelDataset:
 
     def images(self, indices: NDArray[np.int64]) -> Tensor:
         """Preprocessed images, [len(indices), C, H, W] or as the form says."""
-        return self.preprocessing.apply(self.pixels[indices], self.form)
+        images = self.preprocessing.apply(self.pixels[indices], self.form)
+        return join_inputs(images, _rows(self.further, indices))
 
     def fingerprint(self) -> str:
         """Hash of pixels, labels and preprocessing."""
@@ -51,7 +55,7 @@ class PixelDataset:
 
     @cached_property
     def _fingerprint(self) -> str:
-        return hash_arrays(self.preprocessing.to_json(), self.pixels, self.labels)
+        return _hash_set(self.preprocessing.to_json(), self.pixels, self.labels, self.further)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,20 +67,22 @@ class TensorDataset:
         tensor: float32 or uint8 [n, C, H, W], or in the network's own layout.
         labels: int64 [n] or None.
         classes: number of classes or None.
+        further: arrays of the network's further inputs by name, one row per image.
     """
 
     name: str
     tensor: Tensor
     labels: Labels | None
     classes: int | None = None
+    further: Mapping[str, Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of images."""
         return len(self.tensor)
 
     def images(self, indices: NDArray[np.int64]) -> Tensor:
-        """The chosen rows, [len(indices), C, H, W]."""
-        return self.tensor[indices]
+        """The chosen rows, [len(indices), C, H, W], with those of further inputs."""
+        return join_inputs(self.tensor[indices], _rows(self.further, indices))
 
     def fingerprint(self) -> str:
         """Hash of tensor and labels."""
@@ -84,7 +90,17 @@ class TensorDataset:
 
     @cached_property
     def _fingerprint(self) -> str:
-        return hash_arrays("", self.tensor, self.labels)
+        return _hash_set("", self.tensor, self.labels, self.further)
+
+
+def _rows(further: Mapping[str, Array], indices: NDArray[np.int64]) -> dict[str, Array]:
+    return {name: array[indices] for name, array in further.items()}
+
+
+def _hash_set(text: str, images: Array, labels: Labels | None, further: Mapping[str, Array]) -> str:
+    """Hash of all that a set gives a network."""
+    names = sorted(further)
+    return hash_arrays("\0".join([text, *names]), images, labels, *(further[n] for n in names))
 
 
 def hash_arrays(text: str, *arrays: NDArray[np.generic] | None) -> str:
@@ -101,19 +117,19 @@ def hash_arrays(text: str, *arrays: NDArray[np.generic] | None) -> str:
     return digest.hexdigest()
 
 
-def check_arrays(name: str, x: Array, y: Array | None, where: str) -> TensorDataset:
+def check_arrays(name: str, arrays: NamedArrays, where: str) -> TensorDataset:
     """Makes a set of arrays after a look at their types and shapes.
 
     Args:
         name: the text that the set was opened by.
-        x: float32 [n, C, H, W], or in the network's own layout; or uint8 pixels [n, H, W],
-            [n, H, W, C] or [n, C, H, W].
-        y: integers [n] or [n, 1], none below 0, or None.
+        arrays: images float32 [n, C, H, W], or in the network's own layout, or uint8 pixels
+            [n, H, W], [n, H, W, C] or [n, C, H, W]; labels integers [n] or [n, 1], none below 0.
         where: what the arrays came from, for messages.
 
     Raises:
         DataError: they are something else.
     """
+    x, y = arrays.x, arrays.y
     if x.dtype != np.uint8 and (x.dtype.kind != "f" or x.dtype.itemsize != 4):
         raise DataError(
             f"{where}: x is {x.dtype}, must be float32, or uint8 for pixels: "
@@ -137,7 +153,8 @@ def check_arrays(name: str, x: Array, y: Array | None, where: str) -> TensorData
             raise DataError(f"{where}: label {min(y.min(), 0) or y.max()} in y is out of range")
         labels = y.astype(np.int64)
     kind = np.uint8 if x.dtype == np.uint8 else np.float32
-    return TensorDataset(name, np.ascontiguousarray(x, kind), labels)
+    x = np.ascontiguousarray(x, kind)
+    return TensorDataset(name, x, labels, further=arrays.further)
 
 
 def as_pixels(dataset: TensorDataset) -> Pixels:

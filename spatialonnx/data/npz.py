@@ -8,30 +8,32 @@ from pathlib import Path
 
 from numpy.lib import format as npy
 
-from spatialonnx.data.arrays import Array, TensorDataset, check_arrays
+from spatialonnx.data.arrays import TensorDataset, check_arrays
 from spatialonnx.data.limits import memory_limit
+from spatialonnx.data.named_arrays import ONLY_IMAGES, Array, InputNames
 from spatialonnx.errors import DataError
 
 _LARGE = 1 << 28
 _BOMB_RATIO = 200  # Deflate reaches 1,000 on zeros; images stay below 20.
 
 
-def read_npz(name: str, path: Path) -> TensorDataset:
-    """Reads `x`, float32 [n, C, H, W], used as it is, and `y`, integers [n], if it is there.
+def read_npz(name: str, path: Path, names: InputNames = ONLY_IMAGES) -> TensorDataset:
+    """Reads the arrays that a network and its labels need; see `InputNames.choose`.
 
     Nothing is unpickled, and an array's size is checked before memory is taken for it.
 
     Args:
         name: the text that the set was opened by.
         path: the file, as `numpy.savez` or `savez_compressed` write it.
+        names: of the network's inputs.
 
     Raises:
-        DataError: the file is damaged, lacks `x`, or holds other types or shapes.
+        DataError: the file is damaged, lacks an array, or holds other types or shapes.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            x = _read_member(archive, "x", path)
-            y = _read_member(archive, "y", path)
+            found = {entry.removesuffix(".npy") for entry in archive.namelist()}
+            arrays = {key: _read_member(archive, key, path) for key in sorted(found & names.known)}
     except DataError:
         raise
     except FileNotFoundError:
@@ -39,17 +41,12 @@ def read_npz(name: str, path: Path) -> TensorDataset:
     except Exception as error:
         # zipfile, zlib, bz2, lzma and numpy's header reader each raise their own kinds.
         raise DataError(f"{path}: not an .npz file, or damaged ({error})") from None
-    if x is None:
-        raise DataError(f"{path}: holds no array x: save x (float32 [n, C, H, W]) and y")
-    return check_arrays(name, x, y, str(path))
+    return check_arrays(name, names.choose(arrays, str(path)), str(path))
 
 
-def _read_member(archive: zipfile.ZipFile, name: str, path: Path) -> Array | None:
-    """One array of the archive, or None if there is none of that name."""
-    try:
-        info = archive.getinfo(f"{name}.npy")
-    except KeyError:
-        return None
+def _read_member(archive: zipfile.ZipFile, name: str, path: Path) -> Array:
+    """One array of the archive."""
+    info = archive.getinfo(f"{name}.npy")
     with archive.open(info) as stream:
         version = npy.read_magic(stream)
         if version == (1, 0):
@@ -57,7 +54,7 @@ def _read_member(archive: zipfile.ZipFile, name: str, path: Path) -> Array | Non
         else:
             shape, _, dtype = npy.read_array_header_2_0(stream)
         header = stream.tell()
-    if dtype.hasobject or dtype.kind not in "fiu":
+    if dtype.hasobject or dtype.kind not in "fiub":
         raise DataError(f"{path}: {name} holds {dtype}, must be numbers")
     claimed = math.prod(shape) * dtype.itemsize
     if claimed + header != info.file_size or min(shape, default=1) < 0:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -15,12 +17,14 @@ from spatialonnx.data.dataset import Dataset, Labels
 from spatialonnx.data.folder import read_folder
 from spatialonnx.data.image_files import FileDataset, Pictures, picture_sizes
 from spatialonnx.data.input_form import COLOURS, InputForm, find_input_form
+from spatialonnx.data.named_arrays import ONLY_IMAGES, Array, InputNames
 from spatialonnx.data.npz import read_npz
 from spatialonnx.data.preprocessing import Pixels, Preprocessing
 from spatialonnx.data.spec import OWN_KINDS, Spec, parse_spec
 from spatialonnx.data.user_data import UserData, as_dataset, call_user_code
 from spatialonnx.errors import DataError, UsageError
 from spatialonnx.model.interface import check_image_shape
+from spatialonnx.runtime.feeds import feeds_of
 
 InputShape = tuple[int | None, ...]
 DataLike = str | UserData
@@ -36,6 +40,7 @@ def open_dataset(
     *,
     input_shape: InputShape | None = None,
     input_type: str = "tensor(float)",
+    names: InputNames = ONLY_IMAGES,
     classes: ClassesLike | None = None,
     untrusted: bool = False,
     memory: int | None = None,
@@ -54,6 +59,7 @@ def open_dataset(
         input_shape: the network's image input without its batch, [C, H, W] or [H, W, C], None
             where a size is free; images are brought to its layout and checked against it.
         input_type: its type; `tensor(uint8)` gets pixels as they are stored.
+        names: of the network's inputs; arrays of further ones come from an npz file or a dict.
         classes: the classes in the order of the network's outputs, for pictures in class folders
             (see `number_classes`); None numbers the folders by their names.
         untrusted: the text came out of a model or a study: only built-in sets, no path.
@@ -71,14 +77,16 @@ def open_dataset(
     form = find_input_form(input_shape, input_type)
     takes = None if input_shape is None else form.image_shape(input_shape)
     if isinstance(data, str):
-        name, content = data, _read(parse_spec(data), untrusted=untrusted, memory=memory)
+        name, content = data, _read(parse_spec(data), names, untrusted=untrusted, memory=memory)
     else:
-        name, content = _OWN, as_dataset(_OWN, data, memory=memory)
+        name, content = _OWN, as_dataset(_OWN, data, names, memory=memory)
     if isinstance(content, Pictures):
         pictures = content if classes is None else number_classes(content, classes)
         fitting = preprocessing or _customary_of_pictures(name, pictures, takes)
         check_image_shape(name, fitting.shape, takes)
-        return FileDataset(name, pictures, fitting, form=form)
+        dataset: Dataset = FileDataset(name, pictures, fitting, form=form)
+        _check_further(dataset, names)
+        return dataset
     if classes is not None:
         raise UsageError(f"--classes numbers class folders, the labels of {name} are numbers")
     if isinstance(content, TensorDataset) and content.tensor.dtype == np.uint8 and not form.pixels:
@@ -91,8 +99,10 @@ def open_dataset(
         height, width, channels = content.array.shape[1:]
         if preprocessing is None and (height, width) != fitting.size:
             check_image_shape(name, (channels, height, width), fitting.shape)
-        return PixelDataset(name, content.array, content.labels, content.classes, fitting, form)
-    _check_inputs(content, input_shape, form)
+        content = PixelDataset(name, *content[:3], fitting, form, content.further)
+    else:
+        _check_inputs(content, input_shape, form)
+    _check_further(content, names)
     return content
 
 
@@ -117,15 +127,19 @@ class _Pixels(NamedTuple):
         labels: int64 [n], or None.
         classes: number of classes, or None.
         values: with the size that the pixels should have.
+        further: arrays of the network's further inputs.
     """
 
     array: Pixels
     labels: Labels | None
     classes: int | None
     values: Preprocessing
+    further: Mapping[str, Array] = MappingProxyType({})
 
 
-def _read(parsed: Spec, *, untrusted: bool, memory: int | None) -> Pictures | _Pixels | Dataset:
+def _read(
+    parsed: Spec, names: InputNames, *, untrusted: bool, memory: int | None
+) -> Pictures | _Pixels | Dataset:
     """Reads what a text names."""
     if untrusted and (parsed.kind in OWN_KINDS or parsed.path):
         raise UsageError(
@@ -133,9 +147,9 @@ def _read(parsed: Spec, *, untrusted: bool, memory: int | None) -> Pictures | _P
             "one: give it yourself with --data"
         )
     if parsed.kind == "npz":
-        return read_npz(parsed.text, user_path(parsed.path))
+        return read_npz(parsed.text, user_path(parsed.path), names)
     if parsed.kind == "python":
-        return call_user_code(parsed.text, parsed.path, memory=memory)
+        return call_user_code(parsed.text, parsed.path, names, memory=memory)
     if parsed.kind == "folder":
         return read_folder(user_path(parsed.path))
     if parsed.kind not in BUILT_IN:
@@ -154,7 +168,7 @@ def _own_pixels(dataset: TensorDataset) -> _Pixels:
     """The pixels of a user's arrays, to be preprocessed as ImageNet's are."""
     pixels = as_pixels(dataset)
     values = replace(IMAGENET, size=(pixels.shape[1], pixels.shape[2]), resize=None)
-    return _Pixels(pixels, dataset.labels, dataset.classes, values)
+    return _Pixels(pixels, dataset.labels, dataset.classes, values, dataset.further)
 
 
 def _with_channels(values: Preprocessing, takes: InputShape | None) -> Preprocessing:
@@ -190,6 +204,19 @@ def _check_inputs(dataset: Dataset, takes: InputShape | None, form: InputForm) -
             f"{dataset.name}: the network takes {np.dtype(wanted)}, the images are {first.dtype}"
         )
     check_image_shape(dataset.name, first.shape[1:], takes)
+
+
+def _check_further(dataset: Dataset, names: InputNames) -> None:
+    """Makes sure that a set has what the network takes beside its images."""
+    if not names.further:
+        return
+    given = feeds_of(names.image, dataset.images(np.zeros(1, np.int64)))
+    missing = [name for name in names.further if name not in given]
+    if missing:
+        raise DataError(
+            f"{dataset.name} gives images alone, the network also takes {', '.join(missing)}: "
+            "give arrays of these names beside x and y, in an npz file or a dict"
+        )
 
 
 def _unknown(parsed: Spec) -> str:

@@ -7,15 +7,17 @@ Taken are the batches of a torch `DataLoader`, of a generator, and of ONNX Runti
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import IO, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spatialonnx.data.arrays import Array, TensorDataset, check_arrays
+from spatialonnx.data.arrays import TensorDataset, check_arrays
 from spatialonnx.data.limits import memory_limit
+from spatialonnx.data.named_arrays import ONLY_IMAGES, Array, InputNames, NamedArrays
 from spatialonnx.errors import DataError, SpatialOnnxError
 
 
@@ -31,6 +33,7 @@ def read_batches(
     name: str,
     source: Iterable[Any] | CalibrationReader,
     *,
+    names: InputNames = ONLY_IMAGES,
     labels: Array | None = None,
     memory: int | None = None,
 ) -> TensorDataset:
@@ -38,9 +41,10 @@ def read_batches(
 
     Args:
         name: what messages call the set.
-        source: each batch is images alone, `(images, labels)`, or a dict with one array, as a
+        source: each batch is images alone, `(images, labels)`, or a dict of arrays, as a
             `CalibrationDataReader` gives it; images float32 [b, C, H, W], labels integers [b].
             Torch tensors are taken as arrays.
+        names: of the network's inputs; arrays of further ones are taken out of dicts.
         labels: integers [n] of all batches together, where the batches have none.
         memory: bytes that the images may take in memory; None takes half of the machine's.
             Beyond that they are kept in a temporary file, which is removed with the set.
@@ -48,25 +52,28 @@ def read_batches(
     Raises:
         DataError: the source fails, gives something else or nothing, or the disk is full.
     """
-    found: list[Array | None] = []
+    found: list[NamedArrays] = []
     with ExitStack() as files:
         images = _Images(memory_limit() if memory is None else memory, files)
         for position, batch in enumerate(_follow(name, source)):
             where = f"{name}: batch {position}"
-            part, y = _take_apart(batch, where)
-            images.add(part, where)
-            found.append(y)
+            part = _take_apart(batch, names, where)
+            images.add(part.x, where)
+            found.append(replace(part, x=part.x[:0]))
         if not found:
             raise DataError(f"{name}: gives no batch: an iterator that was read before is empty")
         x = images.join(name)
-    own = [y for y in found if y is not None]
+    own = [part.y for part in found if part.y is not None]
     if own and (len(own) < len(found) or labels is not None):
         raise DataError(f"{name}: give labels with every batch, or once for all of them")
     try:
-        joined = np.concatenate(own) if own else labels
+        y = np.concatenate(own) if own else labels
+        further = {
+            key: np.concatenate([part.further[key] for part in found]) for key in names.further
+        }
     except ValueError as error:
-        raise DataError(f"{name}: labels of its batches differ in shape ({error})") from None
-    return check_arrays(name, x, joined, name)
+        raise DataError(f"{name}: arrays of its batches differ in shape ({error})") from None
+    return check_arrays(name, NamedArrays(x, y, further), name)
 
 
 def _follow(name: str, source: Iterable[Any] | CalibrationReader) -> Iterator[Any]:
@@ -83,17 +90,23 @@ def _follow(name: str, source: Iterable[Any] | CalibrationReader) -> Iterator[An
         raise DataError(f"{name} raised {type(error).__name__}: {error}") from error
 
 
-def _take_apart(batch: Any, where: str) -> tuple[Array, Array | None]:
-    """Images and labels of one batch."""
-    if isinstance(batch, dict):
-        if len(batch) != 1:
-            raise DataError(f"{where} is a dict of {len(batch)}: give one input")
-        batch = next(iter(batch.values()))
-    if isinstance(batch, (tuple, list)):
-        if len(batch) not in (1, 2):
-            raise DataError(f"{where} has {len(batch)} parts: give images, or (images, labels)")
-        return as_array(batch[0], where), as_array(batch[1], where) if len(batch) == 2 else None
-    return as_array(batch, where), None
+def _take_apart(batch: Any, names: InputNames, where: str) -> NamedArrays:
+    """The arrays of one batch."""
+    if isinstance(batch, Mapping):
+        arrays = {str(key): as_array(value, where) for key, value in batch.items()}
+        if len(arrays) == 1 and not names.further:
+            return NamedArrays(next(iter(arrays.values())), None, {})
+        return names.choose(arrays, where)
+    if names.further:
+        raise DataError(
+            f"{where}: the network also takes {', '.join(names.further)}: give a dict of arrays"
+        )
+    if not isinstance(batch, (tuple, list)):
+        return NamedArrays(as_array(batch, where), None, {})
+    if len(batch) not in (1, 2):
+        raise DataError(f"{where} has {len(batch)} parts: give images, or (images, labels)")
+    y = as_array(batch[1], where) if len(batch) == 2 else None
+    return NamedArrays(as_array(batch[0], where), y, {})
 
 
 def as_array(value: Any, where: str) -> Array:

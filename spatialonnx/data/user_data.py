@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from spatialonnx.data.arrays import Array, check_arrays
+from spatialonnx.data.arrays import check_arrays
 from spatialonnx.data.dataset import Dataset
+from spatialonnx.data.named_arrays import ONLY_IMAGES, Array, InputNames, NamedArrays
 from spatialonnx.data.reading_batches import CalibrationReader, as_array, read_batches
 from spatialonnx.data.user_function import load_function
 from spatialonnx.errors import DataError, SpatialOnnxError
 
-UserData = Dataset | Array | tuple[Any, Any] | CalibrationReader | Iterable[Any]
+UserData = Dataset | Array | tuple[Any, Any] | Mapping[str, Any] | CalibrationReader | Iterable[Any]
 """What `as_dataset` takes."""
 
 _MEMBERS = ("name", "classes", "labels", "__len__", "images", "fingerprint")
 
 
-def call_user_code(spec: str, target: str, *, memory: int | None = None) -> Dataset:
+def call_user_code(
+    spec: str, target: str, names: InputNames = ONLY_IMAGES, *, memory: int | None = None
+) -> Dataset:
     """Calls a user's function without arguments and takes what it returns.
 
     Args:
         spec: the whole text, for messages.
         target: `MODULE:FUNCTION`.
+        names: of the network's inputs.
         memory: see `as_dataset`.
 
     Raises:
@@ -38,17 +42,21 @@ def call_user_code(spec: str, target: str, *, memory: int | None = None) -> Data
         raise
     except Exception as error:
         raise DataError(f"{spec} raised {type(error).__name__}: {error}") from error
-    return as_dataset(spec, result, memory=memory)
+    return as_dataset(spec, result, names, memory=memory)
 
 
-def as_dataset(name: str, value: Any, *, memory: int | None = None) -> Dataset:
+def as_dataset(
+    name: str, value: Any, names: InputNames = ONLY_IMAGES, *, memory: int | None = None
+) -> Dataset:
     """Makes a set of a user's object.
 
     Args:
         name: what messages call the set.
-        value: images float32 [n, C, H, W], alone or in a tuple with labels, integers [n]; any
-            iterable of batches, a torch `DataLoader` for example, or a `CalibrationDataReader`,
-            alone or in a tuple with labels; or an object with the members of `Dataset`.
+        value: images float32 [n, C, H, W], alone or in a tuple with labels, integers [n]; a dict
+            of arrays; any iterable of batches, a torch `DataLoader` for example, or a
+            `CalibrationDataReader`, alone or in a tuple with labels; or an object with the
+            members of `Dataset`.
+        names: of the network's inputs.
         memory: bytes that batches may take in memory; None takes half of the machine's.
 
     Raises:
@@ -56,13 +64,19 @@ def as_dataset(name: str, value: Any, *, memory: int | None = None) -> Dataset:
     """
     if all(hasattr(value, member) for member in _MEMBERS):
         return _check_dataset(name, value)
+    if isinstance(value, Mapping):
+        arrays = {str(key): as_array(array, f"{name}: {key}") for key, array in value.items()}
+        return check_arrays(name, names.choose(arrays, name), name)
     pair = isinstance(value, tuple) and len(value) == 2 and not isinstance(value[0], tuple)
     x, y = value if pair else (value, None)
     labels = None if y is None else as_array(y, f"{name}: labels")
     if isinstance(x, np.ndarray) or hasattr(x, "detach"):
-        return check_arrays(name, as_array(x, name), labels, name)
+        if names.further:
+            wanted = ", ".join(names.further)
+            raise DataError(f"{name}: the network also takes {wanted}: give a dict of arrays")
+        return check_arrays(name, NamedArrays(as_array(x, name), labels, {}), name)
     if hasattr(x, "get_next") or (isinstance(x, Iterable) and not isinstance(x, (str, bytes))):
-        return read_batches(name, x, labels=labels, memory=memory)
+        return read_batches(name, x, names=names, labels=labels, memory=memory)
     raise DataError(
         f"{name} is {type(value).__name__}: give a Dataset, arrays (x, y), an iterable of batches "
         "or a CalibrationDataReader"

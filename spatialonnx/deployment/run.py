@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Unpack
 
-import numpy as np
 import onnx
 
 from spatialonnx.data.opening import DataLike
@@ -104,7 +103,8 @@ def deploy_model(job: DeployJob, progress: ProgressCallback | None = None) -> De
     del network
     sites = choose_forms(job, sites, images, progress)
     report_stage(progress, "comparing fused sites with simulated ones")
-    some = images[0] if fixed else np.concatenate(images)[:_CHECKED_IMAGES]
+    few = experiment.split.search[:_CHECKED_IMAGES]
+    some = images[0] if fixed else experiment.dataset.images(few)
     fused = [site.name for site in sites if site.form == "fused"]
     differences = tuple(compare_sites(proto, fused, some, experiment.runtime))
     require_equal(differences)

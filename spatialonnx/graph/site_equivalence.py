@@ -22,8 +22,10 @@ from spatialonnx.graph.index import GraphIndex
 from spatialonnx.graph.ops import DOMAIN, VERSION, instrument, read_plan
 from spatialonnx.graph.shapes import infer_shapes
 from spatialonnx.graph.site_match import match_sites
+from spatialonnx.model.interface import find_image_input, model_inputs
 from spatialonnx.plan.masks import SiteMask
 from spatialonnx.plan.rule import probe_positions, split_patches, spread_patches
+from spatialonnx.runtime.feeds import feeds_of
 from spatialonnx.runtime.session import Runtime, open_session
 
 TOLERANCE = 1e-4
@@ -81,8 +83,7 @@ def compare_sites(
     chosen = [c for c in matches if c.predictor is not None and c.name in sites]
     exposed = instrument(proto, promote=False)
     present = {value.name for value in (*exposed.graph.output, *exposed.graph.input)}
-    weights = {tensor.name for tensor in proto.graph.initializer}
-    (image_name,) = (v.name for v in proto.graph.input if v.name not in weights)
+    feeds = feeds_of(find_image_input(model_inputs(proto)).name, images)
     for match in chosen:
         assert match.predictor is not None and match.relu is not None
         names = [match.conv.input[0], match.residual, match.relu.input[0]]
@@ -101,10 +102,8 @@ def compare_sites(
             match.predictor.output[0],
             f"{match.name}/skipped",
         ]
-        fetched = [name for name in dict.fromkeys(wanted) if name != image_name]
-        values = dict(zip(fetched, session.run({image_name: images}, fetched), strict=True)) | {
-            image_name: images
-        }
+        fetched = [name for name in dict.fromkeys(wanted) if name not in feeds]
+        values = dict(zip(fetched, session.run(feeds, fetched), strict=True)) | feeds
         inputs = {n: values[n] for n in (match.conv.input[0], match.residual) if n}
         result, skipped = open_session(
             _site_model(fused.nodes[0], fused.constants, proto, inputs), runtime

@@ -9,6 +9,7 @@ import numpy as np
 
 from spatialonnx.data.classes import ClassesLike
 from spatialonnx.data.dataset import Dataset
+from spatialonnx.data.named_arrays import InputNames
 from spatialonnx.data.opening import DataLike, open_dataset, public_name
 from spatialonnx.data.preprocessing import Preprocessing
 from spatialonnx.data.split import Split
@@ -16,7 +17,7 @@ from spatialonnx.errors import UsageError
 from spatialonnx.graph.sites import SiteReport, find_sites
 from spatialonnx.measure.metrics import TOP1, Metric
 from spatialonnx.measure.samples import BATCH, Samples
-from spatialonnx.model.interface import find_image_input, model_inputs
+from spatialonnx.model.interface import find_further_inputs, find_image_input, model_inputs
 from spatialonnx.model.metadata import OWN_DATA, get_text
 from spatialonnx.model.model_file import ModelFile
 from spatialonnx.plan.bounds import Bound
@@ -119,12 +120,15 @@ def open_data(
     recorded = get_text(model.proto, "input")
     if preprocessing is None and recorded:
         preprocessing = Preprocessing.from_json(recorded)
-    image = find_image_input(model_inputs(model.proto))
+    inputs = model_inputs(model.proto)
+    image = find_image_input(inputs)
+    further = tuple(value.name for value in find_further_inputs(inputs))
     return open_dataset(
         (named or "") if data is None else data,
         preprocessing,
         input_shape=image.shape[1:],
         input_type=image.type,
+        names=InputNames(image.name, further),
         classes=classes,
         untrusted=data is None,
         memory=memory,

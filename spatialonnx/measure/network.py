@@ -24,6 +24,7 @@ from spatialonnx.graph.sites import SiteReport, find_sites
 from spatialonnx.measure.samples import BATCH, Samples, check_images
 from spatialonnx.model.interface import find_image_input
 from spatialonnx.plan.plan import PlanLike
+from spatialonnx.runtime.feeds import feeds_of, fill_up
 from spatialonnx.runtime.progress import Steps
 from spatialonnx.runtime.session import Runtime, open_session
 
@@ -91,7 +92,7 @@ class Network:
         off again.
 
         Args:
-            images: float32 [N, C, H, W].
+            images: As a data set gives them, with the rows of further inputs.
             plan: Masks by site; sites that it does not name are off.
 
         Returns:
@@ -101,12 +102,8 @@ class Network:
             ModelError: ONNX Runtime refuses the images, or an op fails.
         """
         count = len(images)
-        batch = self.fixed_batch
-        if batch is not None and count < batch:
-            filling = np.zeros((batch - count, *images.shape[1:]), images.dtype)
-            images = np.concatenate([images, filling])
-        feeds = plan_feeds(plan, self.predictors)
-        feeds[self.image_input] = images
+        images = fill_up(images, self.fixed_batch or 0)
+        feeds = plan_feeds(plan, self.predictors) | feeds_of(self.image_input, images)
         names = [value.name for value in self.session.outputs]
         values = self.session.run(feeds, names)
         return {

@@ -41,14 +41,29 @@ def find_image_input(inputs: Iterable[TensorInfo], others: Collection[str] = ())
         inputs: The inputs of a model or of a session.
         others: Names of inputs that spatialonnx added: masks and patch sizes.
 
+    Returns:
+        The first input of this form; what else the model takes are further inputs.
+
     Raises:
-        ModelError: The model takes another input, or more than one.
+        ModelError: There is none.
     """
     found = [value for value in inputs if value.name not in others]
-    if len(found) != 1 or len(found[0].shape) != 4 or found[0].type not in IMAGE_TYPES:
+    images = [v for v in found if len(v.shape) == 4 and v.type in IMAGE_TYPES]
+    if not images:
         names = ", ".join(f"{v.name} {list(v.shape)} {v.type}" for v in found)
-        raise ModelError(f"the model must take one batch of images [N, C, H, W], not: {names}")
-    return found[0]
+        raise ModelError(f"the model must take a batch of images [N, C, H, W], not: {names}")
+    return images[0]
+
+
+def find_further_inputs(inputs: Iterable[TensorInfo]) -> tuple[TensorInfo, ...]:
+    """The inputs beside the images, of which data sets must give an array each.
+
+    Raises:
+        ModelError: The model takes no images.
+    """
+    inputs = tuple(inputs)
+    image = find_image_input(inputs)
+    return tuple(value for value in inputs if value is not image)
 
 
 def check_image_shape(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from spatialonnx.errors import DataError, UsageError
 from spatialonnx.files import write_bytes
-from spatialonnx.model.interface import check_image_shape, find_image_input
+from spatialonnx.model.interface import check_image_shape, find_further_inputs, find_image_input
 from spatialonnx.runtime.machine import describe_machine, instruction_set, versions
 from spatialonnx.runtime.peak_memory import measure_peak
 from spatialonnx.runtime.progress import ProgressCallback
@@ -208,6 +208,9 @@ def choose_images(session: Session, source: ImageSource | None, batch: int, runs
         UsageError: Noise is wanted, but the model takes images of any size.
     """
     takes = find_image_input(session.inputs).shape[1:]
+    further = ", ".join(value.name for value in find_further_inputs(session.inputs))
+    if source is None and further:
+        raise UsageError(f"the model takes {further} beside its images: give data with --data")
     count = max(1, min(runs, _MOST_IMAGES // batch))
     if source is None:
         return noise_images(takes, batch, count)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from spatialonnx.model.interface import find_image_input
 from spatialonnx.runtime.resources import peak_memory
 from spatialonnx.runtime.session import Runtime, open_session
 
@@ -49,8 +50,11 @@ def _main(arguments: Sequence[str]) -> None:
     before = peak_memory()
     runtime = Runtime("cuda" if provider == "cuda" else "cpu", int(threads))
     session = open_session(Path(path), runtime)
+    image = find_image_input(session.inputs)
+    if image.type == "tensor(uint8)":
+        images = images.astype(np.uint8)
     for _ in range(_RUNS):
-        session.run({session.inputs[0].name: images})
+        session.run({image.name: images})
     sys.stdout.write(json.dumps(peak_memory() - before))
 
 

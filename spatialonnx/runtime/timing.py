@@ -23,6 +23,7 @@ from scipy.stats import bootstrap
 
 from spatialonnx.errors import UsageError
 from spatialonnx.model.interface import find_image_input
+from spatialonnx.runtime.feeds import feeds_of
 from spatialonnx.runtime.progress import Progress, ProgressCallback
 from spatialonnx.runtime.session import Runtime, Session, open_session
 
@@ -148,7 +149,7 @@ def time_alternately(
         for number in range(-warmup, rounds):
             batch = images[number % len(images)]
             for k in order:
-                feeds = {names[k]: batch}
+                feeds = feeds_of(names[k], batch)
                 start = clock()
                 sessions[k].run(feeds)
                 elapsed = clock() - start

@@ -18,6 +18,7 @@ from spatialonnx.errors import ModelError
 from spatialonnx.graph.index import GraphIndex, is_op
 from spatialonnx.graph.ops import DOMAIN, Predictor, find_predictors
 from spatialonnx.graph.shapes import Shapes
+from spatialonnx.model.interface import find_image_input, model_inputs
 from spatialonnx.plan.macs import macs_per_output
 from spatialonnx.plan.masks import SiteMask
 from spatialonnx.simulate.activation_store import Array
@@ -61,7 +62,7 @@ def cut_graph(proto: ModelProto) -> Cut:
     """Cuts a model with SpatialPredict nodes at its sites.
 
     Raises:
-        ModelError: It has no site, takes more than one input, or reads a site's ofmap in front
+        ModelError: It has no site, takes no images, or reads a site's ofmap in front
             of the prediction.
     """
     index = GraphIndex(proto)
@@ -70,19 +71,17 @@ def cut_graph(proto: ModelProto) -> Cut:
         raise ModelError("the model holds no predictions: run spatialonnx insert first")
     numbers = {p.output: k for k, p in enumerate(predictors, start=1)}
     promoted = {name for p in predictors for name in p.promoted}
-    weights = {t.name for t in proto.graph.initializer}
-    weights |= {t.values.name for t in proto.graph.sparse_initializer}
-    inputs = [v.name for v in proto.graph.input if v.name not in weights | promoted]
-    if len(inputs) != 1:
-        raise ModelError(f"the model must take one image batch, not {', '.join(inputs) or 'none'}")
+    sparse = {t.values.name for t in proto.graph.sparse_initializer}
+    taken = [value for value in model_inputs(proto) if value.name not in promoted | sparse]
+    inputs = [value.name for value in taken]
     for predictor in predictors:
         if len(index.uses[predictor.source]) > 1 or predictor.source in index.outputs:
             raise ModelError(
                 f"site {predictor.site}: something reads its ofmap before it is predicted: insert "
                 "into the original model again"
             )
-    reads = _reads(index, set(index.producer) | {inputs[0]})
-    level = {inputs[0]: 0}
+    reads = _reads(index, set(index.producer) | set(inputs))
+    level = dict.fromkeys(inputs, 0)
     repeatable: set[int] = set()
     members: list[list[int]] = [[] for _ in range(len(predictors) + 1)]
     for position, node in enumerate(index.nodes):
@@ -101,19 +100,21 @@ def cut_graph(proto: ModelProto) -> Cut:
     last = [index.producer[n] for n in outputs if index.producer.get(n) in repeatable]
     closed[-1] = _close(index, reads, repeatable, [*closed[-1], *last])
     needs = [_needs(index, reads, nodes) for nodes in closed]
-    return _cut(index, inputs[0], outputs, predictors, closed, needs, repeatable)
+    live, segments = _cut(index, inputs, outputs, predictors, closed, needs, repeatable)
+    return Cut(find_image_input(taken).name, segments, live)
 
 
 def _cut(
     index: GraphIndex,
-    image: str,
+    inputs: Sequence[str],
     outputs: Sequence[str],
     predictors: Sequence[Predictor],
     closed: Sequence[Sequence[int]],
     needs: Sequence[set[str]],
     repeatable: set[int],
-) -> Cut:
-    born = {image: -1}
+) -> tuple[tuple[tuple[str, ...], ...], tuple[Segment, ...]]:
+    """What is live before every segment, and the segments."""
+    born = dict.fromkeys(inputs, -1)
     for number, nodes in enumerate(closed):
         for position in nodes:
             if position not in repeatable or number == len(closed) - 1:
@@ -137,7 +138,7 @@ def _cut(
         )
         for j, nodes in enumerate(closed)
     )
-    return Cut(image, segments, (*live, tuple(outputs)))
+    return (*live, tuple(outputs)), segments
 
 
 def _reads(index: GraphIndex, known: set[str]) -> list[set[str]]:

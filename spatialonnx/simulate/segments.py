@@ -13,6 +13,7 @@ from spatialonnx.errors import ModelError
 from spatialonnx.graph.ops import CODES, DOMAIN, VERSION, instrument, plan_feeds
 from spatialonnx.plan.masks import SiteMask, full_mask
 from spatialonnx.plan.plan import Plan
+from spatialonnx.runtime.feeds import feeds_of
 from spatialonnx.runtime.session import Level, Runtime, Session, open_session
 from spatialonnx.simulate.activation_store import Array, DeviceMemory, HostMemory, Memory
 from spatialonnx.simulate.cut import cut_graph, segment_model
@@ -131,8 +132,8 @@ class SegmentedNetwork:
         return self.cut.live[-1]
 
     def start(self, images: NDArray[np.float32]) -> Activations:
-        """The activations before the first segment: the images."""
-        return Activations({self.cut.image: images}, self._memory)
+        """The activations before the first segment: the images, and further inputs."""
+        return Activations(feeds_of(self.cut.image, images), self._memory)
 
     def ofmap(self, number: int, activations: Activations) -> NDArray[np.float32]:
         """Site ``number``'s ofmap, [N, C, H, W], among the activations before it.
@@ -232,8 +233,7 @@ class SegmentedNetwork:
     ) -> None:
         """Makes sure that the segments together compute what the whole model does."""
         session = open_session(instrument(proto), self._runtime, level=level, taking_turns=True)
-        feeds = plan_feeds(Plan(), self.predictors)
-        feeds[self.cut.image] = example
+        feeds = plan_feeds(Plan(), self.predictors) | feeds_of(self.cut.image, example)
         for name, expected in zip(
             self.output_names, session.run(feeds, self.output_names), strict=True
         ):

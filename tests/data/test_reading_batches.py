@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from spatialonnx.data.named_arrays import InputNames
 from spatialonnx.data.reading_batches import read_batches
 from spatialonnx.errors import DataError
+from spatialonnx.runtime.feeds import feeds_of
 
 X = np.random.default_rng(0).normal(size=(7, 2, 3, 4)).astype(np.float32)
 Y = np.array([4, 0, 2, 2, 1, 3, 0])
@@ -102,7 +104,7 @@ def test_a_real_onnxruntime_reader_is_taken() -> None:
         ([RuntimeError("out\nof paper")], "raised RuntimeError: out of paper"),
         ([[1]], r"batch 0 has shape \[\]"),
         ([[X, Y, Y]], "batch 0 has 3 parts"),
-        ([batch(1) | {"second": np.zeros(1)}], "batch 0 is a dict of 2: give one input"),
+        ([batch(1) | {"second": np.zeros(1)}], "batch 0: holds no array x .but input, second"),
         ([{"input": np.zeros((1, 2), np.float32)}], r"batch 0 has shape \[1, 2\]"),
         ([batch(1), batch(1, side=5)], r"batch 1 has shape \[1, 1, 5, 5\]"),
         ([X, X.astype(np.float64)], "batch 1 .* type float64"),
@@ -118,6 +120,24 @@ def test_a_real_onnxruntime_reader_is_taken() -> None:
 def test_what_a_source_does_wrong_is_named(batches: list[Any], says: str) -> None:
     with pytest.raises(DataError, match=f"python:m:f.*{says}"):
         read_batches("python:m:f", Reader(*batches))
+
+
+def test_dicts_give_further_inputs_and_labels() -> None:
+    scale = np.arange(14, dtype=np.float64).reshape(7, 2)
+    names = InputNames("image", ("scale",))
+    feeds = [
+        {"image": X[rows], "scale": scale[rows], "labels": Y[rows]}
+        for rows in (slice(0, 4), slice(4, 7))
+    ]
+    for source in (iter(feeds), Reader(*feeds)):
+        dataset = read_batches("b", source, names=names)
+        assert dataset.labels is not None and dataset.labels.tolist() == Y.tolist()
+        given = feeds_of("image", dataset.images(np.array([5, 1])))
+        assert (given["image"] == X[[5, 1]]).all() and (given["scale"] == scale[[5, 1]]).all()
+    other = [feed | {"scale": feed["scale"] + 1} for feed in feeds]
+    assert read_batches("b", other, names=names).fingerprint() != dataset.fingerprint()
+    with pytest.raises(DataError, match="the network also takes scale: give a dict of arrays"):
+        read_batches("b", [(X, Y)], names=names)
 
 
 def test_labels_are_given_once() -> None:

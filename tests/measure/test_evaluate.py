@@ -22,7 +22,6 @@ from spatialonnx.graph.ops import find_predictors, instrument, write_plan
 from spatialonnx.graph.sites import find_sites
 from spatialonnx.measure.evaluate import evaluate, evaluate_model
 from spatialonnx.measure.metrics import AGREEMENT, Metric
-from spatialonnx.measure.network import Network
 from spatialonnx.measure.samples import Samples
 from spatialonnx.model.model_file import load_model
 from spatialonnx.plan.masks import SiteMask
@@ -257,14 +256,6 @@ def test_labels_that_do_not_fit(tiny_files):
     for bad in (-1, 4):
         with pytest.raises(DataError, match=f"label {bad} is out of range"):
             evaluate_model(proto, samples_of(x, np.array([*y[:4], bad])), runtime=RUNTIME)
-
-
-def test_models_that_take_no_images():
-    net = Net(("n", 3, 8, 8))
-    net.inputs.append(helper.make_tensor_value_info("z", 1, ["n", 3, 8, 8]))
-    two = net.model(net.head(net.node("Add", net.conv("x", 3), "z")))
-    with pytest.raises(ModelError, match="one batch of images"):
-        Network(two, RUNTIME)
 
 
 def test_a_mask_of_another_shape_is_one_line_that_names_the_site(tiny_files):

@@ -7,7 +7,6 @@ from support.trained import RUNTIME
 from spatialonnx.data.arrays import TensorDataset
 from spatialonnx.data.opening import open_dataset
 from spatialonnx.data.split import split_pool
-from spatialonnx.errors import ModelError
 from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.metrics import Metric
 from spatialonnx.model.model_file import load_model
@@ -32,14 +31,6 @@ def test_sites_have_fixed_shapes_and_are_found_once(experiment):
     report = experiment.sites
     assert report is experiment.sites
     assert report.conv_macs and all(None not in site.shape for site in report.sites)
-
-
-def test_a_model_of_two_inputs_is_refused(experiment):
-    graph = experiment.model.proto.graph
-    graph.input.add().CopyFrom(graph.input[0])
-    graph.input[-1].name = "other"
-    with pytest.raises(ModelError, match="must take one batch of images"):
-        _ = experiment.sites
 
 
 def test_names_do_not_quote_paths_or_code(experiment):

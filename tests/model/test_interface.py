@@ -5,7 +5,12 @@ from onnx import TensorProto, helper
 from support.models import plain
 
 from spatialonnx.errors import ModelError
-from spatialonnx.model.interface import TensorInfo, find_image_input, model_inputs
+from spatialonnx.model.interface import (
+    TensorInfo,
+    find_further_inputs,
+    find_image_input,
+    model_inputs,
+)
 
 
 def test_the_image_input_of_a_model():
@@ -24,8 +29,16 @@ def test_initializers_and_the_inputs_of_ops_are_no_images():
     inputs = model_inputs(proto)
     assert [value.name for value in inputs] == ["x", "s/mask"]
     assert find_image_input(inputs, {"s/mask"}).name == "x"
-    with pytest.raises(ModelError, match=r"s/mask \[1, 1, 1\] tensor\(uint16\)"):
-        find_image_input(inputs)
+
+
+def test_what_else_a_model_takes_are_further_inputs():
+    proto = plain()
+    value = helper.make_tensor_value_info
+    proto.graph.input.insert(0, value("scale", TensorProto.FLOAT, ["n", 2]))
+    proto.graph.input.append(value("second", TensorProto.UINT8, ["n", 3, 8, 8]))
+    inputs = model_inputs(proto)
+    assert find_image_input(inputs).name == "x"
+    assert [value.name for value in find_further_inputs(inputs)] == ["scale", "second"]
 
 
 @pytest.mark.parametrize("shape", [[1, 8], None])
@@ -33,5 +46,5 @@ def test_other_ranks_are_refused(shape):
     value = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
     proto = plain()
     proto.graph.input[0].CopyFrom(value)
-    with pytest.raises(ModelError, match="one batch of images"):
+    with pytest.raises(ModelError, match="a batch of images"):
         find_image_input(model_inputs(proto))

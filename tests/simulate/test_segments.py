@@ -227,13 +227,6 @@ def test_an_ofmap_that_others_read_too_is_refused() -> None:
         cut_graph(proto)
 
 
-def test_two_inputs_are_refused() -> None:
-    proto = inserted(plain(2))
-    proto.graph.input.append(onnx.helper.make_tensor_value_info("z", 1, ["n", 3]))
-    with pytest.raises(ModelError, match="one image batch"):
-        cut_graph(proto)
-
-
 def test_images_that_depend_on_each_other_are_refused() -> None:
     net = Net()
     x = net.relu(net.conv("x", 4))

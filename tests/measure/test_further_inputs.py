@@ -1,0 +1,79 @@
+"""Networks that take more than images, from the data to a deployed model."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+from support.models import Net
+
+import spatialonnx
+from spatialonnx.errors import DataError
+
+COUNT = 120
+CHOICES = {"provider": "cpu", "threads": 1}
+
+
+def network() -> onnx.ModelProto:
+    """Images times a map of their own, and features that join the pooled ones."""
+    net = Net(("n", 3, 8, 8))
+    value = helper.make_tensor_value_info
+    net.inputs.insert(0, value("features", TensorProto.FLOAT, ["n", 2]))
+    net.inputs.append(value("window", TensorProto.FLOAT, ["n", 1, 8, 8]))
+    x = net.node("Mul", "x", "window")
+    for _ in range(2):
+        x = net.relu(net.conv(x, 6))
+    pooled = net.node("Flatten", net.node("GlobalAveragePool", x))
+    joined = net.node("Concat", pooled, "features", axis=1)
+    return net.model(net.node("MatMul", joined, net.constant(net.rng.normal(size=(8, 3)))))
+
+
+@pytest.fixture(scope="module")
+def arrays() -> dict[str, np.ndarray]:
+    """Arrays whose labels are the network's own answers."""
+    rng = np.random.default_rng(0)
+    feeds = {
+        "x": rng.normal(size=(COUNT, 3, 8, 8)).astype(np.float32),
+        "features": rng.normal(size=(COUNT, 2)).astype(np.float32),
+        "window": rng.uniform(0, 1, size=(COUNT, 1, 8, 8)).astype(np.float32),
+    }
+    session = onnxruntime.InferenceSession(network().SerializeToString())
+    return feeds | {"y": session.run(None, feeds)[0].argmax(1)}
+
+
+def test_from_data_to_a_deployed_model(arrays, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savez("all.npz", **arrays)
+    inserted = spatialonnx.insert(network())
+    exact = spatialonnx.evaluate(inserted.model, "npz:all.npz", **CHOICES)
+    assert exact.score == 1 and exact.conv_total > 0
+    shuffled = arrays | {"features": arrays["features"][::-1]}
+    assert spatialonnx.evaluate(inserted.model, shuffled, **CHOICES).score < 1
+    for strategy in ("joint", "greedy"):
+        result = spatialonnx.search(
+            inserted.model, arrays, eps="0.3", strategy=strategy, study=f"{strategy}.db", **CHOICES
+        )
+        assert result.results[0].verify.saved_fraction > 0
+        path = result.save(tmp_path / f"{strategy}.masked.onnx")
+    deployed = spatialonnx.deploy(path, arrays, fuse="all", guard=1e-3, **CHOICES)
+    assert len(deployed.names("fused")) == 2
+    simulated = spatialonnx.evaluate(path, arrays, **CHOICES)
+    fused = spatialonnx.evaluate(deployed.model, arrays, **CHOICES)
+    assert (fused.saved, fused.score) == (simulated.saved, simulated.score)
+
+
+@pytest.mark.parametrize("given", ["arrays", "folder", "one missing"])
+def test_what_lacks_a_further_input_is_named(arrays, given, tmp_path):
+    if given == "folder":
+        from PIL import Image
+
+        Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    data = {
+        "arrays": (arrays["x"], arrays["y"]),
+        "folder": f"folder:{tmp_path}",
+        "one missing": {"x": arrays["x"], "window": arrays["window"]},
+    }[given]
+    with pytest.raises(DataError, match=r"features.*: give"):
+        spatialonnx.evaluate(network(), data, metric="agreement", **CHOICES)
