@@ -9,8 +9,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from spatialonnx.data.preprocessing import Preprocessing as Preprocessing
     from spatialonnx.deployment.run import deploy as deploy
+    from spatialonnx.errors import BoundMissedError as BoundMissedError
+    from spatialonnx.errors import DataError as DataError
+    from spatialonnx.errors import DataNotInstalledError as DataNotInstalledError
+    from spatialonnx.errors import InputError as InputError
+    from spatialonnx.errors import InterruptedSearchError as InterruptedSearchError
+    from spatialonnx.errors import LibraryError as LibraryError
+    from spatialonnx.errors import ModelError as ModelError
+    from spatialonnx.errors import NotFasterError as NotFasterError
+    from spatialonnx.errors import OutputError as OutputError
+    from spatialonnx.errors import PlanError as PlanError
+    from spatialonnx.errors import ProviderError as ProviderError
+    from spatialonnx.errors import SetupError as SetupError
     from spatialonnx.errors import SpatialOnnxError as SpatialOnnxError
+    from spatialonnx.errors import StudyError as StudyError
+    from spatialonnx.errors import UsageError as UsageError
     from spatialonnx.graph.insert import insert as insert
     from spatialonnx.graph.sites import find_sites as find_sites
     from spatialonnx.measure.bench import bench as bench
@@ -25,8 +40,24 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "BoundMissedError": "spatialonnx.errors",
+    "DataError": "spatialonnx.errors",
+    "DataNotInstalledError": "spatialonnx.errors",
+    "InputError": "spatialonnx.errors",
+    "InterruptedSearchError": "spatialonnx.errors",
+    "LibraryError": "spatialonnx.errors",
+    "ModelError": "spatialonnx.errors",
+    "NotFasterError": "spatialonnx.errors",
+    "OutputError": "spatialonnx.errors",
     "Plan": "spatialonnx.plan.plan",
+    "PlanError": "spatialonnx.errors",
+    "Preprocessing": "spatialonnx.data.preprocessing",
+    "ProviderError": "spatialonnx.errors",
+    "SetupError": "spatialonnx.errors",
     "SiteMask": "spatialonnx.plan.masks",
+    "SpatialOnnxError": "spatialonnx.errors",
+    "StudyError": "spatialonnx.errors",
+    "UsageError": "spatialonnx.errors",
     "bench": "spatialonnx.measure.bench",
     "deploy": "spatialonnx.deployment.run",
     "evaluate": "spatialonnx.measure.evaluate",
@@ -36,7 +67,6 @@ _HOMES = {
     "register": "spatialonnx.runtime.session",
     "report": "spatialonnx.reporting.run",
     "search": "spatialonnx.searching.api",
-    "SpatialOnnxError": "spatialonnx.errors",
 }
 
 __all__ = ["__version__", *_HOMES]

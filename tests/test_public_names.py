@@ -1,16 +1,17 @@
 """The public names, and that importing the package does no work."""
 
 import ast
-import importlib
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 import spatialonnx
+from spatialonnx import errors
 
 ROOT = Path(spatialonnx.__file__).parent
 
@@ -37,17 +38,33 @@ def test_no_public_name_is_a_module_s():
     assert modules.isdisjoint(set(spatialonnx.__all__) - {"__version__"})
 
 
-def test_functions_stay_functions_when_they_were_called(tiny_files, tmp_path):
-    """Each is called twice by its public name."""
+def test_every_error_is_public():
+    assert set(errors.__all__) <= set(spatialonnx.__all__)
+
+
+def test_a_name_is_still_the_function_when_it_is_used_again(tiny_files, tmp_path):
+    """Each is called twice by its public name, as a user does; nothing is printed."""
     arrays = np.load(tiny_files.data)
     data = (arrays["x"], arrays["y"])
-    for _ in range(2):
-        assert spatialonnx.find_sites(onnx.load(tiny_files.model)).sites
+    few = {"threads": 1, "provider": "cpu"}
+    for turn in range(2):
+        assert len(spatialonnx.find_sites(onnx.load(tiny_files.model)).sites) == 3
+        inserted = spatialonnx.insert(tiny_files.model, threads=1)
+        searched = spatialonnx.search(inserted.model, data, eps="0.2", max_trials=8, **few)
+        masked = searched.save(tmp_path / f"{turn}.masked.onnx")
+        assert spatialonnx.evaluate(masked, data, **few).samples == 240
+        deployed = spatialonnx.deploy(masked, data, runs=1, fuse="all", threads=1)
+        path = deployed.save(tmp_path / f"{turn}.deploy.onnx")
+        timed = spatialonnx.bench([tiny_files.model, path], data, runs=1, **few)
+        assert len(timed.to_json()["models"]) == 2
+        assert len(spatialonnx.report(masked, data, samples=4, **few).runs) == 1
+        spatialonnx.register(onnxruntime.SessionOptions())
         assert spatialonnx.library_path().is_file()
-        for name in spatialonnx.__all__:
-            importlib.import_module("spatialonnx.cli")
-            assert not isinstance(getattr(spatialonnx, name), type(spatialonnx))
-    assert data
+        mask = spatialonnx.SiteMask(2, np.full((1, 1, 1), 9, np.uint16))
+        assert spatialonnx.Plan({"a": mask}).predicting["a"] == mask
+        assert spatialonnx.Preprocessing((8, 8), 1, (0.0,), (1.0,)).shape == (1, 8, 8)
+        with pytest.raises(spatialonnx.SpatialOnnxError):
+            spatialonnx.evaluate(tmp_path / "none.onnx")
 
 
 def test_importing_the_package_loads_nothing():
@@ -59,10 +76,11 @@ def test_importing_the_package_loads_nothing():
     assert done.stdout.strip() == "[]"
 
 
-def test_users_register_the_library_with_their_own_options():
-    """The README's way of running a deployed model."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    spatialonnx.register(options)
-    options.register_custom_ops_library(str(spatialonnx.library_path()))
+def test_importing_the_package_is_quick():
+    """Counted, not timed: these modules of the standard library and no more."""
+    code = (
+        "import sys; before = set(sys.modules); import spatialonnx; "
+        "print(len(set(sys.modules) - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 40
