@@ -77,39 +77,67 @@ std::uint64_t fired(const Requantise& q, const std::uint8_t* y, std::int64_t cha
   return bits;
 }
 
+// Elements `numbers` (16 numbers below 64) of a table of 64.
+INLINE __m512i pick16(const void* table, __m512i numbers) {
+  const auto* rows = static_cast<const char*>(table);
+  const auto row = [&](int i) { return _mm512_loadu_si512(rows + 64 * i); };
+  const __m512i low = _mm512_permutex2var_epi32(row(0), numbers, row(1));
+  const __m512i high = _mm512_permutex2var_epi32(row(2), numbers, row(3));
+  return _mm512_mask_mov_epi32(low, _mm512_test_epi32_mask(numbers, _mm512_set1_epi32(32)), high);
+}
+
+// Bytes 16 i .. 16 i + 15 of a vector.
+INLINE __m128i quarter(__m512i bytes, int i) {
+  switch (i) {
+    case 0: return _mm512_castsi512_si128(bytes);
+    case 1: return _mm512_extracti32x4_epi32(bytes, 1);
+    case 2: return _mm512_extracti32x4_epi32(bytes, 2);
+    default: return _mm512_extracti32x4_epi32(bytes, 3);
+  }
+}
+
+// Finishes `pieces` times 16 compact sums of every position. Memory that was just written in
+// smaller pieces is not read here: a processor cannot forward it.
+template <int pieces>
+void finish_pieces(const Requantise& q, const QConvOutputs& outputs, std::int64_t channel,
+                   std::uint64_t bits, std::uint64_t members, const std::int32_t* sums,
+                   std::int64_t sums_stride, const std::int64_t* at, int positions) {
+  __m512 scale[pieces > 0 ? pieces : 1];
+  __m512i bias[pieces > 0 ? pieces : 1];
+  const __m512i numbers = bit_numbers(bits);
+  UNROLL for (int i = 0; i < pieces; ++i) {
+    const __m512i some = _mm512_cvtepu8_epi32(quarter(numbers, i));
+    scale[i] = (__m512)pick16(q.scale + channel, some);
+    bias[i] = pick16(q.bias + channel, some);
+  }
+  const __m512i zero = _mm512_set1_epi8(static_cast<char>(q.y_zero_point));
+  for (int j = 0; j < positions; ++j) {
+    __m512i beside = zero;
+    if (outputs.residual != nullptr) {
+      beside = _mm512_maskz_compress_epi8(
+          bits, _mm512_maskz_loadu_epi8(bits, outputs.residual + at[j] + channel));
+    }
+    __m512i packed = zero;
+    UNROLL for (int i = 0; i < pieces; ++i) {
+      const __m128i y = finish16(q, _mm512_loadu_si512(sums + j * sums_stride + 16 * i), scale[i],
+                                 bias[i], quarter(beside, i));
+      if (i == 0) packed = _mm512_castsi128_si512(y);
+      if (i == 1) packed = _mm512_inserti32x4(packed, y, 1);
+      if (i == 2) packed = _mm512_inserti32x4(packed, y, 2);
+      if (i == 3) packed = _mm512_inserti32x4(packed, y, 3);
+    }
+    _mm512_mask_storeu_epi8(outputs.y + at[j] + channel, members,
+                            _mm512_mask_expand_epi8(zero, bits, packed));
+  }
+}
+
 void finish(const Requantise& q, const QConvOutputs& outputs, std::int64_t channel,
             std::uint64_t bits, std::uint64_t members, const std::int32_t* sums,
             std::int64_t sums_stride, const std::int64_t* at, int positions) {
-  alignas(64) float scale[80];
-  alignas(64) std::int32_t bias[80];
-  int count = 0;
-  for (int v = 0; v < 64; v += 16) {
-    const auto some = static_cast<__mmask16>(bits >> v);
-    _mm512_storeu_ps(scale + count,
-                     _mm512_maskz_compress_ps(some, _mm512_loadu_ps(q.scale + channel + v)));
-    _mm512_storeu_si512(bias + count, _mm512_maskz_compress_epi32(
-                                          some, _mm512_loadu_si512(q.bias + channel + v)));
-    count += __builtin_popcount(some);
-  }
-  const __m512i zero = _mm512_set1_epi8(static_cast<char>(q.y_zero_point));
-  alignas(64) std::uint8_t packed[64];
-  alignas(64) std::uint8_t beside[64] = {};
-  for (int j = 0; j < positions; ++j) {
-    if (outputs.residual != nullptr) {
-      const __m512i all = _mm512_maskz_loadu_epi8(bits, outputs.residual + at[j] + channel);
-      _mm512_store_si512(beside, _mm512_maskz_compress_epi8(bits, all));
-    }
-    for (int i = 0; i < count; i += 16) {
-      const auto left = static_cast<__mmask16>(count - i >= 16 ? 0xffff : (1 << (count - i)) - 1);
-      const __m128i residual = _mm_load_si128(reinterpret_cast<const __m128i*>(beside + i));
-      const __m128i y =
-          finish16(q, _mm512_maskz_loadu_epi32(left, sums + j * sums_stride + i),
-                   _mm512_load_ps(scale + i), _mm512_load_si512(bias + i), residual);
-      _mm_store_si128(reinterpret_cast<__m128i*>(packed + i), y);
-    }
-    _mm512_mask_storeu_epi8(outputs.y + at[j] + channel, members,
-                            _mm512_mask_expand_epi8(zero, bits, _mm512_load_si512(packed)));
-  }
+  static constexpr decltype(&finish_pieces<0>) kByPieces[] = {
+      finish_pieces<0>, finish_pieces<1>, finish_pieces<2>, finish_pieces<3>, finish_pieces<4>};
+  kByPieces[(__builtin_popcountll(bits) + 15) / 16](q, outputs, channel, bits, members, sums,
+                                                    sums_stride, at, positions);
 }
 
 }  // namespace

@@ -8,11 +8,11 @@ namespace {
 
 using std::int64_t;
 
-// How many of `count` things the first of the pieces takes, where each takes at most `most` and all
-// take about the same.
-int even_piece(int count, int most) {
-  const int pieces = (count + most - 1) / most;
-  return (count + pieces - 1) / pieces;
+// How many of `count` things the next piece takes, where a piece takes at most `most`: no piece is
+// much smaller than the others. Without divisions, which would take as long as a small tile.
+int next_piece(int count, int most) {
+  if (count <= most) return count;
+  return count < 2 * most ? (count + 1) / 2 : most;
 }
 
 unsigned inside_of(int64_t rows, int64_t columns, int64_t patch_size) {
@@ -157,7 +157,7 @@ void QConvJob::compute_probes(const QConvSet& set, const QConvPositions& positio
   for (int64_t c = 0; c < block_.count; c += kernels_.panel_channels) {
     const auto channels = static_cast<int>(std::min<int64_t>(block_.count - c, kernels_.panel_channels));
     for (int i = 0; i < positions.count;) {
-      const int n = even_piece(positions.count - i, kernels_.panel_positions);
+      const int n = next_piece(positions.count - i, kernels_.panel_positions);
       kernels_.panel[n](run_.span, weights, positions.x + i, requantise_, outputs_,
                         block_.first + c, channels, positions.at + i);
       i += n;
@@ -208,7 +208,9 @@ void QConvJob::run_mixed_patch(const Patch& patch) {
 void QConvJob::compute(const QConvMembers& fired, const QConvMembers& members,
                        const QConvPositions& positions) {
   if (positions.count == 0) return;
-  const int64_t words_at_once = std::max<int64_t>(1, (kSums / positions.count - 16) / 64);
+  const int64_t words_at_once =
+      positions.count <= kFewPositions ? kQConvWords
+                                       : std::max<int64_t>(1, (kSums / positions.count - 16) / 64);
   const std::int8_t* rows[kQConvBlockChannels + 8];
   for (int64_t w = 0; w < block_.words();) {
     const int64_t end = std::min(block_.words(), w + words_at_once);
@@ -231,18 +233,28 @@ void QConvJob::compute(const QConvMembers& fired, const QConvMembers& members,
   }
 }
 
-// sums_[position * stride + row], tile by tile.
+// sums_[position * stride + row], tile by tile. Where many positions share the rows, the next
+// tile's rows are fetched meanwhile: they may come from the third-level cache.
 void QConvJob::multiply(const std::int8_t* const* rows, int count, const QConvPositions& positions,
                         int64_t sums_stride) {
-  const int across = even_piece(positions.count, kQConvTilePositions);
-  const int most_rows = kernels_.tile_rows[across];
+  const int most_rows = kernels_.tile_rows[next_piece(positions.count, kQConvTilePositions)];
+  const bool fetch = positions.count > kQConvPlaces;
   for (int r = 0; r < count;) {
-    const int tile_rows = even_piece(count - r, most_rows);
+    const int tile_rows = next_piece(count - r, most_rows);
+    // An address, not a pointer: behind the last row there may be nothing.
+    auto next = reinterpret_cast<std::uintptr_t>(rows[r + tile_rows - 1]) +
+                static_cast<std::uintptr_t>(run_.plan.row_bytes);
+    const int64_t fetched =  // by every tile
+        fetch ? tile_rows * run_.plan.row_bytes * kQConvTilePositions / positions.count : 0;
     for (int j = 0; j < positions.count;) {
-      const int tile_positions = even_piece(positions.count - j, kQConvTilePositions);
+      const int tile_positions = next_piece(positions.count - j, kQConvTilePositions);
       kernels_.tile[tile_positions][tile_rows](run_.span, rows + r, positions.x + j,
                                                sums_ + j * sums_stride + r, sums_stride);
       j += tile_positions;
+      for (const auto end = next + static_cast<std::uintptr_t>(fetched); next < end;
+           next += kQConvLine) {
+        __builtin_prefetch(reinterpret_cast<const void*>(next));
+      }
     }
     r += tile_rows;
   }

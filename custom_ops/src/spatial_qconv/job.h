@@ -75,6 +75,8 @@ class QConvJob {
 
   // Sums of up to kMost positions and one word of channels, or of fewer positions and more words.
   static constexpr std::int64_t kSums = QConvPositions::kMost * (64 + 16);
+  // Of so many positions all words fit.
+  static constexpr int kFewPositions = kSums / (kQConvBlockChannels + 16);
 
   const QConvRun& run_;
   const QConvBlock& block_;

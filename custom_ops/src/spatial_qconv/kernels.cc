@@ -82,10 +82,11 @@ void panel(const QConvSpan& span, const int8_t* w, const uint8_t* const* positio
            const Requantise& requantise, const QConvOutputs& outputs, int64_t channel, int channels,
            const int64_t* at) {
   Sums sums[positions][2] = {};
+  // Ends of segments: counting up to 0 leaves all general registers to the positions.
   const uint8_t* x[positions];
-  UNROLL for (int j = 0; j < positions; ++j) x[j] = positions_in[j];
+  UNROLL for (int j = 0; j < positions; ++j) x[j] = positions_in[j] + span.length;
   for (int64_t s = 0;;) {
-    for (int64_t b = 0; b < span.length; b += 4, w += 8 * kLanes) {
+    for (int64_t b = -span.length; b < 0; b += 4, w += 8 * kLanes) {
       Weights first = load_weights(w);
       Weights second = load_weights(w + 4 * kLanes);
       KEEP(first);

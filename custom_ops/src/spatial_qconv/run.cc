@@ -65,22 +65,31 @@ void convert_images(const RunContext& context, const QConvRun& run, int64_t firs
   });
 }
 
-// All blocks on images [first, first + images), whose maps are at run.x. Returns how many workers
-// took part.
-int64_t run_images(const RunContext& context, const QConvRun& run, int64_t first, int64_t images,
-                   int64_t threads) {
-  const QConvBands bands = choose_bands(run, images, threads);
+// The threads that this much work is worth, of those there are.
+int64_t threads_worth(const QConvRun& run, int64_t most) {
+  const PatchGrid& grid = run.shape.grid;
+  const double macs = static_cast<double>(grid.map_size()) * static_cast<double>(grid.channels) *
+                      static_cast<double>(run.attributes.macs()) * static_cast<double>(grid.batch);
+  return std::clamp<int64_t>(static_cast<int64_t>(std::min(macs / kJobMacs, 1e6)), 1, most);
+}
+
+// All blocks on images [first, first + images), whose maps are at run.x.
+void run_images(const RunContext& context, const QConvRun& run, int64_t first, int64_t images,
+                ThreadCount& threads) {
+  const int64_t workers = threads_worth(run, threads.expected());
+  const QConvBands bands = choose_bands(run, images, workers);
   const int64_t jobs = checked_product(
       checked_product(static_cast<int64_t>(run.plan.blocks.size()), images), bands.count);
   // Neighbouring jobs share a block of weights.
-  return share_out(context, threads, jobs, [&](std::size_t, int64_t job) {
+  const int64_t count = std::min(workers, jobs);
+  threads.observe(count, share_out(context, count, jobs, [&](std::size_t, int64_t job) {
     const int64_t band = job % bands.count;
     const int64_t image = job / bands.count % images;
     const QConvBlock& block = run.plan.blocks[static_cast<std::size_t>(job / bands.count / images)];
     const std::uint8_t* x =
         run.x + image * run.map.image_bytes + block.group * run.map.group_bytes;
     QConvJob(run, first + image, x, block, bands.first_row(band), bands.first_row(band + 1)).run();
-  });
+  }));
 }
 
 }  // namespace
@@ -142,33 +151,34 @@ bool QConvRun::reads_x() const {
 
 void run_spatial_qconv(const RunContext& context, const QConvTask& task, const QConvPlan& plan,
                        const QConvKernels& kernels, ThreadCount& threads) {
-  const int64_t expected = threads.expected();
-  int64_t took_part = 0;
   QConvRun run(task, plan, kernels);
-  const auto steps = context.scratch<int64_t>(static_cast<std::size_t>(plan.segments));
-  fill_steps(run, steps.data());
-  run.span = {plan.segments, plan.segment_length, steps.data()};
-
   const int64_t batch = run.shape.batch;
   const int64_t channels = run.shape.grid.channels;
+  const int64_t images =
+      run.reads_x() ? 0
+                    : std::clamp<int64_t>(
+                          kConvertedBytes / std::max<int64_t>(1, run.map.image_bytes), 1, batch);
+  const int64_t map_bytes = checked_product(images, run.map.image_bytes) + kQConvLine;
+  const int64_t step_bytes = plan.segments * static_cast<int64_t>(sizeof(int64_t));
+  const auto memory = context.scratch<std::uint8_t>(
+      static_cast<std::size_t>(map_bytes / kQConvLine * kQConvLine + kQConvLine + step_bytes));
+  auto* steps = reinterpret_cast<int64_t*>(memory.data() + memory.size() - step_bytes);
+  fill_steps(run, steps);
+  run.span = {plan.segments, plan.segment_length, steps};
+
   run.skipped = task.skipped != nullptr ? task.skipped : task.macs;
   if (run.skipped != nullptr) std::fill_n(run.skipped, batch * channels, 0);
   if (run.reads_x()) {
     run.x = task.x;
-    took_part = run_images(context, run, 0, batch, expected);
+    run_images(context, run, 0, batch, threads);
   } else {
-    const int64_t images =
-        std::clamp<int64_t>(kConvertedBytes / std::max<int64_t>(1, run.map.image_bytes), 1, batch);
-    const auto maps = context.scratch<std::uint8_t>(static_cast<std::size_t>(
-        checked_product(images, run.map.image_bytes) + kQConvLine));
-    run.x = maps.data();
+    run.x = memory.data();
     for (int64_t first = 0; first < batch; first += images) {
       const int64_t count = std::min(images, batch - first);
-      convert_images(context, run, first, count, maps.data());
-      took_part = std::max(took_part, run_images(context, run, first, count, expected));
+      convert_images(context, run, first, count, memory.data());
+      run_images(context, run, first, count, threads);
     }
   }
-  threads.observe(expected, took_part);
   if (task.macs != nullptr) {
     for (int64_t i = 0; i < batch * channels; ++i) {
       task.macs[i] = (run.shape.grid.map_size() - run.skipped[i]) * run.attributes.macs();

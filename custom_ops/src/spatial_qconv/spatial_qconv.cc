@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <memory>
+#include <vector>
 
 #include "ort/op.h"
 #include "ort/ops.h"
@@ -29,11 +30,14 @@ class SpatialQConv : public Kernel {
         quantisation_(info, attributes_, kernels_ == nullptr ? 0 : kernels_->input_flip) {
     const Tensor mask = constant(info, kMask, "mask");
     const PatchGrid grid = grid_of_mask(attributes_, mask);
-    const MaskView view = check_mask(mask, grid);
+    mask_ = check_mask(mask, grid);
+    patterns_.assign(mask_.patterns, mask_.patterns + mask.count());
+    mask_.patterns = patterns_.data();
+    mask_patches_ = {grid.rows(), grid.columns()};
     if (kernels_ != nullptr) {
-      plan_ = std::make_unique<const QConvPlan>(attributes_,
-                                                constant(info, kW, "W").data<std::int8_t>(), view,
-                                                PerAxis{grid.rows(), grid.columns()}, *kernels_);
+      const auto* w = constant(info, kW, "W").data<std::int8_t>();
+      plan_ =
+          std::make_unique<const QConvPlan>(attributes_, w, mask_, mask_patches_, *kernels_);
     }
   }
 
@@ -44,14 +48,18 @@ class SpatialQConv : public Kernel {
                                               attributes_.outputs};
     const std::array<std::int64_t, 2> counts{shape.batch, attributes_.outputs};
     element_count(y_shape);
-    const QConvTask task{
+    const bool one_pattern = mask_patches_ == PerAxis{1, 1};
+    if (!one_pattern && mask_patches_ != PerAxis{shape.grid.rows(), shape.grid.columns()}) {
+      check_mask(context.input(kMask, "mask"), shape.grid);  // throws
+    }
+    QConvTask task{
         .attributes = &attributes_,
         .shape = &shape,
         .requantise = &quantisation_.requantise(),
-        .mask = check_mask(context.input(kMask, "mask"), shape.grid),
+        .mask = mask_,
         .x_zero_point = quantisation_.x_zero_point(),
         .x = x.data<std::uint8_t>(),
-        .w = context.input(kW, "W").data<std::int8_t>(),
+        .w = nullptr,
         .residual = residual(context, y_shape),
         .y = context.output<std::uint8_t>(0, y_shape),
         .skipped = context.output<std::int64_t>(1, counts),
@@ -61,6 +69,7 @@ class SpatialQConv : public Kernel {
     if (kernels_ != nullptr) {
       run_spatial_qconv(context, task, *plan_, *kernels_, threads_);
     } else {
+      task.w = context.input(kW, "W").data<std::int8_t>();
       const auto planes = static_cast<std::size_t>(shape.batch * attributes_.outputs);
       context.parallel_for(planes,
                            [&](std::size_t i) { reference::qconv_planes(task, i, i + 1); });
@@ -82,8 +91,11 @@ class SpatialQConv : public Kernel {
   const QConvKernels* kernels_;
   const ConvAttributes attributes_;
   const QConvQuantisation quantisation_;
+  std::vector<std::uint16_t> patterns_;  // a copy: ONNX Runtime may give up what the model holds
+  MaskView mask_;
+  PerAxis mask_patches_;
   std::unique_ptr<const QConvPlan> plan_;
-  mutable ThreadCount threads_;
+  mutable ThreadCount threads_;  // learns from run to run, and changes no output
 };
 
 constexpr TensorDefinition kInputs[] = {

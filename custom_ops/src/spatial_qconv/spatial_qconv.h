@@ -20,7 +20,7 @@ struct QConvTask {
   MaskView mask;
   std::uint8_t x_zero_point;
   const std::uint8_t* x;
-  const std::int8_t* w;          // as the model has it
+  const std::int8_t* w;          // as the model has it; of the reference only
   const std::uint8_t* residual;  // null: none
   std::uint8_t* y;
   std::int64_t* skipped;  // outputs that were predicted
