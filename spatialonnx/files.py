@@ -1,4 +1,4 @@
-"""Reading and writing files safely: content hashes, and outputs that appear whole or not at all."""
+"""Content hashes of files, and outputs that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def sha256_files(*paths: Path) -> str:
 
 
 def sha256_bytes(*parts: bytes) -> str:
-    """SHA-256 of byte strings; where one ends is part of what is hashed."""
+    """SHA-256 of byte strings; their lengths are hashed too."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8, "little"))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.samples import Samples
+from spatialonnx.model.interface import find_image_input, model_inputs
 from spatialonnx.runtime.resources import free_memory
 from spatialonnx.simulate.prefix import Prefix
 from spatialonnx.simulate.reference import DenseReference
@@ -121,10 +122,7 @@ class Suffix:
 
 def _open(experiment: Experiment, samples: Samples) -> SegmentedNetwork:
     proto = experiment.model.proto
-    weights = {tensor.name for tensor in proto.graph.initializer}
-    value = next(v for v in proto.graph.input if v.name not in weights)
-    first = value.type.tensor_type.shape.dim[0]
-    fixed = first.dim_value if first.HasField("dim_value") and first.dim_value > 0 else None
+    fixed = find_image_input(model_inputs(proto)).shape[0]
     size = fixed or max(min(experiment.batch, len(samples)), 1)
     rows = np.resize(np.arange(len(samples)), size)
     example = samples.dataset.images(samples.indices[rows])

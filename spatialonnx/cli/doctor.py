@@ -16,9 +16,7 @@ def doctor(common: CommonOptions) -> None:
     from spatialonnx.errors import SetupError
 
     findings = examine()
-    rows = [
-        [f.what, f.found, "ok" if f.good else ("-" if f.optional else "BROKEN")] for f in findings
-    ]
+    rows = [[finding.what, finding.found, finding.state] for finding in findings]
     value = {"findings": [vars(f) for f in findings]}
     show(common, value, [table("Environment", ["what", "found", "state"], rows)])
     broken = [finding for finding in findings if not finding.good and not finding.optional]

@@ -1,4 +1,4 @@
-"""What stands between a Conv and its ReLU, as one factor and one addend per channel."""
+"""The ops between a Conv and its ReLU as one scale and one shift per channel."""
 
 from __future__ import annotations
 

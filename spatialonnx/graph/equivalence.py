@@ -17,7 +17,7 @@ from spatialonnx.model.metadata import get_metadata
 from spatialonnx.runtime.session import Level, Runtime, Session, open_session
 
 TOLERANCE = 1e-5
-"""Of the largest output: what fusing across nodes may change at ORT's default level."""
+"""Largest change of an output, relative to the largest output: ORT's default level fuses nodes."""
 _SIZES = (64, 224, 32, 128, 256, 28, 299, 320, 416, 512)
 _BATCHES = (2, 1)
 Feeds = dict[str, NDArray[Any]]
@@ -38,7 +38,7 @@ class Difference:
 
 @dataclass(frozen=True, eq=False)
 class OriginalRun:
-    """What a user's model gives on a random input.
+    """Outputs of a user's model on a random input.
 
     Attributes:
         feeds: The input.
@@ -79,7 +79,7 @@ def compare_models(
     """Compares a model with full masks with the one it was made from.
 
     Args:
-        original: What the user's model gives.
+        original: The outputs of the user's model.
         network: The simplified graph that predictions were inserted into.
         spatial: The model with predictions, every mask full.
         runtime: How to run them.
@@ -167,8 +167,8 @@ def _equal(expected: list[NDArray[Any]], got: list[NDArray[Any]]) -> bool:
 def _largest_difference(expected: list[NDArray[Any]], got: list[NDArray[Any]]) -> float:
     """Over the floating outputs, each relative to its largest magnitude.
 
-    Integers (as detections' classes) may flip on a rounding; at ORT_ENABLE_EXTENDED they are
-    compared like everything else.
+    Integers, for example classes of detections, may flip on a rounding; at ORT_ENABLE_EXTENDED
+    they are compared like everything else.
     """
     largest = 0.0
     for a, b in zip(expected, got, strict=True):

@@ -1,7 +1,7 @@
 """Fusing sites: Conv [-> BatchNormalization] [-> Add] -> ReLU -> SpatialPredict as one SpatialConv.
 
 A site of a deployed model has one of three forms: fused, dense (its SpatialPredict is gone, which
-is a full mask) or simulated (its nodes stay as they are: predicted, but computed all the same).
+is a full mask) or simulated (its nodes stay: outputs are computed and then predicted).
 An 8-bit site becomes a SpatialQConv: see ``fuse_quantized``.
 """
 
@@ -110,7 +110,7 @@ def dense_form(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def make_fused_site(index: GraphIndex, match: SiteMatch, mask: SiteMask) -> FusedSite:
-    """The SpatialConv node of a site, what stands before its ReLU folded into its weights.
+    """Makes the SpatialConv node of a site; ops before its ReLU are folded into its weights.
 
     Args:
         index: The graph.

@@ -64,7 +64,7 @@ def infer_shapes(
         input_shapes: Shapes to give to graph inputs, by name.
 
     Returns:
-        What could be inferred; a model that inference rejects gives what its own value_info says.
+        The shapes inferred; for a model that inference rejects, those of its own value_info.
     """
     copy = _light_copy(proto)
     weights = {t.name for t in copy.graph.initializer} | {t.name for t in proto.graph.initializer}

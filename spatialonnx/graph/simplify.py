@@ -99,9 +99,9 @@ def name_nodes(proto: onnx.ModelProto, reserved: frozenset[str] = frozenset()) -
 def simplify_model(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Simplifies a prepared model; its inputs, outputs, metadata and node order stay.
 
-    Returned as they are: a model too large to be handed over in memory, one with sparse weights,
-    which ONNX Runtime does not write back as they were, and one with quantised or half-precision
-    parts, which it would rewrite for the processor at hand.
+    Some models are returned unchanged: those too large to be passed in memory, those with sparse
+    weights, which ONNX Runtime does not write back, and those with quantised or half-precision
+    parts, which it would rewrite for this machine's processor.
 
     Raises:
         ModelError: ONNX Runtime cannot load the model.

@@ -31,7 +31,7 @@ class SiteMatch:
 
     Attributes:
         conv: The Conv.
-        between: What stands between it and the residual Add or the ReLU, in order:
+        between: The nodes between it and the residual Add or the ReLU, in order:
             BatchNormalization, Add / Sub / Mul / Div with one constant per channel, Identity.
         add: The residual Add (or two-input Sum), where there is one.
         residual: The tensor that it adds.
@@ -115,7 +115,7 @@ def follow_conv(index: GraphIndex, conv: NodeProto) -> SiteMatch:
         return _follow_qlinear_conv(index, conv)
     path = _Path(index, conv, _is_dequantized(index, conv.input[0]))
     tensor = conv.output[0]
-    for _ in index.nodes:  # no match is longer than the graph, a cyclic one ends here
+    for _ in index.nodes:  # at most as many steps as nodes: a cyclic graph ends here
         position, node, slot = _only_reader(index, tensor)
         if path.quantized and is_op(node, "QuantizeLinear") and slot == 0:
             if path.relu is not None or _folds_relu(index, node):
@@ -357,7 +357,7 @@ def _is_residual(index: GraphIndex, node: NodeProto, slot: int) -> bool:
 
 
 def _check_between(index: GraphIndex, node: NodeProto, slot: int, channels: int) -> None:
-    """Accepts what leaves a map with one factor and one addend a channel, or less."""
+    """Accepts ops that scale and shift each channel by constants, and ops that change nothing."""
     label = _followed_by(node)
     if not node.output or not node.output[0]:
         raise Mismatch(f"{label} follows it, which has no output")

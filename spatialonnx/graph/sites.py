@@ -28,7 +28,7 @@ class Site:
         conv: Name of the Conv that is charged: the one whose work prediction skips.
         shape: Channels, height and width of the ofmap; None where dynamic.
         macs_per_output: MACs that one output of the charged Conv costs.
-        note: What a reader should know, as which Conv of a residual Add stays dense.
+        note: For a reader, for example which Conv of a residual Add stays dense.
         tensor: Name of the tensor that is predicted: its name, but for an 8-bit map.
         zero_point: Name of the zero point of an 8-bit map; empty where it is 0.
         dtype: Element type of that tensor: float32, uint8 or int8.
@@ -51,7 +51,7 @@ class Site:
 
 @dataclass(frozen=True)
 class SiteReport:
-    """What was found in a model.
+    """The sites of a model, and the Convs that are none.
 
     Attributes:
         sites: In graph order of their ReLUs.

@@ -1,9 +1,9 @@
-"""How many right answers a change of outputs costs, told from the network's own confidence.
+"""Expected accuracy loss of a change of outputs, from the network's calibrated confidence.
 
 Where the top-1 of a sample changes from a to b, q(a) - q(b) right answers are lost in expectation,
-q being the unchanged network's probabilities. One temperature makes these honest (Guo et al.,
-"On Calibration of Modern Neural Networks", ICML 2017); it is all that the labels decide, so the
-mean scatters several times less than a count of right answers does.
+q being the unchanged network's probabilities. One temperature calibrates them (Guo et al., "On
+Calibration of Modern Neural Networks", ICML 2017). The labels decide this temperature alone, so the
+mean varies several times less than a count of right answers does.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 _WIDEST = math.log(20.0)
-"""Temperatures between 1/20 and 20: beyond, the logits say nothing of the labels."""
+"""Temperatures are searched between 1/20 and 20."""
 
 
 def fit_temperature(logits: NDArray[Any], labels: NDArray[np.int64]) -> float:
-    """The temperature at which the labels are likeliest.
+    """The temperature that maximises the likelihood of the labels.
 
     Args:
         logits: [n, classes], finite.
@@ -30,18 +30,18 @@ def fit_temperature(logits: NDArray[Any], labels: NDArray[np.int64]) -> float:
     rows = np.arange(len(labels))
     exact = logits.astype(np.float64)
 
-    def unlikeliness(log_temperature: float) -> float:
+    def negative_likelihood(log_temperature: float) -> float:
         scaled = log_softmax(exact / math.exp(log_temperature), axis=1)
         return -float(scaled[rows, labels].mean())
 
-    found = minimize_scalar(unlikeliness, bounds=(-_WIDEST, _WIDEST), method="bounded")
+    found = minimize_scalar(negative_likelihood, bounds=(-_WIDEST, _WIDEST), method="bounded")
     return math.exp(float(found.x))
 
 
 def expected_losses(
     before: NDArray[Any], after: NDArray[Any], temperature: float
 ) -> NDArray[np.float64]:
-    """Right answers that every sample is expected to lose, float64 [n], negative for gains.
+    """Expected loss of right answers per sample, float64 [n]; negative for gains.
 
     Args:
         before: Logits of the unchanged network, [n, classes].

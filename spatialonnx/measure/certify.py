@@ -48,8 +48,8 @@ class Certifier:
             baseline: The original network; default: the model with prediction off.
             confidence: Of the one-sided upper limit; None = the drop itself decides.
             batch: Samples per run.
-            initial: The plan that a network was tuned with, from which the expected drop of
-                another plan is told; None = prediction off.
+            initial: The plan that a network was tuned with; the expected drop of another plan
+                is estimated from it. None = prediction off.
         """
         self._network = Network(proto, runtime)
         self._dense = self._network if baseline is None else Network(baseline, runtime)

@@ -254,7 +254,7 @@ def _choose_samples(experiment: Experiment, split: Part, samples: int | None) ->
         return replace(part, indices=part.indices[:samples])
     indices = np.arange(len(experiment.dataset), dtype=np.int64)
     if samples is not None:
-        # At random, as parts are drawn: the first images of a set may all be of one class.
+        # The first images of a set may all be of one class.
         rng = np.random.default_rng(experiment.split.seed)
         indices = np.sort(rng.permutation(indices)[:samples])
     return Samples(experiment.dataset, indices, "all")

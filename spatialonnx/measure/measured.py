@@ -35,10 +35,10 @@ class Measured:
         discordant: Samples that changed; None for a metric that does not count.
         mcnemar_p: Exact McNemar's p; None likewise.
         kl: Mean divergence of the logits from the dense network's, in nats; where asked for.
-        expected: The drop that the networks' own confidence tells, which scatters less than
-            ``drop``; where asked for, and None for a metric that does not count. What sets a
-            tuned network apart from the original is counted.
-        expected_error: Standard error of what is not counted.
+        expected: The drop estimated from the network's calibrated confidence, which varies less
+            than ``drop``; where asked for, and None for a metric that does not count. For a
+            tuned network, the drop of its initial plan is counted and only the rest estimated.
+        expected_error: Standard error of the estimate.
         moved: Samples that another plan changes, compared with the initial plan.
     """
 

@@ -1,4 +1,4 @@
-"""From a model, data and options, as users give them, to an experiment."""
+"""Opening an experiment from a model, data and options as users give them."""
 
 from __future__ import annotations
 

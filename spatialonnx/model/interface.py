@@ -1,4 +1,4 @@
-"""A model's inputs: names, types and shapes, and which of them takes the images of what shape."""
+"""A model's inputs: names, types and shapes, and which of them takes the images."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ class TensorInfo:
 def model_inputs(proto: onnx.ModelProto) -> tuple[TensorInfo, ...]:
     """The inputs of a model; initializers, which older files list among them, are left out."""
     weights = {tensor.name for tensor in proto.graph.initializer}
+    weights |= {tensor.values.name for tensor in proto.graph.sparse_initializer}
     return tuple(_info(value) for value in proto.graph.input if value.name not in weights)
 
 

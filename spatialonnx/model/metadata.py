@@ -12,8 +12,8 @@
 ``command``              the command that made the file
 ======================== =========================================================================
 
-Keys are written with the prefix ``spatialonnx.``. A reader believes nothing: a file that names
-data may only name a built-in set.
+Keys have the prefix ``spatialonnx.``. Files are not trusted: they may name built-in data sets and
+metrics only, and every entry is checked when it is read.
 """
 
 from __future__ import annotations

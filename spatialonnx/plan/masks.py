@@ -28,8 +28,8 @@ class SiteMask:
         patch_size: Side of a patch in output positions: 2, 3 or 4.
         patterns: uint16, broadcastable to [C, nH, nW], read-only.
         threshold: A probe counts as zero when its value is at most this; float32 [1] or [C],
-            0 or more, in the units of the ofmap, read-only. None = only zeros count, as in the
-            report; zeros alone become None, since no value after a ReLU is below zero.
+            0 or more, in the units of the ofmap, read-only. None = only zeros count, the
+            report's rule; a threshold of zeros becomes None, since a ReLU leaves nothing below.
     """
 
     patch_size: int

@@ -62,7 +62,7 @@ def parse_pattern(text: str) -> tuple[int, int]:
     if len(text) not in sizes or set(text) - {"0", "1"}:
         raise PlanError(
             f"pattern {text!r} is not 4, 9 or 16 characters 0 and 1 (row by row, 1 = probe), "
-            "as in 1001 for the 2 x 2 diagonal"
+            "for example 1001, the 2 x 2 diagonal"
         )
     patch_size = sizes[len(text)]
     return check_pattern(int(text[::-1], 2), patch_size), patch_size
@@ -129,7 +129,7 @@ def parse_ones_range(text: str) -> tuple[int, int]:
     try:
         return int(low), int(high if colon else low)
     except ValueError:
-        raise PlanError(f"ones range {text!r} is not lo:hi, as in 1:3") from None
+        raise PlanError(f"ones range {text!r} is not lo:hi, for example 1:3") from None
 
 
 def parse_patterns(texts: Sequence[str], patch_size: int) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""The op library: where it is and how it was built. Loading it into sessions is session's."""
+"""The op library: where it is and how it was built."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What timings depend on beside the networks: processor, versions, instruction set."""
+"""The machine that timings hold for: processor, versions, instruction set."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computes."""
+    """Versions of the packages that compute."""
     return {
         "spatialonnx": __version__,
         "onnxruntime": runtime_version(),

@@ -11,8 +11,8 @@ try:
 
     _ = ort.InferenceSession
 except (ImportError, AttributeError) as _error:
-    # AttributeError: what is left of the package where onnxruntime and onnxruntime-gpu overwrote
-    # each other.
+    # AttributeError: an incomplete package, where onnxruntime and onnxruntime-gpu overwrote each
+    # other.
     raise LibraryError(
         f"onnxruntime does not load ({_error}): run pip uninstall onnxruntime onnxruntime-gpu, "
         "then install one of them"

@@ -36,7 +36,7 @@ FATAL = 4
 
 @dataclass(frozen=True)
 class Runtime:
-    """How sessions run: what a user chooses once for a whole command.
+    """How sessions run: provider and threads.
 
     Attributes:
         provider: ``cpu`` or ``cuda``.
@@ -53,7 +53,7 @@ class Runtime:
 
 
 class DeviceTensor:
-    """A tensor in a provider's own memory: what one session leaves there for another."""
+    """A tensor in the memory of a provider, passed from one session to another."""
 
     __slots__ = ("dtype", "shape", "value")
 
@@ -121,15 +121,15 @@ class Session:
         kept: Sequence[str],
         wanted: Sequence[str],
     ) -> tuple[list[DeviceTensor], list[NDArray[Any]]]:
-        """Runs the model on tensors that stay in the provider's memory.
+        """Runs the model and keeps some outputs in the provider's memory.
 
         Args:
-            feeds: Arrays, or what a session left in the provider's memory, by input name.
-            kept: Names of the outputs that stay there.
-            wanted: Names of the outputs that come back.
+            feeds: Arrays or tensors in the provider's memory, by input name.
+            kept: Names of the outputs that stay in the provider's memory.
+            wanted: Names of the outputs that are copied to the host.
 
         Returns:
-            The outputs that stay, and those that come back.
+            The outputs that stay, and those that were copied.
 
         Raises:
             ModelError: ONNX Runtime refuses the inputs or an op fails.
@@ -175,11 +175,11 @@ def open_session(
         runtime: Provider and threads; default: CPU, all processors.
         level: Graph optimisation: ``all`` is ORT's default.
         profile: Prefix of the profile file, where one is wanted.
-        taking_turns: Whether it is one of many sessions that run one after another. The threads
-            of a session that has just run would otherwise spin, waiting for more, and take the
-            processors from the next one; and each would keep the memory that it works in.
-        timed: Whether it is timed in turns with others: its threads spin while it runs, as by
-            default, but not beyond.
+        taking_turns: Whether it is one of many sessions that run one after another. Its threads
+            do not spin after a run, which would slow down the next session, and its working
+            memory is shared with the others.
+        timed: Whether it is timed in turns with others: its threads spin during a run, ORT's
+            default, but not after it.
 
     Raises:
         ModelError: ORT cannot load the model.

@@ -160,6 +160,9 @@ class SegmentedNetwork:
         Returns:
             The activations behind it, and the site's predicted outputs [N, C] (None for
             segment 0).
+
+        Raises:
+            ModelError: ONNX Runtime refuses the activations, or an op fails.
         """
         segment = self.cut.segments[number]
         count = len(activations)
