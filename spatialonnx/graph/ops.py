@@ -265,7 +265,7 @@ def _threshold(
 
 
 def stored_threshold(predictor: Predictor, mask: SiteMask) -> NDArray[np.generic]:
-    """A mask's threshold as its op takes it: float32, or uint8 steps above the zero point."""
+    """A mask's threshold as its op takes it, [1] or [C]: float32, or uint8 steps above zero."""
     threshold = np.zeros(1, np.float32) if mask.threshold is None else mask.threshold
     if predictor.step is None:
         return threshold
