@@ -1,8 +1,8 @@
-"""Checking fused sites: on the same input, SpatialConv gives what Conv and SpatialPredict give.
+"""Checking fused sites: on the same input, SpatialConv equals Conv followed by SpatialPredict.
 
-Networks are not compared end to end: a probe that rounds to another side of zero changes its
-patch, and the change spreads. So every site is compared by itself, on the input that it has in the
-simulated network, and patches with a probe that close to zero are left out and counted.
+Networks are not compared end to end: a probe whose sign changes by rounding changes its patch, and
+the change spreads. Each site is compared by itself, on the input that it has in the simulated
+network. Patches with a probe within rounding of zero are left out and counted.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class SiteDifference:
 
     @property
     def is_equal(self) -> bool:
-        """Whether it does what it should."""
+        """Whether the two agree within rounding."""
         return self.largest <= TOLERANCE and not self.counts_differ
 
 
@@ -74,7 +74,7 @@ def compare_sites(
         runtime: Threads; both run on the CPU.
 
     Yields:
-        One difference a site, in graph order.
+        One difference per site, in graph order.
     """
     runtime = Runtime("cpu", runtime.threads)
     index = GraphIndex(proto)
@@ -187,7 +187,7 @@ def _site_model(
 
 
 def require_equal(differences: Collection[SiteDifference]) -> None:
-    """Makes sure that fused sites do what they should.
+    """Makes sure that fused sites agree with simulated ones.
 
     Raises:
         ModelError: One does not.

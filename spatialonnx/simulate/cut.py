@@ -71,8 +71,7 @@ def cut_graph(proto: ModelProto) -> Cut:
         raise ModelError("the model holds no predictions: run spatialonnx insert first")
     numbers = {p.output: k for k, p in enumerate(predictors, start=1)}
     promoted = {name for p in predictors for name in p.promoted}
-    sparse = {t.values.name for t in proto.graph.sparse_initializer}
-    taken = [value for value in model_inputs(proto) if value.name not in promoted | sparse]
+    taken = [value for value in model_inputs(proto) if value.name not in promoted]
     inputs = [value.name for value in taken]
     for predictor in predictors:
         if len(index.uses[predictor.source]) > 1 or predictor.source in index.outputs:
