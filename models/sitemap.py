@@ -87,7 +87,7 @@ def _site_ofmaps(
     """Runs a model with prediction off; returns the ofmap of each site, in graph order."""
     predictors = find_predictors(proto)
     opened = instrument(proto)
-    fed = {p.mask for p in predictors} | {p.patch_size for p in predictors}
+    fed = {name for p in predictors for name in p.promoted}
     # The ReLU's own output: at the default level ORT may fuse a ReLU that only the op reads, and
     # making it a graph output prevents this.
     for predictor in predictors:

@@ -56,6 +56,15 @@ class MaskOptions:
         str | None,
         typer.Option("--patterns", help="Only these patterns: 1001,0110.", show_default="all"),
     ] = None
+    thresholds: Annotated[
+        str | None,
+        typer.Option(
+            "--thresholds",
+            help="What probes may reach to count as zero, as multiples of a channel's mean "
+            "positive activation, for example 0,0.1,0.2 (0 = only zeros).",
+            show_default="0",
+        ),
+    ] = None
     max_clusters: Annotated[
         int,
         typer.Option(

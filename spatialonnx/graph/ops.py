@@ -307,7 +307,7 @@ def write_plan(proto: onnx.ModelProto, plan: PlanLike) -> onnx.ModelProto:
         raise PlanError(f"the plan names {unknown[0]}, which is no site of this model")
     arrays: dict[str, NDArray[np.generic]] = {}
     for site, predictor in predictors.items():
-        arrays |= _inputs(predictor, plan.get(site, _OFF))
+        arrays |= mask_feeds(predictor, plan.get(site, _OFF))
     without = {p.threshold for p in predictors.values() if plan.get(p.site, _OFF).threshold is None}
     kept = [t for t in copy.graph.initializer if t.name not in arrays]
     names = {t.name for t in copy.graph.initializer}
@@ -352,11 +352,12 @@ def plan_feeds(plan: PlanLike, predictors: Iterable[Predictor]) -> dict[str, NDA
     """
     feeds: dict[str, NDArray[np.generic]] = {}
     for predictor in predictors:
-        feeds |= _inputs(predictor, plan.get(predictor.site, _OFF))
+        feeds |= mask_feeds(predictor, plan.get(predictor.site, _OFF))
     return feeds
 
 
-def _inputs(predictor: Predictor, mask: SiteMask) -> dict[str, NDArray[np.generic]]:
+def mask_feeds(predictor: Predictor, mask: SiteMask) -> dict[str, NDArray[np.generic]]:
+    """What to feed to one SpatialPredict node of an instrumented model, by input name."""
     return {
         predictor.mask: mask.patterns,
         predictor.patch_size: np.asarray(mask.patch_size, np.int64),
@@ -407,16 +408,22 @@ def _promote(proto: onnx.ModelProto, predictors: Mapping[str, Predictor]) -> Non
     proto.graph.initializer.extend(kept)
     for node in proto.graph.node:
         if node.domain == DOMAIN and node.op_type == PREDICT:
-            _set_threshold(node, predictors[node.name].threshold)
-    for predictor in predictors.values():
-        kind = TensorProto.FLOAT if predictor.step is None else TensorProto.UINT8
-        proto.graph.input.extend(
-            [
-                helper.make_tensor_value_info(predictor.mask, TensorProto.UINT16, [None] * 3),
-                helper.make_tensor_value_info(predictor.patch_size, TensorProto.INT64, []),
-                helper.make_tensor_value_info(predictor.threshold, kind, [None]),
-            ]
-        )
+            proto.graph.input.extend(promote_node(node, predictors[node.name]))
+
+
+def promote_node(node: onnx.NodeProto, predictor: Predictor) -> list[onnx.ValueInfoProto]:
+    """Gives a SpatialPredict node a threshold input, should it have none.
+
+    Returns:
+        The graph inputs that take the place of its mask, patch size and threshold.
+    """
+    _set_threshold(node, predictor.threshold)
+    kind = TensorProto.FLOAT if predictor.step is None else TensorProto.UINT8
+    return [
+        helper.make_tensor_value_info(predictor.mask, TensorProto.UINT16, [None] * 3),
+        helper.make_tensor_value_info(predictor.patch_size, TensorProto.INT64, []),
+        helper.make_tensor_value_info(predictor.threshold, kind, [None]),
+    ]
 
 
 def _constants(proto: onnx.ModelProto) -> dict[str, TensorProto]:

@@ -17,7 +17,7 @@ from spatialonnx.runtime.progress import ProgressCallback
 from spatialonnx.searching.job import Budget, SearchFiles, SearchJob
 from spatialonnx.searching.report import SearchReport
 from spatialonnx.searching.run import search_masks
-from spatialonnx.searching.settings import JOINT, Settings, choose_patterns
+from spatialonnx.searching.settings import JOINT, Settings, choose_patterns, parse_thresholds
 from spatialonnx.searching.strategies import default_strategy
 
 EpsLike = str | float | Sequence[float]
@@ -30,6 +30,7 @@ class SearchOptions(ExperimentOptions, total=False):
     ``mode``, ``strategy`` (None: joint, or greedy where joint lacks an option) and ``goal`` are
     rows of their tables. ``patch_size`` is 2, 3 or 4, or several; ``ones_range`` (lowest, largest
     number of probes) or ``patterns`` (texts such as ``1001``) narrow what is tried.
+    ``thresholds`` are multiples of a channel's mean positive activation.
     ``select_confidence`` is that of the upper limit which must meet the bound on select.
     ``time_budget`` is in seconds, ``memory`` in bytes.
     """
@@ -40,6 +41,7 @@ class SearchOptions(ExperimentOptions, total=False):
     patch_size: int | str | Sequence[int]
     ones_range: str | tuple[int, int] | None
     patterns: str | Sequence[str] | None
+    thresholds: str | Sequence[float] | None
     max_clusters: int
     top: int | None
     couple: str
@@ -123,6 +125,7 @@ def open_search(
         top=options.get("top"),
         couple=options.get("couple", "none"),
         goal=options.get("goal", Settings.goal),
+        thresholds=parse_thresholds(options.get("thresholds")),
     )
     notes: tuple[str, ...] = ()
     if options.get("strategy") is None:

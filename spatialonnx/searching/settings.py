@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -31,6 +32,8 @@ class Settings:
         top: Options kept per target; None = all.
         couple: ``none``, ``block``, ``stage`` or a file.
         goal: ``macs`` or ``latency``: what accuracy is weighed against.
+        thresholds: What probes may reach to count as zero, as multiples of the mean positive
+            activation of their channel, increasing; 0 = only zeros, always among them.
     """
 
     mode: str = COARSEST
@@ -40,6 +43,7 @@ class Settings:
     top: int | None = None
     couple: str = "none"
     goal: str = "macs"
+    thresholds: tuple[float, ...] = (0.0,)
 
     def __post_init__(self) -> None:
         """Refuses what does not fit together, whatever the strategy.
@@ -54,6 +58,8 @@ class Settings:
             raise UsageError(f"--goal {self.goal}: use {' or '.join(GOALS)}")
         for size in self.patterns:
             check_patch_size(size)
+        if any(not 0 <= multiple < math.inf for multiple in self.thresholds):
+            raise UsageError("--thresholds takes numbers of 0 or more")
         if len(self.patterns) > 1 and self.goal == "latency":
             raise UsageError("--goal latency times one patch size: give one with --patch-size")
         if self.max_clusters < 0 or (self.top is not None and self.top < 1):
@@ -94,3 +100,16 @@ def choose_patterns(
             low, high = min(low, most), min(high, most)
         table[size] = parse_patterns(texts, size) if texts else patterns_with_ones(size, low, high)
     return table
+
+
+def parse_thresholds(value: str | Sequence[float] | None) -> tuple[float, ...]:
+    """Reads ``0,0.1,0.2``; increasing, each once, with 0; None = 0 alone.
+
+    Raises:
+        UsageError: One is no number.
+    """
+    parts = value.split(",") if isinstance(value, str) else value or ()
+    try:
+        return tuple(sorted({0.0, *map(float, parts)}))
+    except ValueError:
+        raise UsageError(f"--thresholds {value!r}: give numbers, for example 0,0.1,0.2") from None

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from spatialonnx.errors import UsageError
 from spatialonnx.graph.sites import Site
-from spatialonnx.plan.masks import SiteMask, make_mask, patch_grid
+from spatialonnx.plan.masks import SiteMask, patch_grid
 from spatialonnx.plan.patterns import full_pattern, pattern_text
 from spatialonnx.plan.plan import Plan
 
@@ -69,10 +69,18 @@ class Target:
 
 @dataclass(frozen=True)
 class Piece:
-    """A pattern in one region."""
+    """A pattern in one region.
+
+    Attributes:
+        region: Where.
+        pattern: The pattern.
+        threshold: What its probes may reach to count as zero, one value per channel of the
+            region; empty = only zeros. A region of some patches alone has none.
+    """
 
     region: Region
     pattern: int
+    threshold: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -212,7 +220,20 @@ class Layout:
                 slice(None) if cluster is None else cluster,
             )
             patterns[chosen] = piece.pattern
-        return make_mask(self.patch_size, patterns.reshape(-1)[self.labels(site, grain)])
+        values = patterns.reshape(-1)[self.labels(site, grain)].astype(np.uint16)
+        return SiteMask(self.patch_size, values, _threshold(site, pieces))
+
+
+def _threshold(site: Site, pieces: Sequence[Piece]) -> NDArray[np.float32] | None:
+    """The thresholds of a site's channels, float32 [C]; None where no piece has one."""
+    if not any(piece.threshold for piece in pieces):
+        return None
+    values = np.zeros(site.shape[0] or 1, np.float32)
+    for piece in pieces:
+        channel = piece.region.channel
+        if piece.threshold:
+            values[slice(None) if channel is None else channel] = piece.threshold
+    return values
 
 
 def pattern_option(

@@ -61,7 +61,7 @@ class BatchedRuns:
         self.kl = np.empty(1024)
         self.outputs: list[list[NDArray[Any]]] = []
         self._positions: list[int] = []
-        self._patches: list[NDArray[np.int64]] = []
+        self._zeroed: list[NDArray[np.int64]] = []
         self._done = 0
 
     def __len__(self) -> int:
@@ -74,14 +74,16 @@ class BatchedRuns:
         positions: NDArray[np.int64],
         changed: NDArray[np.bool_],
         patches: NDArray[np.int64] | slice,
+        zeroed: NDArray[np.bool_] | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Asks for runs.
 
         Args:
-            key: Tells sets of patches apart.
+            key: Tells sets of patches, and what is zeroed in them, apart.
             positions: Samples, counted in the order of the blocks, [m].
-            changed: Which patches are zeroed, [m, s].
+            changed: Which patches are changed, [m, s].
             patches: The s patches.
+            zeroed: Which positions of a changed patch are zeroed, [s, p * p]; None = all.
 
         Returns:
             The slots of the runs, [m], and whether a run was not known before.
@@ -101,7 +103,8 @@ class BatchedRuns:
                 slot = self._slots[name] = len(self)
                 self._positions.append(position)
                 chosen = np.flatnonzero(changed[i])
-                self._patches.append(chosen if isinstance(patches, slice) else patches[chosen])
+                pixels = self._map.pixels[chosen if isinstance(patches, slice) else patches[chosen]]
+                self._zeroed.append(pixels.ravel() if zeroed is None else pixels[zeroed[chosen]])
                 new[i] = True
             slots[i] = slot
         while len(self._positions) >= self._batch:
@@ -115,14 +118,13 @@ class BatchedRuns:
 
     def _run(self, count: int) -> None:
         positions = np.asarray(self._positions[:count])
-        patches = self._patches[:count]
-        del self._positions[:count], self._patches[:count]
+        zeroed = self._zeroed[:count]
+        del self._positions[:count], self._zeroed[:count]
         count = len(positions)
         activations = self._prefix.take(positions, self._number)
-        zeroed = self._map.pixels[np.concatenate(patches)]
-        outputs_each = math.prod(self._map.shape)
-        zeroed += np.repeat(np.arange(count) * outputs_each, [len(p) for p in patches])[:, None]
-        self._network.zero(self._number, activations, zeroed.reshape(-1))
+        first = np.arange(count) * math.prod(self._map.shape)
+        flat = np.concatenate(zeroed) + np.repeat(first, [len(pixels) for pixels in zeroed])
+        self._network.zero(self._number, activations, flat)
         after = self._network.finish(self._number, activations)
         outputs = [after[name] for name in self._network.output_names]
         scores = self._scorer.score(outputs, self._order[positions])

@@ -1,4 +1,4 @@
-r"""The census: what every pattern would save, and lose, counted from one dense pass.
+r"""Code histograms: what every pattern would save, and lose, counted from one dense pass.
 
 One histogram of zero codes for every target and border class (the set R of positions of a patch
 that lie inside the ofmap: interior, right, bottom, corner), then superset sums:
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from spatialonnx.errors import PlanError
 from spatialonnx.plan.masks import patch_grid
 from spatialonnx.plan.patterns import full_pattern
-from spatialonnx.plan.rule import inside_bits, split_patches
+from spatialonnx.plan.rule import inside_bits
 
 _DENSE = 1 << 22
 """Bins up to which histograms are arrays; above, only the codes that occur are kept."""
@@ -80,21 +80,21 @@ class CodeHistogram:
         self._counts = np.zeros(len(self._keys), np.int64)
         self._squares = np.zeros(len(self._keys) if energy else 0)
 
-    def add(self, codes: NDArray[np.uint16], ofmap: NDArray[np.float32] | None = None) -> None:
+    def add(self, codes: NDArray[np.uint16], squares: NDArray[np.float64] | None = None) -> None:
         """Counts some samples.
 
         Args:
             codes: Zero codes of the dense ofmap, [n, C, nH, nW].
-            ofmap: The dense ofmap itself, [n, C, H, W], where ``lost`` will be asked for.
+            squares: The sum of squares of every patch, see ``patch_squares``, where ``lost`` will
+                be asked for.
         """
         flat = codes.reshape(len(codes), len(self._base))
         chosen = self._base >= 0
         keys = (self._base[chosen] * self._codes + flat[:, chosen]).reshape(-1)
-        squares = None
         if self._energy:
-            if ofmap is None:
-                raise ValueError("a census with energy needs the ofmap")
-            squares = self._patch_squares(ofmap)[:, chosen].reshape(len(keys))
+            if squares is None:
+                raise ValueError("a histogram with energy needs the patches' squares")
+            squares = squares.reshape(flat.shape)[:, chosen].reshape(len(keys))
         if self._dense:
             self._enter(keys, len(self._keys), squares)
             return
@@ -137,14 +137,14 @@ class CodeHistogram:
             float64 [targets, 2^(p*p)], by target and pattern.
         """
         if not self._energy:
-            raise ValueError("this census counts no energy")
+            raise ValueError("this histogram counts no energy")
         last = self.targets if last is None else last
         supersets = superset_sums(self._histogram(self._squares, first, last))
         patterns = np.arange(self._codes)
         total = np.zeros((last - first, self._codes))
         for k, inside in enumerate(self.borders.tolist()):
             probes = patterns & inside
-            total += supersets[:, k, probes] * (probes != 0)
+            total += supersets[:, k, probes] * ((probes != 0) & (inside & ~patterns != 0))
         return total
 
     def _enter(
@@ -162,11 +162,17 @@ class CodeHistogram:
         found[self._keys[low:high] - first * row] = values[low:high]
         return found.reshape(last - first, len(self.borders), self._codes)
 
-    def _patch_squares(self, ofmap: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Sum of squares of every patch, float64 [n, C * nH * nW]."""
-        patches = split_patches(ofmap.astype(np.float64), self.patch_size)
-        sums: NDArray[np.float64] = np.einsum("ncrpsq,ncrpsq->ncrs", patches, patches)
-        return sums.reshape(len(ofmap), len(self._base))
+
+def patch_squares(ofmap: NDArray[np.float32], patch_size: int) -> NDArray[np.float64]:
+    """Sum of squares of every patch, float64 [n, C, nH, nW]; beyond the border are zeros."""
+    n, channels, height, width = ofmap.shape
+    p = patch_size
+    rows, columns = patch_grid(height, width, p)
+    padded = np.zeros((n, channels, rows * p, columns * p))
+    padded[:, :, :height, :width] = ofmap
+    patches = padded.reshape(n, channels, rows, p, columns, p)
+    sums: NDArray[np.float64] = np.einsum("ncrpsq,ncrpsq->ncrs", patches, patches)
+    return sums
 
 
 def superset_sums(values: NDArray[Any]) -> NDArray[Any]:

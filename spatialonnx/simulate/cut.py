@@ -16,7 +16,7 @@ from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper
 
 from spatialonnx.errors import ModelError
 from spatialonnx.graph.index import GraphIndex, is_op
-from spatialonnx.graph.ops import DOMAIN, Predictor, find_predictors
+from spatialonnx.graph.ops import DOMAIN, Predictor, find_predictors, promote_node
 from spatialonnx.graph.shapes import Shapes
 from spatialonnx.model.interface import find_image_input, model_inputs
 from spatialonnx.plan.macs import macs_per_output
@@ -199,7 +199,7 @@ def segment_model(
     activations: Mapping[str, Array],
     initializers: Mapping[str, TensorProto],
 ) -> ModelProto:
-    """A model of one segment; its site's mask and patch size are inputs.
+    """A model of one segment; its site's mask, patch size and threshold are inputs.
 
     Args:
         proto: The whole model.
@@ -219,17 +219,16 @@ def segment_model(
     graph.output.extend(ValueInfoProto(name=name) for name in segment.outputs)
     if segment.predictor is not None:
         predictor = segment.predictor
-        promoted = {predictor.mask, predictor.patch_size}
-        kind = TensorProto.UINT16, TensorProto.INT64
-        graph.input.append(helper.make_tensor_value_info(predictor.mask, kind[0], [None] * 3))
-        graph.input.append(helper.make_tensor_value_info(predictor.patch_size, kind[1], []))
+        promoted = set(predictor.promoted)
         # What ORT's shape inference cannot know of a custom op, but its fusions want to.
         graph.value_info.append(_value_info(predictor.output, activations[predictor.source]))
         for node in graph.node:
             if node.domain == DOMAIN and node.name == predictor.site:
+                graph.input.extend(promote_node(node, predictor))
                 del node.output[1:]
                 node.output.append(predictor.skipped)
-        graph.output.append(helper.make_tensor_value_info(predictor.skipped, kind[1], [None] * 2))
+        count = helper.make_tensor_value_info(predictor.skipped, TensorProto.INT64, [None] * 2)
+        graph.output.append(count)
     graph.initializer.extend(initializers[n] for n in used - promoted if n in initializers)
     graph.sparse_initializer.extend(
         t for t in proto.graph.sparse_initializer if t.values.name in used

@@ -160,4 +160,6 @@ class IncrementalTrials:
 
 def _digest(mask: SiteMask) -> bytes:
     shape = repr((mask.patch_size, mask.patterns.shape)).encode()
-    return blake2b(shape + mask.patterns.tobytes(), digest_size=16).digest()
+    threshold = b"" if mask.threshold is None else mask.threshold.tobytes()
+    content = shape + mask.patterns.tobytes() + threshold
+    return blake2b(content, digest_size=16).digest()

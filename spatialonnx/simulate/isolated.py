@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 
 from spatialonnx.plan.masks import SiteMask
 from spatialonnx.simulate.batching import BatchedRuns
-from spatialonnx.simulate.patch_effects import PatchMap, TrialGroup, find_effects, group_trials
+from spatialonnx.simulate.patch_effects import (
+    PatchEffects,
+    PatchMap,
+    TrialGroup,
+    find_effects,
+    group_trials,
+)
 from spatialonnx.simulate.prefix import Prefix
 from spatialonnx.simulate.scoring import Rows, Scorer
 from spatialonnx.simulate.segments import SegmentedNetwork
@@ -110,27 +116,58 @@ class IsolatedTrials:
     def _run_phase(self, phase: range, groups: Sequence[TrialGroup], tally: _Tally) -> None:
         """Runs some blocks of samples of all trials."""
         first = phase[0] * len(self._prefix.blocks[0])
-        codes = [self._prefix.codes(b, self.number, self.patch_size) for b in phase]
-        flat = [c.reshape(len(c), -1) for c in codes]
-        together = flat[0] if len(flat) == 1 else np.concatenate(flat)
+        zeros = self._codes(phase, None)
         found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]] = []
         for group in groups:
-            key = blake2b(group.key, digest_size=8).digest()
-            for effects in find_effects(group, together):
+            codes = zeros if group.threshold is None else self._codes(phase, group.threshold)
+            for effects in find_effects(group, codes, zeros):
                 tally.skipped[effects.trials] += effects.skipped
                 alive = tally.alive[effects.trials, None]
                 touched = effects.changed.any(axis=2) & alive
                 trial, sample = np.nonzero(touched)
                 if not len(trial):
                     continue
-                slots, new = self._runs.request(
-                    key, first + sample, effects.changed[trial, sample], group.patches
-                )
+                slots, new = self._request(group, effects, trial, sample, first)
                 trials = effects.trials[trial]
                 np.add.at(tally.runs, trials[new], 1)
                 found.append((trials, self._order[first + sample], slots))
         self._runs.finish()
-        tally.see(self._order[first : first + len(together)], self._runs, found)
+        tally.see(self._order[first : first + len(zeros)], self._runs, found)
+
+    def _codes(self, phase: range, threshold: NDArray[np.float32] | None) -> NDArray[np.uint16]:
+        """Codes of all patches of some blocks of samples, [samples, C * nH * nW]."""
+        found = [self._prefix.codes(b, self.number, self.patch_size, threshold) for b in phase]
+        flat = [codes.reshape(len(codes), -1) for codes in found]
+        return flat[0] if len(flat) == 1 else np.concatenate(flat)
+
+    def _request(
+        self,
+        group: TrialGroup,
+        effects: PatchEffects,
+        trial: NDArray[np.int64],
+        sample: NDArray[np.int64],
+        first: int,
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Asks for the runs of samples that trials change: slots, and which are new."""
+        key = blake2b(group.key, digest_size=8).digest()
+        if group.threshold is None:
+            # The probes of a predicted patch are zeros: trials may share a run.
+            changed = effects.changed[trial, sample]
+            return self._runs.request(key, first + sample, changed, group.patches)
+        slots, new = np.empty(len(trial), np.int64), np.empty(len(trial), np.bool_)
+        bits = np.arange(self.patch_size**2)
+        chosen = np.searchsorted(group.trials, effects.trials)
+        for t in np.unique(trial):
+            own = trial == t
+            others = group.others[chosen[t]]
+            slots[own], new[own] = self._runs.request(
+                key + blake2b(others.tobytes(), digest_size=8).digest(),
+                first + sample[own],
+                effects.changed[t, sample[own]],
+                group.patches,
+                (others[:, None] >> bits & 1).astype(np.bool_),
+            )
+        return slots, new
 
     def _phases(self, rejecting: bool) -> Iterator[range]:
         """Blocks that are looked at together; after each, trials may be stopped."""

@@ -77,18 +77,22 @@ class TrialGroup:
 
     Attributes:
         key: Tells groups apart.
+        threshold: Values up to it count as zero, [1] or [C]; None = only zeros.
         trials: Their positions among all trials, [t].
         patches: Flat patches that they set, [s]; a slice where it is all of them.
         inside: Bits inside the ofmap, uint16 [s].
         probes: Probes inside the ofmap, uint16 [t, s]; ``_NEVER`` where there is none.
+        others: Positions inside the ofmap that are no probes, uint16 [t, s].
         weights: Outputs predicted in a patch that is predicted, uint8 [t, s].
     """
 
     key: bytes
+    threshold: NDArray[np.float32] | None
     trials: NDArray[np.int64]
     patches: NDArray[np.int64] | slice
     inside: NDArray[np.uint16]
     probes: NDArray[np.uint16]
+    others: NDArray[np.uint16]
     weights: NDArray[np.uint8]
 
 
@@ -108,7 +112,7 @@ class PatchEffects:
 
 
 def group_trials(masks: Sequence[SiteMask], patch_map: PatchMap) -> list[TrialGroup]:
-    """Groups consecutive masks that set the same patches.
+    """Groups consecutive masks that set the same patches and have the same threshold.
 
     Args:
         masks: Of the map's patch size, none of them full.
@@ -118,7 +122,8 @@ def group_trials(masks: Sequence[SiteMask], patch_map: PatchMap) -> list[TrialGr
     found: list[tuple[bytes, tuple[int, ...], NDArray[np.int64], list[int]]] = []
     for trial, mask in enumerate(masks):
         entries = np.flatnonzero(mask.patterns != full)
-        key = repr(mask.patterns.shape).encode() + entries.tobytes()
+        threshold = b"" if mask.threshold is None else mask.threshold.tobytes()
+        key = repr((mask.patterns.shape, threshold)).encode() + entries.tobytes()
         if not found or found[-1][0] != key:
             found.append((key, mask.patterns.shape, entries, []))
         found[-1][3].append(trial)
@@ -141,28 +146,51 @@ def _make_group(
     patterns = np.repeat(patterns, patches.shape[1], axis=1)
     flat = patches.reshape(-1)
     inside = patch_map.inside[flat]
-    probes = patterns & inside
+    probes, others = patterns & inside, inside & ~patterns
     every = len(flat) == len(patch_map) and bool((flat[1:] > flat[:-1]).all())
     return TrialGroup(
         key=key,
+        threshold=masks[trials[0]].threshold,
         trials=np.asarray(trials),
         patches=slice(None) if every else flat,
         inside=inside,
         probes=np.where(probes == 0, np.uint16(_NEVER), probes),
-        weights=np.bitwise_count(inside & ~patterns),
+        others=others,
+        weights=np.bitwise_count(others),
     )
 
 
-def find_effects(group: TrialGroup, codes: NDArray[np.uint16]) -> Iterator[PatchEffects]:
+def find_effects(
+    group: TrialGroup, codes: NDArray[np.uint16], zeros: NDArray[np.uint16]
+) -> Iterator[PatchEffects]:
     """Finds what a group's trials do to some samples, a few trials at a time.
 
     Args:
         group: The trials.
-        codes: Zero codes of all patches of the samples, [samples, C * nH * nW].
+        codes: Codes of all patches of the samples under the group's threshold,
+            [samples, C * nH * nW].
+        zeros: The same of zeros themselves.
     """
+    if group.threshold is None:
+        yield from _effects_of_zeros(group, codes)
+        return
+    own, zero = codes[:, group.patches], zeros[:, group.patches]
+    step = max(1, _CELLS // max(own.size, 1))
+    for start in range(0, len(group.trials), step):
+        chosen = slice(start, start + step)
+        probes, others = group.probes[chosen, None], group.others[chosen, None]
+        fires = (own & probes) == probes
+        skipped = (fires.sum(axis=1) * group.weights[chosen]).sum(axis=1)
+        # Under a threshold a probe may keep a value: only the other positions tell a change.
+        changed = fires & ((zero & others) != others)
+        yield PatchEffects(group.trials[chosen], skipped, changed)
+
+
+def _effects_of_zeros(group: TrialGroup, codes: NDArray[np.uint16]) -> Iterator[PatchEffects]:
+    """The same without a threshold, where a patch of zeros alone is never changed."""
     own = codes[:, group.patches]
     all_zero = own == group.inside
-    zeros = all_zero.sum(axis=0)
+    all_zeros = all_zero.sum(axis=0)
     own = np.where(all_zero, np.uint16(0), own)
     small = len(own) < 256
     step = max(1, _CELLS // max(own.size, 1))
@@ -172,6 +200,6 @@ def find_effects(group: TrialGroup, codes: NDArray[np.uint16]) -> Iterator[Patch
         changed = (own & probes[:, None]) == probes[:, None]
         # Summing small integers in their own type is several times as fast.
         hits = changed.view(np.uint8).sum(axis=1, dtype=np.uint8 if small else np.int32)
-        fires = hits + zeros * (probes != _NEVER)
+        fires = hits + all_zeros * (probes != _NEVER)
         skipped = (fires * group.weights[chosen]).sum(axis=1)
         yield PatchEffects(group.trials[chosen], skipped, changed)

@@ -112,8 +112,20 @@ class Prefix:
             return parts[0][1].take(positions % length)
         return Activations.gather([(rows, a, positions[rows] % length) for rows, a in parts])
 
-    def codes(self, block: int, number: int, patch_size: int) -> NDArray[np.uint16]:
-        """Zeros in site ``number``'s patches for one block, [b, C, nH, nW]."""
+    def codes(
+        self,
+        block: int,
+        number: int,
+        patch_size: int,
+        threshold: NDArray[np.float32] | None = None,
+    ) -> NDArray[np.uint16]:
+        """What counts as zero in site ``number``'s patches for one block, [b, C, nH, nW].
+
+        Only the codes of zeros themselves (``threshold`` None) are stored.
+        """
+        if threshold is not None:
+            activations = self.activations(block, number)
+            return self._network.codes(number, activations, patch_size, threshold)
         if self._codes_of != (number, patch_size):
             self._bytes -= sum(codes.nbytes for codes in self._codes.values())
             self._codes.clear()

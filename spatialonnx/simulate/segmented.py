@@ -155,12 +155,14 @@ class SegmentSimulator:
                 group.append(masks)
             yield group
 
-    def codes(self, site: str, patch_size: int) -> Iterator[NDArray[np.uint16]]:
+    def codes(
+        self, site: str, patch_size: int, threshold: NDArray[np.float32] | None = None
+    ) -> Iterator[NDArray[np.uint16]]:
         """Zero codes of a site's patches: [b, C, nH, nW] block by block."""
         number = self._number(site)
         self._incremental.clear()
         for block in range(len(self._prefix.blocks)):
-            yield self._prefix.codes(block, number, patch_size)
+            yield self._prefix.codes(block, number, patch_size, threshold)
 
     def ofmaps(self, site: str) -> Iterator[NDArray[np.float32]]:
         """A site's ofmap: [b, C, H, W] block by block, in the order of ``codes``."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
 from spatialonnx.errors import ModelError
-from spatialonnx.graph.ops import CODES, DOMAIN, VERSION, instrument, plan_feeds
+from spatialonnx.graph.ops import CODES, DOMAIN, VERSION, instrument, mask_feeds, plan_feeds
 from spatialonnx.plan.masks import SiteMask, full_mask
 from spatialonnx.plan.plan import Plan
 from spatialonnx.runtime.feeds import feeds_of
@@ -172,8 +172,7 @@ class SegmentedNetwork:
         kept, wanted = ([], [*segment.outputs]) if last else ([*segment.outputs], [])
         if segment.predictor is not None:
             used = self._full[2] if mask is None else mask
-            feeds[segment.predictor.mask] = used.patterns
-            feeds[segment.predictor.patch_size] = np.asarray(used.patch_size, np.int64)
+            feeds.update(mask_feeds(segment.predictor, used))
             wanted.append(segment.predictor.skipped)
         values = self._memory.run(self._sessions[number], feeds, kept, wanted)
         rows = max(count, self._width or 0)
@@ -210,11 +209,25 @@ class SegmentedNetwork:
             activations, _ = self.advance(j, activations, (masks or {}).get(j))
         return activations
 
-    def codes(self, number: int, activations: Activations, patch_size: int) -> NDArray[np.uint16]:
-        """Which values of every patch of site ``number``'s ofmap are zero, [N, C, nH, nW]."""
+    def codes(
+        self,
+        number: int,
+        activations: Activations,
+        patch_size: int,
+        threshold: NDArray[np.float32] | None = None,
+    ) -> NDArray[np.uint16]:
+        """Which values of every patch of site ``number``'s ofmap count as zero, [N, C, nH, nW].
+
+        Args:
+            number: The site.
+            activations: What is before it.
+            patch_size: Side of a patch.
+            threshold: Values up to it count as zero, [1] or [C]; None = only zeros.
+        """
         feeds: dict[str, Array] = {
             "x": activations.arrays[self.predictors[number - 1].source],
             "p": np.asarray(patch_size, np.int64),
+            "t": np.zeros(1, np.float32) if threshold is None else threshold,
         }
         return self._memory.host(self._memory.run(self._codes, feeds, [], ["codes"])["codes"])
 
@@ -292,9 +305,13 @@ def _codes_model() -> ModelProto:
     """PatchCodes alone."""
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
-        [helper.make_node(CODES, ["x", "p"], ["codes"], "codes", domain=DOMAIN)],
+        [helper.make_node(CODES, ["x", "p", "t"], ["codes"], "codes", domain=DOMAIN)],
         "codes",
-        [value("x", TensorProto.FLOAT, [None] * 4), value("p", TensorProto.INT64, [])],
+        [
+            value("x", TensorProto.FLOAT, [None] * 4),
+            value("p", TensorProto.INT64, []),
+            value("t", TensorProto.FLOAT, [None]),
+        ],
         [value("codes", TensorProto.UINT16, [None] * 4)],
     )
     opsets = [helper.make_opsetid("", _CODES_OPSET), helper.make_opsetid(DOMAIN, VERSION)]

@@ -60,10 +60,17 @@ class Simulator(Protocol):
         """
         ...
 
-    def codes(self, site: str, patch_size: int) -> Iterator[NDArray[np.uint16]]:
+    def codes(
+        self, site: str, patch_size: int, threshold: NDArray[np.float32] | None = None
+    ) -> Iterator[NDArray[np.uint16]]:
         """Zero codes of a site's patches, [b, C, nH, nW], a block of samples at a time.
 
         The sites before it are off, or as they are initially; the site itself is off.
+
+        Args:
+            site: The site.
+            patch_size: Side of a patch.
+            threshold: Values up to it count as zero, [1] or [C]; None = only zeros.
         """
         ...
 

@@ -70,7 +70,7 @@ def test_counts_equal_an_independent_count_to_the_last_mac(tmp_path, name, granu
     result = evaluate_model(masked, samples_of(x), runtime=RUNTIME, metric=AGREEMENT, batch=4)
 
     # The ofmaps that the op saw, from a session of the same graph.
-    probed = instrument(masked, promote=False)
+    probed = instrument(masked, feed_plan=False)
     sources = [p.source for p in find_predictors(masked)]
     for source in sources:
         probed.graph.output.append(helper.make_tensor_value_info(source, 1, None))

@@ -94,6 +94,18 @@ def one_site_plans(simulator: SegmentSimulator, p: int, count: int, seed: int) -
     return plans
 
 
+def with_thresholds(plans: Sequence[PlanLike], seed: int) -> list[PlanLike]:
+    """The same patterns, some under a threshold per site, some under one per channel."""
+    rng = np.random.default_rng(seed)
+
+    def draw(mask: SiteMask) -> SiteMask:
+        count = mask.patterns.shape[0] if rng.integers(2) else 1
+        values = rng.choice([0.0, 0.2, 0.6, 1.5], count).astype(np.float32)
+        return SiteMask(mask.patch_size, mask.patterns, values)
+
+    return [{site: draw(mask) for site, mask in plan.items()} for plan in plans]
+
+
 def walk_plans(simulator: SegmentSimulator, seed: int) -> list[PlanLike]:
     """From every site on to every site off, one change at a time."""
     rng = np.random.default_rng(seed)
@@ -143,6 +155,26 @@ def test_trials_of_one_site_equal_the_literal_ones(
     assert_same(found, wanted)
     assert len({outcome.score for outcome in wanted}) > 3
     assert sum(o.forward_samples for o in found) < 0.8 * len(plans) * fast.samples
+
+
+@pytest.mark.parametrize("metric", [TOP1, USER], ids=lambda metric: metric.name)
+@pytest.mark.parametrize("p", [2, 3, 4])
+@pytest.mark.parametrize("eps", [None, Fraction(1, 20)], ids=str)
+def test_trials_under_thresholds_equal_the_literal_ones(
+    proto: onnx.ModelProto, metric: Metric, p: int, eps: Fraction | None
+) -> None:
+    """Trials of one site, whole plans, and both mixed with trials without thresholds."""
+    fast, literal = make(proto, metric=metric), make_literal(proto, metric=metric)
+    plans = one_site_plans(fast, p, 3, seed=p)
+    plans = plans + with_thresholds(plans, seed=p) + with_thresholds(walk_plans(fast, p), seed=1)
+    found, wanted = list(fast.simulate(plans, eps)), list(literal.simulate(plans))
+    if eps is None:
+        assert_same(found, wanted)
+        half = len(one_site_plans(fast, p, 3, seed=p))
+        more = [b.saved > a.saved for a, b in zip(wanted[:half], wanted[half:], strict=False)]
+        assert sum(more) > half // 3
+    else:
+        assert_rejected(found, wanted, fast.baseline, eps)
 
 
 @pytest.mark.parametrize("memory", [None, 0, 1 << 20], ids=["free", "none", "1 MiB"])

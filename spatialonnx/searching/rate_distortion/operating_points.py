@@ -1,20 +1,23 @@
 """Operating points: what a layer may be set to, from its initial masks to the most it can save.
 
-For every target of a layer and every pattern, the code histogram gives the MACs saved and the
-*lost signal* (the sum of squares of the values that become false zeros). ``saved - multiplier *
-lost`` is separable, so for a Lagrange multiplier the best pattern of every target is a point of
-that target's upper convex hull, and one pass over all hulls gives the layer's whole family of
-masks. An operating point is one mask of the family.
+For every target of a layer, every pattern and every threshold, a code histogram gives the MACs
+saved and the *lost signal* (the sum of squares of the patches in which values become false
+zeros). ``saved - multiplier * lost`` is separable, so for a Lagrange multiplier the best choice
+of every target is a point of that target's upper convex hull, and one pass over all hulls gives
+the layer's whole family of masks. An operating point is one mask of the family.
+
+A threshold is a multiple of the mean positive activation of each channel. Under one, a probe
+keeps its value, which the lost signal counts all the same: it is at most the threshold.
 
 A layer is off initially, or, in a network that was tuned, has the masks that it was tuned with.
-From those, only patterns of fewer probes are used, none of them blind at a border where the
-initial one is not: they predict what the initial masks predict and more, so the signal that they
-lose beyond it, which the network was not tuned to do without, is known.
+From those, only patterns of fewer probes and thresholds as high are used, none of them blind at
+a border where the initial one is not: they predict what the initial masks predict and more, so
+the signal that they lose beyond it, which the network was not tuned to do without, is known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,12 +30,14 @@ from spatialonnx.plan.plan import PlanLike
 from spatialonnx.searching.modes import Groups
 from spatialonnx.searching.rate_distortion.hull import upper_hull
 from spatialonnx.searching.targets import Grain, Layout, Piece, Region
-from spatialonnx.simulate.code_histogram import CodeHistogram
+from spatialonnx.simulate.code_histogram import CodeHistogram, patch_squares
 from spatialonnx.simulate.simulator import Simulator
 
 MOST_POINTS = 16
-_TARGETS_AT_ONCE = 64
+_TARGETS_AT_ONCE = 16
 """Targets whose tables of all patterns are held at once: 65,536 patterns each for p = 4."""
+_MOST_PROBES = 4
+"""Probes of the patterns that are tried with a threshold for p = 4."""
 
 
 @dataclass(frozen=True)
@@ -57,25 +62,58 @@ class OperatingPoint:
 OFF = OperatingPoint("off", 2, (), 0, 0.0)
 
 
-@dataclass(frozen=True, eq=False)
-class _Hull:
-    """A target's upper convex hull, of what its patterns give beyond its initial one.
+@dataclass(frozen=True)
+class Choices:
+    """What the targets of a layer may choose from, for one patch size.
 
     Attributes:
-        regions: The target's part of every site.
-        initial: The pattern it begins with; full = off.
-        initial_saved: MACs that this saves.
-        patterns: By increasing saving, int64 [k].
-        saved: MACs saved beyond the initial pattern, int64 [k].
-        lost: Signal lost beyond it, float64 [k].
-        multiplier: The multiplier up to which each step to a pattern pays, decreasing,
+        patterns: Patterns without a threshold.
+        thresholds: Multiples of a channel's mean positive activation beside 0, increasing.
+    """
+
+    patterns: Sequence[int]
+    thresholds: Sequence[float] = ()
+
+    def under_threshold(self, patch_size: int) -> NDArray[np.int64]:
+        """The patterns that are tried with a threshold: for p = 4, those of few probes."""
+        patterns = np.asarray(self.patterns, np.int64)
+        if patch_size < 4:
+            return patterns
+        return patterns[np.bitwise_count(patterns) <= _MOST_PROBES]
+
+
+@dataclass(frozen=True, eq=False)
+class _Level:
+    """The code histograms of a layer under one threshold.
+
+    Attributes:
+        thresholds: Of every site, float32 [C]; None = only zeros.
+        histograms: Of every site.
+        patterns: What may be used with it.
+    """
+
+    thresholds: list[NDArray[np.float32] | None]
+    histograms: list[CodeHistogram]
+    patterns: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class _Hull:
+    """A target's upper convex hull, of what its choices give beyond its initial one.
+
+    Attributes:
+        initial: The pieces it begins with; none = off.
+        initial_saved: MACs that these save.
+        choices: The pieces of every choice, by increasing saving, [k].
+        saved: MACs saved beyond the initial pieces, int64 [k].
+        lost: Signal lost beyond them, float64 [k].
+        multiplier: The multiplier up to which each step to a choice pays, decreasing,
             float64 [k].
     """
 
-    regions: tuple[Region, ...]
-    initial: int
+    initial: tuple[Piece, ...]
     initial_saved: int
-    patterns: NDArray[np.int64]
+    choices: Sequence[tuple[Piece, ...]]
     saved: NDArray[np.int64]
     lost: NDArray[np.float64]
     multiplier: NDArray[np.float64]
@@ -86,17 +124,17 @@ def find_operating_points(
     sites: Sequence[str],
     grain: Grain,
     layout: Layout,
-    patterns: Sequence[int],
+    choices: Choices,
     initial: PlanLike | None = None,
 ) -> list[OperatingPoint]:
     """The operating points of one layer, or of coupled layers, for a patch size.
 
     Args:
         simulator: Gives the activations, the sites before having the masks of ``initial``.
-        sites: The layer, or the coupled ones, which share their patterns.
+        sites: The layer, or the coupled ones, which share their choices.
         grain: What a target is.
         layout: How maps are cut.
-        patterns: What may be used.
+        choices: What may be used.
         initial: Masks that sites begin with; the others are off.
 
     Returns:
@@ -106,7 +144,7 @@ def find_operating_points(
         UsageError: The initial masks are not what ``check_initial`` lets pass.
     """
     own = {name: mask for name, mask in (initial or {}).items() if name in sites}
-    hulls = _hulls(simulator, sites, grain, layout, np.asarray(patterns, np.int64), own)
+    hulls = _find_hulls(simulator, sites, grain, layout, choices, own)
     size = layout.patch_size
     points = [_point(f"p{size} start", size, hulls, None) if own else OFF]
     multipliers = np.unique(np.concatenate([h.multiplier for h in hulls] or [np.zeros(0)]))[::-1]
@@ -129,13 +167,11 @@ def _point(
     saved, lost = 0, 0.0
     for hull in hulls:
         steps = 0 if multiplier is None else int(np.count_nonzero(hull.multiplier >= multiplier))
-        pattern = int(hull.patterns[steps - 1]) if steps else hull.initial
+        pieces += hull.choices[steps - 1] if steps else hull.initial
         saved += hull.initial_saved
         if steps:
             saved += int(hull.saved[steps - 1])
             lost += float(hull.lost[steps - 1])
-        if pattern != full_pattern(size):
-            pieces += [Piece(region, pattern) for region in hull.regions]
     return OperatingPoint(label, size, tuple(pieces), saved, lost)
 
 
@@ -148,36 +184,83 @@ def _totals(hulls: Sequence[_Hull], multipliers: NDArray[np.float64]) -> NDArray
     return total
 
 
-def _hulls(
+def _find_hulls(
     simulator: Simulator,
     sites: Sequence[str],
     grain: Grain,
     layout: Layout,
-    patterns: NDArray[np.int64],
+    choices: Choices,
     initial: PlanLike,
 ) -> list[_Hull]:
     begun = _initial_patterns(sites, grain, layout, initial)
-    histograms = [_count_codes(simulator, name, grain, layout) for name in sites]
+    levels = _count_codes(simulator, sites, grain, layout, choices, initial)
     macs = [layout.site(name).macs_per_output for name in sites]
     hulls = []
-    for first in range(0, histograms[0].targets, _TARGETS_AT_ONCE):
-        last = min(first + _TARGETS_AT_ONCE, histograms[0].targets)
-        saved = np.sum(
-            [h.skipped(first, last) * m for h, m in zip(histograms, macs, strict=True)], axis=0
-        )
-        lost = np.sum([h.lost(first, last) for h in histograms], axis=0)
+    for first in range(0, len(begun), _TARGETS_AT_ONCE):
+        last = min(first + _TARGETS_AT_ONCE, len(begun))
+        tables = [_tables(level, macs, first, last) for level in levels]
         for target, own in enumerate(begun[first:last].tolist()):
-            fewer = patterns[_extends(patterns, own, histograms)]
-            more = saved[target, fewer] - saved[target, own]
-            costs = np.maximum(lost[target, fewer] - lost[target, own], 0.0)
-            regions = tuple(
-                layout.region(layout.site(name), grain, first + target) for name in sites
-            )
-            corners = upper_hull(more, costs)
-            if len(corners) or own != full_pattern(layout.patch_size):
-                saved_so_far = int(saved[target, own])
-                hulls.append(_hull(regions, own, saved_so_far, fewer, more, costs, corners))
+            saved_before = int(tables[0][0][target, own])
+            lost_before = float(tables[0][1][target, own])
+            regions = [layout.region(layout.site(name), grain, first + target) for name in sites]
+            used: list[tuple[_Level, int]] = []
+            more: list[NDArray[np.int64]] = []
+            costs: list[NDArray[np.float64]] = []
+            for level, (saved, lost) in zip(levels, tables, strict=True):
+                patterns = level.patterns[_extends(level.patterns, own, level.histograms)]
+                if not _is_as_high(level, levels[0], regions):
+                    continue
+                used += [(level, pattern) for pattern in patterns.tolist()]
+                more.append(saved[target, patterns] - saved_before)
+                costs.append(np.maximum(lost[target, patterns] - lost_before, 0.0))
+            gains, prices = np.concatenate(more), np.concatenate(costs)
+            corners = upper_hull(gains, prices)
+            full = own == full_pattern(layout.patch_size)
+            if len(corners) or not full:
+                hulls.append(
+                    _hull(
+                        () if full else _pieces(levels[0], own, regions),
+                        saved_before,
+                        [_pieces(*used[int(corner)], regions) for corner in corners],
+                        gains[corners],
+                        prices[corners],
+                    )
+                )
     return hulls
+
+
+def _tables(
+    level: _Level, macs: Sequence[int], first: int, last: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """MACs saved and signal lost by some targets and all patterns, [targets, patterns]."""
+    saved = [h.skipped(first, last) * m for h, m in zip(level.histograms, macs, strict=True)]
+    lost = [h.lost(first, last) for h in level.histograms]
+    return np.sum(saved, axis=0), np.sum(lost, axis=0)
+
+
+def _pieces(level: _Level, pattern: int, regions: Sequence[Region]) -> tuple[Piece, ...]:
+    """A pattern under a threshold in all regions of a target."""
+    found = []
+    for region, values in zip(regions, level.thresholds, strict=True):
+        chosen = (
+            slice(None) if region.channel is None else slice(region.channel, region.channel + 1)
+        )
+        threshold = () if values is None else tuple(values[chosen].tolist())
+        found.append(Piece(region, pattern, threshold))
+    return tuple(found)
+
+
+def _is_as_high(level: _Level, begun: _Level, regions: Sequence[Region]) -> bool:
+    """Whether a level's thresholds are at least the initial ones in all regions."""
+    for region, own, least in zip(regions, level.thresholds, begun.thresholds, strict=True):
+        if least is not None and (own is None or _lower(own, least, region.channel)):
+            return False
+    return True
+
+
+def _lower(own: NDArray[np.float32], least: NDArray[np.float32], channel: int | None) -> bool:
+    chosen = slice(None) if channel is None else channel
+    return bool((own[chosen] < least[chosen]).any())
 
 
 def _extends(
@@ -248,27 +331,66 @@ def _initial_patterns(
 
 
 def _hull(
-    regions: tuple[Region, ...],
-    initial: int,
+    initial: tuple[Piece, ...],
     initial_saved: int,
-    patterns: NDArray[np.int64],
+    choices: Sequence[tuple[Piece, ...]],
     saved: NDArray[np.int64],
     lost: NDArray[np.float64],
-    corners: NDArray[np.int64],
 ) -> _Hull:
-    patterns, saved, lost = patterns[corners], saved[corners], lost[corners]
     gain = np.diff(saved, prepend=0).astype(np.float64)
     cost = np.diff(lost, prepend=0.0)
     multiplier = np.divide(gain, cost, out=np.full(len(gain), np.inf), where=cost > 0)
-    return _Hull(regions, initial, initial_saved, patterns, saved, lost, multiplier)
+    return _Hull(initial, initial_saved, choices, saved, lost, multiplier)
 
 
-def _count_codes(simulator: Simulator, name: str, grain: Grain, layout: Layout) -> CodeHistogram:
+def _count_codes(
+    simulator: Simulator,
+    sites: Sequence[str],
+    grain: Grain,
+    layout: Layout,
+    choices: Choices,
+    initial: PlanLike,
+) -> list[_Level]:
+    """The histograms of a layer: the first level is that of the initial thresholds."""
+    size = layout.patch_size
+    multiples = () if grain.by_patch else choices.thresholds
+    begun = [initial[name].threshold if name in initial else None for name in sites]
+    thresholds: list[list[NDArray[np.float32] | None]] = [begun]
+    if any(values is not None for values in begun):
+        thresholds.append([None for _ in sites])
+    if multiples:
+        means = [mean_positive(simulator.ofmaps(name)) for name in sites]
+        thresholds += [[(m * t).astype(np.float32) for m in means] for t in multiples]
+    every, few = np.asarray(choices.patterns, np.int64), choices.under_threshold(size)
+    levels = [
+        _Level(
+            values,
+            [_histogram(layout, name, grain) for name in sites],
+            few if any(v is not None for v in values) and values is not begun else every,
+        )
+        for values in thresholds
+    ]
+    for k, name in enumerate(sites):
+        codes = [simulator.codes(name, size, level.thresholds[k]) for level in levels]
+        for ofmap, *blocks in zip(simulator.ofmaps(name), *codes, strict=True):
+            squares = patch_squares(ofmap, size)
+            for level, block in zip(levels, blocks, strict=True):
+                level.histograms[k].add(block, squares)
+    return levels
+
+
+def mean_positive(ofmaps: Iterable[NDArray[np.float32]]) -> NDArray[np.float64]:
+    """The mean of every channel's positive activations, float64 [C]; 0 where there is none."""
+    total, count = 0.0, 0
+    for ofmap in ofmaps:
+        total = total + ofmap.sum(axis=(0, 2, 3), dtype=np.float64, where=ofmap > 0)
+        count = count + np.count_nonzero(ofmap > 0, axis=(0, 2, 3))
+    means: NDArray[np.float64] = total / np.maximum(count, 1)
+    return means
+
+
+def _histogram(layout: Layout, name: str, grain: Grain) -> CodeHistogram:
     site = layout.site(name)
     channels, height, width = (d or 0 for d in site.shape)
     labels = layout.labels(site, grain)
-    histogram = CodeHistogram(layout.patch_size, (channels, height, width), labels, energy=True)
-    codes = simulator.codes(name, layout.patch_size)
-    for block, ofmap in zip(codes, simulator.ofmaps(name), strict=True):
-        histogram.add(block, ofmap)
-    return histogram
+    return CodeHistogram(layout.patch_size, (channels, height, width), labels, energy=True)

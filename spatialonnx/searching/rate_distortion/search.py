@@ -29,7 +29,7 @@ from spatialonnx.searching.rate_distortion.distortion import (
     best_plan,
     lagrangian_plan,
 )
-from spatialonnx.searching.rate_distortion.operating_points import find_operating_points
+from spatialonnx.searching.rate_distortion.operating_points import Choices, find_operating_points
 from spatialonnx.searching.rate_distortion.profile import NEGLIGIBLE, masks_of, profile_layers
 from spatialonnx.searching.rate_distortion.safety_margin import estimate_drop, scale_to_bound
 from spatialonnx.searching.targets import Layout
@@ -82,11 +82,11 @@ def joint_search(task: Task) -> dict[Fraction, frozenset[str]]:
             "--strategy joint weighs distortion by the network's logits, [N, classes], which this "
             "one does not give: use --strategy greedy"
         )
+    thresholds = [multiple for multiple in task.settings.thresholds if multiple]
+    choices = {size: Choices(own, thresholds) for size, own in task.settings.patterns.items()}
     tables = [
         [
-            find_operating_points(
-                trials.simulator, group, grain, layout, task.settings.patterns[size], initial
-            )
+            find_operating_points(trials.simulator, group, grain, layout, choices[size], initial)
             for size, layout in task.layouts.items()
             if all(initial[name].patch_size == size for name in group if name in initial)
         ]
