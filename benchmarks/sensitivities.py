@@ -26,7 +26,7 @@ from spatialonnx.plan.masks import SiteMask, make_mask
 from spatialonnx.plan.patterns import full_pattern
 from spatialonnx.runtime.session import Runtime
 from spatialonnx.searching.rate_distortion.hull import upper_hull
-from spatialonnx.simulate.code_histogram import CodeHistogram
+from spatialonnx.simulate.code_histogram import CodeHistogram, patch_squares
 from spatialonnx.simulate.segmented import SegmentSimulator
 
 Floats = NDArray[np.float64]
@@ -48,7 +48,7 @@ class Site:
         for codes, ofmap in zip(
             simulator.codes(name, patch_size), simulator.ofmaps(name), strict=True
         ):
-            histogram.add(codes, ofmap)
+            histogram.add(codes, patch_squares(ofmap, patch_size))
         self.simulator, self.name, self.patch_size = simulator, name, patch_size
         self.full = full_pattern(patch_size)
         self.channels = channels

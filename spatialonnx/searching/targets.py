@@ -232,7 +232,8 @@ def _threshold(site: Site, pieces: Sequence[Piece]) -> NDArray[np.float32] | Non
     for piece in pieces:
         channel = piece.region.channel
         if piece.threshold:
-            values[slice(None) if channel is None else channel] = piece.threshold
+            chosen = slice(None) if channel is None else slice(channel, channel + 1)
+            values[chosen] = piece.threshold
     return values
 
 

@@ -1,4 +1,4 @@
-"""The census against counting every pattern by hand."""
+"""The histogram against counting every pattern by hand."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from spatialonnx.errors import PlanError
 from spatialonnx.plan.masks import patch_grid
 from spatialonnx.plan.patterns import full_pattern
-from spatialonnx.simulate import code_histogram as census_module
-from spatialonnx.simulate.code_histogram import CodeHistogram, superset_sums
+from spatialonnx.simulate import code_histogram as module
+from spatialonnx.simulate.code_histogram import CodeHistogram, patch_squares, superset_sums
 
 
 def ofmap_of(seed: int, shape: tuple[int, ...], density: float) -> NDArray[np.float32]:
@@ -65,15 +65,16 @@ def test_equals_brute_force(data: st.DataObject, p: int, dense: bool) -> None:
     grid = patch_grid(height, width, p)
     labels = np.random.default_rng(data.draw(st.integers(0, 99))).integers(-1, 3, (channels, *grid))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(census_module, "_DENSE", 1 << 22 if dense else 0)
-        census = CodeHistogram(p, (channels, height, width), labels, energy=True)
+        patch.setattr(module, "_DENSE", 1 << 22 if dense else 0)
+        histogram = CodeHistogram(p, (channels, height, width), labels, energy=True)
         codes = brute_codes(x, p)
-        census.add(codes[:1], x[:1])
-        census.add(codes[1:], x[1:])
-        skipped, lost = census.skipped(), census.lost()
-    assert skipped.shape == lost.shape == (census.targets, full_pattern(p) + 1)
+        squares = patch_squares(x, p)
+        histogram.add(codes[:1], squares[:1])
+        histogram.add(codes[1:], squares[1:])
+        skipped, lost = histogram.skipped(), histogram.lost()
+    assert skipped.shape == lost.shape == (histogram.targets, full_pattern(p) + 1)
     patterns = data.draw(st.lists(st.integers(1, full_pattern(p)), min_size=4, max_size=8))
-    for target in range(census.targets):
+    for target in range(histogram.targets):
         for pattern in patterns:
             want = brute_force(x, p, labels, target, pattern)
             assert skipped[target, pattern] == want[0]
@@ -83,18 +84,18 @@ def test_equals_brute_force(data: st.DataObject, p: int, dense: bool) -> None:
 def test_all_patterns_of_size_2_equal_brute_force() -> None:
     x = ofmap_of(3, (4, 2, 5, 5), 0.4)
     labels = np.arange(2)[:, None, None] * np.ones((2, 3, 3), int)
-    census = CodeHistogram(2, (2, 5, 5), labels)
-    census.add(brute_codes(x, 2))
+    histogram = CodeHistogram(2, (2, 5, 5), labels)
+    histogram.add(brute_codes(x, 2))
     for target in (0, 1):
         want = [0] + [brute_force(x, 2, labels, target, m)[0] for m in range(1, 16)]
-        assert census.skipped()[target].tolist() == want
+        assert histogram.skipped()[target].tolist() == want
 
 
 def test_full_pattern_and_no_probe_save_nothing() -> None:
-    census = CodeHistogram(3, (1, 7, 7), energy=True)
+    histogram = CodeHistogram(3, (1, 7, 7), energy=True)
     x = np.zeros((2, 1, 7, 7), np.float32)
-    census.add(brute_codes(x, 3), x)
-    for counts in (census.skipped()[0], census.lost()[0]):
+    histogram.add(brute_codes(x, 3), patch_squares(x, 3))
+    for counts in (histogram.skipped()[0], histogram.lost()[0]):
         assert counts[0] == 0
         assert counts[full_pattern(3)] == 0
 
@@ -102,10 +103,10 @@ def test_full_pattern_and_no_probe_save_nothing() -> None:
 def test_targets_can_be_asked_for_in_parts() -> None:
     x = ofmap_of(5, (3, 4, 6, 6), 0.3)
     labels = np.arange(4)[:, None, None]
-    census = CodeHistogram(4, (4, 6, 6), labels)
-    census.add(brute_codes(x, 4))
-    whole = census.skipped()
-    assert np.array_equal(census.skipped(1, 3), whole[1:3])
+    histogram = CodeHistogram(4, (4, 6, 6), labels)
+    histogram.add(brute_codes(x, 4))
+    whole = histogram.skipped()
+    assert np.array_equal(histogram.skipped(1, 3), whole[1:3])
     assert whole.sum() > 0
 
 
@@ -133,5 +134,5 @@ def test_labels_that_do_not_fit_are_refused() -> None:
 def test_energy_must_be_asked_for() -> None:
     with pytest.raises(ValueError, match="no energy"):
         CodeHistogram(2, (1, 4, 4)).lost()
-    with pytest.raises(ValueError, match="needs the ofmap"):
+    with pytest.raises(ValueError, match="patches' squares"):
         CodeHistogram(2, (1, 4, 4), energy=True).add(np.zeros((1, 1, 2, 2), np.uint16))

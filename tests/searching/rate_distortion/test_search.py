@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.searching import PATTERNS, change_job, make_job, read_journal
 
-from spatialonnx.errors import UsageError
+from spatialonnx.errors import StudyError, UsageError
 from spatialonnx.graph.ops import read_plan, write_plan
 from spatialonnx.graph.sites import find_sites
 from spatialonnx.model.model_file import ModelFile, load_model
@@ -31,6 +31,7 @@ from spatialonnx.searching.rate_distortion.distortion import (
 from spatialonnx.searching.rate_distortion.hull import upper_hull
 from spatialonnx.searching.rate_distortion.operating_points import (
     OFF,
+    Choices,
     OperatingPoint,
     _extends,
     check_initial,
@@ -135,7 +136,7 @@ def test_a_levels_saving_is_what_its_trial_saves(tiny_files, tmp_path, mode, pat
     for site in simulator.sites:
         patterns = range(1, 2 ** (patch_size**2) - 1)
         off, *found = find_operating_points(
-            simulator, [site.name], MODES[mode].grain, layout, patterns
+            simulator, [site.name], MODES[mode].grain, layout, Choices(patterns)
         )
         assert off == OFF and found and found == sorted(found, key=lambda point: point.saved)
         for outcome, point in zip(
@@ -143,6 +144,42 @@ def test_a_levels_saving_is_what_its_trial_saves(tiny_files, tmp_path, mode, pat
         ):
             assert outcome.saved == point.saved
             assert (outcome.kl == 0) == (point.lost == 0)
+
+
+@pytest.mark.parametrize("mode", ["uniform-layer", "uniform-patch"])
+@pytest.mark.parametrize("patch_size", [2, 3, 4])
+def test_thresholds_widen_the_family_and_are_counted_exactly(
+    tiny_files, tmp_path, mode, patch_size
+):
+    simulator = make_simulator(make_job(tiny_files, tmp_path))
+    layout, grain = Layout(simulator.sites, patch_size), MODES[mode].grain
+    patterns = range(1, 2 ** (patch_size**2) - 1, 1 if patch_size < 4 else 97)
+    for site in simulator.sites:
+        plain, more = (
+            find_operating_points(
+                simulator, [site.name], grain, layout, Choices(patterns, thresholds)
+            )
+            for thresholds in ((), (0.2, 0.6))
+        )
+        assert more[-1].saved > plain[-1].saved
+        plans = [layout.plan(point.pieces) for point in more[1:]]
+        assert any(plan[site.name].threshold is not None for plan in plans)
+        for outcome, point in zip(simulator.simulate(plans), more[1:], strict=True):
+            assert outcome.saved == point.saved
+
+
+def test_a_search_with_thresholds_writes_them(tiny_files, tmp_path):
+    settings = joint(mode="uniform-patch", thresholds=(0.0, 0.3, 0.6))
+    job = make_job(tiny_files, tmp_path, eps="0.3", settings=settings)
+    (result,) = search_masks(job).results
+    carried = read_plan(load_model(result.path).proto).predicting
+    assert carried == result.plan
+    assert any(mask.threshold is not None for mask in carried.values())
+    # Continued, it chooses the same; another list of thresholds is another study.
+    assert search_masks(change_job(job, trials=0)).results[0].plan == result.plan
+    with pytest.raises(StudyError, match="thresholds"):
+        other = replace(settings, thresholds=(0.0, 0.3))
+        search_masks(change_job(job, settings=other))
 
 
 def joint(**changes):
@@ -280,7 +317,7 @@ def test_levels_go_on_from_the_masks_of_a_tuned_network(tiny_files, tmp_path, mo
     (begun,) = simulator.simulate([job.initial])
     for site in simulator.sites:
         start, *found = find_operating_points(
-            simulator, [site.name], MODES[mode].grain, layout, range(1, 15), job.initial
+            simulator, [site.name], MODES[mode].grain, layout, Choices(range(1, 15)), job.initial
         )
         assert found
         masks = [layout.plan(point.pieces)[site.name].patterns for point in found]
@@ -332,13 +369,13 @@ def test_a_cut_search_of_a_tuned_network_continues(tiny_files, tmp_path):
 
 
 def test_a_level_is_not_blind_where_its_start_is_not():
-    census = CodeHistogram(2, (1, 7, 7))
+    histogram = CodeHistogram(2, (1, 7, 7))
     patterns = np.arange(1, 15)
-    kept = patterns[_extends(patterns, 0b1001, [census])]
+    kept = patterns[_extends(patterns, 0b1001, [histogram])]
     # 1000 is the last position of a patch: outside in the last row and column.
     assert kept.tolist() == [0b0001, 0b1001]
-    assert patterns[_extends(patterns, 0b1110, [census])].tolist() == [0b0110, 0b1110]
-    assert _extends(patterns, 0b1111, [census]).all()
+    assert patterns[_extends(patterns, 0b1110, [histogram])].tolist() == [0b0110, 0b1110]
+    assert _extends(patterns, 0b1111, [histogram]).all()
 
 
 def test_no_level_of_a_tuned_network_is_for_nothing():
