@@ -25,7 +25,11 @@ def read_model(path: Path | None, *stages: str) -> ModelFile:
 
 def data_options(model: ModelFile, options: DataOptions) -> dict[str, Any]:
     """Preprocessing and classes, as the functions of the package take them."""
-    return {"preprocessing": preprocessing_of(model, options), "classes": options.classes}
+    return {
+        "preprocessing": preprocessing_of(model, options),
+        "classes": options.classes,
+        "accept_baseline": options.accept_baseline,
+    }
 
 
 def preprocessing_of(model: ModelFile, pixels: DataOptions) -> Preprocessing | None:

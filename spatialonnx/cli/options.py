@@ -165,6 +165,13 @@ class DataOptions:
             show_default="class folders in the order of their names",
         ),
     ] = None
+    accept_baseline: Annotated[
+        bool,
+        typer.Option(
+            "--accept-baseline",
+            help="Go on where the labels cannot be the classes of the network.",
+        ),
+    ] = False
 
 
 @dataclass(frozen=True)

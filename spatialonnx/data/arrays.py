@@ -17,6 +17,8 @@ from spatialonnx.data.preprocessing import Pixels, Preprocessing
 from spatialonnx.errors import DataError
 from spatialonnx.runtime.feeds import join_inputs
 
+_LARGEST_LABEL = 1 << 31
+
 
 @dataclass(frozen=True, eq=False)
 class PixelDataset:
@@ -123,7 +125,7 @@ def check_arrays(name: str, arrays: NamedArrays, where: str) -> TensorDataset:
     Args:
         name: the text that the set was opened by.
         arrays: images float32 [n, C, H, W], or in the network's own layout, or uint8 pixels
-            [n, H, W], [n, H, W, C] or [n, C, H, W]; labels integers [n] or [n, 1], none below 0.
+            [n, H, W], [n, H, W, C] or [n, C, H, W]; labels integers [n] or [n, 1].
         where: what the arrays came from, for messages.
 
     Raises:
@@ -149,8 +151,8 @@ def check_arrays(name: str, arrays: NamedArrays, where: str) -> TensorDataset:
             raise DataError(f"{where}: y is {y.dtype}, must be integers")
         if y.shape != x.shape[:1]:
             raise DataError(f"{where}: y has shape {list(y.shape)}, must be [{len(x)}] as x has")
-        if y.min() < 0 or y.max() > np.iinfo(np.int32).max:
-            raise DataError(f"{where}: label {min(y.min(), 0) or y.max()} in y is out of range")
+        if y.max() > _LARGEST_LABEL or y.min() < -_LARGEST_LABEL:
+            raise DataError(f"{where}: y holds {y.max()} or {y.min()}, which is no class")
         labels = y.astype(np.int64)
     kind = np.uint8 if x.dtype == np.uint8 else np.float32
     x = np.ascontiguousarray(x, kind)

@@ -95,10 +95,7 @@ def _check_dataset(name: str, dataset: Dataset) -> Dataset:
     if not isinstance(images, np.ndarray) or images.ndim != 4 or images.dtype != np.float32:
         raise DataError(f"{name}: images([0]) must be a float32 array [1, C, H, W]")
     if labels is not None and (
-        not isinstance(labels, np.ndarray)
-        or labels.shape != (count,)
-        or labels.dtype != np.int64
-        or labels.min() < 0
+        not isinstance(labels, np.ndarray) or labels.shape != (count,) or labels.dtype != np.int64
     ):
-        raise DataError(f"{name}: labels must be an int64 array [{count}], none below 0, or None")
+        raise DataError(f"{name}: labels must be an int64 array [{count}], or None")
     return dataset

@@ -25,10 +25,13 @@ def fit_temperature(logits: NDArray[Any], labels: NDArray[np.int64]) -> float:
 
     Args:
         logits: [n, classes], finite.
-        labels: [n].
+        labels: [n]; those that are none of the classes say nothing.
     """
+    known = (labels >= 0) & (labels < logits.shape[1])
+    if not known.any():
+        return 1.0
+    exact, labels = logits[known].astype(np.float64), labels[known]
     rows = np.arange(len(labels))
-    exact = logits.astype(np.float64)
 
     def negative_likelihood(log_temperature: float) -> float:
         scaled = log_softmax(exact / math.exp(log_temperature), axis=1)

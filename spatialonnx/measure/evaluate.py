@@ -144,7 +144,7 @@ def evaluate(
     """
     if split not in ("search", "select", "verify", "all"):
         raise UsageError(f"--split {split}: use search, select, verify or all")
-    experiment = open_experiment(as_model(model), data, options, cut=split != "all")
+    experiment = open_experiment(as_model(model), data, options, cut=split != "all", refuse=False)
     baseline = experiment.baseline
     return evaluate_model(
         experiment.model.proto,

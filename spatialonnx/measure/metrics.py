@@ -50,7 +50,7 @@ class Metric:
             labels: int64 [n], or None.
 
         Raises:
-            DataError: There are no labels, or one is no class of the network.
+            DataError: There are no labels.
         """
         if self.function is not None:
             return labels
@@ -60,7 +60,6 @@ class Metric:
             return best
         if labels is None:
             raise DataError("the data have no labels: give labels, or use --metric agreement")
-        check_labels(labels, logits.shape[1])
         return labels
 
     def right(self, outputs: Outputs, reference: Labels) -> NDArray[np.bool_]:
@@ -144,17 +143,6 @@ def top_k(logits: NDArray[np.float32], labels: Labels, k: int) -> int:
     return int((best == labels[:, None]).any(axis=1).sum())
 
 
-def check_labels(labels: Labels, classes: int) -> None:
-    """Makes sure that every label is one of the network's classes.
-
-    Raises:
-        DataError: One is not.
-    """
-    if labels.size and (labels.min() < 0 or labels.max() >= classes):
-        bad = int(labels.min() if labels.min() < 0 else labels.max())
-        raise DataError(f"label {bad} is out of range: the model has classes 0 to {classes - 1}")
-
-
 def kl_divergence(dense: NDArray[np.float32], masked: NDArray[np.float32]) -> NDArray[np.float64]:
     """KL(softmax(dense) || softmax(masked)) of each sample, in nats, float64 [n]."""
     p = log_softmax(dense.astype(np.float64), axis=1)
@@ -164,10 +152,14 @@ def kl_divergence(dense: NDArray[np.float32], masked: NDArray[np.float32]) -> ND
 
 
 def margins(logits: NDArray[np.float32], labels: Labels) -> NDArray[np.float32]:
-    """Logit of the label minus the largest other one, [n]: negative where the sample is wrong."""
-    rows = np.arange(len(labels))
-    own = logits[rows, labels]
+    """Logit of the label minus the largest other one, [n]: negative where the sample is wrong.
+
+    It is -inf where the label is none of the classes.
+    """
+    rows = np.flatnonzero((labels >= 0) & (labels < logits.shape[1]))
+    own = np.full(len(labels), -np.inf, logits.dtype)
+    own[rows] = logits[rows, labels[rows]]
     others = logits.copy()
-    others[rows, labels] = -np.inf
+    others[rows, labels[rows]] = -np.inf
     margin: NDArray[np.float32] = own - others.max(axis=1)
     return margin

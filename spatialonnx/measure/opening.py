@@ -13,6 +13,7 @@ from spatialonnx.data.opening import DataLike
 from spatialonnx.data.preprocessing import Preprocessing
 from spatialonnx.data.split import Split, split_pool
 from spatialonnx.errors import UsageError
+from spatialonnx.measure.class_check import check_classes
 from spatialonnx.measure.experiment import OWN_FUNCTION, Experiment, open_data
 from spatialonnx.measure.metrics import TOP1, Metric, find_metric
 from spatialonnx.measure.statistics import check_confidence
@@ -46,12 +47,14 @@ class ExperimentOptions(RuntimeOptions, SplitOptions, total=False):
     ``preprocessing`` is how pixels become the network's input (None: as the model says),
     ``classes`` a file or list of the classes in the order of the outputs, for pictures in class
     folders (None: in the order of their names).
+    ``accept_baseline`` goes on where the labels cannot be the classes of the network.
     ``baseline`` is the original network where the model is not it with masks, ``confidence``
     that of the upper limit which must meet the bound (None: the drop itself must).
     """
 
     preprocessing: Preprocessing | None
     classes: ClassesLike | None
+    accept_baseline: bool
     metric: MetricLike | None
     baseline: ModelLike | None
     confidence: float | None
@@ -64,6 +67,7 @@ def open_experiment(
     *,
     record: SearchRecord | None = None,
     cut: bool = True,
+    refuse: bool = True,
 ) -> Experiment:
     """Opens everything that options name.
 
@@ -74,10 +78,12 @@ def open_experiment(
         record: The search that chose the model's plan: its split, metric, bound and confidence
             hold where the options name none, so that verify is what no choice has read.
         cut: Whether the data are cut; otherwise verify is all of them.
+        refuse: Whether labels are refused that cannot be the classes of the network; otherwise
+            that is a warning.
 
     Raises:
         TypeError: An option is unknown.
-        UsageError: An option is out of range, or no data are named.
+        UsageError: An option is out of range, no data are named, or labels are refused.
         DataError: The data are damaged, or do not fit the model.
         DataNotInstalledError: They are not on this machine.
         ProviderError: The provider was asked for and does not load.
@@ -95,7 +101,7 @@ def open_experiment(
             f"{used}: give the data that it was made on with --data"
         )
     sizes = [chosen.get(f"{part}_samples") for part in ("search", "select", "verify")]
-    return Experiment(
+    experiment = Experiment(
         model=model,
         dataset=dataset,
         split=(split_pool if cut else _whole)(len(dataset), chosen.get("seed", 0), *sizes),
@@ -105,6 +111,8 @@ def open_experiment(
         baseline=as_model(chosen["baseline"]) if "baseline" in chosen else None,
         confidence=chosen.get("confidence"),
     )
+    check_classes(experiment, refuse=refuse and not chosen.get("accept_baseline"))
+    return experiment
 
 
 def _whole(n: int, seed: int, *_: object) -> Split:

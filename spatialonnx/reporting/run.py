@@ -78,7 +78,7 @@ def choose_by(data: DataLike | None, samples: int | None, options: ExperimentOpt
         if record is not None and own:
             record = replace(record, metric=AGREEMENT.name)
         try:
-            experiment = open_experiment(model, data, options, record=record)
+            experiment = open_experiment(model, data, options, record=record, refuse=False)
         except (DataError, DataNotInstalledError) as error:
             if data is not None:
                 raise

@@ -43,7 +43,6 @@ def nothing(): return None
 def double(): return X.astype(np.float64), [0, 1]
 def flat(): return Own(images=X.reshape(2, -1))
 def short(): return Own(labels=np.array([1]))
-def below(): return Own(labels=np.array([1, -1]))
 def broken(): return Own(images=None)
 """
 
@@ -84,7 +83,6 @@ def test_what_is_taken(module: str, function: str, labels: list[int] | None) -> 
         ("double", "float64"),
         ("flat", r"\[1, C, H, W\]"),
         ("short", r"labels must be an int64 array \[2\]"),
-        ("below", "none below 0"),
         ("broken", "raised TypeError"),
     ],
 )

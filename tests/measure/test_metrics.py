@@ -13,7 +13,6 @@ from spatialonnx.errors import DataError, ModelError, UsageError
 from spatialonnx.measure.metrics import (
     AGREEMENT,
     TOP1,
-    check_labels,
     find_metric,
     first_logits,
     has_logits,
@@ -69,15 +68,19 @@ def test_agreement_compares_with_the_dense_network():
     assert AGREEMENT.score([masked], reference) == Fraction(2, 3)
 
 
-def test_top1_needs_labels_that_are_classes():
+def test_top1_needs_labels():
     dense = [np.zeros((2, 3), np.float32)]
     with pytest.raises(DataError, match="--metric agreement"):
         TOP1.reference(dense, None)
-    for bad in (-1, 3):
-        with pytest.raises(DataError, match=f"label {bad} is out of range.*0 to 2"):
-            TOP1.reference(dense, np.array([0, bad]))
-    check_labels(np.array([0, 2]), 3)
-    check_labels(np.zeros(0, np.int64), 3)
+    labels = np.array([0, 3])
+    assert TOP1.reference(dense, labels) is labels
+    assert TOP1.right(dense, labels).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("bad", [-1, 3, 99])
+def test_a_label_that_is_no_class_has_the_least_margin(bad):
+    logits = np.array([[1, 3, 2], [1, 3, 2]], np.float32)
+    assert margins(logits, np.array([bad, 1])).tolist() == [-np.inf, 1.0]
 
 
 def test_logits_are_the_first_output_in_any_squeezable_shape():
