@@ -20,6 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spatialonnx.model.metadata import get_json
+from spatialonnx.model.model_file import load_model
+
 DOCUMENT = Path(__file__).parents[1] / "models" / "README.md"
 BEGIN = "<!-- table: benchmarks/trained_networks.py --write -->"
 END = "<!-- end of table -->"
@@ -141,10 +144,7 @@ class Bench:
 
 def _baseline(model: Path) -> float:
     """Top-1 on the test split, as recorded by training."""
-    import onnx
-
-    facts = {p.key: p.value for p in onnx.load(model).metadata_props}
-    top1: float = json.loads(facts["spatialonnx.baseline"])["top1"]
+    top1: float = get_json(load_model(model).proto, "baseline")["top1"]
     return top1
 
 

@@ -24,14 +24,12 @@ from spatialonnx.data.spec import OWN_KINDS, Spec, parse_spec
 from spatialonnx.data.user_data import UserData, as_dataset, call_user_code
 from spatialonnx.errors import DataError, UsageError
 from spatialonnx.model.interface import check_image_shape
+from spatialonnx.model.metadata import OWN_DATA
 from spatialonnx.runtime.feeds import feeds_of
 
 InputShape = tuple[int | None, ...]
 DataLike = str | UserData
 """Data as `open_dataset` takes them."""
-
-_OWN = "own data"
-"""What messages call data that were given as Python objects."""
 
 
 def open_dataset(
@@ -79,7 +77,7 @@ def open_dataset(
     if isinstance(data, str):
         name, content = data, _read(parse_spec(data), names, untrusted=untrusted, memory=memory)
     else:
-        name, content = _OWN, as_dataset(_OWN, data, names, memory=memory)
+        name, content = OWN_DATA, as_dataset(OWN_DATA, data, names, memory=memory)
     if isinstance(content, Pictures):
         pictures = content if classes is None else number_classes(content, classes)
         fitting = preprocessing or _customary_of_pictures(name, pictures, takes)
