@@ -115,7 +115,7 @@ def baseline(
         raise UsageError("--eps: give one bound")
     source = prepare_model(read_model(model, "spatial", "original", "masked"), common.runtime())
     named = {"metric": metric, "baseline": original, "confidence": limits.confidence}
-    groups = (common.running(), vars(parts), data_options(source, data), named)
+    groups = (common.running(), vars(parts), data_options(data), named)
     options = cast("ExperimentOptions", {k: v for group in groups for k, v in group.items()})
     experiment = open_experiment(source, data.data, options)
     experiment = replace(experiment, bounds=bounds, batch=batch)

@@ -42,16 +42,14 @@ def bench(
     names a built-in set needs none; otherwise noise is used, and named so.
     """
     from spatialonnx.cli.console import show
-    from spatialonnx.cli.inputs import preprocessing_of
+    from spatialonnx.cli.inputs import preprocessing_changes
     from spatialonnx.cli.progress import show_progress
     from spatialonnx.measure.bench import bench as bench_models
-    from spatialonnx.model.metadata import get_metadata
     from spatialonnx.model.model_file import load_model
     from spatialonnx.model.stages import find_model
 
     paths = models or [find_model(Path(), ("original",)), find_model(Path(), ("deploy",))]
     sources = [load_model(path) for path in paths]
-    source = next((m for m in sources if "input" in get_metadata(m.proto)), sources[0])
     with show_progress(common) as progress:
         result = bench_models(
             sources,
@@ -60,7 +58,7 @@ def bench(
             batch=batch,
             runs=runs,
             profile=profile,
-            preprocessing=preprocessing_of(source, data),
+            preprocessing=preprocessing_changes(data),
             provider=common.provider,
             threads=common.threads,
             progress=progress,

@@ -82,7 +82,7 @@ def deploy(
             baseline=baseline,
             provider="cpu" if common.provider == "auto" else common.provider,
             threads=common.threads,
-            **data_options(source, data),
+            **data_options(data),
             **parts.sizes(),
         )
     for note in result.notes:

@@ -53,7 +53,7 @@ def evaluate(
             baseline=baseline,
             provider=common.provider,
             threads=common.threads,
-            **data_options(source, data),
+            **data_options(data),
             **parts.sizes(),
         )
     lines = [f"{source.path.name} on {result.samples} samples of {result.data} ({split})"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from spatialonnx.cli.options import DataOptions
 from spatialonnx.errors import UsageError
 
 if TYPE_CHECKING:
-    from spatialonnx.data.preprocessing import Preprocessing
+    from spatialonnx.data.preprocessing import PreprocessingChanges
     from spatialonnx.model.model_file import ModelFile
 
 
@@ -23,51 +22,30 @@ def read_model(path: Path | None, *stages: str) -> ModelFile:
     return load_model(path or find_model(Path(), stages))
 
 
-def data_options(model: ModelFile, options: DataOptions) -> dict[str, Any]:
+def data_options(options: DataOptions) -> dict[str, Any]:
     """Preprocessing and classes, as the functions of the package take them."""
     return {
-        "preprocessing": preprocessing_of(model, options),
+        "preprocessing": preprocessing_changes(options),
         "classes": options.classes,
         "accept_baseline": options.accept_baseline,
     }
 
 
-def preprocessing_of(model: ModelFile, pixels: DataOptions) -> Preprocessing | None:
-    """The model's preprocessing with the options' changes; None where there are none.
+def preprocessing_changes(pixels: DataOptions) -> PreprocessingChanges | None:
+    """What the options change of the preprocessing; None where they change nothing.
 
     Raises:
-        UsageError: An option cannot be read, or the model names none and they do not suffice.
+        UsageError: An option cannot be read.
     """
-    from spatialonnx.data.preprocessing import Preprocessing
-    from spatialonnx.model.metadata import get_metadata
+    from spatialonnx.data.preprocessing import PreprocessingChanges
 
-    changes: dict[str, Any] = {}
-    for name, text in (("mean", pixels.mean), ("std", pixels.std)):
-        if text:
-            changes[name] = _numbers(f"--{name}", text)
-    if pixels.image_size:
-        changes["size"] = _size(pixels.image_size)
-    if pixels.resize:
-        changes["resize"] = pixels.resize
-    if not changes:
-        return None
-    if (recorded := get_metadata(model.proto).get("input")) is not None:
-        return replace(Preprocessing.from_json(recorded), **changes)
-    shape = input_shape(model)
-    if "size" not in changes and shape and shape[1] and shape[2]:
-        changes["size"] = (shape[1], shape[2])
-    if not {"mean", "std", "size"} <= changes.keys():
-        raise UsageError(
-            "the model names no preprocessing: give --mean, --std and --image-size together"
-        )
-    return Preprocessing(channels=len(changes["mean"]), **changes)
-
-
-def input_shape(model: ModelFile) -> tuple[int | None, ...] | None:
-    """Channels, height and width of the model's image input; None where it has no such input."""
-    from spatialonnx.model.interface import model_inputs
-
-    return next((i.shape[1:] for i in model_inputs(model.proto) if len(i.shape) == 4), None)
+    changes = PreprocessingChanges(
+        mean=_numbers("--mean", pixels.mean) if pixels.mean else None,
+        std=_numbers("--std", pixels.std) if pixels.std else None,
+        size=_size(pixels.image_size) if pixels.image_size else None,
+        resize=pixels.resize,
+    )
+    return None if changes == PreprocessingChanges() else changes
 
 
 def _numbers(option: str, text: str) -> tuple[float, ...]:

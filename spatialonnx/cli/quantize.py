@@ -51,7 +51,7 @@ def quantize(
     Example: spatialonnx quantize model.tuned.masked.onnx --baseline model.onnx
     """
     from spatialonnx.cli.console import points, show
-    from spatialonnx.cli.inputs import preprocessing_of
+    from spatialonnx.cli.inputs import preprocessing_changes
     from spatialonnx.cli.progress import show_progress
     from spatialonnx.deployment.quantize import quantize as quantize_model
     from spatialonnx.errors import BoundMissedError
@@ -73,7 +73,7 @@ def quantize(
             baseline=baseline,
             provider="cpu" if common.provider == "auto" else common.provider,
             threads=common.threads,
-            preprocessing=preprocessing_of(source, data),
+            preprocessing=preprocessing_changes(data),
             **parts.sizes(),
         )
     written = result.save(path)

@@ -58,8 +58,6 @@ def report(
 
     sources = find_sources(files or [], Path())
     page = prepare_page(sources, output, force=common.force)
-    searched = next((s.model for s in sources.searches if s.model is not None), None)
-    options = {} if searched is None else data_options(searched, data)
     with show_progress(common) as progress:
         result = make_report(
             files or [],
@@ -68,7 +66,7 @@ def report(
             metric=metric,
             baseline=baseline,
             progress=progress,
-            **options,
+            **data_options(data),
             **common.running(),
         )
     written = result.save(page)

@@ -176,7 +176,7 @@ def search(
         "memory": parse_memory(budget.memory),
     }
     source = read_model(model, "spatial", "masked")
-    named = {"metric": metric, "baseline": baseline, **data_options(source, data)}
+    named = {"metric": metric, "baseline": baseline, **data_options(data)}
     groups = (common.running(), vars(parts), vars(limits), vars(masks), limited, named)
     options = cast("SearchOptions", {k: v for group in groups for k, v in group.items()})
     files = SearchFiles(study or Path(), output or default_output(source.path), common.force)

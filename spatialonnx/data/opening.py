@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from spatialonnx.data.image_files import FileDataset, Pictures, picture_sizes
 from spatialonnx.data.input_form import COLOURS, InputForm, find_input_form
 from spatialonnx.data.named_arrays import ONLY_IMAGES, Array, InputNames
 from spatialonnx.data.npz import read_npz
-from spatialonnx.data.preprocessing import Pixels, Preprocessing
+from spatialonnx.data.preprocessing import Pixels, Preprocessing, PreprocessingLike
 from spatialonnx.data.spec import OWN_KINDS, Spec, parse_spec
 from spatialonnx.data.user_data import UserData, as_dataset, call_user_code
 from spatialonnx.errors import DataError, UsageError
@@ -34,7 +34,7 @@ DataLike = str | UserData
 
 def open_dataset(
     data: DataLike,
-    preprocessing: Preprocessing | None = None,
+    preprocessing: PreprocessingLike | None = None,
     *,
     input_shape: InputShape | None = None,
     input_type: str = "tensor(float)",
@@ -52,8 +52,8 @@ def open_dataset(
             and x float32 in the network's layout, used as they are, or uint8 pixels; an iterable
             of batches of these, for example a torch `DataLoader` or a generator, read once; an
             ONNX Runtime `CalibrationDataReader`; or a `Dataset`. docs/data.md has all forms.
-        preprocessing: what the model's metadata say; None takes the set's customary values, or
-            ImageNet's for a user's own pictures. Not used for network inputs.
+        preprocessing: what the model's metadata say, or changes of customary values, which are
+            the set's, or ImageNet's for a user's own pictures. Not used for network inputs.
         input_shape: the network's image input without its batch, [C, H, W] or [H, W, C], None
             where a size is free; images are brought to its layout and checked against it.
         input_type: its type; `tensor(uint8)` gets pixels as they are stored.
@@ -80,7 +80,9 @@ def open_dataset(
         name, content = OWN_DATA, as_dataset(OWN_DATA, data, names, memory=memory)
     if isinstance(content, Pictures):
         pictures = content if classes is None else number_classes(content, classes)
-        fitting = preprocessing or _customary_of_pictures(name, pictures, takes)
+        fitting = _choose(
+            preprocessing, takes, lambda takes: _customary_of_pictures(name, pictures, takes)
+        )
         check_image_shape(name, fitting.shape, takes)
         dataset: Dataset = FileDataset(name, pictures, fitting, form=form)
         _check_further(dataset, names)
@@ -89,10 +91,11 @@ def open_dataset(
         raise UsageError(f"--classes numbers class folders, the labels of {name} are numbers")
     if isinstance(content, TensorDataset) and content.tensor.dtype == np.uint8 and not form.pixels:
         content = _own_pixels(content)
-        if preprocessing is not None and preprocessing.size == content.values.size:
+        if isinstance(preprocessing, Preprocessing) and preprocessing.size == content.values.size:
             preprocessing = replace(preprocessing, resize=None)
     if isinstance(content, _Pixels):
-        fitting = preprocessing or _with_channels(content.values, takes)
+        values = content.values
+        fitting = _choose(preprocessing, takes, lambda takes: _with_channels(values, takes))
         check_image_shape(name, fitting.shape, takes)
         height, width, channels = content.array.shape[1:]
         if preprocessing is None and (height, width) != fitting.size:
@@ -160,6 +163,20 @@ def _read(
     if isinstance(content, Pictures):
         return content
     return _Pixels(*content, row.classes, row.preprocessing)
+
+
+def _choose(
+    given: PreprocessingLike | None,
+    takes: InputShape | None,
+    customary: Callable[[InputShape | None], Preprocessing],
+) -> Preprocessing:
+    """The preprocessing given, or customary values for what a network takes, with changes."""
+    if isinstance(given, Preprocessing):
+        return given
+    if given is not None and given.size is not None:
+        takes = (takes[0] if takes else None, *given.size)
+    values = customary(takes)
+    return values if given is None else given.apply(values)
 
 
 def _own_pixels(dataset: TensorDataset) -> _Pixels:

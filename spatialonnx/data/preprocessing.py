@@ -195,6 +195,39 @@ class Preprocessing:
         return self.normalise(pixels, form)
 
 
+@dataclass(frozen=True)
+class PreprocessingChanges:
+    """Single values of a preprocessing; None leaves what there was.
+
+    Attributes:
+        mean: one value per channel, or one for all channels.
+        std: the same.
+        size: height and width given to the network.
+        resize: length of the shorter side before the centre crop.
+    """
+
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    size: tuple[int, int] | None = None
+    resize: int | None = None
+
+    def apply(self, values: Preprocessing) -> Preprocessing:
+        """A preprocessing with these values in place of its own.
+
+        Raises:
+            DataError: they do not fit its channels, or each other.
+        """
+        given = {key: value for key, value in vars(self).items() if value is not None}
+        for key in ("mean", "std"):
+            if len(given.get(key, ())) == 1:
+                given[key] *= values.channels
+        return replace(values, **given)
+
+
+PreprocessingLike = Preprocessing | PreprocessingChanges
+"""A whole preprocessing, or changes of what the model or the data set says."""
+
+
 def _whole(value: object) -> int:
     """A JSON number as an int; 28.0 is fine, 28.5 and true are not."""
     if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):

@@ -10,7 +10,7 @@ from typing import Unpack
 import onnx
 
 from spatialonnx.data.opening import DataLike
-from spatialonnx.data.preprocessing import Preprocessing
+from spatialonnx.data.preprocessing import PreprocessingLike
 from spatialonnx.measure.experiment import open_data
 from spatialonnx.measure.opening import RuntimeOptions, check_options
 from spatialonnx.model.metadata import get_metadata
@@ -28,7 +28,7 @@ def bench(
     batch: int = 1,
     runs: int = RUNS,
     profile: bool = False,
-    preprocessing: Preprocessing | None = None,
+    preprocessing: PreprocessingLike | None = None,
     progress: ProgressCallback | None = None,
     **options: Unpack[RuntimeOptions],
 ) -> Benchmark:

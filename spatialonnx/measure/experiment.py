@@ -11,7 +11,7 @@ from spatialonnx.data.classes import ClassesLike
 from spatialonnx.data.dataset import Dataset
 from spatialonnx.data.named_arrays import InputNames
 from spatialonnx.data.opening import DataLike, open_dataset, public_name
-from spatialonnx.data.preprocessing import Preprocessing
+from spatialonnx.data.preprocessing import Preprocessing, PreprocessingLike
 from spatialonnx.data.split import Split
 from spatialonnx.errors import UsageError
 from spatialonnx.graph.sites import SiteReport, find_sites
@@ -94,7 +94,7 @@ class Experiment:
 def open_data(
     model: ModelFile,
     data: DataLike | None,
-    preprocessing: Preprocessing | None = None,
+    preprocessing: PreprocessingLike | None = None,
     *,
     classes: ClassesLike | None = None,
     memory: int | None = None,
@@ -104,8 +104,8 @@ def open_data(
     Args:
         model: The model, for its metadata and the shape of its images.
         data: As ``open_dataset`` takes them; None = the set that the model names.
-        preprocessing: How pixels become the network's input; None = as the model says, else the
-            set's customary values.
+        preprocessing: How pixels become the network's input, or changes of what the model says,
+            else of the set's customary values.
         classes: The classes in the order of the model's outputs, for pictures in class folders.
         memory: Bytes that an iterable's images may take in memory.
 
@@ -118,8 +118,9 @@ def open_data(
     if data is None and not named:
         raise UsageError(f"{model.path.name} names no data set: give one with --data")
     recorded = get_text(model.proto, "input")
-    if preprocessing is None and recorded:
-        preprocessing = Preprocessing.from_json(recorded)
+    if recorded and not isinstance(preprocessing, Preprocessing):
+        values = Preprocessing.from_json(recorded)
+        preprocessing = values if preprocessing is None else preprocessing.apply(values)
     inputs = model_inputs(model.proto)
     image = find_image_input(inputs)
     further = tuple(value.name for value in find_further_inputs(inputs))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from spatialonnx.data.classes import ClassesLike
 from spatialonnx.data.opening import DataLike
-from spatialonnx.data.preprocessing import Preprocessing
+from spatialonnx.data.preprocessing import PreprocessingLike
 from spatialonnx.data.split import Split, split_pool
 from spatialonnx.errors import UsageError
 from spatialonnx.measure.class_check import check_classes
@@ -47,14 +47,16 @@ class ExperimentOptions(RuntimeOptions, SplitOptions, total=False):
     ``preprocessing`` is how pixels become the network's input (None: as the model says),
     ``classes`` a file or list of the classes in the order of the outputs, for pictures in class
     folders (None: in the order of their names).
+    ``memory`` is how many bytes the images of an iterable take before they go to a temporary file.
     ``accept_baseline`` goes on where the labels cannot be the classes of the network.
     ``baseline`` is the original network where the model is not it with masks, ``confidence``
     that of the upper limit which must meet the bound (None: the drop itself must).
     """
 
-    preprocessing: Preprocessing | None
+    preprocessing: PreprocessingLike | None
     classes: ClassesLike | None
     accept_baseline: bool
+    memory: int | None
     metric: MetricLike | None
     baseline: ModelLike | None
     confidence: float | None
@@ -93,7 +95,13 @@ def open_experiment(
     if record is not None:
         chosen = {**_recorded(record), **chosen}
     check_confidence(chosen.get("confidence"))
-    dataset = open_data(model, data, chosen.get("preprocessing"), classes=chosen.get("classes"))
+    dataset = open_data(
+        model,
+        data,
+        chosen.get("preprocessing"),
+        classes=chosen.get("classes"),
+        memory=chosen.get("memory"),
+    )
     used = 0 if record is None else sum(record.samples or ())
     if used > len(dataset):
         raise UsageError(

@@ -32,7 +32,7 @@ class SearchOptions(ExperimentOptions, total=False):
     number of probes) or ``patterns`` (texts such as ``1001``) narrow what is tried.
     ``thresholds`` are multiples of a channel's mean positive activation.
     ``select_confidence`` is that of the upper limit which must meet the bound on select.
-    ``time_budget`` is in seconds, ``memory`` in bytes.
+    ``time_budget`` is in seconds; ``memory`` also bounds what the simulator takes.
     """
 
     mode: str
@@ -48,7 +48,6 @@ class SearchOptions(ExperimentOptions, total=False):
     select_confidence: float | None
     time_budget: float | None
     max_trials: int | None
-    memory: int | None
 
 
 def search(
