@@ -28,7 +28,7 @@ from spatialonnx.measure.measured import Measured
 from spatialonnx.measure.opening import ExperimentOptions, open_experiment
 from spatialonnx.measure.samples import Samples
 from spatialonnx.model.interface import find_image_input, model_inputs
-from spatialonnx.model.metadata import read_search_record, set_metadata
+from spatialonnx.model.metadata import drop_metadata, read_search_record, set_metadata
 from spatialonnx.model.model_file import ModelFile, ModelLike, as_model, save_model
 from spatialonnx.model.stages import missed_path
 from spatialonnx.plan.plan import Plan
@@ -132,6 +132,7 @@ def quantize(
         experiment.dataset, experiment.split.search[:calibration_samples], "calibration"
     )
     network, predicted = float_form(source.proto)
+    drop_metadata(network, "stage")
     ranges = calibrate_ranges(
         source.proto,
         _batches(source.proto, calibration),

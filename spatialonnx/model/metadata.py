@@ -209,6 +209,15 @@ def set_metadata(proto: onnx.ModelProto, **values: str | dict[str, Any]) -> None
         proto.metadata_props.add(key=key, value=text)
 
 
+def drop_metadata(proto: onnx.ModelProto, *keys: str) -> None:
+    """Removes entries of spatialonnx's metadata in place, where they are there."""
+    gone = {_PREFIX + key for key in keys}
+    kept = [(e.key, e.value) for e in proto.metadata_props if e.key not in gone]
+    del proto.metadata_props[:]
+    for key, value in kept:
+        proto.metadata_props.add(key=key, value=value)
+
+
 def _is_share(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
 
