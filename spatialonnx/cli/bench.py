@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spatialonnx.cli.options import Baseline, Batch, CommonOptions, DataOptions, Runs, command
+from spatialonnx.cli.options import (
+    Baseline,
+    Batch,
+    Cold,
+    CommonOptions,
+    DataOptions,
+    Runs,
+    command,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -32,6 +40,7 @@ def bench(
     data: DataOptions = DataOptions(),
     batch: Batch = 1,
     runs: Runs = 50,
+    cold: Cold = False,
     profile: Annotated[
         bool, typer.Option("--profile", help="Also print the time per node (ORT's profiler).")
     ] = False,
@@ -57,6 +66,7 @@ def bench(
             baseline=baseline,
             batch=batch,
             runs=runs,
+            cold=cold,
             profile=profile,
             preprocessing=preprocessing_changes(data),
             provider=common.provider,
@@ -73,7 +83,8 @@ def result_lines(result: Benchmark) -> list[str | Table]:
 
     rows = [_row(contestant) for contestant in result.contestants]
     columns = ["model", "median ms", "p10", "p90", "ratio", "95 %", "peak MB"]
-    title = f"Batch {result.batch}, {result.runtime.threads} threads, {result.runs} runs in turns"
+    caches = "run by run, caches cold" if result.cold else "in bursts, caches warm"
+    title = f"Batch {result.batch}, {result.runtime.threads} threads, {result.runs} rounds {caches}"
     lines: list[str | Table] = [
         table(title, columns, rows),
         f"ratios are to {result.baseline.name}; data: {result.data}",

@@ -10,6 +10,7 @@ import typer
 from spatialonnx.cli.options import (
     Baseline,
     Batch,
+    Cold,
     CommonOptions,
     DataOptions,
     Metric,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from spatialonnx.deployment.deployment import DeployedSite, Deployment
+    from spatialonnx.runtime.timing import Ratio
 
 _NEEDED = 0.99
 """Share beyond which saying how much would be needed is of no use."""
@@ -48,6 +50,7 @@ def deploy(
     baseline: Baseline = None,
     batch: Batch = 1,
     runs: Runs = 50,
+    cold: Cold = False,
     metric: Metric = None,
     parts: SplitOptions = SplitOptions(),
 ) -> None:
@@ -77,6 +80,7 @@ def deploy(
             fuse=fuse,  # type: ignore[arg-type]  # checked there
             batch=batch,
             runs=runs,
+            cold=cold,
             progress=progress,
             metric=metric,
             baseline=baseline,
@@ -127,6 +131,7 @@ def result_lines(result: Deployment, written: Path | None) -> list[str | Table]:
     verify, ratio, job = result.verify, result.ratio, result.job
     columns = ["site", "MACs", "predicted", "dense ms", "fused ms", "gain", "form", "why"]
     low, high = verify.interval
+    rival = "the dense 8-bit model's" if result.is_quantized else "the original's"
     left_out = sum(difference.left_out for difference in result.differences)
     lines: list[str | Table] = [
         table("Sites", columns, [_row(site) for site in result.sites]),
@@ -135,9 +140,12 @@ def result_lines(result: Deployment, written: Path | None) -> list[str | Table]:
         f"({left_out} patches with a probe at zero left out)",
         f"MACs saved {percent(verify.saved_fraction)}, drop {points(float(verify.drop))} "
         f"(95 % {100 * low:+.2f} to {100 * high:+.2f}) on {verify.samples} verify samples",
-        f"time {ratio.value:.3f} of the original's (95 % {ratio.low:.3f} to {ratio.high:.3f}), "
-        f"batch {job.batch}, {job.experiment.runtime.threads} threads",
+        f"time {_ratio(ratio)} of {rival}, batch {job.batch}, "
+        f"{job.experiment.runtime.threads} threads, "
+        f"{'run by run, caches cold' if job.cold else 'in bursts, caches warm'}",
     ]
+    if result.float_ratio is not None:
+        lines.append(f"time {_ratio(result.float_ratio)} of the float original's")
     if job.bound is not None and result.bound_met is not None:
         lines.append(verdict(job.bound, result.bound_met, verify, job.experiment.confidence))
     if written is not None:
@@ -154,3 +162,7 @@ def _row(site: DeployedSite) -> list[object]:
         times = [f"{1e3 * time.dense:.3f}", f"{1e3 * (time.fused + time.layout):.3f}"]
         times.append(f"{time.gain:.2f}")
     return [site.name, percent(site.share), percent(site.predicted), *times, site.form, site.reason]
+
+
+def _ratio(ratio: Ratio) -> str:
+    return f"{ratio.value:.3f} (95 % {ratio.low:.3f} to {ratio.high:.3f})"

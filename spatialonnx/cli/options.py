@@ -81,7 +81,15 @@ StudyFile = Annotated[
     ),
 ]
 Batch = Annotated[int, typer.Option("--batch", help="Images per run.", min=1)]
-Runs = Annotated[int, typer.Option("--runs", help="Timed runs of each model.", min=1)]
+Runs = Annotated[int, typer.Option("--runs", help="Rounds in which each model is timed.", min=1)]
+Cold = Annotated[
+    bool,
+    typer.Option(
+        "--cold",
+        help="Time run by run, each model with the caches that the others left; otherwise in "
+        "bursts, as in the loop of a server.",
+    ),
+]
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,9 @@ class DeployJob:
         guard: A site is fused where that makes it this many times faster.
         fuse: ``auto`` asks the guard, ``all`` and ``none`` do not.
         batch: Images per timed run.
-        runs: Timed runs of the whole model.
+        runs: Rounds in which the whole model is timed.
+        cold: Whether models are timed run by run, with the caches that the others left, and not
+            in bursts.
     """
 
     experiment: Experiment
@@ -45,6 +47,7 @@ class DeployJob:
     fuse: Fuse = "auto"
     batch: int = 1
     runs: int = RUNS
+    cold: bool = False
 
     def __post_init__(self) -> None:
         """Checks the options.
@@ -118,7 +121,10 @@ class Deployment:
         sites: In graph order.
         verify: How the deployed model did on verify, beside the baseline.
         bound_met: Whether the bound holds there; None for a plan by hand.
-        ratio: Its time as a multiple of the original's.
+        ratio: Its time as a multiple of that of the same network with its predictions off: of
+            the original, or of the dense 8-bit network.
+        float_ratio: Of an 8-bit model: the same against the float original; None where that is
+            not at hand.
         differences: How fused sites differ from simulated ones on the same input.
         notes: Warnings for the user, one line each.
     """
@@ -130,6 +136,7 @@ class Deployment:
     bound_met: bool | None
     ratio: Ratio
     differences: tuple[SiteDifference, ...]
+    float_ratio: Ratio | None = None
     notes: tuple[str, ...] = ()
 
     def names(self, form: Form) -> list[str]:
@@ -138,8 +145,14 @@ class Deployment:
 
     @property
     def is_faster(self) -> bool:
-        """Whether it is faster than the original; without a fused site it cannot be."""
-        return self.ratio.is_faster and bool(self.names("fused"))
+        """Whether it is faster than what it is compared with; without a fused site it cannot be."""
+        slower = self.float_ratio is not None and not self.float_ratio.is_faster
+        return self.ratio.is_faster and not slower and bool(self.names("fused"))
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether its sites hold 8-bit maps."""
+        return any(site.is_quantized for site in self.job.experiment.sites.sites)
 
     @property
     def is_worth_keeping(self) -> bool:
@@ -195,6 +208,9 @@ class Deployment:
             "simulated": self.names("simulated"),
             "ratio": self.ratio.value,
             "ratio_ci95": [self.ratio.low, self.ratio.high],
+            **({} if self.float_ratio is None else _float_ratio(self.float_ratio)),
+            "precision": "int8" if self.is_quantized else "float32",
+            "cold": self.job.cold,
             "faster": self.is_faster,
             "sites": [site.to_json() for site in self.sites],
             "checked": [vars(difference) for difference in self.differences],
@@ -210,7 +226,7 @@ class Deployment:
     def summary(self) -> dict[str, Any]:
         """What the deployed model's own metadata say of it."""
         described = self.to_json()
-        keys = ("fused", "dense", "simulated", "ratio", "ratio_ci95", "batch", "threads", "isa")
+        keys = [key for key in _RECORDED if key in described]
         return {
             **{key: described[key] for key in keys},
             "processor": described["machine"]["processor"],
@@ -218,3 +234,14 @@ class Deployment:
             "verify": described["verify"],
             "bound_met": self.bound_met,
         }
+
+
+_RECORDED = (
+    *("fused", "dense", "simulated", "ratio", "ratio_ci95", "float_ratio", "float_ratio_ci95"),
+    *("precision", "cold", "batch", "threads", "isa"),
+)
+"""What a deployed model's metadata repeat of the JSON object."""
+
+
+def _float_ratio(ratio: Ratio) -> dict[str, Any]:
+    return {"float_ratio": ratio.value, "float_ratio_ci95": [ratio.low, ratio.high]}

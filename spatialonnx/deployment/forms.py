@@ -13,7 +13,7 @@ from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.network import Network
 from spatialonnx.plan.macs import fraction
 from spatialonnx.runtime.progress import ProgressCallback, report_stage
-from spatialonnx.runtime.timing import Images
+from spatialonnx.runtime.timing import BURST, Images
 from spatialonnx.simulate.site_timing import time_sites
 
 _WORTH_TIMING = 0.02
@@ -86,6 +86,7 @@ def choose_forms(
             images,
             runtime,
             shares={site.name: site.share for site in sites},
+            burst=1 if job.cold else BURST,
             progress=lambda name: report_stage(progress, f"timing site {name}"),
         )
         lost = 0

@@ -25,7 +25,11 @@ from spatialonnx.deployment.deployment import (
 )
 from spatialonnx.deployment.forms import choose_forms, measure_sites, timed_images
 from spatialonnx.graph.fuse import dense_form, fuse_sites
-from spatialonnx.graph.site_equivalence import compare_sites, require_equal
+from spatialonnx.graph.site_equivalence import (
+    compare_quantized_sites,
+    compare_sites,
+    require_equal,
+)
 from spatialonnx.measure.certify import Certifier
 from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.measured import Measured
@@ -36,7 +40,14 @@ from spatialonnx.model.checking import check_interface, check_model
 from spatialonnx.model.metadata import read_search_record, set_metadata
 from spatialonnx.model.model_file import ModelLike, as_model
 from spatialonnx.runtime.progress import ProgressCallback, count_steps, report_stage
-from spatialonnx.runtime.timing import Images, Ratio, compare_timings, open_timed, time_alternately
+from spatialonnx.runtime.timing import (
+    BURST,
+    Images,
+    Ratio,
+    compare_timings,
+    open_timed,
+    time_alternately,
+)
 
 _CHECKED_IMAGES = 4
 
@@ -49,6 +60,7 @@ def deploy(
     fuse: Fuse = "auto",
     batch: int = 1,
     runs: int = RUNS,
+    cold: bool = False,
     progress: ProgressCallback | None = None,
     **options: Unpack[ExperimentOptions],
 ) -> Deployment:
@@ -61,7 +73,9 @@ def deploy(
         guard: A site is fused where that makes it this many times faster.
         fuse: ``auto`` (sites that gain), ``all`` or ``none``.
         batch: Images per timed run.
-        runs: Timed runs of the whole model and of the original.
+        runs: Rounds in which the whole model and its rivals are timed.
+        cold: Whether they are timed run by run, with the caches that the others left, and not in
+            bursts.
         progress: Called with how far it is.
         **options: See ``ExperimentOptions``. Seed, sizes of the split, metric and confidence
             are the search's unless given; ``provider`` is ``cpu`` unless given.
@@ -77,7 +91,7 @@ def deploy(
     # SpatialConv saves time on the CPU.
     options["provider"] = options.get("provider", "cpu")
     experiment = open_experiment(source, data, options, record=record)
-    return deploy_model(DeployJob(experiment, guard, fuse, batch, runs), progress)
+    return deploy_model(DeployJob(experiment, guard, fuse, batch, runs, cold), progress)
 
 
 def deploy_model(job: DeployJob, progress: ProgressCallback | None = None) -> Deployment:
@@ -92,7 +106,9 @@ def deploy_model(job: DeployJob, progress: ProgressCallback | None = None) -> De
     """
     experiment = job.experiment
     proto, baseline = experiment.model.proto, experiment.baseline
-    original = dense_form(proto) if baseline is None else baseline.proto
+    dense = dense_form(proto)
+    original = dense if baseline is None else baseline.proto
+    quantized = any(site.is_quantized for site in experiment.sites.sites)
     report_stage(progress, "measuring what every site predicts")
     network = Network(proto, experiment.runtime)
     check_images(experiment.search, network.image_shape)
@@ -106,7 +122,8 @@ def deploy_model(job: DeployJob, progress: ProgressCallback | None = None) -> De
     few = experiment.split.search[:_CHECKED_IMAGES]
     some = images[0] if fixed else experiment.dataset.images(few)
     fused = [site.name for site in sites if site.form == "fused"]
-    differences = tuple(compare_sites(proto, fused, some, experiment.runtime))
+    compare = compare_quantized_sites if quantized else compare_sites
+    differences = tuple(compare(proto, fused, some, experiment.runtime))
     require_equal(differences)
     deployed, verify = _certify(experiment, original, sites, progress)
     met = _is_met(job, verify)
@@ -116,8 +133,21 @@ def deploy_model(job: DeployJob, progress: ProgressCallback | None = None) -> De
         deployed, verify = _certify(experiment, original, sites, progress)
         met = _is_met(job, verify)
     report_stage(progress, "timing it and the original in turns")
-    ratio = _time(job, original, deployed, images)
-    result = Deployment(job, deployed, tuple(sites), verify, met, ratio, differences)
+    # The rival of an 8-bit model is the dense one in 8 bit, and its float original too.
+    rivals = [original]
+    if quantized:
+        rivals = [dense] if baseline is None else [dense, original]
+    ratio, *others = _time(job, rivals, deployed, images)
+    result = Deployment(
+        job=job,
+        model=deployed,
+        sites=tuple(sites),
+        verify=verify,
+        bound_met=met,
+        ratio=ratio,
+        differences=differences,
+        float_ratio=next(iter(others), None),
+    )
     set_metadata(deployed, deploy=result.summary())
     return replace(result, notes=tuple(_notes(result)))
 
@@ -163,11 +193,13 @@ def _certify(
 
 
 def _time(
-    job: DeployJob, original: onnx.ModelProto, proto: onnx.ModelProto, images: Images
-) -> Ratio:
-    sessions = [open_timed(model, job.experiment.runtime) for model in (original, proto)]
-    theirs, ours = time_alternately(sessions, images, job.runs)
-    return compare_timings(ours, theirs)
+    job: DeployJob, rivals: Sequence[onnx.ModelProto], proto: onnx.ModelProto, images: Images
+) -> list[Ratio]:
+    """The time of the deployed model as a multiple of each rival's, all timed in turns."""
+    sessions = [open_timed(model, job.experiment.runtime) for model in (*rivals, proto)]
+    burst = 1 if job.cold else BURST
+    *theirs, ours = time_alternately(sessions, images, job.runs, burst=burst)
+    return [compare_timings(ours, timing) for timing in theirs]
 
 
 def _notes(result: Deployment) -> list[str]:
@@ -179,6 +211,11 @@ def _notes(result: Deployment) -> list[str]:
             f"the plan was searched on {record.data} and is certified on "
             f"{experiment.dataset.name}: give the same data, or verify may hold images that the "
             "search chose by"
+        )
+    if result.is_quantized and experiment.baseline is None:
+        notes.append(
+            "accuracy and time are compared with the dense 8-bit model: name the float original "
+            "with --baseline"
         )
     if job.bound is None:
         notes.append("the plan was made by hand: nothing bounds its drop")

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from spatialonnx.errors import ModelError
-from spatialonnx.graph.fuse import make_fused_site
+from spatialonnx.graph.fuse import fuse_sites, make_fused_site
 from spatialonnx.graph.index import GraphIndex
-from spatialonnx.graph.ops import DOMAIN, VERSION, instrument, read_plan
+from spatialonnx.graph.ops import DOMAIN, VERSION, find_predictors, instrument, read_plan
 from spatialonnx.graph.shapes import infer_shapes
 from spatialonnx.graph.site_match import match_sites
 from spatialonnx.model.interface import find_image_input, model_inputs
@@ -115,6 +115,62 @@ def compare_sites(
             expected=(values[match.predictor.output[0]], values[f"{match.name}/skipped"]),
             got=(result, skipped),
         )
+
+
+def compare_quantized_sites(
+    proto: onnx.ModelProto,
+    sites: Collection[str],
+    images: NDArray[np.float32],
+    runtime: Runtime,
+) -> Iterator[SiteDifference]:
+    """Compares 8-bit sites fused with the same ones simulated: to the bit, in the network.
+
+    8-bit sums are exact, so nothing rounds either way, and nothing is left out.
+
+    Args:
+        proto: The simulated network, with SpatialPredict nodes.
+        sites: Sites to compare; each can be fused.
+        images: One batch, float32 [b, C, H, W].
+        runtime: Threads; both run on the CPU.
+
+    Yields:
+        One difference per site, in graph order.
+    """
+    if not sites:
+        return
+    runtime = Runtime("cpu", runtime.threads)
+    predictors = [p for p in find_predictors(proto) if p.site in sites]
+    names = [p.output for p in predictors]
+    counts = [p.skipped for p in predictors]
+    results = []
+    for model in (proto, fuse_sites(proto, sites, ())):
+        exposed = instrument(model, promote=False)
+        present = {value.name for value in exposed.graph.output}
+        exposed.graph.output.extend(
+            helper.make_tensor_value_info(name, TensorProto.UINT8, None)
+            for name in names
+            if name not in present
+        )
+        session = open_session(exposed, runtime)
+        image_name = find_image_input(session.inputs).name
+        results.append(session.run({image_name: images}, [*names, *counts]))
+    plan, (simulated, fused) = read_plan(proto), results
+    for k, predictor in enumerate(predictors):
+        steps = np.abs(simulated[k].astype(np.int64) - fused[k]).max(initial=0)
+        largest = max(int(np.asarray(simulated[k]).max(initial=0)), 1)
+        at = k + len(predictors)
+        yield SiteDifference(
+            site=predictor.site,
+            largest=float(steps) / largest,
+            patches=_count_patches(simulated[k].shape, plan[predictor.site].patch_size),
+            left_out=0,
+            counts_differ=int((simulated[at] != fused[at]).sum()),
+        )
+
+
+def _count_patches(shape: tuple[int, ...], patch_size: int) -> int:
+    samples, channels, height, width = shape
+    return samples * channels * -(-height // patch_size) * -(-width // patch_size)
 
 
 def compare_maps(

@@ -27,6 +27,7 @@ def bench(
     baseline: ModelLike | None = None,
     batch: int = 1,
     runs: int = RUNS,
+    cold: bool = False,
     profile: bool = False,
     preprocessing: PreprocessingLike | None = None,
     progress: ProgressCallback | None = None,
@@ -42,7 +43,9 @@ def bench(
             names, else noise.
         baseline: The model that ratios are to; it is timed too. Default: the first one.
         batch: Images per run.
-        runs: Timed runs of each model.
+        runs: Rounds in which each model is timed.
+        cold: Whether models are timed run by run, with the caches that the others left, and not
+            in bursts.
         profile: Whether ONNX Runtime's profiler runs afterwards, for the time per node.
         preprocessing: How pixels become the network's input; default: as the model says.
         progress: Told after every timed run.
@@ -80,6 +83,7 @@ def bench(
             baseline=None if rival is None else rival.path,
             batch=batch,
             runs=runs,
+            cold=cold,
             profile=profile,
             progress=progress,
         )

@@ -19,6 +19,7 @@ from spatialonnx.runtime.peak_memory import measure_peak
 from spatialonnx.runtime.progress import ProgressCallback
 from spatialonnx.runtime.session import Runtime, Session
 from spatialonnx.runtime.timing import (
+    BURST,
     Images,
     NodeTimes,
     ProfiledSession,
@@ -98,7 +99,8 @@ class Benchmark:
         baseline: The model that ratios are to.
         data: What the images were.
         batch: Images per run.
-        runs: Timed runs of each model.
+        runs: Rounds in which each model was timed.
+        cold: Whether a round was one run, not a burst.
         runtime: Provider and threads.
     """
 
@@ -107,6 +109,7 @@ class Benchmark:
     data: str
     batch: int
     runs: int
+    cold: bool
     runtime: Runtime
 
     def to_json(self) -> dict[str, Any]:
@@ -117,6 +120,7 @@ class Benchmark:
             "data": self.data,
             "batch": self.batch,
             "runs": self.runs,
+            "cold": self.cold,
             "provider": self.runtime.provider,
             "threads": self.runtime.threads,
             "machine": describe_machine(),
@@ -141,6 +145,7 @@ def bench_models(
     baseline: Path | None = None,
     batch: int = 1,
     runs: int = RUNS,
+    cold: bool = False,
     profile: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Benchmark:
@@ -152,7 +157,9 @@ def bench_models(
         runtime: Provider and threads.
         baseline: The model that ratios are to; it is timed too. Default: the first one.
         batch: Images per run.
-        runs: Timed runs of each model.
+        runs: Rounds in which each model is timed.
+        cold: Whether a round is one run of each model, not a burst of runs in a row: every model
+            then finds the caches as the others left them.
         profile: Whether ORT's profiler runs afterwards, for the time per node.
         progress: Told after every timed run.
 
@@ -171,7 +178,8 @@ def bench_models(
     for path, session in zip(paths, sessions, strict=True):
         _check_batch(path, session, batch)
     images = choose_images(sessions[0], source, batch, runs)
-    timings = time_alternately(sessions, images, runs, progress=progress)
+    burst = 1 if cold else BURST
+    timings = time_alternately(sessions, images, runs, burst=burst, progress=progress)
     reference = timings[list(paths).index(baseline) if baseline else 0]
     del sessions
     contestants = [
@@ -190,6 +198,7 @@ def bench_models(
         data=NOISE if source is None else source.name,
         batch=batch,
         runs=runs,
+        cold=cold,
         runtime=runtime,
     )
 

@@ -1,8 +1,9 @@
 """Timing networks against each other, run by run in turns.
 
 Another process slows down whatever runs at that moment. So networks are never timed one after
-another: every round runs each of them once on the same images, in alternating order, and ratios
-are formed of medians over the same rounds.
+another: every round runs each of them on the same images, in alternating order, and ratios are
+formed of medians over the same rounds. In a round a network runs once (cold: the others have
+emptied the caches), or in a burst, as in the loop of a server, whose caches it has filled itself.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from spatialonnx.runtime.progress import Progress, ProgressCallback
 from spatialonnx.runtime.session import Runtime, Session, open_session
 
 WARMUP = 3
+BURST = 5
+"""Runs of a network in a row that a round times, where networks are timed in bursts."""
 _RESAMPLES = 2000
 _NODE_EVENT = "_kernel_time"
 Images = Sequence[NDArray[np.float32]]
@@ -123,6 +126,7 @@ def time_alternately(
     rounds: int,
     *,
     warmup: int = WARMUP,
+    burst: int = 1,
     clock: Callable[[], float] = time.perf_counter,
     progress: ProgressCallback | None = None,
 ) -> tuple[Timing, ...]:
@@ -131,8 +135,10 @@ def time_alternately(
     Args:
         sessions: What to time; all are open at the same time.
         images: What they run on, the same for all of them in a round.
-        rounds: Timed runs of each session.
-        warmup: Runs of each session before that.
+        rounds: Times of each session.
+        warmup: Rounds before that, of one run each.
+        burst: Runs in a row that make one time, their mean; above 1, one more run goes before
+            them, whose caches hold what the other sessions left.
         clock: Another one, such as ``time.thread_time`` for sessions of one thread on a machine
             that does other things too.
         progress: Told after every timed round.
@@ -162,6 +168,11 @@ def time_alternately(
         if collecting:
             gc.enable()
     return tuple(Timing(row) for row in seconds)
+
+
+def count_runs(rounds: int, warmup: int, burst: int) -> int:
+    """Runs of each session in ``time_alternately``."""
+    return warmup + rounds * (burst + (burst > 1))
 
 
 def open_timed(model: onnx.ModelProto | Path, runtime: Runtime) -> Session:

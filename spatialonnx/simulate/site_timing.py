@@ -17,15 +17,17 @@ import onnx
 from spatialonnx.graph.fuse import fuse_sites
 from spatialonnx.runtime.session import Runtime
 from spatialonnx.runtime.timing import (
+    BURST,
     WARMUP,
     Images,
     NodeTimes,
     ProfiledSession,
     Timing,
+    count_runs,
     time_alternately,
 )
 
-ROUNDS = 20
+ROUNDS = 4
 LAYOUT_OPS = frozenset({"ReorderInput", "ReorderOutput", "Reshape", "Transpose"})
 """Ops that ORT inserts between layouts, under names of its own."""
 _PROFILED = ("cpu",)
@@ -70,6 +72,7 @@ def time_sites(
     *,
     shares: dict[str, float],
     rounds: int = ROUNDS,
+    burst: int = BURST,
     progress: Progress | None = None,
 ) -> dict[str, SiteTime]:
     """Times every fused site against itself left dense, all others staying as they are.
@@ -82,10 +85,12 @@ def time_sites(
         runtime: Provider and threads.
         shares: Each site's share of the model's MACs; used where the profiler cannot time nodes
             (CUDA, whose kernels run on after their launch).
-        rounds: Timed runs of each model.
+        rounds: Rounds in which both models are timed.
+        burst: Runs of a model in a row; 1 = run by run, with cold caches.
         progress: Told which site is timed.
     """
     profile = runtime.provider in _PROFILED
+    size = count_runs(rounds, WARMUP, burst)
     all_fused = ProfiledSession(fuse_sites(proto, fused, dense), runtime, profile=profile)
     windows: list[tuple[NodeTimes | None, Timing, Timing]] = []
     for site in fused:
@@ -96,16 +101,15 @@ def time_sites(
             fuse_sites(proto, others, [*dense, site]), runtime, profile=profile
         )
         with_it, without = time_alternately(
-            [all_fused.session, variant.session], images, rounds, warmup=WARMUP
+            [all_fused.session, variant.session], images, rounds, warmup=WARMUP, burst=burst
         )
-        nodes = variant.node_times(WARMUP + rounds) if profile else None
+        nodes = variant.node_times(size) if profile else None
         windows.append((nodes, with_it, without))
     if not profile:
         return {
             site: _whole_model_time(with_it, without, shares[site])
             for site, (_, with_it, without) in zip(fused, windows, strict=True)
         }
-    size = WARMUP + rounds
     together = all_fused.node_times(size * len(fused))
     times = {}
     for number, (site, (nodes, _, _)) in enumerate(zip(fused, windows, strict=True)):
