@@ -156,11 +156,15 @@ def time_alternately(
             batch = images[number % len(images)]
             for k in order:
                 feeds = feeds_of(names[k], batch)
+                if number >= 0 and burst > 1:
+                    sessions[k].run(feeds)
+                runs = burst if number >= 0 else 1
                 start = clock()
-                sessions[k].run(feeds)
+                for _ in range(runs):
+                    sessions[k].run(feeds)
                 elapsed = clock() - start
                 if number >= 0:
-                    seconds[k, number] = elapsed
+                    seconds[k, number] = elapsed / runs
             order.reverse()
             if progress and number >= 0:
                 progress(Progress("timing in turns", number + 1, rounds))
