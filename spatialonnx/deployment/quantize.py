@@ -21,6 +21,7 @@ from spatialonnx.errors import ModelError, UsageError
 from spatialonnx.graph.float_form import float_form
 from spatialonnx.graph.insert import insert
 from spatialonnx.graph.ops import read_plan, write_plan
+from spatialonnx.graph.simplify import prepare_model, simplify_model
 from spatialonnx.graph.site_match import SkippedConv
 from spatialonnx.measure.certify import Certifier
 from spatialonnx.measure.experiment import Experiment
@@ -28,7 +29,7 @@ from spatialonnx.measure.measured import Measured
 from spatialonnx.measure.opening import ExperimentOptions, open_experiment
 from spatialonnx.measure.samples import Samples
 from spatialonnx.model.interface import find_image_input, model_inputs
-from spatialonnx.model.metadata import drop_metadata, read_search_record, set_metadata
+from spatialonnx.model.metadata import ORIGINAL, drop_metadata, read_search_record, set_metadata
 from spatialonnx.model.model_file import ModelFile, ModelLike, as_model, save_model
 from spatialonnx.model.stages import missed_path
 from spatialonnx.plan.plan import Plan
@@ -131,11 +132,17 @@ def quantize(
     calibration = Samples(
         experiment.dataset, experiment.split.search[:calibration_samples], "calibration"
     )
-    network, predicted = float_form(source.proto)
-    drop_metadata(network, "stage")
+    if source.stage == ORIGINAL:
+        # ONNX Runtime quantises BatchNormalization by itself where it is not folded.
+        calibrated = network = simplify_model(prepare_model(source.proto))
+        predicted: dict[str, str] = {}
+    else:
+        calibrated = source.proto
+        network, predicted = float_form(calibrated)
+        drop_metadata(network, "stage")
     ranges = calibrate_ranges(
-        source.proto,
-        _batches(source.proto, calibration),
+        calibrated,
+        _batches(calibrated, calibration),
         experiment.runtime,
         method,
         _counting(progress, len(calibration)),

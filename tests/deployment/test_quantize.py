@@ -1,0 +1,104 @@
+"""Quantising models, their plan kept, and deploying what that gives."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from support.commands import fail, succeed_json
+from support.trained import TinyFiles
+
+from spatialonnx.deployment.quantize import quantize
+from spatialonnx.errors import ModelError, UsageError
+from spatialonnx.graph.insert import insert
+from spatialonnx.graph.ops import read_plan
+from spatialonnx.model.model_file import load_model
+from spatialonnx.model.stages import int8_path
+
+MASKED = "model.masked.onnx"
+
+
+@pytest.fixture
+def masked(tiny: TinyFiles) -> Path:
+    """The tiny trained network with the sparsest pattern in every site."""
+    path = tiny.model.with_name(MASKED)
+    insert(tiny.model, pattern="1000", threads=1).save(path)
+    return path
+
+
+def test_a_plain_model_is_quantised_per_channel(tiny: TinyFiles) -> None:
+    result = quantize(tiny.model, tiny.spec, calibration_samples=40, threads=1)
+    ops = [node.op_type for node in result.model.graph.node]
+    assert "QuantizeLinear" in ops and "SpatialPredict" not in ops
+    weights = [
+        numpy_helper.to_array(t)
+        for t in result.model.graph.initializer
+        if t.data_type == onnx.TensorProto.INT8 and len(t.dims) == 4
+    ]
+    assert weights
+    assert abs(float(result.verify.drop)) < 0.1
+    assert result.samples == 40 and result.bound_met is None
+    onnx.checker.check_model(result.model)
+
+
+def test_the_plan_is_kept_and_calibrated_with(tiny: TinyFiles, masked: Path) -> None:
+    result = quantize(masked, tiny.spec, threads=1)
+    before, after = read_plan(load_model(masked).proto), read_plan(result.model)
+    assert after == before and result.left == ()
+    assert result.verify.saved > 0
+
+
+def test_ranges_are_those_under_the_plan(tiny: TinyFiles, masked: Path) -> None:
+    """With its predictions a network has other activations, and other ranges."""
+    scales = []
+    for model in (tiny.model, masked):
+        graph = quantize(model, tiny.spec, threads=1).model.graph
+        values = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+        quantizers = [node for node in graph.node if node.op_type == "QuantizeLinear"]
+        scales.append([float(values[node.input[1]]) for node in quantizers])
+    assert len(scales[0]) == len(scales[1])
+    assert not np.array_equal(*scales)
+
+
+def test_deploying_what_was_quantised(tiny: TinyFiles, masked: Path) -> None:
+    value = succeed_json("quantize", masked, "--data", tiny.spec, "--threads", 1)
+    path = Path(value["output"])
+    assert path.name == "model.int8.masked.onnx"
+    options = ("--data", tiny.spec, "--fuse", "all", "--runs", 2, "--threads", 1)
+    deployed = succeed_json("deploy", path, "--baseline", tiny.model, *options)
+    assert deployed["precision"] == "int8" and deployed["fused"]
+    assert "float_ratio" in deployed
+    assert all(entry["largest"] == 0 for entry in deployed["checked"])
+    # Deployed equals simulated to the bit: the same answers, the same counts.
+    simulated = succeed_json("evaluate", path, "--data", tiny.spec)
+    fused = succeed_json("evaluate", deployed["output"], "--data", tiny.spec)
+    assert fused["accuracy"] == simulated["accuracy"]
+    assert fused["macs"] == simulated["macs"]
+    metadata = {e.key: e.value for e in onnx.load(deployed["output"]).metadata_props}
+    assert "float_ratio" in json.loads(metadata["spatialonnx.deploy"])
+
+
+def test_what_cannot_be_quantised_says_what_to_do(tiny: TinyFiles, masked: Path) -> None:
+    path = quantize(masked, tiny.spec, calibration_samples=20, threads=1).save("q.int8.masked.onnx")
+    with pytest.raises(ModelError, match="quantised already"):
+        quantize(path, tiny.spec)
+    with pytest.raises(UsageError, match="--method best: use minmax, entropy, percentile"):
+        quantize(masked, tiny.spec, method="best")
+    assert "quantised already" in fail(2, "quantize", path, "--data", tiny.spec)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("m.onnx", "m.int8.onnx"),
+        ("m.masked.onnx", "m.int8.masked.onnx"),
+        ("m.tuned.masked.onnx", "m.tuned.int8.masked.onnx"),
+        ("m.spatial.onnx", "m.int8.spatial.onnx"),
+    ],
+)
+def test_names_of_quantised_files(name: str, expected: str) -> None:
+    assert int8_path(Path(name)).name == expected
