@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from models.prediction import PredictZeros
 from spatialonnx.errors import DataError
-from spatialonnx.graph.ops import find_predictors, instrument, plan_feeds
+from spatialonnx.graph.instrument import instrument, plan_feeds
+from spatialonnx.graph.ops import find_predictors
 from spatialonnx.plan.masks import SiteMask
 from spatialonnx.plan.plan import Plan
 from spatialonnx.runtime.session import Runtime, open_session

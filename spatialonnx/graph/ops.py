@@ -7,7 +7,7 @@ any plan. The threshold of a quantised map is a number of quantisation steps abo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -325,35 +325,8 @@ def write_plan(proto: onnx.ModelProto, plan: PlanLike) -> onnx.ModelProto:
         if node.domain == DOMAIN and node.op_type == PREDICT:
             predictor = predictors[node.name]
             name = "" if predictor.threshold in without else predictor.threshold
-            _set_threshold(node, name)
+            set_threshold_input(node, name)
     return copy
-
-
-def _set_threshold(node: onnx.NodeProto, name: str) -> None:
-    """Gives a SpatialPredict node another threshold input, or none."""
-    inputs = [*node.input, "", ""][:5]
-    inputs[3] = name
-    while not inputs[-1]:
-        inputs.pop()
-    del node.input[:]
-    node.input.extend(inputs)
-
-
-def plan_feeds(plan: PlanLike, predictors: Iterable[Predictor]) -> dict[str, NDArray[np.generic]]:
-    """What to feed to an instrumented model so that it evaluates ``plan``.
-
-    Args:
-        plan: Masks by site; sites that it does not name are off.
-        predictors: The SpatialPredict nodes.
-
-    Returns:
-        By input name: masks, uint16 in their own shapes, patch sizes, int64 [], and thresholds,
-        float32 or, of 8-bit maps, uint8, [1] or [C].
-    """
-    feeds: dict[str, NDArray[np.generic]] = {}
-    for predictor in predictors:
-        feeds |= mask_feeds(predictor, plan.get(predictor.site, _OFF))
-    return feeds
 
 
 def mask_feeds(predictor: Predictor, mask: SiteMask) -> dict[str, NDArray[np.generic]]:
@@ -365,65 +338,14 @@ def mask_feeds(predictor: Predictor, mask: SiteMask) -> dict[str, NDArray[np.gen
     }
 
 
-def instrument(proto: onnx.ModelProto, *, promote: bool = True) -> onnx.ModelProto:
-    """A copy of a model that can be measured.
-
-    Every SpatialPredict node's counts become graph outputs (``Predictor.skipped`` and
-    ``false_zero``), and so do the counts of SpatialConv nodes.
-
-    Args:
-        proto: The model.
-        promote: Also turn masks, patch sizes and thresholds of SpatialPredict nodes into graph
-            inputs; a node without a threshold gets one.
-    """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    predictors = {p.site: p for p in find_predictors(copy)}
-    counts = []
-    for node in copy.graph.node:
-        if node.domain != DOMAIN:
-            continue
-        if node.op_type == PREDICT:
-            names = [predictors[node.name].skipped, predictors[node.name].false_zero]
-        elif node.op_type in (CONV, QCONV):
-            names = [f"{node.name}/skipped"]
-        else:
-            continue
-        del node.output[1:]
-        node.output.extend(names)
-        counts += names
-    for name in counts:
-        copy.graph.output.append(
-            helper.make_tensor_value_info(name, TensorProto.INT64, [None, None])
-        )
-    if promote:
-        _promote(copy, predictors)
-    return copy
-
-
-def _promote(proto: onnx.ModelProto, predictors: Mapping[str, Predictor]) -> None:
-    names = {name for p in predictors.values() for name in p.promoted}
-    kept = [t for t in proto.graph.initializer if t.name not in names]
-    del proto.graph.initializer[:]
-    proto.graph.initializer.extend(kept)
-    for node in proto.graph.node:
-        if node.domain == DOMAIN and node.op_type == PREDICT:
-            proto.graph.input.extend(promote_node(node, predictors[node.name]))
-
-
-def promote_node(node: onnx.NodeProto, predictor: Predictor) -> list[onnx.ValueInfoProto]:
-    """Gives a SpatialPredict node a threshold input, should it have none.
-
-    Returns:
-        The graph inputs that take the place of its mask, patch size and threshold.
-    """
-    _set_threshold(node, predictor.threshold)
-    kind = TensorProto.FLOAT if predictor.step is None else TensorProto.UINT8
-    return [
-        helper.make_tensor_value_info(predictor.mask, TensorProto.UINT16, [None] * 3),
-        helper.make_tensor_value_info(predictor.patch_size, TensorProto.INT64, []),
-        helper.make_tensor_value_info(predictor.threshold, kind, [None]),
-    ]
+def set_threshold_input(node: onnx.NodeProto, name: str) -> None:
+    """Gives a SpatialPredict node another threshold input, or none."""
+    inputs = [*node.input, "", ""][:5]
+    inputs[3] = name
+    while not inputs[-1]:
+        inputs.pop()
+    del node.input[:]
+    node.input.extend(inputs)
 
 
 def _constants(proto: onnx.ModelProto) -> dict[str, TensorProto]:

@@ -19,7 +19,8 @@ from onnx import TensorProto, helper
 from spatialonnx.errors import ModelError
 from spatialonnx.graph.fuse import fuse_sites, make_fused_site
 from spatialonnx.graph.index import GraphIndex
-from spatialonnx.graph.ops import DOMAIN, VERSION, find_predictors, instrument, read_plan
+from spatialonnx.graph.instrument import instrument
+from spatialonnx.graph.ops import DOMAIN, VERSION, find_predictors, read_plan
 from spatialonnx.graph.shapes import infer_shapes
 from spatialonnx.graph.site_match import match_sites
 from spatialonnx.model.interface import find_image_input, model_inputs

@@ -11,15 +11,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from spatialonnx.graph.ops import (
-    CODES,
-    DOMAIN,
-    find_fused,
-    find_predictors,
-    instrument,
-    plan_feeds,
-    read_plan,
-)
+from spatialonnx.graph.instrument import instrument, plan_feeds
+from spatialonnx.graph.ops import CODES, DOMAIN, find_fused, find_predictors, read_plan
 from spatialonnx.graph.sites import SiteReport, find_sites
 from spatialonnx.measure.samples import BATCH, Samples, check_images
 from spatialonnx.model.interface import find_image_input

@@ -16,7 +16,8 @@ from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper
 
 from spatialonnx.errors import ModelError
 from spatialonnx.graph.index import GraphIndex, is_op
-from spatialonnx.graph.ops import DOMAIN, Predictor, find_predictors, promote_node
+from spatialonnx.graph.instrument import promote_node
+from spatialonnx.graph.ops import DOMAIN, Predictor, find_predictors
 from spatialonnx.graph.shapes import Shapes
 from spatialonnx.model.interface import find_image_input, model_inputs
 from spatialonnx.plan.macs import macs_per_output

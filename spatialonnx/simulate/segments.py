@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
 from spatialonnx.errors import ModelError
-from spatialonnx.graph.ops import CODES, DOMAIN, VERSION, instrument, mask_feeds, plan_feeds
+from spatialonnx.graph.instrument import instrument, plan_feeds
+from spatialonnx.graph.ops import CODES, DOMAIN, VERSION, mask_feeds
 from spatialonnx.plan.masks import SiteMask, full_mask
 from spatialonnx.plan.plan import Plan
 from spatialonnx.runtime.feeds import feeds_of

@@ -16,7 +16,8 @@ from support.models import MESS, Net, channels_last, depthwise, feeds, messy, pl
 import spatialonnx
 from spatialonnx.errors import ModelError, PlanError, UsageError
 from spatialonnx.graph.insert import Insertion
-from spatialonnx.graph.ops import find_predictors, instrument, plan_feeds, read_plan
+from spatialonnx.graph.instrument import instrument, plan_feeds
+from spatialonnx.graph.ops import find_predictors, read_plan
 from spatialonnx.graph.sites import find_sites
 from spatialonnx.model.metadata import get_metadata, model_stage, set_metadata
 from spatialonnx.model.model_file import ModelFile, load_model

@@ -8,14 +8,13 @@ from support.models import feeds, residual
 
 from spatialonnx.errors import ModelError, PlanError
 from spatialonnx.graph.insert import insert
+from spatialonnx.graph.instrument import instrument, plan_feeds
 from spatialonnx.graph.ops import (
     CONV,
     DOMAIN,
     add_opset,
     find_fused,
     find_predictors,
-    instrument,
-    plan_feeds,
     read_plan,
     write_plan,
 )

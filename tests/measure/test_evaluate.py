@@ -18,7 +18,8 @@ from spatialonnx.data.split import split_pool
 from spatialonnx.errors import DataError, ModelError, UsageError
 from spatialonnx.graph.fuse import fuse_sites
 from spatialonnx.graph.insert import insert
-from spatialonnx.graph.ops import find_predictors, instrument, write_plan
+from spatialonnx.graph.instrument import instrument
+from spatialonnx.graph.ops import find_predictors, write_plan
 from spatialonnx.graph.sites import find_sites
 from spatialonnx.measure.evaluate import evaluate, evaluate_model
 from spatialonnx.measure.metrics import AGREEMENT, Metric
@@ -70,7 +71,7 @@ def test_counts_equal_an_independent_count_to_the_last_mac(tmp_path, name, granu
     result = evaluate_model(masked, samples_of(x), runtime=RUNTIME, metric=AGREEMENT, batch=4)
 
     # The ofmaps that the op saw, from a session of the same graph.
-    probed = instrument(masked, feed_plan=False)
+    probed = instrument(masked, promote=False)
     sources = [p.source for p in find_predictors(masked)]
     for source in sources:
         probed.graph.output.append(helper.make_tensor_value_info(source, 1, None))

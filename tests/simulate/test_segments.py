@@ -14,7 +14,8 @@ from support.models import Net, depthwise, feeds, plain, residual
 
 from spatialonnx.errors import ModelError
 from spatialonnx.graph.insert import insert
-from spatialonnx.graph.ops import find_predictors, instrument, plan_feeds
+from spatialonnx.graph.instrument import instrument, plan_feeds
+from spatialonnx.graph.ops import find_predictors
 from spatialonnx.graph.shapes import infer_shapes
 from spatialonnx.graph.sites import find_sites
 from spatialonnx.plan.masks import SiteMask, full_mask, patch_grid, uniform_mask
