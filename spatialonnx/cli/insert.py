@@ -79,6 +79,7 @@ def insert(
         *([table("Convs that are no site", ["Conv", "reason"], skipped)] if skipped else []),
         f"{len(rows)} sites, {len(skipped)} Convs skipped"
         + (f", {total / 1e6:.1f} million MACs a sample in all Convs" if total else ""),
+        *result.notes,
         f"wrote {path}",
     ]
     show(common, {"output": str(path), **result.to_json()}, lines)

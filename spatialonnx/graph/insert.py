@@ -34,6 +34,12 @@ from spatialonnx.graph.simplify import copy_around, name_nodes, prepare_model, s
 from spatialonnx.graph.site_match import SkippedConv
 from spatialonnx.graph.sites import Site, SiteReport, find_sites, require_sites
 from spatialonnx.model.checking import check_interface, check_model
+from spatialonnx.model.interface import (
+    describe_shape,
+    find_further_inputs,
+    find_image_input,
+    model_inputs,
+)
 from spatialonnx.model.metadata import ORIGINAL, model_stage, set_metadata
 from spatialonnx.model.model_file import ModelFile, ModelLike, as_model, save_model
 from spatialonnx.plan.masks import SiteMask, full_mask, uniform_mask
@@ -61,9 +67,26 @@ class Insertion:
     conv_macs: int | None
     difference: Difference
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What later commands will need, or refuse: one line each."""
+        inputs = model_inputs(self.model)
+        try:
+            image, further = find_image_input(inputs), find_further_inputs(inputs)
+        except ModelError as error:
+            return (f"{error}: later commands will refuse it",)
+        names = ", ".join(f"{v.name} {describe_shape(v.shape)} {v.type}" for v in further)
+        if not names:
+            return ()
+        return (
+            f"images go to {image.name}; the model also takes {names}: later commands need arrays "
+            "of these names beside x and y, in an npz file or a dict",
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The object that ``insert --json`` prints, but for the path of the output."""
-        return SiteReport(self.sites, self.skipped, self.conv_macs).to_json()
+        report = SiteReport(self.sites, self.skipped, self.conv_macs).to_json()
+        return {**report, "notes": list(self.notes)}
 
     def save(self, path: str | Path) -> None:
         """Writes the model, whole or not at all; a file of this name is replaced.

@@ -87,12 +87,13 @@ def check_image_shape(
     )
     if not fits:
         raise DataError(
-            f"{name}: the model takes {_shape_text(takes)}, the "
-            f"images are {_shape_text(gives)}: give data of the model's size"
+            f"{name}: the model takes {describe_shape(takes)}, the "
+            f"images are {describe_shape(gives)}: give data of the model's size"
         )
 
 
-def _shape_text(shape: Sequence[int | None]) -> str:
+def describe_shape(shape: Sequence[int | None]) -> str:
+    """A shape as people write it, ``?`` where a size is free."""
     return " x ".join("?" if size is None else str(size) for size in shape) or "nothing"
 
 

@@ -47,6 +47,8 @@ def test_from_data_to_a_deployed_model(arrays, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.savez("all.npz", **arrays)
     inserted = spatialonnx.insert(network())
+    (note,) = inserted.notes
+    assert note.startswith("images go to x; the model also takes features ? x 2 tensor(float), ")
     exact = spatialonnx.evaluate(inserted.model, "npz:all.npz", **CHOICES)
     assert exact.score == 1 and exact.conv_total > 0
     shuffled = arrays | {"features": arrays["features"][::-1]}
