@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -15,6 +15,9 @@ from spatialonnx.data.image_files import Pictures, is_picture
 from spatialonnx.errors import DataError
 
 logger = logging.getLogger(__name__)
+
+BESIDE = "beside the class folders"
+"""Why files and folders that belong to no class are left out."""
 
 _OF_THE_SYSTEM = frozenset((".DS_Store", "Thumbs.db", "desktop.ini", "__MACOSX"))
 """What file managers and archivers leave behind."""
@@ -174,7 +177,9 @@ def read_folder(root: Path) -> Pictures:
     kinds = {entry.name: _kind(entry) for entry in entries}
     classes = [name for name, kind in kinds.items() if kind == "folder"]
     if classes:
-        return read_classes(root, classes, [name for name, kind in kinds.items() if kind == "file"])
+        beside = Counter(kind for kind in kinds.values() if kind not in ("folder", ""))
+        beside[BESIDE] = beside.pop("file", 0)
+        return read_classes(root, classes, beside)
     walk = _Walk(root)
     names = [name.removeprefix("./") for name in walk.pictures(["."])["."]]
     if not names:
@@ -183,19 +188,18 @@ def read_folder(root: Path) -> Pictures:
     return Pictures(Folder(root), tuple(names), None)
 
 
-def read_classes(root: Path, classes: list[str], beside: list[str] | None = None) -> Pictures:
+def read_classes(root: Path, classes: list[str], skipped: Mapping[str, int]) -> Pictures:
     """Lists the pictures of given class folders; the position of a class is its label.
 
     Args:
         root: the folder that holds them.
         classes: their names.
-        beside: files beside them, which belong to no class.
+        skipped: how much beside them is left out, by the reason.
 
     Raises:
         DataError: a class without pictures, or two classes that are the same folder.
     """
-    walk = _Walk(root)
-    walk.skipped.update({"beside the class folders": len(beside)} if beside else {})
+    walk = _Walk(root, skipped=Counter(skipped))
     walk.enter("")
     for label in classes:  # A link from one class into another one is not followed.
         if not walk.enter(label):

@@ -16,7 +16,7 @@ import numpy as np
 
 from spatialonnx.data.archive import read_members
 from spatialonnx.data.classes import number_classes
-from spatialonnx.data.folder import Folder, read_classes
+from spatialonnx.data.folder import BESIDE, Folder, read_classes
 from spatialonnx.data.image_files import Pictures
 from spatialonnx.data.matlab import read_structs
 from spatialonnx.errors import DataError, DataNotInstalledError
@@ -72,12 +72,14 @@ def read_imagenet(place: Path, split: str) -> Pictures:
         )
     inside = sorted(entry.name for entry in root.iterdir())
     wnids = [name for name in inside if _WNID.fullmatch(name) and (root / name).is_dir()]
-    return _read_sorted(root, wnids, place) if wnids else _read_flat(root, place)
+    if not wnids:
+        return _read_flat(root, place)
+    return _read_sorted(root, wnids, place, len(inside) - len(wnids))
 
 
-def _read_sorted(root: Path, wnids: list[str], place: Path) -> Pictures:
+def _read_sorted(root: Path, wnids: list[str], place: Path, others: int) -> Pictures:
     """One folder per class; fewer than all of them are numbered by the devkit's list."""
-    pictures = read_classes(root, wnids)
+    pictures = read_classes(root, wnids, {BESIDE: others})
     if len(wnids) == CLASSES:
         return replace(pictures, numbering="known")
     try:

@@ -117,6 +117,12 @@ def test_what_is_left_out_is_counted_and_said(
     for part in ("1 *.csv", "1 without an ending", "1 hidden", "1 beside the class folders"):
         assert part in text
     caplog.clear()
+    link(tmp_path / "lost class", "nowhere")
+    (tmp_path / ".git").mkdir()
+    read_folder(tmp_path)
+    assert "8 files or folders" in caplog.text and "1 broken links" in caplog.text
+    assert "2 hidden" in caplog.text
+    caplog.clear()
     assert len(read_folder(tmp_path / "a").names) == 1
     assert "3 files or folders are left out: 2 *.txt, 1 hidden" in caplog.text
 
