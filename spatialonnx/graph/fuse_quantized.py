@@ -88,7 +88,7 @@ def make_quantized_site(
     if bias is not None:
         arrays[f"{site}/B"] = bias
     if mask.threshold is not None:
-        arrays[predictor.threshold] = stored_threshold(predictor, mask)
+        arrays[predictor.threshold] = stored_threshold(predictor, mask.threshold)
     names = {name: f"{site}/{name}" for name in ("nhwc", "residual_nhwc", "predicted_nhwc")}
     nodes = [_transpose(x.tensor, names["nhwc"], _TO_NHWC)]
     inputs = [names["nhwc"], x.scale, x.zero_point, weight.tensor, weight.scale]

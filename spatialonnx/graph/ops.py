@@ -46,6 +46,7 @@ class Predictor:
         zero_point: Name of its zero point input; empty for a float map.
         has_threshold: Whether it has that input.
         step: Quantisation step of an 8-bit map; None for a float map.
+        zero: What zeros are: the zero point of an 8-bit map.
     """
 
     site: str
@@ -57,6 +58,7 @@ class Predictor:
     zero_point: str = ""
     has_threshold: bool = False
     step: float | None = None
+    zero: int = 0
 
     @property
     def promoted(self) -> tuple[str, str, str]:
@@ -153,7 +155,10 @@ def find_predictors(proto: onnx.ModelProto) -> tuple[Predictor, ...]:
         )
         if predictor.zero_point:
             step = _quantization_step(proto, producers.get(predictor.source))
-            predictor = replace(predictor, step=step)
+            zero = _constants(proto).get(predictor.zero_point)
+            if zero is None or (array := _array(node.name, zero)).size != 1:
+                raise ModelError(f"site {node.name}: its zero point is not one constant")
+            predictor = replace(predictor, step=step, zero=int(array.reshape(())[()]))
         found.append(predictor)
     names = [predictor.site for predictor in found]
     if len(set(names)) != len(names):
@@ -264,9 +269,11 @@ def _threshold(
     return array.astype(np.float32) if step is None else array.astype(np.float32) * np.float32(step)
 
 
-def stored_threshold(predictor: Predictor, mask: SiteMask) -> NDArray[np.generic]:
-    """A mask's threshold as its op takes it, [1] or [C]: float32, or uint8 steps above zero."""
-    threshold = np.zeros(1, np.float32) if mask.threshold is None else mask.threshold
+def stored_threshold(
+    predictor: Predictor, threshold: NDArray[np.float32] | None
+) -> NDArray[np.generic]:
+    """A threshold as the op takes it, [1] or [C]: float32, or uint8 steps above zero."""
+    threshold = np.zeros(1, np.float32) if threshold is None else threshold
     if predictor.step is None:
         return threshold
     # A threshold of whole steps that was read from a model stays what it was.
@@ -334,7 +341,7 @@ def mask_feeds(predictor: Predictor, mask: SiteMask) -> dict[str, NDArray[np.gen
     return {
         predictor.mask: mask.patterns,
         predictor.patch_size: np.asarray(mask.patch_size, np.int64),
-        predictor.threshold: stored_threshold(predictor, mask),
+        predictor.threshold: stored_threshold(predictor, mask.threshold),
     }
 
 

@@ -32,8 +32,8 @@ class Memory(Protocol):
         """One array from rows of several; the parts together give every row once."""
         ...
 
-    def zero(self, value: Array, positions: NDArray[np.int64]) -> Array:
-        """The array with some flat positions set to zero; it may be the same one, changed."""
+    def zero(self, value: Array, positions: NDArray[np.int64], zero: int) -> Array:
+        """The array with some flat positions set to ``zero``; it may be the same one, changed."""
         ...
 
     def host(self, value: Array) -> NDArray[Any]:
@@ -66,10 +66,10 @@ class HostMemory:
             array[rows] = self.host(value)[source]
         return array
 
-    def zero(self, value: Array, positions: NDArray[np.int64]) -> Array:
-        """Sets some flat positions to zero, in place."""
+    def zero(self, value: Array, positions: NDArray[np.int64], zero: int) -> Array:
+        """Sets some flat positions to ``zero``, in place."""
         array = self.host(value)
-        array.reshape(-1)[positions] = 0.0
+        array.reshape(-1)[positions] = zero
         return array
 
     def host(self, value: Array) -> NDArray[Any]:
@@ -119,9 +119,11 @@ class DeviceMemory:
         order = np.argsort(np.concatenate([rows for rows, _, _ in parts]), kind="stable")
         return self.take(joined, order)
 
-    def zero(self, value: Array, positions: NDArray[np.int64]) -> Array:
-        """A copy with some flat positions set to zero."""
-        return self._do("zero", value, {"x": value, "positions": positions.astype(np.int64)})
+    def zero(self, value: Array, positions: NDArray[np.int64], zero: int) -> Array:
+        """A copy with some flat positions set to ``zero``."""
+        filling = np.full(len(positions), zero, value.dtype)
+        feeds = {"x": value, "positions": positions.astype(np.int64), "zeros": filling}
+        return self._do("zero", value, feeds)
 
     def host(self, value: Array) -> NDArray[Any]:
         """A copy in host memory."""
@@ -158,18 +160,15 @@ def _join_model(kind: int) -> ModelProto:
 
 
 def _zero_model(kind: int) -> ModelProto:
-    zero = helper.make_tensor("zero", kind, [1], [0])
     flat = helper.make_tensor("flat", _INT64, [1], [-1])
     nodes = [
         helper.make_node("Constant", [], ["whole"], value=flat),
         helper.make_node("Shape", ["x"], ["shape"]),
         helper.make_node("Reshape", ["x", "whole"], ["line"]),
-        helper.make_node("Shape", ["positions"], ["count"]),
-        helper.make_node("ConstantOfShape", ["count"], ["zeros"], value=zero),
         helper.make_node("ScatterElements", ["line", "positions", "zeros"], ["zeroed"], axis=0),
         helper.make_node("Reshape", ["zeroed", "shape"], ["made"]),
     ]
-    return _model(nodes, {"x": kind, "positions": _INT64}, kind)
+    return _model(nodes, {"x": kind, "positions": _INT64, "zeros": kind}, kind)
 
 
 _MODELS = {"take": _take_model, "join": _join_model, "zero": _zero_model}

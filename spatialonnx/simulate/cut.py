@@ -19,6 +19,7 @@ from spatialonnx.graph.index import GraphIndex, is_op
 from spatialonnx.graph.instrument import promote_node
 from spatialonnx.graph.ops import DOMAIN, Predictor, find_predictors
 from spatialonnx.graph.shapes import Shapes
+from spatialonnx.graph.site_match import weight_name
 from spatialonnx.model.interface import find_image_input, model_inputs
 from spatialonnx.plan.macs import macs_per_output
 from spatialonnx.plan.masks import SiteMask
@@ -83,6 +84,7 @@ def cut_graph(proto: ModelProto) -> Cut:
     reads = _reads(index, set(index.producer) | set(inputs))
     level = dict.fromkeys(inputs, 0)
     repeatable: set[int] = set()
+    copied: set[int] = set()
     members: list[list[int]] = [[] for _ in range(len(predictors) + 1)]
     for position, node in enumerate(index.nodes):
         depth = max((level[name] for name in reads[position]), default=0)
@@ -92,10 +94,14 @@ def cut_graph(proto: ModelProto) -> Cut:
             index.producer.get(name) in repeatable for name in reads[position]
         ):
             repeatable.add(position)
+        elif is_op(node, "DequantizeLinear"):
+            # 8-bit values are kept, not floats: ONNX Runtime fuses where it sees both ends.
+            copied.add(position)
         else:
             members[depth].append(position)
         level.update((name, depth) for name in node.output if name)
     outputs = [value.name for value in proto.graph.output]
+    repeatable |= copied
     closed = [_close(index, reads, repeatable, nodes) for nodes in members]
     last = [index.producer[n] for n in outputs if index.producer.get(n) in repeatable]
     closed[-1] = _close(index, reads, repeatable, [*closed[-1], *last])
@@ -186,8 +192,8 @@ def segment_macs(proto: ModelProto, cut: Cut, shapes: Shapes) -> tuple[int, ...]
         total = 0
         for position in segment.nodes:
             node = index.nodes[position]
-            if is_op(node, "Conv"):
-                weight = index.constant_shape(node.input[1]) or ()
+            if is_op(node, "Conv", "QLinearConv"):
+                weight = index.constant_shape(weight_name(node)) or ()
                 total += macs_per_output(weight) * (shapes.outputs_per_image(node.output[0]) or 0)
         totals.append(total)
     return tuple(totals)

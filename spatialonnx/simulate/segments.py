@@ -11,7 +11,7 @@ from onnx import ModelProto, TensorProto, helper
 
 from spatialonnx.errors import ModelError
 from spatialonnx.graph.instrument import instrument, plan_feeds
-from spatialonnx.graph.ops import CODES, DOMAIN, VERSION, mask_feeds
+from spatialonnx.graph.ops import CODES, DOMAIN, VERSION, mask_feeds, stored_threshold
 from spatialonnx.plan.masks import SiteMask, full_mask
 from spatialonnx.plan.plan import Plan
 from spatialonnx.runtime.feeds import feeds_of
@@ -111,7 +111,8 @@ class SegmentedNetwork:
         self._width: int | None = None
         self._full = {p: full_mask(p) for p in (2, 3, 4)}
         self._sessions: list[Session] = []
-        self._codes = open_session(_codes_model(), runtime, level=level, taking_turns=True)
+        self._codes: dict[np.dtype[Any], Session] = {}
+        self._level = level
         activations = self.start(example)
         initializers = {tensor.name: tensor for tensor in proto.graph.initializer}
         for number in range(len(self.cut.segments)):
@@ -139,14 +140,21 @@ class SegmentedNetwork:
     def ofmap(self, number: int, activations: Activations) -> NDArray[np.float32]:
         """Site ``number``'s ofmap, [N, C, H, W], among the activations before it.
 
-        It is in host memory, and the activations' own array where they are kept there.
+        It is in host memory, and the activations' own array where they are kept there as floats.
         """
-        return activations[self.predictors[number - 1].source]
+        predictor = self.predictors[number - 1]
+        ofmap = activations[predictor.source]
+        if predictor.step is None:
+            return ofmap
+        return (ofmap.astype(np.float32) - predictor.zero) * np.float32(predictor.step)
 
     def zero(self, number: int, activations: Activations, positions: NDArray[np.int64]) -> None:
         """Sets outputs of site ``number`` to zero, by flat positions in its ofmap."""
-        source = self.predictors[number - 1].source
-        activations.arrays[source] = self._memory.zero(activations.arrays[source], positions)
+        predictor = self.predictors[number - 1]
+        source = predictor.source
+        activations.arrays[source] = self._memory.zero(
+            activations.arrays[source], positions, predictor.zero
+        )
 
     def advance(
         self, number: int, activations: Activations, mask: SiteMask | None = None
@@ -225,12 +233,22 @@ class SegmentedNetwork:
             patch_size: Side of a patch.
             threshold: Values up to it count as zero, [1] or [C]; None = only zeros.
         """
+        predictor = self.predictors[number - 1]
+        values = activations.arrays[predictor.source]
         feeds: dict[str, Array] = {
-            "x": activations.arrays[self.predictors[number - 1].source],
+            "x": values,
             "p": np.asarray(patch_size, np.int64),
-            "t": np.zeros(1, np.float32) if threshold is None else threshold,
+            "t": stored_threshold(predictor, threshold),
         }
-        return self._memory.host(self._memory.run(self._codes, feeds, [], ["codes"])["codes"])
+        if predictor.step is not None:
+            feeds["z"] = np.asarray(predictor.zero, values.dtype)
+        if values.dtype not in self._codes:
+            model = _codes_model(values.dtype)
+            self._codes[values.dtype] = open_session(
+                model, self._runtime, level=self._level, taking_turns=True
+            )
+        session = self._codes[values.dtype]
+        return self._memory.host(self._memory.run(session, feeds, [], ["codes"])["codes"])
 
     def _first(self, value: Array, count: int) -> Array:
         """The first rows."""
@@ -302,16 +320,23 @@ class SegmentedNetwork:
         return True
 
 
-def _codes_model() -> ModelProto:
-    """PatchCodes alone."""
+def _codes_model(dtype: np.dtype[Any]) -> ModelProto:
+    """PatchCodes alone, for maps of a type."""
+    kind = helper.np_dtype_to_tensor_dtype(dtype)
+    quantized = dtype != np.float32
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
-        [helper.make_node(CODES, ["x", "p", "t"], ["codes"], "codes", domain=DOMAIN)],
+        [
+            helper.make_node(
+                CODES, ["x", "p", "t", *["z"] * quantized], ["codes"], "codes", domain=DOMAIN
+            )
+        ],
         "codes",
         [
-            value("x", TensorProto.FLOAT, [None] * 4),
+            value("x", kind, [None] * 4),
             value("p", TensorProto.INT64, []),
-            value("t", TensorProto.FLOAT, [None]),
+            value("t", TensorProto.UINT8 if quantized else TensorProto.FLOAT, [None]),
+            *([value("z", kind, [])] if quantized else []),
         ],
         [value("codes", TensorProto.UINT16, [None] * 4)],
     )

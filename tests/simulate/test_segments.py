@@ -326,7 +326,8 @@ def test_what_is_done_to_stored_activations(dtype: type) -> None:
     for of in (
         lambda m: m.take(x, rows),
         lambda m: m.gather(parts),
-        lambda m: m.zero(x, positions),
+        lambda m: m.zero(x, positions, 0),
+        lambda m: m.zero(x, positions, 3),
     ):
         got = device.host(of(device))
         want = host.host(of(host))
