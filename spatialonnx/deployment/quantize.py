@@ -117,6 +117,7 @@ def quantize(
 
     Raises:
         ModelError: The model is deployed or quantised already, or ONNX Runtime cannot quantise it.
+        UsageError: An option is out of range.
         SpatialOnnxError: Anything else that a user can fix.
     """
     source = as_model(model)

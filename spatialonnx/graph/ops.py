@@ -337,7 +337,7 @@ def write_plan(proto: onnx.ModelProto, plan: PlanLike) -> onnx.ModelProto:
 
 
 def mask_feeds(predictor: Predictor, mask: SiteMask) -> dict[str, NDArray[np.generic]]:
-    """What to feed to one SpatialPredict node of an instrumented model, by input name."""
+    """Feeds of one SpatialPredict node by input name; its threshold is [1] or [C]."""
     return {
         predictor.mask: mask.patterns,
         predictor.patch_size: np.asarray(mask.patch_size, np.int64),

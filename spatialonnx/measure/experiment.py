@@ -77,7 +77,7 @@ class Experiment:
             ModelError: The model does not take one image batch.
         """
         image = find_image_input(model_inputs(self.model.proto))
-        first = self.dataset.images(np.asarray(self.split.search[:1])).shape
+        first = self.dataset.images(np.zeros(1, np.int64)).shape
         return find_sites(self.model.proto, {image.name: (1, *first[1:])})
 
     @property

@@ -75,7 +75,7 @@ class Choices:
     thresholds: Sequence[float] = ()
 
     def under_threshold(self, patch_size: int) -> NDArray[np.int64]:
-        """The patterns that are tried with a threshold: for p = 4, those of few probes."""
+        """The patterns that are tried with a threshold, [n]: for p = 4, those of few probes."""
         patterns = np.asarray(self.patterns, np.int64)
         if patch_size < 4:
             return patterns
