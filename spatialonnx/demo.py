@@ -4,34 +4,23 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import spatialonnx
-from spatialonnx.data.opening import open_dataset
-from spatialonnx.data.preprocessing import Preprocessing
-from spatialonnx.data.split import split_pool
 from spatialonnx.errors import LibraryError, OutputError, SetupError
 from spatialonnx.graph.insert import Insertion, insert
-from spatialonnx.measure.experiment import Experiment
-from spatialonnx.measure.metrics import TOP1
 from spatialonnx.measure.opening import ExperimentOptions, open_experiment
-from spatialonnx.model.metadata import get_metadata, read_search_record
+from spatialonnx.model.metadata import read_search_record
 from spatialonnx.model.model_file import ModelFile, load_model
-from spatialonnx.model.stages import stage_path
-from spatialonnx.plan.bounds import parse_bounds
-from spatialonnx.plan.patterns import patterns_with_ones
 from spatialonnx.reporting.measure import Measuring
 from spatialonnx.reporting.plots import require_report_extra
 from spatialonnx.reporting.run import make_report
 from spatialonnx.reporting.sources import Search, Sources
-from spatialonnx.reporting.write import check_output, source_of, write_report
 from spatialonnx.runtime.progress import ProgressCallback, report_stage
 from spatialonnx.runtime.session import Runtime
-from spatialonnx.searching.job import Budget, SearchFiles, SearchJob
+from spatialonnx.searching.api import SearchOptions, search
 from spatialonnx.searching.report import SearchReport
-from spatialonnx.searching.run import search_masks
-from spatialonnx.searching.settings import Settings
 from spatialonnx.searching.study import Study
 
 MODEL = "resnet18-w16-fashion-mnist.onnx"
@@ -60,6 +49,7 @@ class Demonstration:
         folder: Where its files are.
         insertion: Sites found.
         report: What the search gave.
+        model: The masked model.
         page: The report that shows it; None where it was not made.
         why_not: Why there is none.
         seconds: Time of all of it.
@@ -68,6 +58,7 @@ class Demonstration:
     folder: Path
     insertion: Insertion
     report: SearchReport
+    model: Path
     page: Path | None
     why_not: str
     seconds: float
@@ -96,80 +87,80 @@ def run_demo(
     Args:
         parent: Where its folder is made.
         runtime: Provider and threads.
-        progress: Told how far it got.
+        progress: Called with how far it is.
 
     Raises:
         OutputError: The folder cannot be written.
     """
     start = time.monotonic()
     folder = parent / FOLDER
-    model, spatial = folder / "model.onnx", folder / "model.spatial.onnx"
     try:
         folder.mkdir(exist_ok=True)
-        shutil.copyfile(shipped_model(), model)
+        shutil.copyfile(shipped_model(), folder / "model.onnx")
     except OSError as error:
         raise OutputError(
             f"cannot write {folder}: {error.strerror}; go to another folder"
         ) from None
     report_stage(progress, "insert")
-    source = load_model(model)
-    insertion = insert(source, threads=runtime.threads)
-    insertion.save(spatial)
-    loaded = load_model(spatial)
-    preprocessing = Preprocessing.from_json(get_metadata(loaded.proto)["input"])
-    dataset = open_dataset(DATA, preprocessing)
-    job = SearchJob(
-        experiment=Experiment(
-            model=loaded,
-            dataset=dataset,
-            split=split_pool(len(dataset), 0, SEARCH, SELECT, VERIFY),
-            runtime=runtime,
-            metric=TOP1,
-            bounds=parse_bounds(EPS),
-        ),
-        settings=Settings(),
-        files=SearchFiles(folder / "model.study.db", stage_path(spatial, "masked"), force=True),
-        select_confidence=MARGIN,
-    )
-    report = search_masks(job, progress)
+    insertion = insert(folder / "model.onnx", threads=runtime.threads)
+    insertion.save(folder / "model.spatial.onnx")
+    options: SearchOptions = {
+        "provider": runtime.provider,
+        "threads": runtime.threads,
+        "search_samples": SEARCH,
+        "select_samples": SELECT,
+        "verify_samples": VERIFY,
+        "select_confidence": MARGIN,
+    }
+    report, model = _search(folder, "model", options, progress)
     page, why_not = None, ""
     try:
         require_report_extra()
-        page = show_modes(job, report, progress)
+        page = _show_modes(folder, model, options, progress)
     except SetupError as error:
         why_not = str(error)
-    return Demonstration(folder, insertion, report, page, why_not, time.monotonic() - start)
+    seconds = time.monotonic() - start
+    return Demonstration(folder, insertion, report, model.path, page, why_not, seconds)
 
 
-def show_modes(
-    job: SearchJob, report: SearchReport, progress: ProgressCallback | None = None
+def _search(
+    folder: Path, stem: str, options: SearchOptions, progress: ProgressCallback | None
+) -> tuple[SearchReport, ModelFile]:
+    """Searches the folder's model and writes the result as ``stem.masked.onnx``."""
+    spatial, study = folder / "model.spatial.onnx", folder / f"{stem}.study.db"
+    report = search(spatial, DATA, eps=EPS, study=study, progress=progress, **options)
+    return report, load_model(report.save(folder / f"{stem}.masked.onnx"))
+
+
+def _show_modes(
+    folder: Path, model: ModelFile, options: SearchOptions, progress: ProgressCallback | None
 ) -> Path:
-    """Searches the other modes quickly and writes a report of all four.
-
-    Args:
-        job: The demo's own search.
-        report: What it gave.
-        progress: Told how far it got.
-
-    Returns:
-        The page.
-
-    Raises:
-        SetupError: The extra ``report`` is missing.
-        OutputError: The page cannot be written.
-    """
-    searches = [Search(job.files.study, load_model(_written(report)))]
+    """Searches the other modes quickly and writes a report of all four."""
+    searches = [Search(folder / "model.study.db", model)]
     for mode in QUICK_MODES:
         report_stage(progress, f"{mode}, quickly")
-        quick = _quick_job(job, mode)
-        found = search_masks(quick, progress)
-        searches.append(Search(quick.files.study, load_model(_written(found))))
+        study = folder / f"model.{mode}.study.db"
+        quick: SearchOptions = {
+            **options,
+            "mode": mode,
+            "ones_range": QUICK_PROBES,
+            "search_samples": QUICK_SEARCH,
+            "select_samples": QUICK_SELECT,
+            "verify_samples": QUICK_VERIFY,
+            "select_confidence": QUICK_MARGIN,
+            # What an earlier demo ran counts.
+            "max_trials": max(0, QUICK_TRIALS - _count_trials(study)),
+        }
+        _, found = _search(folder, f"model.{mode}", quick, progress)
+        searches.append(Search(study, found))
     sources = Sources(tuple(searches), ())
+    running: ExperimentOptions = {
+        "provider": options["provider"],
+        "threads": options["threads"],
+    }
 
     def choose(model: ModelFile) -> Measuring:
         record = read_search_record(model.proto)
-        runtime = job.experiment.runtime
-        running: ExperimentOptions = {"provider": runtime.provider, "threads": runtime.threads}
         experiment = open_experiment(model, DATA, running, record=record)
         return Measuring(experiment, samples=COUNTED, alone=False)
 
@@ -178,42 +169,20 @@ def show_modes(
         f"{QUICK_PROBES[0]} and {QUICK_PROBES[1]} probes, at most {QUICK_TRIALS} trials. "
         "How well the mode does is another question."
     )
-    page = job.files.study.parent / "report.html"
-    check_output(page, source_of(sources), force=True)
-    made = make_report(
+    report = make_report(
         sources,
         choose,
         title=f"Demo: {MODEL.removesuffix('.onnx')}",
         remarks=("", *(remark for _ in QUICK_MODES)),
         progress=progress,
     )
-    write_report(made, page)
+    page, _ = report.save(folder / "report.html")
     return page
 
 
-def _quick_job(job: SearchJob, mode: str) -> SearchJob:
-    """A short search of another mode; what an earlier demo ran of it counts."""
-    study = job.files.study.with_name(f"model.{mode}.study.db")
-    done = 0
-    if study.exists():
-        with Study(study, readonly=True) as known:
-            done = known.count()
-    low, high = QUICK_PROBES
-    experiment = job.experiment
-    split = split_pool(len(experiment.dataset), 0, QUICK_SEARCH, QUICK_SELECT, QUICK_VERIFY)
-    output = study.with_name(f"model.{mode}.masked.onnx")
-    return replace(
-        job,
-        experiment=replace(experiment, split=split),
-        settings=Settings(mode=mode, patterns={2: patterns_with_ones(2, low, high)}),
-        files=replace(job.files, study=study, output=output),
-        select_confidence=QUICK_MARGIN,
-        budget=Budget(trials=max(0, QUICK_TRIALS - done)),
-    )
-
-
-def _written(report: SearchReport) -> Path:
-    """The model that a search of one bound wrote."""
-    path = report.results[0].path
-    assert path is not None
-    return path
+def _count_trials(path: Path) -> int:
+    """Trials of a study; 0 where there is none yet."""
+    if not path.exists():
+        return 0
+    with Study(path, readonly=True) as study:
+        return study.count()

@@ -46,7 +46,7 @@ def demo(common: CommonOptions) -> None:
     ]
     lines: list[str | Table] = [
         table(f"Certified on {answer.verify.samples} images that chose nothing", ["", ""], rows),
-        f"the model: {answer.path}",
+        f"the model: {result.model}",
     ]
     if result.page is None:
         warn(common, f"no report: {result.why_not}")
@@ -54,6 +54,7 @@ def demo(common: CommonOptions) -> None:
         lines.append(f"the report, with masks of all four modes: {result.page}")
     value = {
         **report.to_json(),
+        "output": str(result.model),
         "folder": str(result.folder),
         "report": None if result.page is None else str(result.page),
     }
