@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from onnx import NodeProto, TensorProto
 
+from spatialonnx.graph.activations import name_activation
 from spatialonnx.graph.index import GraphIndex, attribute, is_op, node_label, op_label
 from spatialonnx.graph.ops import DOMAIN, PREDICT, QCONV
 from spatialonnx.graph.shapes import Shapes
@@ -300,6 +301,8 @@ def _only_reader(index: GraphIndex, tensor: str) -> tuple[int, NodeProto, int]:
     uses = index.uses.get(tensor, [])
     if not uses:
         raise Mismatch("nothing reads its output")
+    if activation := name_activation(index, tensor):
+        raise Mismatch(f"a {activation} follows it, not a ReLU")
     if len(uses) > 1:
         readers = sorted({op_label(index.nodes[use.node]) for use in uses})
         raise Mismatch(f"{len(uses)} nodes read it before a ReLU ({', '.join(readers[:4])})")
