@@ -75,13 +75,19 @@ class Insertion:
             image, further = find_image_input(inputs), find_further_inputs(inputs)
         except ModelError as error:
             return (f"{error}: later commands will refuse it",)
-        names = ", ".join(f"{v.name} {describe_shape(v.shape)} {v.type}" for v in further)
-        if not names:
-            return ()
-        return (
-            f"images go to {image.name}; the model also takes {names}: later commands need arrays "
-            "of these names beside x and y, in an npz file or a dict",
-        )
+        notes = []
+        if names := ", ".join(f"{v.name} {describe_shape(v.shape)} {v.type}" for v in further):
+            notes.append(
+                f"images go to {image.name}; the model also takes {names}: later commands need "
+                "arrays of these names beside x and y, in an npz file or a dict"
+            )
+        outputs = self.model.graph.output
+        if not any(_may_be_logits(output) for output in outputs):
+            notes.append(
+                f"no output ({', '.join(output.name for output in outputs)}) has the shape "
+                "[samples, classes]: later commands need --metric python:module:function"
+            )
+        return tuple(notes)
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``insert --json`` prints, but for the path of the output."""
@@ -150,6 +156,17 @@ def insert(
         spatial = write_plan(spatial, {site.name: by_hand for site in report.sites})
         set_metadata(spatial, stage="masked")
     return Insertion(spatial, report.sites, report.skipped, report.conv_macs, difference)
+
+
+def _may_be_logits(output: onnx.ValueInfoProto) -> bool:
+    """Whether an output may be [samples, classes]; of an unknown shape, it may."""
+    kind = output.type.tensor_type
+    if kind.elem_type not in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16):
+        return False
+    if not kind.HasField("shape"):
+        return True
+    dims = kind.shape.dim
+    return len(dims) >= 2 and all(dim.dim_value in (0, 1) for dim in dims[2:])
 
 
 def _check_original(model: ModelFile) -> None:

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
 from support.commands import contents, fail, run_alone, succeed, succeed_json
 from support.models import Net, plain, residual
 from support.trained import RUNTIME
@@ -206,3 +207,21 @@ def test_names_of_hostile_models_are_harmless(tmp_path, monkeypatch):
     save_model(proto, tmp_path / "evil.onnx")
     value = json.loads(succeed("insert", "evil.onnx", "--json", "--force").stdout)
     assert len(value["sites"]) == 2
+
+
+def test_it_says_what_later_commands_will_need(tmp_path, monkeypatch):
+    """Further inputs need arrays; without class scores, a metric is needed."""
+    monkeypatch.chdir(tmp_path)
+    save_model(plain(), tmp_path / "quiet.onnx")
+    assert succeed_json("insert", "quiet.onnx")["notes"] == []
+    net = Net()
+    proto = net.model(net.node("Mul", net.relu(net.conv("x", 4)), "gain"))
+    proto.graph.input.append(helper.make_tensor_value_info("gain", TensorProto.FLOAT, [1]))
+    shown = helper.make_tensor_value_info(
+        proto.graph.output[0].name, TensorProto.FLOAT, ["n", 4, 8, 8]
+    )
+    proto.graph.output[0].CopyFrom(shown)
+    save_model(proto, tmp_path / "more.onnx")
+    first, second = succeed("insert", "more.onnx").stdout.splitlines()[-3:-1]
+    assert "the model also takes gain" in first
+    assert "has the shape [samples, classes]: later commands need --metric" in second
