@@ -190,7 +190,8 @@ def _of_json(where: str, value: Any) -> ClassList:
     if isinstance(value, Mapping):
         numbered = {str(key): names for key, names in value.items()}
         value = [numbered.get(str(number)) for number in range(len(numbered))]
-    rows = [[row] if isinstance(row, str) else row for row in value]
+    listed = value if isinstance(value, Sequence) else ()
+    rows = [[row] if isinstance(row, str) else row for row in listed]
     if not rows or not all(isinstance(row, (list, tuple)) and row for row in rows):
         raise DataError(f"{where}: is no list of classes: write {_ADVICE}")
     return _of_names(where, [[str(name) for name in row] for row in rows])

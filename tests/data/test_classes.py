@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from support.datafiles import picture, random_pixels, write_files
 
 from spatialonnx.data.arrays import TensorDataset
@@ -13,7 +15,7 @@ from spatialonnx.data.classes import class_mismatch, number_classes
 from spatialonnx.data.folder import read_folder
 from spatialonnx.data.image_files import FileDataset, Pictures
 from spatialonnx.data.preprocessing import Preprocessing
-from spatialonnx.errors import DataError, UsageError
+from spatialonnx.errors import DataError, SpatialOnnxError, UsageError
 
 ANY = picture(random_pixels(4, 4, 3))
 PLAIN = Preprocessing((4, 4), 3, (0.0,) * 3, (1.0,) * 3)
@@ -142,3 +144,24 @@ def test_known_classes_are_warned_of_alone(pictures: Pictures) -> None:
     known = Pictures(pictures.store, pictures.names, pictures.labels, ("a",) * 3, 3, "known")
     found = class_mismatch(FileDataset("tiny-imagenet", known, PLAIN), 1000)
     assert found is not None and not found.refused
+
+
+WORDS = st.sampled_from(["cat", "dog", "red fox", "0", "-1", "7", "id2label", "", " ", ","])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | WORDS | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(WORDS, inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@given(VALUES | st.lists(WORDS).map("\n".join) | st.text())
+def test_any_other_list_is_one_line(pictures: Pictures, tmp_path: Path, value: Any) -> None:
+    text = value if isinstance(value, str) else json.dumps(value)
+    (tmp_path / "classes").write_text(text, errors="replace")
+    try:
+        labels = number_classes(pictures, tmp_path / "classes").labels
+    except SpatialOnnxError as error:
+        assert "\n" not in str(error)
+    else:
+        assert labels is not None and labels.min() >= 0

@@ -3,12 +3,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from spatialonnx.data.named_arrays import InputNames
+from spatialonnx.data.opening import open_dataset
 from spatialonnx.data.user_data import call_user_code
-from spatialonnx.errors import DataError, UsageError
+from spatialonnx.errors import DataError, SpatialOnnxError, UsageError
 
 MODULE = """
 import numpy as np
@@ -101,3 +106,27 @@ def test_known_errors_stay_what_they_are(module: str) -> None:
 def test_a_wrong_target_names_the_option(module: str) -> None:
     with pytest.raises(UsageError, match=f"--data python:{module}:absent: {module} has no absent"):
         call_user_code(f"python:{module}:absent", f"{module}:absent")
+
+
+SHAPES = st.lists(st.sampled_from([0, 1, 2, 3]), max_size=5).map(tuple)
+KINDS = st.sampled_from(["f4", ">f4", "f8", "f2", "u1", "i8", "u8", "?", "c8", "U1", "O", "M8[s]"])
+ARRAYS = st.builds(np.zeros, SHAPES, KINDS)
+ITEMS = ARRAYS | st.none() | st.integers() | st.text(max_size=2)
+
+
+@settings(max_examples=300)
+@given(
+    ITEMS
+    | st.tuples(ITEMS, ITEMS)
+    | st.lists(ITEMS | st.tuples(ITEMS, ITEMS), max_size=3)
+    | st.dictionaries(st.sampled_from(["x", "y", "z", "image"]), ITEMS, max_size=3)
+)
+def test_any_other_object_is_one_line(value: Any) -> None:
+    for names in (InputNames("image"), InputNames("image", ("z",))):
+        try:
+            dataset = open_dataset(value, names=names, input_shape=(3, None, None))
+        except SpatialOnnxError as error:
+            assert "\n" not in str(error)
+        else:
+            images = dataset.images(np.zeros(1, np.int64))
+            assert images.dtype == np.float32 and images.shape[:2] == (1, 3)
