@@ -8,14 +8,16 @@ big-endian 32-bit integer, then the values, the last dimension fastest.
 from __future__ import annotations
 
 import gzip
+import io
 import lzma
 import math
 import zlib
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, BinaryIO, cast
 
 import numpy as np
 
+from spatialonnx.data.archive import read_members
 from spatialonnx.data.dataset import Labels
 from spatialonnx.data.preprocessing import Pixels
 from spatialonnx.errors import DataError, DataNotInstalledError
@@ -33,12 +35,13 @@ _FIRST_LABELS = {
 }
 
 
-def read_idx(path: Path, count: int = 1) -> list[Pixels]:
+def read_idx(path: Path, count: int = 1, content: bytes | None = None) -> list[Pixels]:
     """Reads a file in which IDX arrays of unsigned bytes follow one another.
 
     Args:
         path: the file, packed or not, which its content tells.
         count: how many arrays it holds.
+        content: of a file in an archive; None reads `path`.
 
     Returns:
         uint8 arrays, each of the shape that its header gives.
@@ -47,7 +50,8 @@ def read_idx(path: Path, count: int = 1) -> list[Pixels]:
         DataError: the file cannot be read, is damaged, cut off, or holds more or something else.
     """
     try:
-        with _open(path) as stream:
+        raw = path.open("rb") if content is None else io.BytesIO(content)
+        with raw, _unpack(raw) as stream:
             arrays = [_read_array(stream, path) for _ in range(count)]
             if stream.read(1):
                 raise DataError(f"{path}: holds more than its header says; get it again")
@@ -58,13 +62,13 @@ def read_idx(path: Path, count: int = 1) -> list[Pixels]:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
-def _open(path: Path) -> IO[bytes]:
-    """The file, or what is packed in it."""
-    with path.open("rb") as raw:
-        magic = raw.read(6)
+def _unpack(raw: BinaryIO) -> IO[bytes]:
+    """The stream itself, or what is packed in it."""
+    magic = raw.read(6)
+    raw.seek(0)
     if magic.startswith(b"\x1f\x8b"):
-        return cast("IO[bytes]", gzip.open(path))
-    return lzma.open(path) if magic == b"\xfd7zXZ\0" else path.open("rb")
+        return cast("IO[bytes]", gzip.GzipFile(fileobj=raw))
+    return cast("IO[bytes]", lzma.LZMAFile(raw)) if magic == b"\xfd7zXZ\0" else raw
 
 
 def _read_array(stream: IO[bytes], path: Path) -> Pixels:
@@ -90,16 +94,19 @@ def _read_array(stream: IO[bytes], path: Path) -> Pixels:
     return np.frombuffer(values, np.uint8).reshape(shape)
 
 
-def has_mnist(folder: Path) -> bool:
-    """Whether a folder holds any file of a set in MNIST's layout."""
-    return any(_find(folder, prefix, kind) for prefix in _PREFIX.values() for kind in _KINDS)
+def has_mnist(place: Path) -> bool:
+    """Whether a path is an archive, or a folder with any file of a set in MNIST's layout."""
+    return place.is_file() or any(
+        _find(place, prefix, kind) for prefix in _PREFIX.values() for kind in _KINDS
+    )
 
 
-def read_mnist(folder: Path, split: str, other: str = "") -> tuple[Pixels, Labels]:
+def read_mnist(place: Path, split: str, other: str = "") -> tuple[Pixels, Labels]:
     """Reads one split of a set that is published as MNIST is.
 
     Args:
-        folder: holds `t10k-images-idx3-ubyte` and its like, each plain or `.gz`.
+        place: a folder or an archive with `t10k-images-idx3-ubyte` and its like, each plain or
+            `.gz`.
         split: `test` or `train`.
         other: `mnist` or `fashion-mnist`, whose files bear the same names: refused.
 
@@ -110,10 +117,16 @@ def read_mnist(folder: Path, split: str, other: str = "") -> tuple[Pixels, Label
         DataNotInstalledError: a file is missing.
         DataError: a file is damaged, the two do not belong together, or they are the other set.
     """
-    images, numbers = (_require(folder, _PREFIX[split], kind) for kind in _KINDS)
-    pixels, labels = _check(read_idx(images)[0], read_idx(numbers)[0], images, numbers)
+    if place.is_file():
+        forms = list(zip(*(_file_names(_PREFIX[split], kind) for kind in _KINDS), strict=True))
+        contents = read_members(place, *forms)
+        arrays = [read_idx(place / n, content=c.tobytes())[0] for n, c in contents.items()]
+        pixels, labels = _check(arrays[0], arrays[1], *(place / name for name in contents))
+    else:
+        images, numbers = (_require(place, _PREFIX[split], kind) for kind in _KINDS)
+        pixels, labels = _check(read_idx(images)[0], read_idx(numbers)[0], images, numbers)
     if labels[:8].tolist() == _FIRST_LABELS.get((other, split)):
-        raise DataError(f"{folder}: holds {other}: put each set into a folder of its name")
+        raise DataError(f"{place}: holds {other}: put each set into a folder of its name")
     return pixels, labels
 
 
@@ -154,10 +167,15 @@ def _check(
     return pixels[..., np.newaxis], labels.astype(np.int64)
 
 
-def _find(folder: Path, prefix: str, kind: str) -> Path | None:
-    """The file of one kind under the names it is published with (some unpackers write a dot)."""
+def _file_names(prefix: str, kind: str) -> list[str]:
+    """Names that a file of one kind is published with (some unpackers write a dot)."""
     names = (f"{prefix}-{text}-ubyte" for text in (kind, kind.replace("-", ".")))
-    paths = (folder / f"{name}{ending}" for name in names for ending in ("", ".gz"))
+    return [f"{name}{ending}" for name in names for ending in ("", ".gz")]
+
+
+def _find(folder: Path, prefix: str, kind: str) -> Path | None:
+    """The file of one kind."""
+    paths = (folder / name for name in _file_names(prefix, kind))
     return next((path for path in paths if path.is_file()), None)
 
 

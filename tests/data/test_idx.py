@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import gzip
 import lzma
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.datafiles import idx, random_pixels, write_mnist
+from support.datafiles import idx, random_pixels, write_mnist, write_tar, write_zip
 
 from spatialonnx.data.idx import has_mnist, read_idx, read_mnist, read_sample
 from spatialonnx.errors import DataError, DataNotInstalledError, SpatialOnnxError
@@ -34,6 +35,26 @@ def test_mnist_layout(tmp_path: Path, packed: bool) -> None:
     assert (read[..., 0] == pixels).all() and read.shape == (4, 28, 28, 1)
     assert labels.tolist() == [3, 0, 9, 1] and labels.dtype == np.int64
     assert (read_mnist(tmp_path, "train")[0][..., 0] == pixels[::-1]).all()
+
+
+@pytest.mark.parametrize("write", [write_zip, write_tar])
+@pytest.mark.parametrize("change", [("", ""), ("-idx", ".idx")])
+@pytest.mark.parametrize("packed", [True, False])
+def test_the_files_may_lie_in_an_archive(
+    tmp_path: Path,
+    write: Callable[[Path, dict[str, bytes]], Path],
+    change: tuple[str, str],
+    packed: bool,
+) -> None:
+    pixels = random_pixels(4, 28, 28)
+    paths = write_mnist(tmp_path / "f", pixels, LABELS, packed=packed)
+    files = {f"raw/{path.name.replace(*change)}": path.read_bytes() for path in paths}
+    place = write(tmp_path / "archive", files)
+    assert has_mnist(place)
+    read, labels = read_mnist(place, "test")
+    assert (read[..., 0] == pixels).all() and labels.tolist() == LABELS.tolist()
+    with pytest.raises(DataError, match=r"archive: holds no train-images-idx3-ubyte"):
+        read_mnist(place, "train")
 
 
 def test_the_two_sets_of_the_same_file_names_are_told_apart(tmp_path: Path) -> None:
