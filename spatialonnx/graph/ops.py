@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -47,6 +48,7 @@ class Predictor:
         has_threshold: Whether it has that input.
         step: Quantisation step of an 8-bit map; None for a float map.
         zero: What zeros are: the zero point of an 8-bit map.
+        dtype: Element type of the map: float32, uint8 or int8.
     """
 
     site: str
@@ -59,11 +61,18 @@ class Predictor:
     has_threshold: bool = False
     step: float | None = None
     zero: int = 0
+    dtype: str = "float32"
 
     @property
     def promoted(self) -> tuple[str, str, str]:
         """Names of the inputs that carry the plan."""
         return self.mask, self.patch_size, self.threshold
+
+    def real(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        """Values of the map in real units; a float map is returned as it is."""
+        if self.step is None:
+            return values
+        return (values.astype(np.float32) - self.zero) * np.float32(self.step)
 
     @property
     def skipped(self) -> str:
@@ -158,7 +167,9 @@ def find_predictors(proto: onnx.ModelProto) -> tuple[Predictor, ...]:
             zero = _constants(proto).get(predictor.zero_point)
             if zero is None or (array := _array(node.name, zero)).size != 1:
                 raise ModelError(f"site {node.name}: its zero point is not one constant")
-            predictor = replace(predictor, step=step, zero=int(array.reshape(())[()]))
+            predictor = replace(
+                predictor, step=step, zero=int(array.reshape(())[()]), dtype=array.dtype.name
+            )
         found.append(predictor)
     names = [predictor.site for predictor in found]
     if len(set(names)) != len(names):

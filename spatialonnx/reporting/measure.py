@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import helper
 
 from spatialonnx.data.input_form import find_input_form
 from spatialonnx.graph.ops import find_predictors
@@ -172,19 +172,23 @@ def read_maps(experiment: Experiment, sites: tuple[SiteFacts, ...]) -> Maps | No
         return None
     copy = onnx.ModelProto()
     copy.CopyFrom(experiment.model.proto)
-    sources = {p.site: p.source for p in find_predictors(copy)}
+    predictors = {p.site: p for p in find_predictors(copy)}
     outputs = {value.name for value in copy.graph.output}
-    for tensor in sorted({sources[site.name] for site in shown} - outputs):
-        copy.graph.output.append(
-            helper.make_tensor_value_info(tensor, TensorProto.FLOAT, [None] * 4)
-        )
+    for site in shown:
+        predictor = predictors[site.name]
+        if predictor.source not in outputs:
+            kind = helper.np_dtype_to_tensor_dtype(np.dtype(predictor.dtype))
+            copy.graph.output.append(
+                helper.make_tensor_value_info(predictor.source, kind, [None] * 4)
+            )
     network = Network(copy, experiment.runtime)
     indices = experiment.split.verify[:_IMAGES][: network.fixed_batch]
     images = experiment.dataset.images(indices)
     values = network.run(images, network.plan)
     found = []
     for site in shown:
-        ofmaps = values[sources[site.name]]
+        predictor = predictors[site.name]
+        ofmaps = predictor.real(values[predictor.source])
         predicted = predicted_outputs(ofmaps, site.mask)
         order = np.argsort(-predicted.sum(axis=(0, 2, 3)), kind="stable")[:_CHANNELS]
         found.append(

@@ -143,10 +143,7 @@ class SegmentedNetwork:
         It is in host memory, and the activations' own array where they are kept there as floats.
         """
         predictor = self.predictors[number - 1]
-        ofmap = activations[predictor.source]
-        if predictor.step is None:
-            return ofmap
-        return (ofmap.astype(np.float32) - predictor.zero) * np.float32(predictor.step)
+        return predictor.real(activations[predictor.source])
 
     def zero(self, number: int, activations: Activations, positions: NDArray[np.int64]) -> None:
         """Sets outputs of site ``number`` to zero, by flat positions in its ofmap."""
