@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -9,6 +11,7 @@ from support.models import feeds
 from support.quantized import FORMS, MIDDLE, QuantizedNet, folded, residual_quantized
 
 from spatialonnx.graph.index import GraphIndex
+from spatialonnx.graph.insert import insert
 from spatialonnx.graph.shapes import infer_shapes
 from spatialonnx.graph.site_match import SiteMatch, match_sites
 from spatialonnx.graph.sites import find_sites
@@ -138,3 +141,23 @@ def test_constant_nodes_of_numbers() -> None:
     assert index.scalar(one) == 1.5
     assert index.constant_shape(many) == (2,)
     assert folded().graph.node
+
+
+FIXTURES = Path(__file__).parent / "quantized"
+
+
+@pytest.mark.parametrize(
+    ("name", "sites", "dtypes"),
+    [
+        ("nncf", 3, ["uint8", "uint8", "uint8"]),
+        ("pt2e", 2, ["uint8", "uint8"]),
+    ],
+)
+def test_what_other_quantisers_write(name: str, sites: int, dtypes: list[str]) -> None:
+    """Networks by NNCF and torch's PT2E export: `make_*.py` beside them made them."""
+    proto = onnx.load(FIXTURES / f"{name}.onnx")
+    report = find_sites(proto)
+    assert [site.dtype for site in report.sites] == dtypes
+    assert len(report.sites) == sites
+    # With full masks the outputs are those of the quantised network, to the last bit.
+    assert insert(proto, threads=1).difference.exact
