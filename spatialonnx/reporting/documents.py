@@ -80,6 +80,8 @@ def _deployment(path: Path, value: Fields) -> Latency:
             )
         )
     output, model = value.text("output"), value.text("model")
+    verify = value.object("verify")
+    saved, drop = verify.number("saved_fraction"), verify.number("drop")
     return Latency(
         source=path.name,
         title=f"Deployed: {Path(output or model).name}" + ("" if output else ", not written"),
@@ -87,6 +89,11 @@ def _deployment(path: Path, value: Fields) -> Latency:
         interval=value.pair("ratio_ci95"),
         faster=value.flag("faster"),
         sites=tuple(sites),
+        verify=None
+        if saved is None or drop is None
+        else Point("deployed", saved, drop, verify.pair("drop_ci95"), verify.count("samples")),
+        baseline=value.object("baseline").number("top1"),
+        met=value.flag("bound_met"),
         conditions=_conditions(value),
         notes=value.texts("notes"),
     )

@@ -279,6 +279,9 @@ class Latency:
         interval: Its 95 % interval.
         faster: Whether it is faster than the original beyond noise; None where not said.
         sites: Sites of a deployment.
+        verify: A deployed model on verify.
+        baseline: Score of the dense network there.
+        met: Whether its bound holds; None for a plan by hand.
         conditions: Batch, threads, data and machine, in words.
         notes: Warnings that the file holds.
     """
@@ -290,6 +293,9 @@ class Latency:
     interval: tuple[float, float] | None = None
     faster: bool | None = None
     sites: tuple[SiteLatency, ...] = ()
+    verify: Point | None = None
+    baseline: float | None = None
+    met: bool | None = None
     conditions: str = ""
     notes: tuple[str, ...] = ()
 
@@ -299,7 +305,31 @@ class Latency:
             **vars(self),
             "rows": [vars(row) for row in self.rows],
             "sites": [vars(site) for site in self.sites],
+            "verify": None if self.verify is None else self.verify.to_json(),
         }
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """One network of a report; None where it was not measured.
+
+    Attributes:
+        name: What it is.
+        score: Its score on verify.
+        saved: MACs saved on verify, as a fraction of those of all Conv nodes.
+        drop: Drop on verify.
+        interval: Its 95 % interval.
+        time: Time as a multiple of the dense network's.
+        met: Whether the bound holds.
+    """
+
+    name: str
+    score: float | None = None
+    saved: float | None = None
+    drop: float | None = None
+    interval: tuple[float, float] | None = None
+    time: float | None = None
+    met: bool | None = None
 
 
 @dataclass(frozen=True)

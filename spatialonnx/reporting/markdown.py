@@ -8,6 +8,7 @@ from importlib.resources import files
 
 from spatialonnx.reporting.facts import Report
 from spatialonnx.reporting.plots import require_report_extra
+from spatialonnx.reporting.summary import summarize
 from spatialonnx.reporting.words import WORDS
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~$-])")
@@ -43,7 +44,9 @@ def render_markdown(report: Report, mark: str) -> str:
     for name, word in WORDS.items():
         environment.filters[name] = lambda value, word=word: Markup(word(value))  # ours
     template = (files("spatialonnx.reporting") / "page.md.j2").read_text(encoding="utf-8")
-    text = environment.from_string(template).render(report=report, mark=mark)
+    text = environment.from_string(template).render(
+        report=report, mark=mark, summary=summarize(report)
+    )
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 

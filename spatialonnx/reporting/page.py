@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from spatialonnx.plan.masks import SiteMask
 from spatialonnx.plan.patterns import full_pattern, pattern_text
 from spatialonnx.reporting.colours import css, pattern_colours
 from spatialonnx.reporting.facts import Maps, Report, Run, SiteFacts
@@ -22,6 +23,7 @@ from spatialonnx.reporting.pictures import (
     mask_picture,
 )
 from spatialonnx.reporting.plots import comparison_plot, front_plot, require_report_extra
+from spatialonnx.reporting.summary import summarize
 from spatialonnx.reporting.words import HTML_WORDS
 
 _LEGEND = 28
@@ -53,6 +55,7 @@ def render_page(report: Report, mark: str) -> str:
     return environment.from_string(_asset("page.html.j2")).render(
         report=report,
         views=[_view(report, run) for run in report.runs],
+        summary=summarize(report),
         comparison=comparison_plot(report.runs, report.rivals) if len(report.runs) > 1 else None,
         style=Markup(_asset("page.css")),  # ours
         script=Markup(script),  # ours
@@ -104,7 +107,10 @@ def _view(report: Report, run: Run) -> dict[str, Any]:
         },
         "legend": legend[: _LEGEND + 1],
         "more": max(0, len(legend) - _LEGEND - 1),
-        "masks": [(site, mask_picture(site, colours[site.mask.patch_size])) for site in shown],
+        "masks": [
+            (sites, mask_picture(sites[0], colours[sites[0].mask.patch_size]))
+            for sites in _by_mask(shown)
+        ],
         "hidden": hidden,
         "maps": [] if run.maps is None else _maps(run.maps),
     }
@@ -116,6 +122,14 @@ def _drawn(sites: Sequence[SiteFacts]) -> tuple[list[SiteFacts], list[str]]:
         [site for site in sites if not site.mask.is_full],
         [site.name for site in sites if site.mask.is_full],
     )
+
+
+def _by_mask(sites: Sequence[SiteFacts]) -> list[list[SiteFacts]]:
+    """Sites by equal masks: each is drawn once, for the first of its sites."""
+    groups: dict[SiteMask, list[SiteFacts]] = {}
+    for site in sites:
+        groups.setdefault(site.mask, []).append(site)
+    return list(groups.values())
 
 
 def count_patterns(sites: Sequence[SiteFacts]) -> dict[tuple[int, int], float]:

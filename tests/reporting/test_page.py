@@ -72,6 +72,32 @@ def test_nothing_is_cut_off_at_400_pixels(clean, page):
     assert clean.run(outside) == []
 
 
+CLIPPED = """[...document.querySelectorAll('main *, header *')].filter(e => {
+  const style = getComputedStyle(e);
+  return e.clientWidth > 0 && e.scrollWidth > e.clientWidth + 1
+    && !['visible', 'auto'].includes(style.overflowX);
+}).map(e => e.outerHTML.slice(0, 80))"""
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("which", ["page", "four"])
+def test_no_text_is_clipped(request, clean, which, width):
+    """Wide tables scroll; no cell hides what it holds."""
+    clean.look(width)
+    clean.open(request.getfixturevalue(which))
+    clean.run("document.querySelectorAll('details').forEach(e => e.open = true)")
+    assert clean.run(CLIPPED) == []
+
+
+def test_several_searches_are_folded_and_their_verdicts_are_not(clean, page, four):
+    clean.open(four)
+    assert clean.run("document.querySelectorAll('details.run:not([open])').length") == 4
+    assert clean.run("document.querySelectorAll('.verdict').length") == 4
+    assert clean.run("[...document.querySelectorAll('.verdict')].every(e => !e.closest('details'))")
+    clean.open(page)
+    assert clean.run("document.querySelectorAll('details.run').length") == 0
+
+
 def test_the_table_sorts_down_then_up(clean, page):
     clean.look(1280)
     clean.open(page)

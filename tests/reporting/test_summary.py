@@ -1,0 +1,61 @@
+"""The networks of a report on one table."""
+
+import json
+
+import pytest
+from support.commands import succeed, succeed_json
+
+from spatialonnx.plan.masks import make_mask
+from spatialonnx.reporting.facts import Report, Run, SiteFacts
+from spatialonnx.reporting.page import _by_mask
+from spatialonnx.reporting.run import report
+from spatialonnx.reporting.summary import summarize
+
+
+@pytest.fixture(scope="module")
+def deployment(searched, tmp_path_factory):
+    """What deploy --json prints for one of the models."""
+    folder = tmp_path_factory.mktemp("deployment")
+    value = succeed_json(
+        "deploy", searched.models["uniform-patch"], "--data", searched.data, "--fuse", "all",
+        "--runs", 2, "-o", folder / "d.onnx",
+    )  # fmt: skip
+    path = folder / "deploy.json"
+    path.write_text(json.dumps(value))
+    return path, value
+
+
+def test_dense_masked_and_deployed_stand_together(searched, deployment, tmp_path):
+    path, value = deployment
+    made = report([searched.models["uniform-patch"], path], searched.data, samples=4)
+    dense, masked, deployed = summarize(made)
+    asked = made.runs[0].asked
+    assert (dense.score, dense.drop, dense.saved, dense.time) == (asked.baseline, 0, 0, 1)
+    assert masked.score == asked.baseline - asked.verify.drop and masked.met is asked.met
+    assert deployed.drop == value["verify"]["drop"] and deployed.time == value["ratio"]
+    assert deployed.score == value["baseline"]["top1"] - value["verify"]["drop"]
+    page, text = made.save(tmp_path / "r.html")
+    assert 'id="summary"' in page.read_text()
+    assert f"| masked | {100 * masked.score:.1f} % |" in text.read_text()
+
+
+def test_several_searches_are_told_apart(searched):
+    made = report([searched.models["uniform-layer"], searched.models["uniform-patch"]])
+    assert [row.name for row in summarize(made)] == [
+        "dense", "masked, A: uniform-layer, joint", "masked, B: uniform-patch, joint"
+    ]  # fmt: skip
+
+
+def test_without_a_measurement_there_is_none(tmp_path):
+    assert summarize(Report("t", (Run("A", "a plan by hand"),))) == ()
+
+
+def test_equal_masks_are_drawn_once(searched, tmp_path):
+    masks = [make_mask(2, [[[9]]]), make_mask(2, [[[6]]]), make_mask(2, [[[9]]])]
+    sites = [SiteFacts(f"s{i}", (4, 8, 8), 1, 0.1, mask) for i, mask in enumerate(masks)]
+    assert [[site.name for site in group] for group in _by_mask(sites)] == [["s0", "s2"], ["s1"]]
+    page = tmp_path / "r.html"
+    succeed("report", searched.models["uniform-layer"], "-o", page)
+    (run,) = report(searched.models["uniform-layer"]).runs
+    different = {site.mask for site in run.sites if not site.mask.is_full}
+    assert page.read_text().count('alt="mask of ') == len(different)
