@@ -82,7 +82,7 @@ def result_lines(result: Benchmark) -> list[str | Table]:
     from spatialonnx.runtime.machine import describe_machine, instruction_set, versions
 
     rows = [_row(contestant) for contestant in result.contestants]
-    columns = ["model", "median ms", "p10", "p90", "ratio", "95 %", "peak MB"]
+    columns = ["model", "precision", "median ms", "p10", "p90", "ratio", "95 %", "peak MB"]
     caches = "run by run, caches cold" if result.cold else "in bursts, caches warm"
     title = f"Batch {result.batch}, {result.runtime.threads} threads, {result.runs} rounds {caches}"
     lines: list[str | Table] = [
@@ -104,6 +104,7 @@ def _row(contestant: Contestant) -> list[object]:
     timing, ratio = contestant.timing, contestant.ratio
     return [
         contestant.path.name,
+        contestant.precision,
         f"{1e3 * timing.median:.3f}",
         f"{1e3 * timing.p10:.3f}",
         f"{1e3 * timing.p90:.3f}",

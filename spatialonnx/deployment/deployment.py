@@ -219,7 +219,7 @@ class Deployment:
             "guard": self.job.guard,
             "machine": describe_machine(),
             "versions": versions(),
-            "isa": instruction_set(),
+            "isa": instruction_set("int8" if self.is_quantized else "float32"),
             "notes": list(self.notes),
         }
 

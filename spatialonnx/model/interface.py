@@ -102,3 +102,11 @@ def _info(value: onnx.ValueInfoProto) -> TensorInfo:
     name = TensorProto.DataType.Name(kind.elem_type).lower() if kind.elem_type else "unknown"
     dims = tuple(d.dim_value if d.dim_value > 0 else None for d in kind.shape.dim)
     return TensorInfo(value.name, f"tensor({name})", dims)
+
+
+_EIGHT_BIT = frozenset({"QuantizeLinear", "QLinearConv", "SpatialQConv"})
+
+
+def model_precision(proto: onnx.ModelProto) -> str:
+    """``int8`` where a model holds 8-bit maps, else ``float32``."""
+    return "int8" if any(node.op_type in _EIGHT_BIT for node in proto.graph.node) else "float32"

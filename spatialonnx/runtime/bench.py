@@ -9,11 +9,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from spatialonnx.errors import DataError, UsageError
 from spatialonnx.files import write_bytes
-from spatialonnx.model.interface import check_image_shape, find_further_inputs, find_image_input
+from spatialonnx.model.interface import (
+    check_image_shape,
+    find_further_inputs,
+    find_image_input,
+    model_precision,
+)
 from spatialonnx.runtime.machine import describe_machine, instruction_set, versions
 from spatialonnx.runtime.peak_memory import measure_peak
 from spatialonnx.runtime.progress import ProgressCallback
@@ -60,6 +66,7 @@ class Contestant:
 
     Attributes:
         path: Its file.
+        precision: ``float32`` or ``int8``.
         timing: Its times.
         ratio: To the baseline.
         peak: Bytes that loading and running it takes at its peak; None where unknown.
@@ -67,6 +74,7 @@ class Contestant:
     """
 
     path: Path
+    precision: str
     timing: Timing
     ratio: Ratio
     peak: int | None
@@ -77,6 +85,7 @@ class Contestant:
         timing = self.timing
         value: dict[str, Any] = {
             "path": str(self.path),
+            "precision": self.precision,
             "median_ms": 1e3 * timing.median,
             "p10_ms": 1e3 * timing.p10,
             "p90_ms": 1e3 * timing.p90,
@@ -185,6 +194,7 @@ def bench_models(
     contestants = [
         Contestant(
             path=path,
+            precision=model_precision(onnx.load(path, load_external_data=False)),
             timing=timing,
             ratio=compare_timings(timing, reference),
             peak=measure_peak(path, images[0].shape, runtime),

@@ -38,12 +38,17 @@ def versions() -> dict[str, str]:
     }
 
 
-def instruction_set() -> str:
-    """The instruction set that the op library's kernels use here."""
+def instruction_set(precision: str = "float32") -> str:
+    """The instruction set that the op library's kernels use here.
+
+    Args:
+        precision: ``float32``, or ``int8`` for SpatialQConv, which has kernels of its own.
+    """
     if forced := os.environ.get("SPATIALONNX_ISA"):
         return forced
     try:
-        supported = build_info().get("supported") or ["unknown"]
+        key = "supported_int8" if precision == "int8" else "supported"
+        supported = build_info().get(key) or ["unknown"]
     except LibraryError:
         return "no op library"
     return str(supported[0])
