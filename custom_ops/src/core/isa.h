@@ -18,12 +18,13 @@
 #include <vector>
 
 // Best first. CMakeLists.txt compiles the same lists. SPATIALONNX_ISAS is the union of the other two.
-// avx512vnni includes VBMI and VBMI2; avxvnni has the same dot products without AVX-512. `wide`,
-// never chosen unasked, is AVX2 with the vectors of AVX-512: it tests sources written for those.
+// avx512vnni includes VBMI and VBMI2; amx adds tiles of 8-bit products; avxvnni has the dot products
+// without AVX-512. `wide`, never chosen unasked, is AVX2 with the vectors of AVX-512: it tests sources written for those.
 #if defined(__x86_64__)
-#define SPATIALONNX_ISAS(X) X(avx512vnni) X(avx512) X(avxvnni) X(avx2) X(baseline) X(wide)
+#define SPATIALONNX_ISAS(X) \
+  X(amx) X(avx512vnni) X(avx512) X(avxvnni) X(avx2) X(baseline) X(wide)
 #define SPATIALONNX_VECTOR_ISAS(X) X(avx512) X(avx2) X(baseline) X(wide)
-#define SPATIALONNX_INT8_ISAS(X) X(avx512vnni) X(avxvnni) X(avx2) X(baseline)
+#define SPATIALONNX_INT8_ISAS(X) X(amx) X(avx512vnni) X(avxvnni) X(avx2) X(baseline)
 #elif defined(__aarch64__)
 #define SPATIALONNX_ISAS(X) X(dotprod) X(baseline)
 #define SPATIALONNX_VECTOR_ISAS(X) X(baseline)

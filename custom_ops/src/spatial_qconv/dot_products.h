@@ -34,8 +34,12 @@ constexpr int kLanes = 16;
 constexpr std::int64_t kStep = 64;
 constexpr unsigned char kTileRows[] = {0, 12, 12, 8, 6};
 constexpr std::uint8_t kInputFlip = 0;
+#if defined(__AMX_INT8__)
+#define HAS_TILES
+#else
 #define HAS_PANELS
 constexpr int kPanelPositions = 12;
+#endif
 typedef unsigned Sums __attribute__((vector_size(64)));
 typedef __m512i Inputs;
 typedef __m512i Weights;

@@ -50,20 +50,34 @@ INLINE void finish_some(const Requantise& q, const std::int32_t* sums, const flo
   for (int i = 0; i < count; ++i) out[i] = static_cast<std::uint8_t>(conv[i]);
 }
 
-[[maybe_unused]] INLINE void finish_lanes(const Requantise& q, const QConvOutputs& outputs,
-                                          std::int64_t channel, int channels, std::int64_t at,
-                                          Sums sums) {
-  std::int32_t lanes[kLanes];
-  __builtin_memcpy(lanes, &sums, sizeof lanes);
-  const std::uint8_t* residual = outputs.residual == nullptr ? nullptr : outputs.residual + at + channel;
-  if (channels >= kLanes) {
-    finish_some(q, lanes, q.scale + channel, q.bias + channel, residual, kLanes,
-                outputs.y + at + channel);
-  } else {
-    finish_some(q, lanes, q.scale + channel, q.bias + channel, residual, channels,
-                outputs.y + at + channel);
+// As finish_avx512.h has it.
+class Finisher {
+ public:
+  INLINE Finisher(const Requantise& q, const QConvOutputs& outputs)
+      : q_(q), y_(outputs.y), residual_(outputs.residual) {}
+
+  struct Lanes {
+    std::int64_t channel;
+    int channels;
+  };
+
+  INLINE Lanes lanes(std::int64_t channel, std::int64_t channels) const {
+    return {channel, channels >= kLanes ? kLanes : static_cast<int>(channels)};
   }
-}
+
+  INLINE void write(const Lanes& lanes, std::int64_t at, Sums sums) const {
+    std::int32_t values[kLanes];
+    __builtin_memcpy(values, &sums, sizeof values);
+    const std::int64_t place = at + lanes.channel;
+    finish_some(q_, values, q_.scale + lanes.channel, q_.bias + lanes.channel,
+                residual_ == nullptr ? nullptr : residual_ + place, lanes.channels, y_ + place);
+  }
+
+ private:
+  const Requantise q_;
+  std::uint8_t* const y_;
+  const std::uint8_t* const residual_;
+};
 
 int list_rows(std::uint64_t bits, const std::int8_t* first, std::int64_t row_bytes,
               const std::int8_t** rows) {

@@ -9,38 +9,60 @@
 namespace spatialonnx::SPATIALONNX_ISA {
 namespace {
 
-// Sixteen outputs, as requantise.h says.
-INLINE __m128i finish16(const Requantise& q, __m512i sum, __m512 scale, __m512i bias,
-                        __m128i residual) {
-  const __m512 value = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_add_epi32(sum, bias)), scale);
-  const __m512 clamped =
-      _mm512_min_ps(_mm512_max_ps(value, _mm512_set1_ps(q.least)), _mm512_set1_ps(q.most));
-  __m512i conv = _mm512_add_epi32(_mm512_cvtps_epi32(clamped), _mm512_set1_epi32(q.zero_point));
-  if (q.add) {
-    const __m512 c = _mm512_cvtepi32_ps(conv);
-    const __m512 r = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(residual));
-    const __m512 c_ratio = _mm512_set1_ps(q.conv_ratio);
-    const __m512 r_ratio = _mm512_set1_ps(q.residual_ratio);
-    const __m512 fixed = _mm512_set1_ps(q.fixed);
-    const __m512 total = q.residual_first
-                             ? _mm512_fmadd_ps(r, r_ratio, _mm512_fmadd_ps(c, c_ratio, fixed))
-                             : _mm512_fmadd_ps(c, c_ratio, _mm512_fmadd_ps(r, r_ratio, fixed));
-    conv = _mm512_cvtps_epi32(_mm512_min_ps(_mm512_max_ps(total, _mm512_set1_ps(q.y_zero_point)),
-                                            _mm512_set1_ps(q.y_max)));
-  }
-  return _mm512_cvtepi32_epi8(conv);
-}
+// What requantise.h says, sixteen outputs at a time. The constants are read once, as bytes that are
+// written might be any object's.
+class Finisher {
+ public:
+  INLINE Finisher(const Requantise& q, const QConvOutputs& outputs)
+      : q_(q), y_(outputs.y), residual_(outputs.residual) {}
 
-INLINE void finish_lanes(const Requantise& q, const QConvOutputs& outputs, std::int64_t channel,
-                         int channels, std::int64_t at, Sums sums) {
-  const auto valid = static_cast<__mmask16>(channels >= 16 ? 0xffff : (1 << channels) - 1);
-  const __m128i residual = outputs.residual == nullptr
-                               ? _mm_setzero_si128()
-                               : _mm_maskz_loadu_epi8(valid, outputs.residual + at + channel);
-  _mm_mask_storeu_epi8(outputs.y + at + channel, valid,
-                       finish16(q, (__m512i)sums, _mm512_loadu_ps(q.scale + channel),
-                                _mm512_loadu_si512(q.bias + channel), residual));
-}
+  // Sixteen neighbouring channels, of which there are `channels`.
+  struct Lanes {
+    std::int64_t channel;
+    __mmask16 valid;
+    __m512 scale;
+    __m512i bias;
+  };
+
+  INLINE Lanes lanes(std::int64_t channel, std::int64_t channels) const {
+    return {channel, static_cast<__mmask16>(channels >= 16 ? 0xffff : (1 << channels) - 1),
+            _mm512_loadu_ps(q_.scale + channel), _mm512_loadu_si512(q_.bias + channel)};
+  }
+
+  INLINE void write(const Lanes& lanes, std::int64_t at, Sums sums) const {
+    const __m128i residual =
+        residual_ == nullptr ? _mm_setzero_si128()
+                             : _mm_maskz_loadu_epi8(lanes.valid, residual_ + at + lanes.channel);
+    _mm_mask_storeu_epi8(y_ + at + lanes.channel, lanes.valid,
+                         finish((__m512i)sums, lanes.scale, lanes.bias, residual));
+  }
+
+  INLINE __m128i finish(__m512i sum, __m512 scale, __m512i bias, __m128i residual) const {
+    const __m512 value = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_add_epi32(sum, bias)), scale);
+    const __m512 clamped =
+        _mm512_min_ps(_mm512_max_ps(value, _mm512_set1_ps(q_.least)), _mm512_set1_ps(q_.most));
+    __m512i y = _mm512_add_epi32(_mm512_cvtps_epi32(clamped), _mm512_set1_epi32(q_.zero_point));
+    if (q_.add) {
+      const __m512 conv = _mm512_cvtepi32_ps(y);
+      const __m512 other = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(residual));
+      const __m512 conv_ratio = _mm512_set1_ps(q_.conv_ratio);
+      const __m512 other_ratio = _mm512_set1_ps(q_.residual_ratio);
+      const __m512 fixed = _mm512_set1_ps(q_.fixed);
+      const __m512 total =
+          q_.residual_first
+              ? _mm512_fmadd_ps(other, other_ratio, _mm512_fmadd_ps(conv, conv_ratio, fixed))
+              : _mm512_fmadd_ps(conv, conv_ratio, _mm512_fmadd_ps(other, other_ratio, fixed));
+      y = _mm512_cvtps_epi32(_mm512_min_ps(_mm512_max_ps(total, _mm512_set1_ps(q_.y_zero_point)),
+                                           _mm512_set1_ps(q_.y_max)));
+    }
+    return _mm512_cvtepi32_epi8(y);
+  }
+
+ private:
+  const Requantise q_;
+  std::uint8_t* const y_;
+  const std::uint8_t* const residual_;
+};
 
 // The numbers of the bits that are set, in order.
 INLINE __m512i bit_numbers(std::uint64_t bits) {
@@ -102,6 +124,7 @@ template <int pieces>
 void finish_pieces(const Requantise& q, const QConvOutputs& outputs, std::int64_t channel,
                    std::uint64_t bits, std::uint64_t members, const std::int32_t* sums,
                    std::int64_t sums_stride, const std::int64_t* at, int positions) {
+  const Finisher finisher(q, outputs);
   __m512 scale[pieces > 0 ? pieces : 1];
   __m512i bias[pieces > 0 ? pieces : 1];
   const __m512i numbers = bit_numbers(bits);
@@ -119,8 +142,9 @@ void finish_pieces(const Requantise& q, const QConvOutputs& outputs, std::int64_
     }
     __m512i packed = zero;
     UNROLL for (int i = 0; i < pieces; ++i) {
-      const __m128i y = finish16(q, _mm512_loadu_si512(sums + j * sums_stride + 16 * i), scale[i],
-                                 bias[i], quarter(beside, i));
+      const __m128i y =
+          finisher.finish(_mm512_loadu_si512(sums + j * sums_stride + 16 * i), scale[i], bias[i],
+                          quarter(beside, i));
       if (i == 0) packed = _mm512_castsi128_si512(y);
       if (i == 1) packed = _mm512_inserti32x4(packed, y, 1);
       if (i == 2) packed = _mm512_inserti32x4(packed, y, 2);

@@ -35,27 +35,30 @@ QConvPatchPlaces::QConvPatchPlaces(unsigned pattern, unsigned inside) {
   }
 }
 
-QConvJob::QConvJob(const QConvRun& run, int64_t image, const std::uint8_t* x,
-                   const QConvBlock& block, int64_t first_patch_row, int64_t end_patch_row)
+QConvJob::QConvJob(const QConvRun& run, std::uint8_t* scratch, int64_t image,
+                   const std::uint8_t* x, const QConvBlock& block, int64_t first_patch_row,
+                   int64_t end_patch_row)
     : run_(run),
       block_(block),
       kernels_(run.kernels),
       requantise_(*run.task.requantise),
       outputs_{run.task.y, run.task.residual},
+      scratch_(scratch),
       image_(image),
       x_(x),
       first_row_(first_patch_row),
       end_row_(end_patch_row) {
   const int64_t p = run.shape.grid.patch_size;
   for (int64_t i = 0; i < p * p; ++i) {
-    const PerAxis& stride = run.attributes.stride;
-    place_x_[i] = (i / p * stride[0] * run.map.width + i % p * stride[1]) * run.map.inputs;
+    place_x_[i] = i / p * run.map.row_step + i % p * run.map.column_step;
     place_at_[i] = (i / p * run.shape.output[1] + i % p) * run.shape.grid.channels;
   }
   if (run.skipped != nullptr) std::fill_n(skipped_, block.count, 0);
 }
 
 void QConvJob::run() {
+  if (run_.plan.everything) compute_everything();
+  if (run_.plan.everything && run_.plan.dense) return;
   if (block_.sets.empty()) {
     each_patch([&](const Patch& patch) { run_mixed_patch(patch); });
   }
@@ -69,7 +72,7 @@ template <class Body>
 void QConvJob::each_patch(Body&& body) const {
   const PatchGrid& grid = run_.shape.grid;
   const int64_t p = grid.patch_size;
-  const int64_t x_step = p * run_.attributes.stride[1] * run_.map.inputs;
+  const int64_t x_step = p * run_.map.column_step;
   const int64_t at_step = p * grid.channels;
   for (int64_t row = first_row_; row < end_row_; ++row) {
     const int64_t height = std::min(p, grid.height - row * p);
@@ -79,7 +82,7 @@ void QConvJob::each_patch(Body&& body) const {
         .column = 0,
         .inside = whole,
         .kind = height < p ? 2 : 0,
-        .x = x_ + row * p * run_.attributes.stride[0] * run_.map.width * run_.map.inputs,
+        .x = x_ + row * p * run_.map.row_step,
         .at = (image_ * grid.height + row * p) * grid.width * grid.channels,
     };
     for (int64_t left = grid.width; left > 0; left -= p) {
@@ -131,38 +134,52 @@ void QConvJob::add(const Patch& patch, const unsigned char* places, int count,
 
 // --- Probes and the rest ----------------------------------------------------------------------------
 
+void QConvJob::compute_everything() {
+  QConvPositions positions;
+  const auto flush = [&] {
+    compute_panels(positions);
+    positions.count = 0;
+  };
+  static constexpr unsigned char kPlaces[kQConvPlaces] = {0, 1, 2,  3,  4,  5,  6,  7,
+                                                          8, 9, 10, 11, 12, 13, 14, 15};
+  each_patch([&](const Patch& patch) {
+    for (unsigned left = patch.inside; left != 0; left &= left - 1) {
+      if (positions.count == kernels_.dense_positions) flush();
+      add(patch, kPlaces + __builtin_ctz(left), 1, positions);
+    }
+  });
+  flush();
+}
+
 void QConvJob::run_set(const QConvSet& set) {
   choose_places(set);
-  QConvPositions positions;
-  each_patch([&](const Patch& patch) {
-    const QConvPatchPlaces& at = places(set, patch);
-    if (positions.count + at.probes > QConvPositions::kMost) {
-      compute_probes(set, positions);
-      positions.count = 0;
-    }
-    add(patch, at.probe, at.probes, positions);
-  });
-  compute_probes(set, positions);
-  if (run_.plan.dense) return;
-  each_patch(
-      [&](const Patch& patch) { finish_patch(set.members, places(set, patch), patch); });
+  if (!run_.plan.everything) {
+    QConvPositions positions;
+    each_patch([&](const Patch& patch) {
+      const QConvPatchPlaces& at = places(set, patch);
+      if (positions.count + at.probes > kRowPositions) {
+        compute_probes(set, positions);
+        positions.count = 0;
+      }
+      add(patch, at.probe, at.probes, positions);
+    });
+    compute_probes(set, positions);
+  }
+  each_patch([&](const Patch& patch) { finish_patch(set.members, places(set, patch), patch); });
+}
+
+void QConvJob::compute_panels(const QConvPositions& positions) {
+  const QConvPanels panels{run_.plan.panels.data() + block_.panel_at, run_.plan.panel_bytes,
+                           block_.first, block_.count};
+  kernels_.dense(run_.span, panels, requantise_, outputs_, positions.x, positions.at,
+                 positions.count, scratch_);
 }
 
 void QConvJob::compute_probes(const QConvSet& set, const QConvPositions& positions) {
-  if (run_.plan.panel_bytes == 0 || !set.all) {
+  if (run_.plan.panel_bytes != 0 && set.all) {
+    compute_panels(positions);
+  } else {
     compute(set.members, set.members, positions);
-    return;
-  }
-  const std::int8_t* weights = run_.plan.panels.data() + block_.panel_at;
-  for (int64_t c = 0; c < block_.count; c += kernels_.panel_channels) {
-    const auto channels = static_cast<int>(std::min<int64_t>(block_.count - c, kernels_.panel_channels));
-    for (int i = 0; i < positions.count;) {
-      const int n = next_piece(positions.count - i, kernels_.panel_positions);
-      kernels_.panel[n](run_.span, weights, positions.x + i, requantise_, outputs_,
-                        block_.first + c, channels, positions.at + i);
-      i += n;
-    }
-    weights += run_.plan.panel_bytes;
   }
 }
 
@@ -179,7 +196,11 @@ void QConvJob::finish_patch(const QConvMembers& members, const QConvPatchPlaces&
     fired.word[w] = kernels_.fired(requantise_, outputs_.y, block_.first + 64 * w, members.word[w],
                                    probes.at, probes.count);
   }
-  compute(fired, members, others);
+  if (run_.plan.everything) {
+    clear(fired, members, others);
+  } else {
+    compute(fired, members, others);
+  }
   if (run_.skipped != nullptr) count_skipped(fired, members, places.others);
 }
 
@@ -195,9 +216,11 @@ void QConvJob::run_mixed_patch(const Patch& patch) {
       members.add(channels[i]);
     }
     const QConvPatchPlaces at(pattern, patch.inside);
-    QConvPositions probes;
-    add(patch, at.probe, at.probes, probes);
-    compute(members, members, probes);
+    if (!run_.plan.everything) {
+      QConvPositions probes;
+      add(patch, at.probe, at.probes, probes);
+      compute(members, members, probes);
+    }
     finish_patch(members, at, patch);
   }
 }
@@ -230,6 +253,17 @@ void QConvJob::compute(const QConvMembers& fired, const QConvMembers& members,
                       sums, stride, positions.at, positions.count);
       sums += __builtin_popcountll(fired.word[w]);
     }
+  }
+}
+
+// Sets the outputs of members that did not fire to zero.
+void QConvJob::clear(const QConvMembers& fired, const QConvMembers& members,
+                     const QConvPositions& positions) {
+  for (int64_t w = 0; w < block_.words(); ++w) {
+    const std::uint64_t silent = members.word[w] & ~fired.word[w];
+    if (silent == 0) continue;
+    kernels_.finish(requantise_, outputs_, block_.first + 64 * w, 0, silent, sums_, 0, positions.at,
+                    positions.count);
   }
 }
 

@@ -5,6 +5,9 @@
 // patch's other positions are computed from their rows, which are reached through pointers, so that
 // any subset of channels costs what it computes and little else. Where patterns differ patch by
 // patch, both is done patch by patch.
+//
+// Where everything is computed (the plan says so), panels compute the band, and then, patch by patch,
+// what did not fire is set to zero.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +32,7 @@ struct QConvPatchPlaces {
 
 // Positions as the kernels take them.
 struct QConvPositions {
-  static constexpr int kMost = 48;
+  static constexpr int kMost = 64;
   int count = 0;
   const std::uint8_t* x[kMost];
   std::int64_t at[kMost];
@@ -37,9 +40,9 @@ struct QConvPositions {
 
 class QConvJob {
  public:
-  // `image` of Y; its map begins at `x`.
-  QConvJob(const QConvRun& run, std::int64_t image, const std::uint8_t* x, const QConvBlock& block,
-           std::int64_t first_patch_row, std::int64_t end_patch_row);
+  // `scratch` is the thread's. `image` of Y; its map begins at `x`.
+  QConvJob(const QConvRun& run, std::uint8_t* scratch, std::int64_t image, const std::uint8_t* x,
+           const QConvBlock& block, std::int64_t first_patch_row, std::int64_t end_patch_row);
 
   void run();
 
@@ -62,19 +65,24 @@ class QConvJob {
   void add(const Patch& patch, const unsigned char* places, int count, QConvPositions& to) const;
 
   void run_set(const QConvSet& set);
+  void compute_everything();
+  void compute_panels(const QConvPositions& positions);
   void compute_probes(const QConvSet& set, const QConvPositions& positions);
   void finish_patch(const QConvMembers& members, const QConvPatchPlaces& places, const Patch& patch);
   void run_mixed_patch(const Patch& patch);
 
   void compute(const QConvMembers& fired, const QConvMembers& members,
                const QConvPositions& positions);
+  void clear(const QConvMembers& fired, const QConvMembers& members, const QConvPositions& positions);
   void multiply(const std::int8_t* const* rows, int count, const QConvPositions& positions,
                 std::int64_t sums_stride);
   void count_skipped(const QConvMembers& fired, const QConvMembers& members, int others);
   void add_counts();
 
-  // Sums of up to kMost positions and one word of channels, or of fewer positions and more words.
-  static constexpr std::int64_t kSums = QConvPositions::kMost * (64 + 16);
+  // Positions that share rows at a time.
+  static constexpr int kRowPositions = 48;
+  // Sums of so many positions and one word of channels, or of fewer positions and more words.
+  static constexpr std::int64_t kSums = kRowPositions * (64 + 16);
   // Of so many positions all words fit.
   static constexpr int kFewPositions = kSums / (kQConvBlockChannels + 16);
 
@@ -83,6 +91,7 @@ class QConvJob {
   const QConvKernels& kernels_;
   const Requantise& requantise_;
   const QConvOutputs outputs_;
+  std::uint8_t* const scratch_;
   const std::int64_t image_;
   const std::uint8_t* x_;
   const std::int64_t first_row_;

@@ -5,6 +5,9 @@
 #include "spatial_qconv/dot_products.h"
 #if defined(__AVX512VNNI__)
 #include "spatial_qconv/finish_avx512.h"
+#if defined(__AMX_INT8__)
+#include "spatial_qconv/dense_amx.h"
+#endif
 #else
 #include "spatial_qconv/finish_any.h"
 #endif
@@ -100,22 +103,52 @@ void panel(const QConvSpan& span, const int8_t* w, const uint8_t* const* positio
     if (++s == span.segments) break;
     UNROLL for (int j = 0; j < positions; ++j) x[j] += span.step[s - 1];
   }
-  UNROLL for (int j = 0; j < positions; ++j) {
-    finish_lanes(requantise, outputs, channel, channels, at[j], sums[j][0]);
-    if (channels > kLanes) {
-      finish_lanes(requantise, outputs, channel + kLanes, channels - kLanes, at[j], sums[j][1]);
+  const Finisher finisher(requantise, outputs);
+  const auto first = finisher.lanes(channel, channels);
+  UNROLL for (int j = 0; j < positions; ++j) finisher.write(first, at[j], sums[j][0]);
+  if (channels <= kLanes) return;
+  const auto second = finisher.lanes(channel + kLanes, channels - kLanes);
+  UNROLL for (int j = 0; j < positions; ++j) finisher.write(second, at[j], sums[j][1]);
+}
+
+void dense(const QConvSpan& span, const QConvPanels& panels, const Requantise& requantise,
+           const QConvOutputs& outputs, const uint8_t* const* positions, const int64_t* at,
+           int count, uint8_t*) {
+#define PANEL(n) (n <= kPanelPositions ? panel<n <= kPanelPositions ? n : 1> : nullptr)
+  static constexpr decltype(&panel<1>) kPanels[] = {
+      nullptr,  PANEL(1), PANEL(2), PANEL(3), PANEL(4),  PANEL(5),  PANEL(6),
+      PANEL(7), PANEL(8), PANEL(9), PANEL(10), PANEL(11), PANEL(12)};
+#undef PANEL
+  const int8_t* weights = panels.weights;
+  for (int64_t c = 0; c < panels.channels; c += 2 * kLanes, weights += panels.panel_bytes) {
+    const int64_t left = panels.channels - c;
+    const int channels = left < 2 * kLanes ? static_cast<int>(left) : 2 * kLanes;
+    for (int j = 0; j < count;) {
+      // Pieces of about the same size.
+      const int rest = count - j;
+      const int n = rest <= kPanelPositions      ? rest
+                    : rest < 2 * kPanelPositions ? (rest + 1) / 2
+                                                 : kPanelPositions;
+      kPanels[n](span, weights, positions + j, requantise, outputs, panels.channel + c, channels,
+                 at + j);
+      j += n;
     }
   }
 }
-#define PANEL(n) (n <= kPanelPositions ? panel<n <= kPanelPositions ? n : 1> : nullptr)
-#define PANELS                                                                          \
-  {nullptr,  PANEL(1), PANEL(2), PANEL(3), PANEL(4),  PANEL(5),  PANEL(6), PANEL(7), PANEL(8), \
-   PANEL(9), PANEL(10), PANEL(11), PANEL(12)}
 constexpr int kPanelChannels = 2 * kLanes;
+constexpr int kPanelInputs = 4;
+constexpr int kDensePositions = 4 * kPanelPositions;
+constexpr int kScratchPositions = 0;
+constexpr bool kDenseIsCheap = false;
+#elif defined(HAS_TILES)
+constexpr bool kDenseIsCheap = true;
 #else
+constexpr bool kDenseIsCheap = false;
 constexpr int kPanelChannels = 0;
-constexpr int kPanelPositions = 0;
-#define PANELS {}
+constexpr int kPanelInputs = 4;
+constexpr int kDensePositions = 0;
+constexpr int kScratchPositions = 0;
+constexpr QConvDense dense = nullptr;
 #endif
 
 #define TILE(n, rows) (rows <= kTileRows[n] ? tile<rows <= kTileRows[n] ? rows : 1, n> : nullptr)
@@ -129,11 +162,14 @@ constexpr int kPanelPositions = 0;
 extern const QConvKernels qconv_kernels;
 const QConvKernels qconv_kernels = {
     .input_flip = kInputFlip,
+    .dense_is_cheap = kDenseIsCheap,
     .panel_channels = kPanelChannels,
-    .panel_positions = kPanelPositions,
+    .panel_inputs = kPanelInputs,
+    .dense_positions = kDensePositions,
+    .scratch_positions = kScratchPositions,
+    .dense = dense,
     .tile_rows = {0, kTileRows[1], kTileRows[2], kTileRows[3], kTileRows[4]},
     .tile = {{}, TILES(1), TILES(2), TILES(3), TILES(4)},
-    .panel = PANELS,
     .list_rows = list_rows,
     .fired = fired,
     .finish = finish,

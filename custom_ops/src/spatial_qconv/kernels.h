@@ -5,7 +5,7 @@
 // `segments` runs of `length` bytes; a position is handed over as the address of the first. The same
 // inputs' weights are a row (one channel; every segment padded with zeros to kQConvLine bytes) or
 // part of a panel (panel_channels channels interleaved, four inputs of each at a time; every segment
-// padded with zeros to four inputs). A kernel may read inputs up to kQConvLine bytes behind a
+// padded with zeros to panel_inputs inputs). A kernel may read inputs up to kQConvLine bytes behind a
 // segment: they meet zeros.
 //
 // Channels are handed over 64 at a time, as bits of a word.
@@ -21,7 +21,6 @@ namespace spatialonnx {
 inline constexpr std::int64_t kQConvLine = 64;
 inline constexpr int kQConvTilePositions = 4;
 inline constexpr int kQConvTileRows = 12;
-inline constexpr int kQConvPanelPositions = 12;
 // Sums that a tile may write behind its last row.
 inline constexpr int kQConvSumSlack = 3;
 
@@ -43,20 +42,33 @@ using QConvTile = void (*)(const QConvSpan& span, const std::int8_t* const* rows
                            const std::uint8_t* const* positions, std::int32_t* out,
                            std::int64_t out_stride);
 
-// Up to panel_channels channels, of which there are `channels`, of some positions, finished.
-// at[j]: the element of position j.
-using QConvPanel = void (*)(const QConvSpan& span, const std::int8_t* weights,
-                            const std::uint8_t* const* positions, const Requantise& requantise,
-                            const QConvOutputs& outputs, std::int64_t channel, int channels,
-                            const std::int64_t* at);
+// The panels of a block of channels, and the number of its first channel.
+struct QConvPanels {
+  const std::int8_t* weights;
+  std::int64_t panel_bytes;
+  std::int64_t channel;
+  std::int64_t channels;
+};
+
+// All channels of some panels at up to dense_positions positions, finished. at[j]: the element of Y
+// where position j begins. `scratch` holds the inputs of scratch_positions positions.
+using QConvDense = void (*)(const QConvSpan& span, const QConvPanels& panels,
+                            const Requantise& requantise, const QConvOutputs& outputs,
+                            const std::uint8_t* const* positions, const std::int64_t* at, int count,
+                            std::uint8_t* scratch);
 
 struct QConvKernels {
   std::uint8_t input_flip;  // the map holds X ^ input_flip: 128 where inputs are multiplied as s8
-  int panel_channels;       // 0: no panels
-  int panel_positions;
+  // Whether panels are so fast that computing a patch in full and then setting outputs to zero takes
+  // less time than leaving them out.
+  bool dense_is_cheap;
+  int panel_channels;  // 0: no panels
+  int panel_inputs;
+  int dense_positions;
+  int scratch_positions;  // whose inputs `dense` copies
+  QConvDense dense;
   unsigned char tile_rows[kQConvTilePositions + 1];  // most rows of a tile, by its positions
   QConvTile tile[kQConvTilePositions + 1][kQConvTileRows + 1];
-  QConvPanel panel[kQConvPanelPositions + 1];
 
   // The rows (row_bytes apart, from `first` on) whose bit is set, in order; returns their number.
   // May write 8 behind the last.

@@ -20,11 +20,11 @@ constexpr int64_t kMostTwoCopies = int64_t{64} << 10;
 
 int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
-// The part of the second-level cache that a block's weights may take.
+// The part of the second-level cache that a block's weights may take; the map and Y need the rest.
 int64_t cache_for_weights() {
 #if defined(__linux__) && defined(_SC_LEVEL2_CACHE_SIZE)
   const long size = sysconf(_SC_LEVEL2_CACHE_SIZE);
-  if (size >= 128 * 1024) return std::min<int64_t>(size, 2 << 20) * 3 / 8;
+  if (size >= 128 * 1024) return std::min<int64_t>(size, 1 << 20) * 3 / 8;
 #endif
   return 320 * 1024;
 }
@@ -140,21 +140,32 @@ bool predicts(const MaskView& mask, int64_t channels, PerAxis mask_patches, int6
 QConvPlan::QConvPlan(const ConvAttributes& attributes, const std::int8_t* w, const MaskView& mask,
                      PerAxis mask_patches, const QConvKernels& kernels)
     : dense(!predicts(mask, attributes.outputs, mask_patches, attributes.patch_size)),
+      everything(kernels.panel_channels != 0 && (dense || kernels.dense_is_cheap)),
       mask_patch_count(mask_patches[0] * mask_patches[1]) {
   // Neighbouring taps lie side by side in a channels-last map, so a row of the kernel is one run.
   const bool whole_rows = attributes.dilation[1] == 1;
   segments = attributes.kernel[0] * (whole_rows ? 1 : attributes.kernel[1]);
   segment_length = attributes.inputs * (whole_rows ? attributes.kernel[1] : 1);
   row_bytes = segments * round_up(segment_length, kQConvLine);
+  // Short segments are mostly padding: those of an image's three channels.
+  const int64_t unfolded_bytes = round_up(attributes.macs(), kQConvLine);
+  unfolded = attributes.groups == 1 && 2 * unfolded_bytes <= row_bytes;
+  if (unfolded) {
+    segments = 1;
+    segment_length = attributes.macs();
+    row_bytes = unfolded_bytes;
+  }
   const bool by_channel = mask.channel_stride != 0 && !dense;
   const bool mixed = by_channel && (mask.row_stride != 0 || mask.column_stride != 0);
-  const bool rows_used = !dense || kernels.panel_channels == 0;
+  const bool rows_used = !everything;
   // A set that is not a whole block has rows alone.
   const bool panels_used =
-      kernels.panel_channels != 0 &&
-      (dense || (!by_channel && row_bytes * attributes.outputs <= kMostTwoCopies));
+      everything || (kernels.panel_channels != 0 && !by_channel &&
+                     row_bytes * attributes.outputs <= kMostTwoCopies);
   blocks = cut_blocks(attributes, mask, by_channel, mixed, row_bytes * (1 + (rows_used && panels_used)));
-  panel_bytes = panels_used ? segments * round_up(segment_length, 4) * kernels.panel_channels : 0;
+  panel_bytes = panels_used ? segments * round_up(segment_length, kernels.panel_inputs) *
+                                  kernels.panel_channels
+                            : 0;
   if (rows_used) {
     rows = AlignedArray<std::int8_t>(static_cast<std::size_t>(row_bytes * attributes.outputs));
     pack_rows(attributes, w, *this);

@@ -53,6 +53,8 @@ struct QConvPlan {
   }
 
   bool dense;  // nothing may be predicted: all patterns are full
+  bool everything;  // all positions are computed, predicted or not
+  bool unfolded;  // the map holds every position's inputs side by side: one segment
   std::vector<QConvBlock> blocks;
   std::int64_t segments;
   std::int64_t segment_length;

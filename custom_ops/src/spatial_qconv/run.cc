@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "core/checked.h"
+#include "core/scratch_layout.h"
 #include "spatial_qconv/job.h"
 
 namespace spatialonnx {
@@ -42,6 +43,7 @@ QConvBands choose_bands(const QConvRun& run, int64_t images, int64_t threads) {
 
 // Where a position's inputs lie.
 void fill_steps(const QConvRun& run, int64_t* steps) {
+  if (run.map.unfolded) return;
   const int64_t taps = run.plan.segments / run.attributes.kernel[0];
   const int64_t across = run.attributes.dilation[1] * run.map.inputs;
   const int64_t down = run.attributes.dilation[0] * run.map.width * run.map.inputs;
@@ -75,63 +77,126 @@ int64_t threads_worth(const QConvRun& run, int64_t most) {
 
 // All blocks on images [first, first + images), whose maps are at run.x.
 void run_images(const RunContext& context, const QConvRun& run, int64_t first, int64_t images,
-                ThreadCount& threads) {
-  const int64_t workers = threads_worth(run, threads.expected());
+                int64_t workers, ThreadCount& threads) {
   const QConvBands bands = choose_bands(run, images, workers);
   const int64_t jobs = checked_product(
       checked_product(static_cast<int64_t>(run.plan.blocks.size()), images), bands.count);
   // Neighbouring jobs share a block of weights.
   const int64_t count = std::min(workers, jobs);
-  threads.observe(count, share_out(context, count, jobs, [&](std::size_t, int64_t job) {
+  threads.observe(count, share_out(context, count, jobs, [&](std::size_t worker, int64_t job) {
     const int64_t band = job % bands.count;
     const int64_t image = job / bands.count % images;
     const QConvBlock& block = run.plan.blocks[static_cast<std::size_t>(job / bands.count / images)];
     const std::uint8_t* x =
         run.x + image * run.map.image_bytes + block.group * run.map.group_bytes;
-    QConvJob(run, first + image, x, block, bands.first_row(band), bands.first_row(band + 1)).run();
+    std::uint8_t* scratch = run.scratch + static_cast<int64_t>(worker) * run.scratch_bytes;
+    QConvJob(run, scratch, first + image, x, block, bands.first_row(band), bands.first_row(band + 1))
+        .run();
   }));
 }
 
 }  // namespace
 
-QConvMap::QConvMap(const ConvAttributes& attributes, const ConvShape& shape)
-    : inputs(attributes.inputs), groups(attributes.groups) {
-  PerAxis size;
-  for (std::size_t axis = 0; axis < 2; ++axis) {
-    size[axis] = (shape.output[axis] - 1) * attributes.stride[axis] +
-                 (attributes.kernel[axis] - 1) * attributes.dilation[axis] + 1;
+namespace {
+
+// What a run works with, behind each other.
+struct Memory {
+  Memory(ScratchLayout& layout, const QConvRun& run, int64_t images, int64_t workers)
+      : steps(layout.take<int64_t>(run.plan.segments)),
+        kernels(layout.take<std::uint8_t>(checked_product(workers, run.scratch_bytes))),
+        maps(layout.take<std::uint8_t>(
+            run.reads_x() ? 0 : checked_product(images, run.map.image_bytes) + kQConvLine)) {}
+
+  int64_t* steps;
+  std::uint8_t* kernels;  // of each worker
+  std::uint8_t* maps;
+};
+
+}  // namespace
+
+QConvMap::QConvMap(const ConvAttributes& attributes, const ConvShape& shape, bool unfolded)
+    : unfolded(unfolded), groups(attributes.groups) {
+  if (unfolded) {
+    height = shape.output[0];
+    width = shape.output[1];
+    inputs = (attributes.macs() + kQConvLine - 1) / kQConvLine * kQConvLine;
+    column_step = inputs;
+    row_step = checked_product(width, inputs);
+  } else {
+    PerAxis size;
+    for (std::size_t axis = 0; axis < 2; ++axis) {
+      size[axis] = (shape.output[axis] - 1) * attributes.stride[axis] +
+                   (attributes.kernel[axis] - 1) * attributes.dilation[axis] + 1;
+    }
+    height = size[0];
+    width = size[1];
+    inputs = attributes.inputs;
+    column_step = attributes.stride[1] * inputs;
+    row_step = checked_product(checked_product(width, inputs), attributes.stride[0]);
   }
-  height = size[0];
-  width = size[1];
   group_bytes = checked_product(checked_product(height, width), inputs);
   image_bytes = checked_product(group_bytes, groups);
 }
 
 void QConvMap::fill_row(const QConvTask& task, std::uint8_t flip, int64_t image, int64_t row,
                         std::uint8_t* map) const {
+  for (int64_t group = 0; group < groups; ++group) {
+    std::uint8_t* to = map + group * group_bytes + row * width * inputs;
+    if (unfolded) {
+      fill_unfolded(task, flip, image, row, group, to);
+    } else {
+      fill_padded(task, flip, image, row, group, to);
+    }
+  }
+}
+
+void QConvMap::fill_padded(const QConvTask& task, std::uint8_t flip, int64_t image, int64_t row,
+                           int64_t group, std::uint8_t* to) const {
   const ConvShape& shape = *task.shape;
   const int zero = task.x_zero_point ^ flip;
   const int64_t from_row = row - shape.pad[0];
   const bool inside = from_row >= 0 && from_row < shape.input[0];
-  // Columns of the map that have an input, and those behind them.
+  // Columns of the map that have an input, and those before and behind them.
   const int64_t left = std::min(shape.pad[1], width);
   const int64_t filled = inside ? std::min(width - left, shape.input[1]) : 0;
+  const int64_t right = width - left - filled;
+  std::memset(to, zero, static_cast<std::size_t>(left * inputs));
+  to += left * inputs;
+  std::memset(to + filled * inputs, zero, static_cast<std::size_t>(right * inputs));
+  if (filled == 0) return;
   const int64_t channels = inputs * groups;
-  const std::uint8_t* from = task.x + ((image * shape.input[0] + from_row) * shape.input[1]) * channels;
-  for (int64_t group = 0; group < groups; ++group) {
-    std::uint8_t* to = map + group * group_bytes + row * width * inputs;
-    std::memset(to, zero, static_cast<std::size_t>(left * inputs));
-    to += left * inputs;
-    if (groups == 1 && flip == 0 && filled > 0) {
-      std::memcpy(to, from, static_cast<std::size_t>(filled * inputs));
-    } else {
-      for (int64_t column = 0; column < filled; ++column) {
-        const std::uint8_t* at = from + column * channels + group * inputs;
-        for (int64_t i = 0; i < inputs; ++i) to[column * inputs + i] = at[i] ^ flip;
+  const std::uint8_t* from =
+      task.x + (image * shape.input[0] + from_row) * shape.input[1] * channels + group * inputs;
+  if (groups == 1 && flip == 0) {
+    std::memcpy(to, from, static_cast<std::size_t>(filled * inputs));
+    return;
+  }
+  for (int64_t column = 0; column < filled; ++column) {
+    const std::uint8_t* at = from + column * channels;
+    for (int64_t i = 0; i < inputs; ++i) to[column * inputs + i] = at[i] ^ flip;
+  }
+}
+
+void QConvMap::fill_unfolded(const QConvTask& task, std::uint8_t flip, int64_t image, int64_t row,
+                             int64_t group, std::uint8_t* to) const {
+  const ConvShape& shape = *task.shape;
+  const ConvAttributes& attributes = *task.attributes;
+  const int64_t own = attributes.inputs;  // channels of the group
+  const int64_t channels = own * groups;
+  std::memset(to, task.x_zero_point ^ flip, static_cast<std::size_t>(width * inputs));
+  for (int64_t ky = 0; ky < attributes.kernel[0]; ++ky) {
+    const int64_t y = row * attributes.stride[0] + ky * attributes.dilation[0] - shape.pad[0];
+    if (y < 0 || y >= shape.input[0]) continue;
+    const std::uint8_t* from =
+        task.x + (image * shape.input[0] + y) * shape.input[1] * channels + group * own;
+    for (int64_t column = 0; column < width; ++column) {
+      std::uint8_t* taps = to + column * inputs + ky * attributes.kernel[1] * own;
+      int64_t x = column * attributes.stride[1] - shape.pad[1];
+      for (int64_t kx = 0; kx < attributes.kernel[1]; ++kx, x += attributes.dilation[1]) {
+        if (x < 0 || x >= shape.input[1]) continue;
+        for (int64_t i = 0; i < own; ++i) taps[kx * own + i] = from[x * channels + i] ^ flip;
       }
     }
-    to += filled * inputs;
-    std::memset(to, zero, static_cast<std::size_t>((width - left - filled) * inputs));
   }
 }
 
@@ -141,10 +206,12 @@ QConvRun::QConvRun(const QConvTask& task, const QConvPlan& plan, const QConvKern
       kernels(kernels),
       attributes(*task.attributes),
       shape(*task.shape),
-      map(*task.attributes, *task.shape) {}
+      map(*task.attributes, *task.shape, plan.unfolded),
+      scratch_bytes(kernels.scratch_positions * plan.segments *
+                    ((plan.segment_length + kQConvLine - 1) / kQConvLine * kQConvLine)) {}
 
 bool QConvRun::reads_x() const {
-  return map.groups == 1 && kernels.input_flip == 0 && shape.pad == PerAxis{0, 0} &&
+  return !map.unfolded && map.groups == 1 && kernels.input_flip == 0 && shape.pad == PerAxis{0, 0} &&
          map.height == shape.input[0] && map.width == shape.input[1] &&
          plan.segment_length % kQConvLine == 0;  // kernels read nothing behind a segment
 }
@@ -153,34 +220,35 @@ void run_spatial_qconv(const RunContext& context, const QConvTask& task, const Q
                        const QConvKernels& kernels, ThreadCount& threads) {
   QConvRun run(task, plan, kernels);
   const int64_t batch = run.shape.batch;
-  const int64_t channels = run.shape.grid.channels;
+  const int64_t workers = threads_worth(run, threads.expected());
   const int64_t images =
-      run.reads_x() ? 0
-                    : std::clamp<int64_t>(
-                          kConvertedBytes / std::max<int64_t>(1, run.map.image_bytes), 1, batch);
-  const int64_t map_bytes = checked_product(images, run.map.image_bytes) + kQConvLine;
-  const int64_t step_bytes = plan.segments * static_cast<int64_t>(sizeof(int64_t));
-  const auto memory = context.scratch<std::uint8_t>(
-      static_cast<std::size_t>(map_bytes / kQConvLine * kQConvLine + kQConvLine + step_bytes));
-  auto* steps = reinterpret_cast<int64_t*>(memory.data() + memory.size() - step_bytes);
-  fill_steps(run, steps);
-  run.span = {plan.segments, plan.segment_length, steps};
+      std::clamp<int64_t>(kConvertedBytes / std::max<int64_t>(1, run.map.image_bytes), 1, batch);
 
+  ScratchLayout measure(nullptr, ScratchLayout::kHostAlignment);
+  Memory(measure, run, images, workers);
+  const auto bytes = context.scratch<std::byte>(static_cast<std::size_t>(measure.used()));
+  ScratchLayout layout(bytes.data(), ScratchLayout::kHostAlignment);
+  const Memory memory(layout, run, images, workers);
+
+  fill_steps(run, memory.steps);
+  run.span = {plan.segments, plan.segment_length, memory.steps};
+  run.scratch = memory.kernels;
   run.skipped = task.skipped != nullptr ? task.skipped : task.macs;
-  if (run.skipped != nullptr) std::fill_n(run.skipped, batch * channels, 0);
+  const int64_t counts = batch * run.shape.grid.channels;
+  if (run.skipped != nullptr) std::fill_n(run.skipped, counts, 0);
   if (run.reads_x()) {
     run.x = task.x;
-    run_images(context, run, 0, batch, threads);
+    run_images(context, run, 0, batch, workers, threads);
   } else {
-    run.x = memory.data();
+    run.x = memory.maps;
     for (int64_t first = 0; first < batch; first += images) {
       const int64_t count = std::min(images, batch - first);
-      convert_images(context, run, first, count, memory.data());
-      run_images(context, run, first, count, threads);
+      convert_images(context, run, first, count, memory.maps);
+      run_images(context, run, first, count, workers, threads);
     }
   }
   if (task.macs != nullptr) {
-    for (int64_t i = 0; i < batch * channels; ++i) {
+    for (int64_t i = 0; i < counts; ++i) {
       task.macs[i] = (run.shape.grid.map_size() - run.skipped[i]) * run.attributes.macs();
     }
   }

@@ -7,20 +7,30 @@
 
 namespace spatialonnx {
 
-// What the kernels read of X: [image][group][height][width][inputs], padded with x_zero_point.
+// What the kernels read of X, in bytes: for every image and group X padded with x_zero_point, channels
+// last, or, unfolded, the inputs of every output.
 struct QConvMap {
-  QConvMap(const ConvAttributes& attributes, const ConvShape& shape);
+  QConvMap(const ConvAttributes& attributes, const ConvShape& shape, bool unfolded);
 
-  // Writes row `row` (of height) of all groups of one image of X.
+  // Writes row `row` of all groups of one image of X, each byte ^ flip.
   void fill_row(const QConvTask& task, std::uint8_t flip, std::int64_t image, std::int64_t row,
                 std::uint8_t* map) const;
 
+  bool unfolded;
   std::int64_t height;
   std::int64_t width;
-  std::int64_t inputs;
+  std::int64_t inputs;  // bytes of a place of the map
   std::int64_t groups;
+  std::int64_t row_step;  // from an output's inputs to those of the output below it
+  std::int64_t column_step;  // and of the output beside it
   std::int64_t group_bytes;
   std::int64_t image_bytes;
+
+ private:
+  void fill_padded(const QConvTask& task, std::uint8_t flip, std::int64_t image, std::int64_t row,
+                   std::int64_t group, std::uint8_t* to) const;
+  void fill_unfolded(const QConvTask& task, std::uint8_t flip, std::int64_t image, std::int64_t row,
+                     std::int64_t group, std::uint8_t* to) const;
 };
 
 // How a map's rows of patches are cut into bands.
@@ -45,6 +55,8 @@ struct QConvRun {
   const ConvAttributes& attributes;
   const ConvShape& shape;
   const QConvMap map;
+  const std::int64_t scratch_bytes;  // that the kernels take for each thread
+  std::uint8_t* scratch = nullptr;
   const std::uint8_t* x = nullptr;  // of the first image of those that are converted
   std::int64_t* skipped = nullptr;  // [N, C], or null
   QConvSpan span{};
