@@ -110,16 +110,21 @@ def site_table(sites: Sequence[SiteCounts], conv_total: int) -> Table:
     rows = [
         [
             site.name,
-            percent(site.macs / conv_total if conv_total else 0),
-            percent(site.zeros / site.outputs if site.outputs else 0),
-            percent(site.skipped / site.outputs if site.outputs else 0),
-            "-" if site.false_zero is None else percent(site.false_zero / max(site.outputs, 1)),
-            percent(site.saved / conv_total if conv_total else 0),
+            _share(site.macs, conv_total),
+            _share(site.zeros, site.outputs),
+            _share(site.skipped, site.outputs),
+            _share(site.false_zero, site.outputs),
+            _share(site.saved, conv_total),
         ]
         for site in sites
     ]
     columns = ["site", "share of MACs", "zeros", "predicted", "false zeros", "MACs saved"]
     return table("Sites", columns, rows)
+
+
+def _share(part: int | None, whole: int) -> str:
+    """A count as a share; - where it was not counted, or is a share of what was not."""
+    return "-" if part is None or not whole else percent(part / whole)
 
 
 def verdict(bound: Bound, met: bool, verify: Measured, confidence: float | None) -> str:

@@ -63,8 +63,10 @@ def evaluate(
         lines.append(f"top-5 {percent(result.top5 / result.samples)}")
     if metric not in (None, "top1"):
         lines.append(f"{metric} {float(result.score):.4f}")
-    lines.append(
-        f"MACs saved {percent(result.saved_fraction)} ({result.saved:,} of {result.conv_total:,})"
-    )
+    if result.conv_total:
+        share = f"{percent(result.saved_fraction)} ({result.saved:,} of {result.conv_total:,})"
+        lines.append(f"MACs saved {share}")
+    else:
+        lines.append("MACs cannot be counted: the network has no Conv whose size a run gives")
     sites = [site_table(result.sites, result.conv_total)] if result.sites else []
     show(common, result.to_json(), [*lines, *sites])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -12,7 +12,7 @@ import onnx
 from numpy.typing import NDArray
 
 from spatialonnx.errors import ModelError
-from spatialonnx.model.interface import TensorInfo
+from spatialonnx.graph.random_inputs import random_input
 from spatialonnx.model.metadata import get_metadata
 from spatialonnx.runtime.session import Level, Runtime, Session, open_session
 
@@ -126,29 +126,7 @@ def _candidates(session: Session, proto: onnx.ModelProto) -> Iterator[Feeds]:
     batch = any(info.shape[:1] == (None,) for info in session.inputs)
     rng = np.random.default_rng(0)
     for size, count in product(sizes if dynamic else sizes[:1], _BATCHES if batch else (1,)):
-        yield {info.name: _random(info, size, count, rng) for info in session.inputs}
-
-
-def _random(info: TensorInfo, size: int, batch: int, rng: np.random.Generator) -> NDArray[Any]:
-    shape = [
-        d if d is not None else (batch if axis == 0 else size) for axis, d in enumerate(info.shape)
-    ]
-    kind = info.type.removeprefix("tensor(").removesuffix(")")
-    if kind in _FLOATS:
-        return rng.normal(0, 1, shape).astype(_FLOATS[kind])
-    if kind == "uint8":
-        return rng.integers(0, 256, shape).astype(np.uint8)
-    if kind in _INTEGERS:
-        return np.ones(shape, _INTEGERS[kind])
-    if kind == "bool":
-        return np.zeros(shape, np.bool_)
-    raise ModelError(f"input {info.name} is {info.type}: only models of tensors of numbers fit")
-
-
-_FLOATS: Mapping[str, type] = {"float": np.float32, "double": np.float64, "float16": np.float16}
-_INTEGERS: Mapping[str, type] = {
-    name: getattr(np, name) for name in ("int8", "int16", "int32", "int64", "uint16", "uint32")
-}
+        yield {info.name: random_input(info, size, count, rng) for info in session.inputs}
 
 
 def _run(

@@ -9,6 +9,7 @@ from math import prod
 
 import numpy as np
 import onnx
+import onnx.inliner
 from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, numpy_helper
 from onnx.external_data_helper import uses_external_data
@@ -169,6 +170,20 @@ class GraphIndex:
             name = node.input[0]
         self._stored_in[asked] = name, steps
         return name, steps
+
+
+def inline_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a model with its functions inlined; the model itself where it has none.
+
+    Raises:
+        ModelError: A function cannot be inlined.
+    """
+    if not proto.functions:
+        return proto
+    try:
+        return onnx.inliner.inline_local_functions(proto)
+    except Exception as error:  # the inliner raises errors of several kinds
+        raise ModelError(f"the model's functions cannot be inlined: {error}") from None
 
 
 def _constant_tensor(node: NodeProto) -> TensorProto | None:

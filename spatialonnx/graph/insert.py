@@ -81,6 +81,11 @@ class Insertion:
                 f"images go to {image.name}; the model also takes {names}: later commands need "
                 "arrays of these names beside x and y, in an npz file or a dict"
             )
+        if self.conv_macs is None and None not in image.shape[1:]:
+            notes.append(
+                "the sizes of its maps depend on what is in an image: MACs cannot be counted, and "
+                "search will refuse it"
+            )
         outputs = self.model.graph.output
         if not any(_may_be_logits(output) for output in outputs):
             notes.append(

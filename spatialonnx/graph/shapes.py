@@ -2,26 +2,33 @@
 
 ONNX's shape inference stops at an op it does not know, so it runs on a copy in which
 SpatialPredict is an Identity and SpatialConv a Conv. The copy leaves large weights out: inference
-needs their shapes alone, and protobuf would stop at 2 GiB.
+needs their shapes alone, and protobuf would stop at 2 GiB. What a file says of the tensors inside
+is not believed: it stays behind when a tool changes the size of the input. Where inference ends,
+at a size that the graph computes or at an op that it does not know, the model is run on one image.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
+import numpy as np
 import onnx
-from onnx import NodeProto, TypeProto, helper
+from onnx import NodeProto, TensorProto, TypeProto, helper
 
-from spatialonnx.graph.index import conv_attributes
+from spatialonnx.errors import ModelError
+from spatialonnx.graph.index import conv_attributes, is_op
 from spatialonnx.graph.ops import CONV, DOMAIN, PREDICT, QCONV
+from spatialonnx.graph.random_inputs import random_input
 from spatialonnx.plan.masks import Dim
+from spatialonnx.runtime.session import Runtime, open_session
 
 _LOG = logging.getLogger(__name__)
 _KEPT_ELEMENTS = 1024
 """Constants up to this size go along: Reshape and its like read shapes from them."""
+_MAPS = "Conv", "QLinearConv", "Relu", "Clip", "QuantizeLinear"
 
 
 @dataclass(frozen=True)
@@ -64,19 +71,17 @@ def infer_shapes(
         input_shapes: Shapes to give to graph inputs, by name.
 
     Returns:
-        The shapes inferred; for a model that inference rejects, those of its own value_info.
+        The shapes of the network as ONNX Runtime runs it, whatever value_info says.
     """
+    given = input_shapes or {}
     copy = _light_copy(proto)
     weights = {t.name for t in copy.graph.initializer} | {t.name for t in proto.graph.initializer}
     inputs = [v for v in copy.graph.input if v.name not in weights]
-    if input_shapes:
-        # What the file says of the tensors behind may contradict the shapes asked for.
-        del copy.graph.value_info[:]
-        for value in copy.graph.output:
-            value.type.tensor_type.ClearField("shape")
+    for value in copy.graph.output:
+        value.type.tensor_type.ClearField("shape")
     dynamic_batch = any(_is_dynamic(value.type) for value in inputs)
     for value in inputs:
-        _fix_input(value.type, (input_shapes or {}).get(value.name))
+        _fix_input(value.type, given.get(value.name))
     first = next((_dims(v.type) for v in inputs if len(_dims(v.type) or ()) >= 3), None)
     batch = (first[0] if first else None) or 1
     try:
@@ -86,7 +91,77 @@ def infer_shapes(
     values = [*copy.graph.input, *copy.graph.value_info, *copy.graph.output]
     shapes = {v.name: dims for v in values if (dims := _dims(v.type)) is not None}
     shapes |= {t.name: tuple(t.dims) for t in proto.graph.initializer}
+    unknown = [name for name in _maps(proto) if None in shapes.get(name, (None, None))[1:]]
+    if unknown and first is not None and None not in first:
+        shapes |= _run_for_shapes(proto, unknown, given, batch)
     return Shapes(shapes, batch, dynamic_batch)
+
+
+def correct_value_info(proto: onnx.ModelProto) -> None:
+    """Corrects, in place, what a model says of the sizes of tensors inside, where it is wrong."""
+    shapes = infer_shapes(proto)
+    for value in proto.graph.value_info:
+        said, true = _dims(value.type), shapes.get(value.name)
+        if said is None or true is None or _agree(said, true, skip=shapes.dynamic_batch):
+            continue
+        tensor = value.type.tensor_type
+        tensor.ClearField("shape")
+        for axis, size in enumerate(true):
+            dim = tensor.shape.dim.add()
+            if size is not None and not (axis == 0 and shapes.dynamic_batch):
+                dim.dim_value = size
+
+
+def _agree(said: tuple[Dim, ...], true: tuple[Dim, ...], *, skip: bool) -> bool:
+    """Whether two shapes do not contradict each other; the first dimension may be left out."""
+    return len(said) == len(true) and all(
+        a is None or b is None or a == b
+        for a, b in list(zip(said, true, strict=True))[1 if skip else 0 :]
+    )
+
+
+def _maps(proto: onnx.ModelProto) -> list[str]:
+    """The tensors whose sizes count: what Convs give, and what may be predicted."""
+    return [
+        node.output[0]
+        for node in proto.graph.node
+        if node.output and node.output[0] and (node.domain == DOMAIN or is_op(node, *_MAPS))
+    ]
+
+
+def _run_for_shapes(
+    proto: onnx.ModelProto,
+    names: Sequence[str],
+    given: Mapping[str, tuple[int, ...]],
+    batch: int,
+) -> dict[str, tuple[Dim, ...]]:
+    """Shapes that a run gives; a dimension that another image changes is None."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    for value in copy.graph.input:
+        if value.name in given:
+            _fix_input(value.type, given[value.name])
+    del copy.graph.output[:]
+    for name in names:
+        output = f"{name}/shape of the run"
+        copy.graph.node.append(helper.make_node("Shape", [name], [output]))
+        copy.graph.output.append(helper.make_tensor_value_info(output, TensorProto.INT64, [None]))
+    runs = []
+    try:
+        session = open_session(copy, Runtime("cpu"))
+        for seed in range(2):
+            rng = np.random.default_rng(seed)
+            feeds = {v.name: random_input(v, 1, batch, rng) for v in session.inputs}
+            runs.append(session.run(feeds))
+    except ModelError as error:
+        _LOG.debug("no run gives the shapes: %s", error)
+        return {}
+    found: dict[str, tuple[Dim, ...]] = {}
+    for name, *shapes in zip(names, *runs, strict=True):
+        one, other = (tuple(int(size) for size in shape) for shape in shapes)
+        if len(one) == len(other):
+            found[name] = tuple(a if a == b else None for a, b in zip(one, other, strict=True))
+    return found
 
 
 def _light_copy(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -97,7 +172,6 @@ def _light_copy(proto: onnx.ModelProto) -> onnx.ModelProto:
     graph = copy.graph
     graph.name = "shapes"
     graph.output.extend(proto.graph.output)
-    graph.value_info.extend(proto.graph.value_info)
     for tensor in proto.graph.initializer:
         if prod(tensor.dims) <= _KEPT_ELEMENTS and not tensor.external_data:
             graph.initializer.append(tensor)

@@ -13,12 +13,11 @@ import logging
 from typing import Any
 
 import onnx
-import onnx.inliner
 from google.protobuf.message import Message
 from onnx import NodeProto, TensorProto
 
-from spatialonnx.errors import ModelError
-from spatialonnx.graph.index import attribute, inner_nodes, is_op
+from spatialonnx.graph.index import attribute, inline_functions, inner_nodes, is_op
+from spatialonnx.graph.shapes import correct_value_info
 from spatialonnx.model.model_file import PROTOBUF_LIMIT
 from spatialonnx.runtime.session import optimize_model
 
@@ -31,17 +30,14 @@ def prepare_model(proto: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of a model with its functions inlined, its weights constant and its nodes named.
 
     Initializers that are also graph inputs (IR 3 demanded that) could be replaced at run time,
-    so nothing may be folded into them; as constants they can be. Names are unique afterwards.
+    so nothing may be folded into them; as constants they can be. Names are unique afterwards, and
+    value_info says the sizes that the network has.
 
     Raises:
         ModelError: A function cannot be inlined.
     """
-    if proto.functions:
-        try:
-            copy = onnx.inliner.inline_local_functions(proto)
-        except Exception as error:  # the inliner raises errors of several kinds
-            raise ModelError(f"the model's functions cannot be inlined: {error}") from None
-    else:
+    copy = inline_functions(proto)
+    if copy is proto:
         copy = onnx.ModelProto()
         copy.CopyFrom(proto)
     weights = {t.name for t in copy.graph.initializer}
@@ -51,6 +47,7 @@ def prepare_model(proto: onnx.ModelProto) -> onnx.ModelProto:
         del copy.graph.input[:]
         copy.graph.input.extend(inputs)
     name_nodes(copy)
+    correct_value_info(copy)
     return copy
 
 

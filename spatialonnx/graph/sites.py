@@ -10,7 +10,14 @@ import onnx
 from onnx import NodeProto
 
 from spatialonnx.errors import ModelError
-from spatialonnx.graph.index import GraphIndex, inner_nodes, is_op, node_label, op_label
+from spatialonnx.graph.index import (
+    GraphIndex,
+    inline_functions,
+    inner_nodes,
+    is_op,
+    node_label,
+    op_label,
+)
 from spatialonnx.graph.ops import CONV, DOMAIN, QCONV
 from spatialonnx.graph.shapes import Shapes, infer_shapes
 from spatialonnx.graph.site_match import SiteMatch, SkippedConv, match_sites, weight_name
@@ -56,7 +63,8 @@ class SiteReport:
     Attributes:
         sites: In graph order of their ReLUs.
         skipped: Convs that are no site.
-        conv_macs: MACs of all Conv nodes for one sample; None where shapes are dynamic.
+        conv_macs: MACs of the Conv nodes of the main graph for one sample; None where shapes are
+            dynamic.
     """
 
     sites: tuple[Site, ...]
@@ -85,6 +93,7 @@ def find_sites(
         input_shapes: Shapes to give to graph inputs whose shapes are dynamic.
     """
     proto = model if isinstance(model, onnx.ModelProto) else as_model(model).proto
+    proto = inline_functions(proto)
     index = GraphIndex(proto)
     shapes = infer_shapes(proto, input_shapes)
     matches, skipped = match_sites(index, shapes)
@@ -93,6 +102,9 @@ def find_sites(
     for match in matches:
         if carries_ops and match.predictor is None:
             reason = "its site was left out, or left dense, when the model was made"
+            skipped.append(SkippedConv(node_label(match.conv), reason))
+        elif match.predictor is None and _map_size(shapes, match) == (1, 1):
+            reason = "its map is 1 x 1, smaller than every patch: nothing is left to predict"
             skipped.append(SkippedConv(node_label(match.conv), reason))
         else:
             taken.append((match.position, _site(index, shapes, match)))
@@ -103,7 +115,7 @@ def find_sites(
     skipped += _inner_convs(proto)
     order = {node_label(node): i for i, node in enumerate(index.nodes)}
     skipped.sort(key=lambda entry: order.get(entry.conv, len(order)))
-    return SiteReport(tuple(sites), tuple(skipped), _conv_macs(proto, index, shapes))
+    return SiteReport(tuple(sites), tuple(skipped), _conv_macs(index, shapes))
 
 
 def require_sites(report: SiteReport) -> None:
@@ -124,19 +136,22 @@ def require_sites(report: SiteReport) -> None:
 
 
 def _site(index: GraphIndex, shapes: Shapes, match: SiteMatch) -> Site:
-    shape = shapes.get(match.output)
     channels = (index.constant_shape(match.weight) or (0,))[0]
-    height, width = shape[2:4] if shape is not None and len(shape) == 4 else (None, None)
     return Site(
         match.name,
         node_label(match.conv),
-        (channels, height, width),
+        (channels, *_map_size(shapes, match)),
         macs_per_output(index.constant_shape(match.weight) or (0, 0)),
         _note(match),
         match.output,
         match.zero_point,
         _dtype(index, match),
     )
+
+
+def _map_size(shapes: Shapes, match: SiteMatch) -> tuple[Dim, Dim]:
+    shape = shapes.get(match.output)
+    return (shape[2], shape[3]) if shape is not None and len(shape) == 4 else (None, None)
 
 
 def _fused_site(index: GraphIndex, shapes: Shapes, node: NodeProto) -> Site:
@@ -167,24 +182,19 @@ def _note(match: SiteMatch) -> str:
 
 
 def _inner_convs(proto: onnx.ModelProto) -> list[SkippedConv]:
-    """Convs outside the main graph."""
-    found = []
-    for node in proto.graph.node:
-        for inner in inner_nodes(node):
-            if is_op(inner, "Conv"):
-                reason = f"it stands in a subgraph of {op_label(node)}"
-                found.append(SkippedConv(node_label(inner), reason))
-    for function in proto.functions:
-        for inner in function.node:
-            if is_op(inner, "Conv"):
-                reason = f"it stands in the function {function.name}, which insert would inline"
-                found.append(SkippedConv(node_label(inner), reason))
-    return found
+    """Convs outside the main graph: how often a subgraph runs is not in the file."""
+    return [
+        SkippedConv(
+            node_label(inner),
+            f"it stands in a subgraph of {op_label(node)}: it is neither predicted nor counted",
+        )
+        for node in proto.graph.node
+        for inner in inner_nodes(node)
+        if is_op(inner, "Conv")
+    ]
 
 
-def _conv_macs(proto: onnx.ModelProto, index: GraphIndex, shapes: Shapes) -> int | None:
-    if _inner_convs(proto):
-        return None  # how often a subgraph runs is not in the file
+def _conv_macs(index: GraphIndex, shapes: Shapes) -> int | None:
     total = 0
     for node in index.nodes:
         if not (is_op(node, "Conv", "QLinearConv") or _is_fused(node)):

@@ -64,7 +64,7 @@ class Evaluation:
         top1: Right samples, whatever the metric; None without logits or labels.
         top5: Samples whose label is among the five largest logits; None likewise.
         samples: Number of samples.
-        conv_total: MACs of all Conv nodes on these samples.
+        conv_total: MACs of all Conv nodes on these samples; 0 where they cannot be counted.
         saved: MACs of predicted outputs.
         sites: Counts per site.
         right: Which samples are right, bool [n]; None for a metric that does not count.
@@ -98,9 +98,9 @@ class Evaluation:
                 "samples": self.samples,
             },
             "macs": {
-                "conv_total": self.conv_total,
+                "conv_total": self.conv_total or None,
                 "saved": self.saved,
-                "saved_fraction": self.saved_fraction,
+                "saved_fraction": self.saved_fraction if self.conv_total else None,
             },
             "sites": [vars(site) for site in self.sites],
         }

@@ -367,13 +367,37 @@ def test_a_conv_in_a_subgraph() -> None:
         else_branch=branch("else", helper.make_node("Neg", ["x"], ["b"])),
     )
     proto = net.model(net.relu(x), rank=4)
-    assert only_reason(proto) == "it stands in a subgraph of If"
-    assert find_sites(proto).conv_macs is None
+    assert only_reason(proto) == (
+        "it stands in a subgraph of If: it is neither predicted nor counted"
+    )
+    assert find_sites(proto).conv_macs == 0
 
 
 def test_convs_not_moved_out_of_transposes() -> None:
     assert len(find_sites(channels_last()).sites) == 3
     assert find_sites(channels_last(relu_inside=False)).sites == ()
+
+
+def test_maps_smaller_than_every_patch_are_no_sites() -> None:
+    """A squeeze-and-excitation block, a Conv that fills the map, and one that strides to it."""
+    net = Net()
+    x = net.relu(net.conv("x", 4))
+    y = net.relu(net.conv(net.node("GlobalAveragePool", x), 2, kernel=1))
+    x = net.node("Mul", x, net.node("Sigmoid", net.conv(y, 4, kernel=1)))
+    net.channels[x] = 4
+    whole = net.clip(net.conv(x, 5, kernel=8, pads=[0] * 4))
+    strided = net.relu(net.conv(x, 5, kernel=1, strides=[9, 9]))
+    net.channels[whole] = net.channels[strided] = 5
+    report = find_sites(net.model(net.head(net.node("Add", whole, strided))))
+    assert [site.shape for site in report.sites] == [(4, 8, 8)]
+    reasons = [entry.reason for entry in report.skipped]
+    assert sum(reason.startswith("its map is 1 x 1, smaller than") for reason in reasons) == 3
+    assert report.conv_macs == 4 * 64 * 27 + 2 * 4 + 4 * 2 + 5 * 256 + 5 * 4
+
+
+@pytest.mark.parametrize("size", [(1, 2), (2, 1), (2, 2)])
+def test_maps_with_something_beside_a_probe_are_sites(size: tuple[int, int]) -> None:
+    assert len(find_sites(plain(depth=1, shape=("n", 3, *size))).sites) == 1
 
 
 # Shapes and counts
