@@ -109,8 +109,9 @@ def test_squeeze_and_excite() -> None:
     report = insert(squeeze_excite())
     assert [site.shape for site in report.sites] == [(8, 16, 16), (8, 16, 16)]
     assert reasons(report) == {
-        "2 nodes read it before a ReLU (Mul, Sigmoid)": 1,
+        "a SiLU follows it, not a ReLU": 1,
         "a HardSigmoid follows it, not a ReLU": 1,
+        "its map is 1 x 1, smaller than every patch: nothing is left to predict": 1,
     }
 
 
