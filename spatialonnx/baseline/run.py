@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,6 @@ from spatialonnx.runtime.session import Runtime
 DIAGONAL, EXACT, PREDICTIVE = "diagonal", "snapea-exact", "snapea-predictive"
 STUDIES, BOTH = "studies", "both"
 METHODS = (DIAGONAL, EXACT, PREDICTIVE, STUDIES, BOTH)
-_EARLY = (EXACT, PREDICTIVE, BOTH)
-"""Those that stop sums early."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Comparison:
 
     Attributes:
         experiment: What all systems have in common.
-        rows: One a system; the dense network first.
+        rows: One per system; the dense network first.
         diagonals: The diagonal pattern's taxonomy, by patch size.
         candidates: The sites that SnaPEA may take; None where no method needs them.
         exact: SnaPEA exact, by site.
@@ -129,7 +128,7 @@ def compare_systems(
         experiment: What they have in common.
         methods: Names out of ``METHODS``.
         choices: What may be chosen about them.
-        progress: Told how far it got.
+        progress: Called with how far it is.
 
     Raises:
         UsageError: A method is unknown, or there is no plan to stop early below.
@@ -140,62 +139,138 @@ def compare_systems(
     paths = find_studies(choices.studies, experiment.model.path) if STUDIES in methods else []
     report_stage(progress, "running the dense network")
     comparer = Comparer(experiment)
-    rows = [comparer.measure_dense()]
-    missing: list[str] = []
-    diagonals: list[Diagonal] = []
-    if DIAGONAL in methods:
-        report_stage(progress, "diagonal patterns")
-        diagonals = list(
-            measure_diagonals(
-                comparer, choices.patch_sizes, count_steps(progress, "diagonal patterns")
-            )
-        )
-        rows += [diagonal.row for diagonal in diagonals]
-    candidates: Candidates | None = None
-    if set(methods) & set(_EARLY):
-        report_stage(progress, "looking for inputs that are never negative")
-        candidates = find_candidates(experiment)
-    exact: Exact | None = None
-    if EXACT in methods and candidates is not None:
-        report_stage(progress, "SnaPEA exact")
-        exact = measure_exact(comparer, candidates, count_steps(progress, "SnaPEA exact"))
-        rows.append(exact.row)
-    predictive: Predictive | None = None
-    if PREDICTIVE in methods and candidates is not None:
-        study = choices.study or default_study(experiment, candidates, choices.grid)
-        predictive = search_guesses(
-            comparer, candidates, choices.grid, study, progress, choices.select_confidence
-        )
-        rows.append(predictive.row)
-    found: list[Found] = []
-    if STUDIES in methods:
-        found, left_out = measure_studies(
-            comparer, paths, progress, choices.select_confidence, strict=bool(choices.studies)
-        )
-        rows += [one.row for one in found]
-        missing += [f"{name}: no study of such a search" for name in missing_studies(found)]
-        missing += list(left_out.values())
-    if BOTH in methods and candidates is not None:
-        name, plan = _best_plan(experiment, found)
-        if plan:
-            report_stage(progress, "prediction and SnaPEA exact together")
-            rows.append(
-                measure_together(
-                    comparer, candidates, plan, name, count_steps(progress, "together")
-                )
-            )
-        else:
-            missing.append(f"both together: {name}")
+    start = time.monotonic()
+    table = _Table(comparer, choices, paths, [comparer.measure_dense()])
+    seconds = time.monotonic() - start
+    if len(methods) > 1:
+        text = estimate_time(experiment, methods, choices, len(paths), seconds)
+        report_stage(progress, text, warning=True)
+    chosen = [method for method in METHODS if method in methods]
+    for number, method in enumerate(chosen, start=1):
+        _STEPS[method](table, _numbered(progress, f"{number} of {len(chosen)}: "))
     return Comparison(
         experiment=experiment,
-        rows=tuple(rows),
-        diagonals=tuple(diagonals),
-        candidates=candidates,
-        exact=exact,
-        predictive=predictive,
-        found=tuple(found),
-        missing=tuple(missing),
+        rows=tuple(table.rows),
+        diagonals=tuple(table.diagonals),
+        candidates=table.candidates,
+        exact=table.exact,
+        predictive=table.predictive,
+        found=tuple(table.found),
+        missing=tuple(table.missing),
     )
+
+
+def estimate_time(
+    experiment: Experiment, methods: Sequence[str], choices: Choices, studies: int, dense: float
+) -> str:
+    """How long the methods take at least, in words.
+
+    Args:
+        experiment: What they have in common.
+        methods: Their names.
+        choices: What was chosen about them.
+        studies: Number of studies.
+        dense: Seconds of the dense network on verify.
+    """
+    verify, select = len(experiment.split.verify), len(experiment.split.select)
+    passes = {
+        DIAGONAL: len(choices.patch_sizes),
+        EXACT: 1,
+        PREDICTIVE: 1 + select / verify,
+        STUDIES: studies * (1 + select / verify),
+        BOTH: 1,
+    }
+    least = dense * sum(passes[method] for method in methods)
+    words = f"{least:.0f} s" if least < 100 else f"{least / 60:.0f} min"
+    beside = ", and the search of snapea-predictive" if PREDICTIVE in methods else ""
+    return f"{len(methods)} methods on {verify:,} verify images: at least {words}{beside}"
+
+
+@dataclass
+class _Table:
+    """A comparison while it is measured."""
+
+    comparer: Comparer
+    choices: Choices
+    studies: Sequence[Path]
+    rows: list[Row]
+    missing: list[str] = field(default_factory=list)
+    diagonals: list[Diagonal] = field(default_factory=list)
+    candidates: Candidates | None = None
+    exact: Exact | None = None
+    predictive: Predictive | None = None
+    found: list[Found] = field(default_factory=list)
+
+    def require_candidates(self, progress: ProgressCallback | None) -> Candidates:
+        """The sites that SnaPEA may take, found once."""
+        if self.candidates is None:
+            report_stage(progress, "looking for inputs that are never negative")
+            self.candidates = find_candidates(self.comparer.experiment)
+        return self.candidates
+
+
+def _diagonal(table: _Table, progress: ProgressCallback | None) -> None:
+    steps = count_steps(progress, "diagonal patterns")
+    sizes = table.choices.patch_sizes
+    table.diagonals = list(measure_diagonals(table.comparer, sizes, steps))
+    table.rows += [diagonal.row for diagonal in table.diagonals]
+
+
+def _exact(table: _Table, progress: ProgressCallback | None) -> None:
+    candidates = table.require_candidates(progress)
+    steps = count_steps(progress, "SnaPEA exact")
+    table.exact = measure_exact(table.comparer, candidates, steps)
+    table.rows.append(table.exact.row)
+
+
+def _predictive(table: _Table, progress: ProgressCallback | None) -> None:
+    candidates, choices = table.require_candidates(progress), table.choices
+    study = choices.study or default_study(table.comparer.experiment, candidates, choices.grid)
+    table.predictive = search_guesses(
+        table.comparer, candidates, choices.grid, study, progress, choices.select_confidence
+    )
+    table.rows.append(table.predictive.row)
+
+
+def _studies(table: _Table, progress: ProgressCallback | None) -> None:
+    choices = table.choices
+    table.found, left_out = measure_studies(
+        table.comparer,
+        table.studies,
+        progress,
+        choices.select_confidence,
+        strict=bool(choices.studies),
+    )
+    table.rows += [one.row for one in table.found]
+    table.missing += [f"{name}: no study of such a search" for name in missing_studies(table.found)]
+    table.missing += list(left_out.values())
+
+
+def _both(table: _Table, progress: ProgressCallback | None) -> None:
+    candidates = table.require_candidates(progress)
+    name, plan = _best_plan(table.comparer.experiment, table.found)
+    if not plan:
+        table.missing.append(f"both together: {name}")
+        return
+    steps = count_steps(progress, "prediction and SnaPEA exact together")
+    table.rows.append(measure_together(table.comparer, candidates, plan, name, steps))
+
+
+_STEPS: dict[str, Callable[[_Table, ProgressCallback | None], None]] = {
+    DIAGONAL: _diagonal,
+    EXACT: _exact,
+    PREDICTIVE: _predictive,
+    STUDIES: _studies,
+    BOTH: _both,
+}
+"""What measures each method; they run in the order of ``METHODS``."""
+
+
+def _numbered(progress: ProgressCallback | None, prefix: str) -> ProgressCallback | None:
+    """Says of every stage which method it belongs to."""
+    if progress is None:
+        return None
+    return lambda step: progress(replace(step, stage=prefix + step.stage))
 
 
 def _best_plan(experiment: Experiment, found: Sequence[Found]) -> tuple[str, Plan]:

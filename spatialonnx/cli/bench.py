@@ -50,7 +50,7 @@ def bench(
     What a masked model skips depends on the data: give real images with --data. A model that
     names a built-in set needs none; otherwise noise is used, and named so.
     """
-    from spatialonnx.cli.console import show
+    from spatialonnx.cli.console import show, warn
     from spatialonnx.cli.inputs import preprocessing_changes
     from spatialonnx.cli.progress import show_progress
     from spatialonnx.measure.bench import bench as bench_models
@@ -73,6 +73,8 @@ def bench(
             threads=common.threads,
             progress=progress,
         )
+    for note in result.notes:
+        warn(common, note)
     show(common, result.to_json(), result_lines(result))
 
 

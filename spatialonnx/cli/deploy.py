@@ -95,10 +95,11 @@ def deploy(
     value = {**result.to_json(), "output": written and str(written)}
     show(common, value, result_lines(result, written))
     if result.bound_met is False:
+        advice = "" if fuse == "all" else ", or try --fuse all"
         raise BoundMissedError(
             f"the bound of {result.job.bound} does not hold on verify (drop "
             f"{points(float(result.verify.drop))}): kept as {written}; search with a smaller "
-            "--eps, or try --fuse all"
+            f"--eps{advice}"
         )
     if written is None:
         raise NotFasterError(explain_slow(result))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 
@@ -76,7 +77,7 @@ def bench(
             source = next((m for m in loaded if "input" in get_metadata(m.proto)), loaded[0])
         if source is not None:
             dataset = open_data(source, data, preprocessing)
-        return bench_models(
+        result = bench_models(
             [model.path for model in loaded],
             dataset,
             runtime=choose_runtime(**options),
@@ -87,6 +88,14 @@ def bench(
             profile=profile,
             progress=progress,
         )
+    simulated = [m.path.name for m in loaded if m.stage in ("spatial", "masked")]
+    if not simulated:
+        return result
+    note = (
+        f"{', '.join(simulated)}: predictions are simulated, after everything was computed; what "
+        "they save in time shows in a deployed model (spatialonnx deploy)"
+    )
+    return replace(result, notes=(note,))
 
 
 def _on_disk(model: ModelFile, folder: Path) -> ModelFile:

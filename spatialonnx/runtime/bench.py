@@ -111,6 +111,7 @@ class Benchmark:
         runs: Rounds in which each model was timed.
         cold: Whether a round was one run, not a burst.
         runtime: Provider and threads.
+        notes: What a reader should know, one line each.
     """
 
     contestants: tuple[Contestant, ...]
@@ -120,6 +121,7 @@ class Benchmark:
     runs: int
     cold: bool
     runtime: Runtime
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``bench --json`` prints."""
@@ -135,6 +137,7 @@ class Benchmark:
             "machine": describe_machine(),
             "versions": versions(),
             "isa": instruction_set(),
+            "notes": list(self.notes),
         }
 
     def save(self, path: str | Path) -> None:

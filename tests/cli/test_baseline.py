@@ -133,3 +133,13 @@ def test_the_study_of_snapea_is_beside_the_model_or_where_it_is_wanted(tiny):
     assert value["snapea_predictive"]["verify_reads"] == 1
     succeed(*arguments, "--data", tiny.spec, "--study", "own.db", "--quiet")
     assert (tiny.model.parent / "own.db").exists()
+
+
+def test_several_methods_are_numbered_and_estimated(tiny, monkeypatch):
+    stages = []
+    monkeypatch.setattr("spatialonnx.cli.progress._lines", lambda common: stages.append)
+    succeed("baseline", "--data", tiny.spec, "--method", "snapea-exact", "--method", "diagonal")
+    words = [step.stage for step in stages]
+    (estimate,) = [step.stage for step in stages if step.warning]
+    assert estimate.startswith("2 methods on 96 verify images: at least ")
+    assert "1 of 2: diagonal patterns" in words and "2 of 2: SnaPEA exact" in words

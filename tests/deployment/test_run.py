@@ -142,6 +142,7 @@ def test_a_bound_that_does_not_hold_leaves_the_model_under_another_name(
     assert Path(value["output"]).exists()
     assert not masked.with_name("model.deploy.onnx").exists()
     assert "does not hold on verify" in result.stderr
+    assert "--fuse all" not in result.stderr.splitlines()[-1]
 
 
 def test_a_bound_that_holds_is_said_to(masked: Path, tiny: TinyFiles) -> None:

@@ -44,3 +44,11 @@ def test_a_model_may_only_name_built_in_data():
 def test_no_model_is_refused():
     with pytest.raises(UsageError, match="name one or more models"):
         bench([], **ONE)
+
+
+def test_a_model_that_simulates_says_so(tiny_files):
+    """What its predictions save in time shows only when it is deployed."""
+    result = bench([tiny_files.model, tiny_files.spatial], tiny_files.spec, runs=1, threads=1)
+    (note,) = result.notes
+    assert note.startswith("model.spatial.onnx: predictions are simulated")
+    assert bench(tiny_files.model, tiny_files.spec, runs=1, threads=1).notes == ()
