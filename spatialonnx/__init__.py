@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spatialonnx.data.preprocessing import Preprocessing as Preprocessing
+    from spatialonnx.deployment.quantize import quantize as quantize
     from spatialonnx.deployment.run import deploy as deploy
     from spatialonnx.errors import BoundMissedError as BoundMissedError
     from spatialonnx.errors import DataError as DataError
@@ -64,6 +65,7 @@ _HOMES = {
     "find_sites": "spatialonnx.graph.sites",
     "insert": "spatialonnx.graph.insert",
     "library_path": "spatialonnx.runtime.library",
+    "quantize": "spatialonnx.deployment.quantize",
     "register": "spatialonnx.runtime.session",
     "report": "spatialonnx.reporting.run",
     "search": "spatialonnx.searching.api",

@@ -53,6 +53,8 @@ def test_a_name_is_still_the_function_when_it_is_used_again(tiny_files, tmp_path
         searched = spatialonnx.search(inserted.model, data, eps="0.2", max_trials=8, **few)
         masked = searched.save(tmp_path / f"{turn}.masked.onnx")
         assert spatialonnx.evaluate(masked, data, **few).samples == 240
+        quantized = spatialonnx.quantize(masked, data, calibration_samples=20, **few)
+        assert quantized.verify.samples > 0
         deployed = spatialonnx.deploy(masked, data, runs=1, fuse="all", threads=1)
         path = deployed.save(tmp_path / f"{turn}.deploy.onnx")
         timed = spatialonnx.bench([tiny_files.model, path], data, runs=1, **few)

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import NodeProto, TensorProto, helper
+from numpy.typing import NDArray
+from onnx import NodeProto
 
 from spatialonnx.graph.fuse import explain_unfusable
 from spatialonnx.graph.index import GraphIndex, attribute, is_op
@@ -20,7 +21,7 @@ from spatialonnx.graph.ops import CONV, DOMAIN, PREDICT, SNAPEA
 from spatialonnx.graph.shapes import infer_shapes
 from spatialonnx.graph.site_match import match_sites
 from spatialonnx.measure.experiment import Experiment
-from spatialonnx.measure.network import Network
+from spatialonnx.measure.network import Network, collect_outputs
 from spatialonnx.plan.plan import Plan
 
 _ALWAYS = "Relu", "Sigmoid", "HardSigmoid", "Softmax", "Abs", "Exp", "Sqrt", "Softplus"
@@ -153,33 +154,28 @@ def measure_least(experiment: Experiment, tensors: Iterable[str]) -> dict[str, f
         experiment: The network and its data.
         tensors: Names of tensors; the image input may be among them.
     """
-    proto, runtime = experiment.model.proto, experiment.runtime
-    network = Network(proto, runtime)
     names = sorted(set(tensors))
-    inner = [name for name in names if name != network.image_input]
-    least = dict.fromkeys(names, np.inf)
-    probe = (
-        Network(_with_least(experiment.model.proto, inner), experiment.runtime) if inner else None
-    )
-    for images in (
-        experiment.search.batches(network.fixed_batch or experiment.batch) if names else ()
-    ):
-        if network.image_input in least:
-            smallest = np.minimum(least[network.image_input], images.min())
-            least[network.image_input] = float(smallest)
-        if probe is not None:
-            outputs = probe.run(images, Plan())
-            for name in inner:
-                least[name] = float(np.minimum(least[name], outputs[f"{name}/least"]))
-    return {name: -np.inf if np.isnan(value) else float(value) for name, value in least.items()}
+    if not names:
+        return {}
+    network = Network(_giving(experiment.model.proto, names), experiment.runtime)
+
+    def smallest(images: NDArray[np.float32]) -> list[NDArray[Any]]:
+        # In numpy, as ONNX Runtime's ReduceMin may pass over a NaN.
+        values = network.run(images, Plan()) | {network.image_input: images}
+        return [values[name].min(keepdims=True).ravel() for name in names]
+
+    found = collect_outputs(experiment.search, network.fixed_batch or experiment.batch, smallest)
+    least = {name: float(parts.min()) for name, parts in zip(names, found, strict=True)}
+    return {name: -np.inf if np.isnan(value) else value for name, value in least.items()}
 
 
-def _with_least(proto: onnx.ModelProto, tensors: Iterable[str]) -> onnx.ModelProto:
-    """A copy that also gives the smallest value of every tensor, as a scalar."""
+def _giving(proto: onnx.ModelProto, tensors: Iterable[str]) -> onnx.ModelProto:
+    """A copy whose outputs are these tensors, its inputs aside."""
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
-    for name in tensors:
-        result = f"{name}/least"
-        copy.graph.node.append(helper.make_node("ReduceMin", [name], [result], keepdims=0))
-        copy.graph.output.append(helper.make_tensor_value_info(result, TensorProto.FLOAT, []))
+    inputs = {value.name for value in copy.graph.input}
+    del copy.graph.output[:]
+    copy.graph.output.extend(
+        onnx.ValueInfoProto(name=name) for name in tensors if name not in inputs
+    )
     return copy

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
-import numpy as np
 import onnx
 from numpy.typing import NDArray
 
@@ -33,7 +32,8 @@ from spatialonnx.model.metadata import ORIGINAL, drop_metadata, read_search_reco
 from spatialonnx.model.model_file import ModelFile, ModelLike, as_model, save_model
 from spatialonnx.model.stages import missed_path
 from spatialonnx.plan.plan import Plan
-from spatialonnx.runtime.progress import ProgressCallback, count_steps, report_stage
+from spatialonnx.runtime.feeds import feeds_of, fill_up
+from spatialonnx.runtime.progress import ProgressCallback, Steps, count_steps, report_stage
 from spatialonnx.runtime.quantizer import calibrate_ranges, quantize_model
 
 CALIBRATION_SAMPLES = 1000
@@ -143,10 +143,9 @@ def quantize(
         drop_metadata(network, "stage")
     ranges = calibrate_ranges(
         calibrated,
-        _batches(calibrated, calibration),
+        _batches(calibrated, calibration, count_steps(progress, "calibrating")),
         experiment.runtime,
         method,
-        _counting(progress, len(calibration)),
     )
     report_stage(progress, "quantising")
     quantized = quantize_model(network, ranges, method, predicted)
@@ -195,14 +194,14 @@ def _with_plan(
     return model, left
 
 
-def _batches(proto: onnx.ModelProto, samples: Samples) -> Iterator[dict[str, NDArray[np.float32]]]:
-    name = find_image_input(model_inputs(proto)).name
-    for images in samples.batches(_CALIBRATION_BATCH):
-        yield {name: images}
-
-
-def _counting(progress: ProgressCallback | None, samples: int) -> Any:
-    told = count_steps(progress, "calibrating")
-    if told is None:
-        return None
-    return lambda batches: told(min(batches * _CALIBRATION_BATCH, samples), samples)
+def _batches(
+    proto: onnx.ModelProto, samples: Samples, steps: Steps | None
+) -> Iterator[dict[str, NDArray[Any]]]:
+    """Inputs by name, batch by batch, of the size that the model takes."""
+    image = find_image_input(model_inputs(proto))
+    fixed, done = image.shape[0] or 0, 0
+    for images in samples.batches(fixed or _CALIBRATION_BATCH):
+        yield feeds_of(image.name, fill_up(images, fixed))
+        done += len(images)
+        if steps is not None:
+            steps(done, len(samples))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -158,23 +158,48 @@ def run_samples(
         ModelError: ONNX Runtime refuses them, or an op fails.
     """
     check_images(samples, network.image_shape)
-    parts: list[list[NDArray[Any]]] = []
     skipped = dict.fromkeys(network.site_names, 0)
     shape: tuple[int, ...] = ()
-    done = 0
-    for images in samples.batches(network.fixed_batch or batch):
+
+    def run(images: NDArray[np.float32]) -> list[NDArray[Any]]:
+        nonlocal shape
         shape = images.shape[1:]
         outputs = network.run(images, plan)
-        parts.append([outputs[name] for name in network.output_names])
         for site in skipped:
             skipped[site] += int(outputs[f"{site}/skipped"].sum())
         if each is not None:
             each(outputs)
+        return [outputs[name] for name in network.output_names]
+
+    joined = collect_outputs(samples, network.fixed_batch or batch, run, steps)
+    return SampleRun(joined, skipped, network.sites(shape), len(samples))
+
+
+def collect_outputs(
+    samples: Samples,
+    batch: int,
+    run: Callable[[NDArray[np.float32]], Sequence[NDArray[Any]]],
+    steps: Steps | None = None,
+) -> list[NDArray[Any]]:
+    """The loop over samples: runs every batch and joins what it gave.
+
+    Args:
+        samples: The samples, in their order.
+        batch: Samples per run; the last run may have fewer.
+        run: Gives the outputs of one batch of images, batch first.
+        steps: Told after every batch how many samples are done, and how many there are.
+
+    Returns:
+        The outputs of all samples, batch first.
+    """
+    parts = []
+    done = 0
+    for images in samples.batches(batch):
+        parts.append(run(images))
         done += len(images)
         if steps is not None:
             steps(done, len(samples))
-    joined = [np.concatenate(part) for part in zip(*parts, strict=True)]
-    return SampleRun(joined, skipped, network.sites(shape), len(samples))
+    return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
 
 def codes_name(site: str) -> str:

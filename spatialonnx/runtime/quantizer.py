@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,6 @@ def calibrate_ranges(
     batches: Iterable[Feeds],
     runtime: Runtime,
     method: str = "minmax",
-    progress: Callable[[int], None] | None = None,
 ) -> Any:
     """Ranges of all float tensors of a model, as ONNX Runtime's calibrators choose them.
 
@@ -63,7 +62,6 @@ def calibrate_ranges(
         batches: Inputs, by name.
         runtime: Threads; calibration runs on the CPU.
         method: ``minmax``, ``entropy`` or ``percentile``.
-        progress: Told how many batches are done.
 
     Returns:
         ``onnxruntime.quantization.calibrate.TensorsData``.
@@ -85,13 +83,11 @@ def calibrate_ranges(
         calibrator.infer_session = ort.InferenceSession(
             str(augmented), options, providers=["CPUExecutionProvider"]
         )
-        done = 0
+        empty = True
         for feeds in batches:
             calibrator.collect_data(_Batches(feeds))
-            done += 1
-            if progress:
-                progress(done)
-        if not done:
+            empty = False
+        if empty:
             raise UsageError("there are no calibration images: give more with --data")
         return calibrator.compute_data()
 

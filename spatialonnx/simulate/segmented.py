@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from spatialonnx.errors import DataError
 from spatialonnx.graph.shapes import infer_shapes
 from spatialonnx.measure.experiment import Experiment
-from spatialonnx.measure.network import Network, run_samples
+from spatialonnx.measure.network import Network, collect_outputs, run_samples
 from spatialonnx.measure.samples import check_images
 from spatialonnx.model.interface import find_image_input, model_inputs
 from spatialonnx.plan.masks import SiteMask
@@ -252,11 +252,12 @@ class SegmentSimulator:
 
     def _run_off(self) -> list[NDArray[Any]]:
         """The outputs of all samples with every site off."""
-        parts = []
-        for images in self._samples.batches(self._batch):
+
+        def run(images: NDArray[np.float32]) -> list[NDArray[Any]]:
             after = self._network.finish(0, self._network.start(images))
-            parts.append([after[name] for name in self._network.output_names])
-        return [np.concatenate(part) for part in zip(*parts, strict=True)]
+            return [after[name] for name in self._network.output_names]
+
+        return collect_outputs(self._samples, self._batch, run)
 
     def _outcome(
         self, outputs: list[NDArray[Any]], skipped: Mapping[int, int], forward: float, start: float

@@ -90,4 +90,4 @@ def test_least_values_are_those_of_the_tensors(tiny):
     x, y = draw_images(240)
     x[experiment.split.search[3], 0, 0, 0] = np.nan
     experiment = make_experiment(tiny, dataset=TensorDataset("images", x, y))
-    assert measure_least(experiment, ["x"]) == {"x": -np.inf}
+    assert measure_least(experiment, ["x", conv]) == {"x": -np.inf, conv: -np.inf}

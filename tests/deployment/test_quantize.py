@@ -45,6 +45,21 @@ def test_a_plain_model_is_quantised_per_channel(tiny: TinyFiles) -> None:
     onnx.checker.check_model(result.model)
 
 
+def test_a_model_of_a_fixed_batch_is_calibrated_in_such_batches(tiny: TinyFiles) -> None:
+    proto = load_model(tiny.model).proto
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 8
+    told: list[tuple[int, int | None]] = []
+    result = quantize(
+        proto,
+        tiny.spec,
+        calibration_samples=20,
+        threads=1,
+        progress=lambda at: told.append((at.done, at.total)) if at.stage == "calibrating" else None,
+    )
+    assert told == [(8, 20), (16, 20), (20, 20)]
+    assert abs(float(result.verify.drop)) < 0.1
+
+
 def test_the_plan_is_kept_and_calibrated_with(tiny: TinyFiles, masked: Path) -> None:
     result = quantize(masked, tiny.spec, threads=1)
     before, after = read_plan(load_model(masked).proto), read_plan(result.model)

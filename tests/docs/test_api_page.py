@@ -13,7 +13,7 @@ from spatialonnx.measure.opening import ExperimentOptions
 from spatialonnx.searching.api import SearchOptions
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
-FUNCTIONS = ("find_sites", "insert", "search", "evaluate", "deploy", "bench", "report")
+FUNCTIONS = ("find_sites", "insert", "search", "evaluate", "quantize", "deploy", "bench", "report")
 
 
 def test_the_examples_run_in_their_order(tmp_path):

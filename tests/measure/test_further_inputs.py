@@ -79,3 +79,9 @@ def test_what_lacks_a_further_input_is_named(arrays, given, tmp_path):
     }[given]
     with pytest.raises(DataError, match=r"features.*: give"):
         spatialonnx.evaluate(network(), data, metric="agreement", **CHOICES)
+
+
+def test_ranges_are_calibrated_on_all_inputs(arrays):
+    result = spatialonnx.quantize(network(), arrays, calibration_samples=20, **CHOICES)
+    assert result.samples == 20
+    assert abs(float(result.verify.drop)) < 0.2
