@@ -51,7 +51,7 @@ class LayerOption:
     Attributes:
         choice: Every kernel's candidate, -1 = exact.
         macs: MACs of the layer on the search samples.
-        right: Right samples with this layer alone.
+        right: Right samples where only this layer guesses.
     """
 
     choice: tuple[int, ...]
@@ -156,7 +156,7 @@ class Algorithm:
         return SiteProfile.from_text(self._study.keep(f"kernels {site}", make))
 
     def _try_layer(self, op: SiteOp, guess: Guess) -> Outcome:
-        """One layer guesses, the others compute in full."""
+        """Measures one layer with its guesses; the other layers are dense."""
         start = time.perf_counter()
         suffix = self._suffix
         scorer = suffix.scorer
@@ -190,7 +190,11 @@ class Algorithm:
     # -- the global pass -----------------------------------------------------------------------
 
     def global_pass(self, layers: Sequence[Sequence[LayerOption]]) -> Iterator[Step]:
-        """Walks from every layer's best to exact; yields what meets the bound, and exact last."""
+        """Steps from each layer's best option to exact.
+
+        Yields:
+            Each configuration whose drop meets the bound, and exact last.
+        """
         indices = [0] * len(layers)
         expected = sum(len(options) - 1 for options in layers) + 1
         done = 0
@@ -268,7 +272,8 @@ class Algorithm:
 def next_layer(layers: Sequence[Sequence[LayerOption]], indices: Sequence[int]) -> int | None:
     """The layer whose next option brings back the most right samples for the MACs it gives up.
 
-    Both from the trials of the layer alone; the last of equals wins. None where all are exact.
+    Both come from the isolated trials of the layer; ties go to the last layer. None where all
+    layers are exact.
     """
     best: tuple[Fraction, int] | None = None
     for k, (options, i) in enumerate(zip(layers, indices, strict=True)):

@@ -1,4 +1,4 @@
-"""What every compared system is measured with: the same samples, batch, threads and judge."""
+"""What measures the compared systems, all with the same samples, batch size and threads."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from spatialonnx.runtime.progress import Steps
 
 @dataclass(frozen=True)
 class Row:
-    """One system's line of the table.
+    """The row of one system.
 
     Attributes:
         method: Its name.
-        measured: What it did on verify; ``saved`` are the MACs of all Convs that it left out.
+        measured: What it did on verify; ``saved`` are the MACs of all Convs that it skipped.
         bound_met: Whether its drop on verify meets the bound.
         note: What a reader should know.
     """
@@ -86,17 +86,17 @@ class Comparer:
         return self.report.conv_macs or 0
 
     def measure_plan(self, method: str, plan: PlanLike, progress: Steps | None = None) -> Row:
-        """A system that is a plan of masks; sites that it does not name are off."""
+        """Measures a plan of masks; sites that it does not name are off."""
         measured = self.certifier.measure(plan, self.experiment.verify, progress)
         return self._row(method, measured, "")
 
     def judge(self, method: str, outputs: list[NDArray[Any]], saved: int, note: str = "") -> Row:
-        """A system that was run on verify.
+        """The row of a system that was run on verify.
 
         Args:
             method: Its name.
             outputs: The network's outputs, in the order of verify.
-            saved: MACs that it left out, over all samples.
+            saved: MACs that it skipped, over all samples.
             note: What a reader should know.
         """
         return self._row(method, self.compare(outputs, saved, self.experiment.verify), note)
@@ -112,7 +112,7 @@ class Comparer:
 
         Args:
             outputs: Of the system, in the order of the samples.
-            saved: MACs that it left out.
+            saved: MACs that it skipped.
             samples: What it ran on.
             confidence: Of the upper limit, in place of the experiment's own.
         """
@@ -126,7 +126,7 @@ class Comparer:
         )
 
     def measure_dense(self) -> Row:
-        """The network as it is."""
+        """The row of the dense network."""
         outputs = self.certifier.run_dense(self.experiment.verify).outputs
         return self.judge("dense", outputs, 0)
 

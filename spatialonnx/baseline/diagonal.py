@@ -79,7 +79,7 @@ class Diagonal:
 
     Attributes:
         patch_size: Side of a window.
-        row: Its line of the table.
+        row: Its row of the table.
         sites: What happens at every site.
     """
 
@@ -102,7 +102,7 @@ def measure_diagonals(
     patch_sizes: Sequence[int] = PATCH_SIZES,
     progress: Steps | None = None,
 ) -> Iterator[Diagonal]:
-    """Measures the diagonal pattern, one patch size after the other.
+    """Measures the diagonal pattern of several patch sizes.
 
     Args:
         comparer: Holds the network and the samples.

@@ -39,10 +39,10 @@ class Exact:
     """SnaPEA exact on verify.
 
     Attributes:
-        row: Its line of the table.
+        row: Its row of the table.
         sites: MACs by site.
-        difference: Largest difference of an output from the dense network's, as a part of the
-            largest output.
+        difference: Largest difference of an output from the dense network's, as a fraction of
+            the largest output.
     """
 
     row: Row
@@ -60,7 +60,7 @@ class Exact:
 def measure_exact(
     comparer: Comparer, candidates: Candidates, progress: Steps | None = None
 ) -> Exact:
-    """Runs verify with every site that SnaPEA may take stopping exactly."""
+    """Measures SnaPEA exact on verify, at every site that it supports."""
     experiment = comparer.experiment
     proto = snapea_model(experiment.model.proto, candidates.names)
     run = run_early(
@@ -79,9 +79,9 @@ def measure_together(
     name: str,
     progress: Steps | None = None,
 ) -> Row:
-    """Prediction from neighbours and the exact stop together.
+    """Measures masks and SnaPEA exact together.
 
-    What the plan predicts costs nothing; what it keeps, probes among it, stops exactly.
+    Predicted outputs cost nothing; the other outputs, probes included, stop exactly.
 
     Args:
         comparer: Holds the network and the samples.

@@ -1,4 +1,4 @@
-"""SnaPEA's kernel profiling: every kernel alone, with every candidate of threshold and head.
+"""SnaPEA's kernel profiling: each kernel in isolation, with each threshold and head.
 
 Akhlaghi et al., ISCA 2018, Algorithm 1. A threshold is given by the share of a kernel's outputs
 that are not zero and that it would set to zero; a head, by its share of the kernel's weights.
@@ -41,7 +41,7 @@ class Grid:
     losses: tuple[float, ...] = (0.01, 0.03, 0.1)
 
     def __post_init__(self) -> None:
-        """Refuses what is no share.
+        """Checks the shares.
 
         Raises:
             UsageError: A share is not between 0 and 1, or there is none.
@@ -58,7 +58,7 @@ class Grid:
 
 @dataclass(frozen=True, eq=False)
 class SiteProfile:
-    """What the candidates of a site's kernels gave, each kernel alone; [T, C] arrays.
+    """The results of a site's candidates, each kernel in isolation; [T, C] arrays.
 
     Attributes:
         heads: MACs before the guess.
@@ -113,7 +113,7 @@ class SiteProfile:
         return [*kept, -1]
 
     def guess(self, choice: Sequence[int]) -> Guess:
-        """Every kernel's candidate, -1 = exact, as what the op takes."""
+        """The op's inputs for each kernel's candidate, -1 = exact."""
         kernels = np.arange(len(self.exact))
         chosen = np.asarray(choice)
         on = chosen >= 0
@@ -129,10 +129,10 @@ def profile_site(
     grid: Grid,
     told: Callable[[], None] = lambda: None,
 ) -> SiteProfile:
-    """Tries every candidate of every kernel of a site alone.
+    """Measures each candidate of each kernel of a site in isolation.
 
     Args:
-        suffix: The samples, and what lies behind the site.
+        suffix: The samples, and the network after the site.
         op: The site.
         inputs: What it reads.
         grid: The candidates.
@@ -165,7 +165,7 @@ def profile_site(
 
 
 def find_false_zeros(y: NDArray[np.float32], ofmap: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Where a site gives zero and the dense network does not, near ties left out: as `y`."""
+    """Where a site gives zero and the dense network clearly does not, shaped as ``y``."""
     false: NDArray[np.bool_] = (y == 0) & (ofmap > _NEAR * ofmap.max(initial=0))
     return false
 
@@ -206,10 +206,10 @@ def _by_kernel(maps: NDArray[np.float32]) -> NDArray[np.float32]:
 def _try_alone(
     suffix: Suffix, block: Block, false: NDArray[np.bool_], off_right: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
-    """What every candidate of every kernel changes in the number of right samples of a block.
+    """The change in right samples of a block, per candidate and kernel.
 
     Args:
-        suffix: What lies behind the site.
+        suffix: The network after the site.
         block: The samples.
         false: Outputs that a candidate sets to zero wrongly, [T, n, C, H, W].
         off_right: Which samples the dense network has right.

@@ -1,4 +1,4 @@
-"""Which Convs SnaPEA may take: those whose inputs are never negative.
+"""The Convs that SnaPEA supports: those whose inputs are never negative.
 
 A sum whose remaining weights are negative can only fall where every input is >= 0. That is
 established from the graph where a ReLU or the like stands in front, else from the data.
@@ -36,7 +36,7 @@ _OF_ALL = "Add", "Sum", "Mul", "Concat", "Min", "Mean"
 
 @dataclass(frozen=True)
 class Candidate:
-    """A site that SnaPEA may take.
+    """A site that SnaPEA supports.
 
     Attributes:
         site: Its name.
@@ -51,11 +51,11 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Candidates:
-    """All sites of a model.
+    """The sites of a model, by whether SnaPEA supports them.
 
     Attributes:
-        taken: Those that SnaPEA may take.
-        left_out: The reason by site for the others.
+        taken: Those that it supports.
+        left_out: For each other site, the reason.
     """
 
     taken: tuple[Candidate, ...]
@@ -75,7 +75,7 @@ class Candidates:
 
 
 def find_candidates(experiment: Experiment) -> Candidates:
-    """Looks at every site: at the graph first, at the search images where it does not tell."""
+    """Checks every site by the graph, and by the search images where the graph does not tell."""
     proto = experiment.model.proto
     index = GraphIndex(proto)
     matches, _ = match_sites(index, infer_shapes(proto))
@@ -148,7 +148,7 @@ def _clips_from_zero(index: GraphIndex, node: NodeProto) -> bool:
 
 
 def measure_least(experiment: Experiment, tensors: Iterable[str]) -> dict[str, float]:
-    """The smallest value of tensors of the dense network on the search images; NaN counts as it.
+    """The smallest value of tensors of the dense network on the search images; NaN is -inf.
 
     Args:
         experiment: The network and its data.

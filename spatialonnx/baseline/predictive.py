@@ -1,6 +1,7 @@
 """SnaPEA predictive: kernels guess zeros from a few MACs, chosen by SnaPEA's Algorithm 1.
 
-What the algorithm's walk stops at must hold on select, else the walk goes on; verify reports.
+The configuration that the algorithm stops at must also meet the bound on select; else the
+algorithm goes on. The result is measured on verify.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ class Predictive:
     """What Algorithm 1 chose, measured on verify.
 
     Attributes:
-        row: Its line of the table.
+        row: Its row of the table.
         sites: MACs by site.
         guessing: Kernels that guess.
-        kernels: Kernels of the sites that SnaPEA may take.
-        search: What the walk found on the search samples.
+        kernels: Kernels of the sites that SnaPEA supports.
+        search: The configuration on the search samples.
         select: The same configuration on select.
         looked_at: Configurations that were looked at on select.
         trials: Trials of the local and the global pass in the study.
@@ -85,7 +86,7 @@ def search_guesses(
         candidates: The sites that SnaPEA may take.
         grid: What every kernel tries.
         study_path: The journal's file.
-        progress: Told how far it got.
+        progress: Called with how far it is.
         select_confidence: Of the upper limit on select; None = as on verify.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A comparison: which systems are measured, and the table that they make."""
+"""A comparison: measures several systems and collects them in a table."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ METHODS = (DIAGONAL, EXACT, PREDICTIVE, STUDIES, BOTH)
 
 @dataclass(frozen=True)
 class Choices:
-    """What may be chosen about the methods.
+    """Options of the methods.
 
     Attributes:
         patch_sizes: Of the diagonal pattern.
@@ -57,11 +57,11 @@ class Comparison:
         experiment: What all systems have in common.
         rows: One per system; the dense network first.
         diagonals: The diagonal pattern's taxonomy, by patch size.
-        candidates: The sites that SnaPEA may take; None where no method needs them.
+        candidates: The sites that SnaPEA supports; None where no method needs them.
         exact: SnaPEA exact, by site.
         predictive: SnaPEA predictive, by site.
         found: What searches of masks found.
-        missing: Rows that the table lacks, and why.
+        missing: Rows that the table lacks, with the reason.
     """
 
     experiment: Experiment
@@ -126,12 +126,12 @@ def compare_systems(
 
     Args:
         experiment: What they have in common.
-        methods: Names out of ``METHODS``.
-        choices: What may be chosen about them.
+        methods: Names from ``METHODS``.
+        choices: Their options.
         progress: Called with how far it is.
 
     Raises:
-        UsageError: A method is unknown, or there is no plan to stop early below.
+        UsageError: A method is unknown.
     """
     choices = choices or Choices()
     check_methods(methods)
@@ -168,7 +168,7 @@ def estimate_time(
     Args:
         experiment: What they have in common.
         methods: Their names.
-        choices: What was chosen about them.
+        choices: Their options.
         studies: Number of studies.
         dense: Seconds of the dense network on verify.
     """
@@ -202,7 +202,7 @@ class _Table:
     found: list[Found] = field(default_factory=list)
 
     def require_candidates(self, progress: ProgressCallback | None) -> Candidates:
-        """The sites that SnaPEA may take, found once."""
+        """The sites that SnaPEA supports, found once."""
         if self.candidates is None:
             report_stage(progress, "looking for inputs that are never negative")
             self.candidates = find_candidates(self.comparer.experiment)
@@ -267,7 +267,7 @@ _STEPS: dict[str, Callable[[_Table, ProgressCallback | None], None]] = {
 
 
 def _numbered(progress: ProgressCallback | None, prefix: str) -> ProgressCallback | None:
-    """Says of every stage which method it belongs to."""
+    """Prefixes every stage with the number of its method."""
     if progress is None:
         return None
     return lambda step: progress(replace(step, stage=prefix + step.stage))
@@ -288,7 +288,7 @@ def _best_plan(experiment: Experiment, found: Sequence[Found]) -> tuple[str, Pla
 
 
 def default_study(experiment: Experiment, candidates: Candidates, grid: Grid) -> Path:
-    """Beside the model, named after what decides its trials."""
+    """Path of the study beside the model, named after what decides its trials."""
     path = experiment.model.path
     stem = path.name.removesuffix(".onnx").removesuffix(".spatial").removesuffix(".masked")
     key = study_key(experiment, candidates, grid)
@@ -296,7 +296,7 @@ def default_study(experiment: Experiment, candidates: Candidates, grid: Grid) ->
 
 
 def check_methods(methods: Sequence[str]) -> None:
-    """Makes sure that every method is one.
+    """Makes sure that every method exists.
 
     Raises:
         UsageError: One is not, or there is none.

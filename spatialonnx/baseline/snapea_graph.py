@@ -151,7 +151,7 @@ def run_early(
         sites: Its sites that stop early.
         samples: The samples.
         runtime: Provider and threads.
-        batch: Samples a run.
+        batch: Samples per run.
         progress: Told how many samples are done.
     """
     network = Network(proto, runtime)

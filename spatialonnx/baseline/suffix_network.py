@@ -21,7 +21,7 @@ from spatialonnx.simulate.segments import Activations, SegmentedNetwork
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Some samples in front of a site.
+    """Some samples with the activations before a site.
 
     Attributes:
         number: The site, counted from 1.

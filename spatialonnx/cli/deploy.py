@@ -39,7 +39,7 @@ def deploy(
     data: DataOptions = DataOptions(),
     guard: Annotated[
         float,
-        typer.Option("--guard", help="Fuse a site where that makes it so many times faster."),
+        typer.Option("--guard", help="Fuse a site where that makes it this many times faster."),
     ] = 1.05,
     fuse: Annotated[
         str,

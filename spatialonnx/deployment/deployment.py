@@ -77,7 +77,7 @@ class DeployJob:
 
 @dataclass(frozen=True)
 class DeployedSite:
-    """What became of a site.
+    """The form of a site in the deployed model.
 
     Attributes:
         name: The site.

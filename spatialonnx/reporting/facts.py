@@ -1,4 +1,4 @@
-"""What a report says: plain values, the same for HTML, Markdown and JSON."""
+"""The facts of a report: plain values, the same for HTML, Markdown and JSON."""
 
 from __future__ import annotations
 

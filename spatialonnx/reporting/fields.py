@@ -1,4 +1,4 @@
-"""Reading JSON that other files hold: nothing in it is trusted to be of a type."""
+"""Reading JSON of other files: types are never assumed."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _FEW = 5
 
 
 def gather_run(label: str, search: Search) -> Run:
-    """Everything that the files themselves say; nothing is measured.
+    """Collects what the files say; nothing is measured.
 
     Args:
         label: A letter that stands for the run.
@@ -141,7 +141,7 @@ def _chosen(study: Study, plan: PlanLike | None, baseline: Fraction, total: int)
 
 
 def _alone(study: Study, site: SiteFacts) -> float | None:
-    """The drop of the trial in which only this site predicted, where the study has it."""
+    """The drop of the site's isolated trial, where the study has it."""
     if site.mask.is_full:
         return None
     outcome = study.find(plan_key({site.name: site.mask}))

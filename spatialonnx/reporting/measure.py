@@ -1,4 +1,4 @@
-"""What a report measures itself: counts per site, drops alone, the diagonal, ofmaps."""
+"""Measurements of a report: counts per site, isolated drops, the diagonal, ofmaps."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Measuring:
         experiment: The masked model with its data and the split of the search.
         drops: Whether drops can be measured: the metric of the search is known.
         samples: Verify samples that counts come from; None = all.
-        alone: Whether to measure the drop of every site alone that the study does not know.
+        alone: Whether to measure the isolated drop of each site that the study does not know.
     """
 
     experiment: Experiment
@@ -44,7 +44,7 @@ class Measuring:
 
 
 def measure_run(run: Run, measuring: Measuring, progress: ProgressCallback | None = None) -> Run:
-    """Adds to a run what only data can tell.
+    """Adds to a run what has to be measured on data.
 
     Args:
         run: What the files say.

@@ -34,7 +34,7 @@ def render_page(report: Report, mark: str) -> str:
     """The whole page.
 
     Args:
-        report: What it says.
+        report: The facts.
         mark: A comment by which a later report knows that it may replace the file.
 
     Raises:

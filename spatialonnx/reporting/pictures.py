@@ -42,10 +42,10 @@ class Picture:
 
 
 def mask_picture(site: SiteFacts, colours: Mapping[int, Colour]) -> Picture:
-    """A mask: one tile a channel, one cell a patch, a colour a pattern.
+    """A mask: one tile per channel, one cell per patch, one colour per pattern.
 
     Args:
-        site: The site; of a dynamic map only one patch a channel is drawn.
+        site: The site; of a dynamic map one patch per channel is drawn.
         colours: Of every pattern in the mask.
     """
     cells = mask_cells(site.mask, site.shape[0], site.shape[1:])
@@ -85,7 +85,7 @@ def mask_cells(
 
 
 def _fit(channels: int, rows: int, columns: int) -> tuple[int, int]:
-    """Pixels a patch and tiles across, the largest with which the picture fits."""
+    """Pixels per patch and tiles per row, the largest with which the picture fits."""
     for cell in range(_CELL, 0, -1):
         across = max(1, min(channels, (_WIDTH + _GAP) // (columns * cell + _GAP)))
         down = -(-channels // across)
@@ -141,7 +141,7 @@ def map_strip(ofmap: NDArray[np.float32], predicted: NDArray[np.bool_] | None = 
 
 
 def _enlarge(tile: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Whole multiples of the pixels, or every so many, to come near the wanted size."""
+    """Repeats pixels, or skips some, to come near the wanted size."""
     height, width = tile.shape[:2]
     if max(height, width) > 2 * _MAP:
         step = max(height, width) // _MAP

@@ -132,7 +132,7 @@ class _Canvas:
     """Axes of saving against drop, in per cent and percentage points."""
 
     def __init__(self) -> None:
-        """Needs no display. Loads matplotlib."""
+        """Loads matplotlib; no display is needed."""
         require_report_extra()
         from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""Making a report: what files say is gathered, what only data tell is measured."""
+"""Making a report: gathers what files say and measures the rest on data."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def report(
     progress: ProgressCallback | None = None,
     **options: Unpack[ExperimentOptions],
 ) -> Report:
-    """Gathers what files say of searches, and measures what only data tell.
+    """Gathers what files say of searches, and measures the rest on data.
 
     Args:
         files: Masked models, studies, and JSON files of ``bench``, ``deploy`` and ``baseline``;
@@ -96,7 +96,7 @@ def make_report(
     remarks: Sequence[str] = (),
     progress: ProgressCallback | None = None,
 ) -> Report:
-    """Gathers and measures everything that a report says.
+    """Gathers and measures the facts of a report.
 
     Args:
         sources: The files it is made of.

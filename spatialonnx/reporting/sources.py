@@ -1,4 +1,4 @@
-"""Which files a report is made of, and which study belongs to which model."""
+"""The files of a report, and the study of each model."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Sources:
 
 
 def find_sources(paths: Sequence[Path], folder: Path) -> Sources:
-    """Sorts files by their contents, and finds the study of a model or the models of a study.
+    """Sorts files by their contents, and finds the study of each model and the models of a study.
 
     Args:
         paths: Studies, models and JSON files, in any order; with neither a study nor a model

@@ -1,4 +1,4 @@
-"""Numbers as people read them: the same in HTML and Markdown."""
+"""Formats of numbers, the same in HTML and Markdown."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def ms(value: float | None) -> str:
 
 
 def factor(value: float | None) -> str:
-    """How many times faster."""
+    """A factor."""
     return NONE if value is None else f"{value:.2f}"
 
 

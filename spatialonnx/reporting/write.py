@@ -1,4 +1,4 @@
-"""Where a report goes, what it may replace, and writing it."""
+"""Writing a report: where it goes, and what it may replace."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HEAD = 4096
 
 
 def prepare_page(sources: Sources, wanted: Path | None, *, force: bool) -> Path:
-    """Where the page of some files goes, after a look at what is there already.
+    """Where the page of some files goes, after checking what is there.
 
     Args:
         sources: What the report is made of.
@@ -41,10 +41,10 @@ def prepare_page(sources: Sources, wanted: Path | None, *, force: bool) -> Path:
 
 
 def check_output(page: Path, source: str, *, force: bool) -> None:
-    """Makes sure that a page and its Markdown can be written, and lose nothing of the user's.
+    """Makes sure that a page and its Markdown can be written without losing a user's file.
 
     Args:
-        page: The HTML file; the Markdown lies beside it.
+        page: The HTML file; the Markdown goes beside it.
         source: What the report is made from.
         force: Whether the user agreed to lose what is there.
 
