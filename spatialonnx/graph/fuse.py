@@ -18,6 +18,7 @@ from onnx import NodeProto, helper, numpy_helper
 
 from spatialonnx.errors import ModelError
 from spatialonnx.graph.affine import channel_affine
+from spatialonnx.graph.channels_last import pool_channels_last
 from spatialonnx.graph.fuse_quantized import explain_unfusable as explain_unfusable_quantized
 from spatialonnx.graph.fuse_quantized import make_quantized_site
 from spatialonnx.graph.fused_site import FusedSite, replaced_nodes
@@ -92,7 +93,10 @@ def fuse_sites(
             instead[id(node)] = _bypass(index, node)
     kept = [made for node in index.nodes for made in instead.get(id(node), (node,))]
     result.graph.value_info.extend(info for site in sites for info in site.infos)
-    _rebuild(result, kept, [tensor for site in sites for tensor in site.constants])
+    before = set(index.uses)
+    _replace_nodes(result, kept)
+    pool_channels_last(result)
+    _rebuild(result, [tensor for site in sites for tensor in site.constants], before)
     return result
 
 
@@ -200,15 +204,22 @@ def _bypass(index: GraphIndex, predictor: NodeProto) -> tuple[NodeProto, ...]:
     return ()
 
 
-def _rebuild(
-    proto: onnx.ModelProto, nodes: list[NodeProto], constants: list[onnx.TensorProto]
-) -> None:
-    """Puts nodes and constants into a model and removes what nothing refers to any more."""
+def _replace_nodes(proto: onnx.ModelProto, nodes: list[NodeProto]) -> None:
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del proto.graph.node[:]
+    proto.graph.node.extend(copies)
+
+
+def _rebuild(proto: onnx.ModelProto, constants: list[onnx.TensorProto], before: set[str]) -> None:
+    """Adds constants to a model and removes what nothing refers to any more.
+
+    Args:
+        proto: The model, its nodes replaced.
+        constants: What the new nodes need.
+        before: Tensors that were read before.
+    """
     graph = proto.graph
-    before = set(GraphIndex(proto).uses)
-    copies = [onnx.NodeProto.FromString(n.SerializeToString()) for n in _read(nodes, proto, before)]
-    del graph.node[:]
-    graph.node.extend(copies)
+    _replace_nodes(proto, _read(list(graph.node), proto, before))
     index = GraphIndex(proto)
     replaced = {tensor.name for tensor in constants}
     unused = (before - set(index.uses) - index.outputs) | replaced
@@ -220,7 +231,7 @@ def _rebuild(
     kept = list(infos.values())
     del graph.value_info[:]
     graph.value_info.extend(kept)
-    if all(node.domain != DOMAIN for node in copies):
+    if all(node.domain != DOMAIN for node in index.nodes):
         opsets = [entry for entry in proto.opset_import if entry.domain != DOMAIN]
         del proto.opset_import[:]
         proto.opset_import.extend(opsets)

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from support.models import feeds
-from support.quantized import FORMS, explicit, folded, residual_quantized
+from support.quantized import FORMS, explicit, folded, pooled, residual_quantized
 
 from spatialonnx.graph.fuse import explain_unfusable, fuse_sites
 from spatialonnx.graph.insert import insert
@@ -25,6 +25,7 @@ FUSABLE = {
     "folded": folded,
     "explicit": explicit,
     "residual with two roundings": residual_quantized,
+    "a pool between": pooled,
 }
 
 
@@ -98,6 +99,17 @@ def test_predictions_leave_onnx_runtimes_8_bit_kernels_in_place(tmp_path: Path) 
     assert after["QLinearConv"] == before["QLinearConv"] == 4
     assert after["QLinearAdd"] == before["QLinearAdd"] == 2
     assert after["SpatialPredict"] == 4
+
+
+def test_a_pool_between_sites_stays_channels_last(tmp_path: Path) -> None:
+    masked = inserted(pooled(), uniform_mask(2, 1))
+    sites = [p.site for p in find_predictors(masked)]
+    ops = optimized_ops(fuse_sites(masked, sites, []), tmp_path)
+    assert (ops["SpatialQConv"], ops["NhwcMaxPool"], ops["MaxPool"]) == (2, 1, 0)
+    assert ops["Transpose"] == 2  # at the graph's ends
+    for fused in (sites[:1], sites[1:]):
+        dense = [site for site in sites if site not in fused]
+        assert optimized_ops(fuse_sites(masked, fused, dense), tmp_path)["Transpose"] == 2
 
 
 def optimized_ops(proto: onnx.ModelProto, folder: Path) -> Counter[str]:

@@ -33,10 +33,12 @@ def test_every_conv_of_every_form_is_a_site(form: str) -> None:
     convs = [node for node in proto.graph.node if node.op_type == "Conv"]
     assert len(report.sites) == len(convs)
     assert report.skipped == ()
-    # MACs counted by hand: every Conv is 3x3, and maps are 8x8.
+    # MACs counted by hand: every Conv is 3x3; maps are 8x8, or 4x4 behind a pool.
     per_output = [9 * (3 if i == 0 else 4) for i in range(len(convs))]
     assert [site.macs_per_output for site in report.sites] == per_output
-    assert report.conv_macs == sum(64 * 4 * macs for macs in per_output)
+    areas = [64, 16] if form == "a pool between" else [64] * len(convs)
+    expected = sum(4 * area * macs for area, macs in zip(areas, per_output, strict=True))
+    assert report.conv_macs == expected
 
 
 @pytest.mark.parametrize("form", FORMS)

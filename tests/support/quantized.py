@@ -103,6 +103,15 @@ def residual_direct() -> onnx.ModelProto:
     return net.finish(x)
 
 
+def pooled() -> onnx.ModelProto:
+    """Conv -> Q -> DQ -> MaxPool -> Q of the same scale, between two sites."""
+    net = QuantizedNet()
+    x = net.quantize(net.qconv(net.image()))[1]
+    pool = net.node("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
+    x = net.quantize(pool)[1]
+    return net.finish(net.quantize(net.qconv(x))[1])
+
+
 def signed() -> onnx.ModelProto:
     """Maps of int8, the zero point at the least value."""
     net = QuantizedNet()
@@ -118,5 +127,6 @@ FORMS: dict[str, Callable[[], onnx.ModelProto]] = {
     "between": between,
     "residual with two roundings": residual_quantized,
     "residual with one rounding": residual_direct,
+    "a pool between": pooled,
     "int8 maps": signed,
 }
