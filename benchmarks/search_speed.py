@@ -47,7 +47,7 @@ from spatialonnx.searching.benefit import count_macs
 from spatialonnx.searching.judge import SelectJudge, bound_holds
 from spatialonnx.searching.modes import FINEST, MODES, first_targets
 from spatialonnx.searching.ranking import feasible_trials, prefer_saved
-from spatialonnx.searching.settings import Settings
+from spatialonnx.searching.settings import GREEDY, Settings
 from spatialonnx.searching.study import Record, Study
 from spatialonnx.searching.targets import Layout, Target
 from spatialonnx.searching.task import Task
@@ -183,7 +183,7 @@ def search(simulator: SegmentSimulator | LiteralSimulator, arguments: argparse.N
     with tempfile.TemporaryDirectory() as folder, Study(Path(folder) / "study.db") as study:
         study.bind("benchmark", {})
         trials = NamedTrials(meter, study, eps=arguments.eps)
-        settings = Settings(mode=arguments.mode, max_clusters=layout.max_clusters)
+        settings = Settings(mode=arguments.mode, strategy=GREEDY, max_clusters=layout.max_clusters)
         task = Task(
             settings, trials, {2: layout}, groups, (arguments.eps,), NO_JUDGE, count_macs, {}
         )

@@ -32,6 +32,14 @@ def insert(
             "Writes model.masked.onnx; nothing bounds its accuracy.",
         ),
     ] = None,
+    threshold: Annotated[
+        float,
+        typer.Option(
+            "--threshold",
+            help="With --pattern: probes count as zero up to this value of the maps.",
+            min=0,
+        ),
+    ] = 0.0,
     simplify: Annotated[
         bool, typer.Option("--simplify/--no-simplify", help="Simplify the graph first.")
     ] = True,
@@ -58,6 +66,7 @@ def insert(
         exclude=exclude,
         patch_size=parse_patch_size(patch_size),
         pattern=pattern,
+        threshold=threshold,
         simplify=simplify,
         threads=common.runtime().threads,
     )

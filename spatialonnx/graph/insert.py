@@ -115,6 +115,7 @@ def insert(
     exclude: str | None = None,
     patch_size: int = 2,
     pattern: str | None = None,
+    threshold: float = 0.0,
     simplify: bool = True,
     threads: int = 0,
 ) -> Insertion:
@@ -128,14 +129,17 @@ def insert(
         exclude: Sites whose name holds a match of this one are not.
         patch_size: Of the full masks.
         pattern: A plan by hand: this pattern, such as ``1001``, in every patch of every site.
+        threshold: Of the plan by hand: a probe counts as zero when its value is at most this, in
+            the units of the ofmaps.
         simplify: Whether the graph is simplified first.
         threads: Threads of the check, which runs on the CPU; 0 = all processors.
 
     Raises:
         ModelError: The model is not valid, holds no site or holds predictions already, or its
             outputs change although every mask is full.
-        PlanError: The patch size or the pattern is not allowed.
-        UsageError: ``include`` or ``exclude`` is no regular expression, or leaves no site.
+        PlanError: The patch size, the pattern or the threshold is not allowed.
+        UsageError: ``include`` or ``exclude`` is no regular expression, or leaves no site; a
+            threshold without a pattern.
     """
     source = as_model(model)
     runtime = Runtime("cpu", threads)
@@ -143,7 +147,9 @@ def insert(
     by_hand = None
     if pattern is not None:
         number, size = parse_pattern(pattern)
-        mask, by_hand = full_mask(size), uniform_mask(size, number)
+        mask, by_hand = full_mask(size), uniform_mask(size, number, threshold)
+    elif threshold:
+        raise UsageError("--threshold goes with --pattern: without it nothing is predicted")
     _check_original(source)
     prepared = prepare_model(source.proto)
     network = simplify_model(prepared) if simplify else prepared

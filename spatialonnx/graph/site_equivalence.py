@@ -195,7 +195,9 @@ def compare_maps(
     probes = probe_positions(mask, channels, height, width)
     finite = np.abs(before[np.isfinite(before)])
     scale = float(finite.max(initial=0.0)) or 1.0
-    near = split_patches((np.abs(before) <= NEAR_ZERO * scale) & probes, mask.patch_size)
+    limits = np.zeros(1, np.float32) if mask.threshold is None else mask.threshold
+    distance = np.abs(before - limits[:, None, None])
+    near = split_patches((distance <= NEAR_ZERO * scale) & probes, mask.patch_size)
     left_out: NDArray[np.bool_] = np.any(near, axis=(-3, -1))
     keep = ~spread_patches(left_out, mask.patch_size, height, width)
     a, b = expected[0][keep], got[0][keep]

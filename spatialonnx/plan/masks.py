@@ -101,10 +101,11 @@ def patch_grid(height: int, width: int, patch_size: int) -> tuple[int, int]:
     return -(-height // patch_size), -(-width // patch_size)
 
 
-def uniform_mask(patch_size: int, pattern: int) -> SiteMask:
-    """One pattern for a whole layer: shape [1, 1, 1]."""
+def uniform_mask(patch_size: int, pattern: int, threshold: float = 0.0) -> SiteMask:
+    """One pattern, and one threshold, for a whole layer: shapes [1, 1, 1] and [1]."""
     check_pattern(pattern, patch_size)
-    return SiteMask(patch_size, np.full((1, 1, 1), pattern, np.uint16))
+    patterns = np.full((1, 1, 1), pattern, np.uint16)
+    return SiteMask(patch_size, patterns, np.full(1, threshold, np.float32))
 
 
 def full_mask(patch_size: int) -> SiteMask:

@@ -6,22 +6,22 @@ import itertools
 from collections.abc import Sequence
 from fractions import Fraction
 
-from spatialonnx.plan.patterns import pattern_text
 from spatialonnx.searching.modes import Groups, group_target
-from spatialonnx.searching.targets import Piece, pattern_pieces
+from spatialonnx.searching.targets import Piece
 from spatialonnx.searching.task import Task
+from spatialonnx.searching.thresholds import find_means, first_choices
 from spatialonnx.searching.trials import Candidate
 
 EXHAUSTIVE = "exhaustive"
 
 
-def count_plans(patterns: Sequence[int], groups: Groups) -> int:
-    """Number of plans: every pattern or off, for every layer."""
-    return int((len(patterns) + 1) ** len(groups))
+def count_plans(choices: Sequence[object], groups: Groups) -> int:
+    """Number of plans: every choice or off, for every layer."""
+    return int((len(choices) + 1) ** len(groups))
 
 
 def exhaustive_search(task: Task) -> dict[Fraction, frozenset[str]]:
-    """Tries all products of all patterns and off; the all-off plan is recorded, not run.
+    """Tries all products of all choices and off; the all-off plan is recorded, not run.
 
     Args:
         task: What is searched, for one patch size; each group of coupled sites is one layer.
@@ -31,15 +31,17 @@ def exhaustive_search(task: Task) -> dict[Fraction, frozenset[str]]:
     """
     trials, layout = task.trials, task.layout
     targets = [group_target(group) for group in task.groups]
-    expected = count_plans(task.patterns, task.groups) - 1
+    multiples = task.settings.multiples
+    choices = first_choices(task.patterns, layout.patch_size, multiples)
+    means = find_means(trials.simulator, multiples)
+    expected = count_plans(choices, task.groups) - 1
     keys: list[str] = []
-    for choice in itertools.product((*task.patterns, None), repeat=len(targets)):
+    for combination in itertools.product((*choices, None), repeat=len(targets)):
         pieces: list[Piece] = []
-        for target, pattern in zip(targets, choice, strict=True):
-            if pattern is not None:
-                pieces += pattern_pieces(target, pattern)
-        size = layout.patch_size
-        label = ",".join("off" if p is None else pattern_text(p, size) for p in choice)
+        for target, choice in zip(targets, combination, strict=True):
+            if choice is not None:
+                pieces += choice.pieces(target, means)
+        label = ",".join("off" if choice is None else choice.label for choice in combination)
         if not pieces:
             trials.record_off(EXHAUSTIVE, "network", label)
             continue

@@ -13,17 +13,10 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import TypeVar
 
-from spatialonnx.plan.patterns import pattern_text
 from spatialonnx.searching.modes import MODES, first_targets, merges_of
-from spatialonnx.searching.targets import (
-    Layout,
-    Option,
-    Target,
-    off_option,
-    pattern_option,
-    pattern_pieces,
-)
+from spatialonnx.searching.targets import Layout, Option, Target, off_option
 from spatialonnx.searching.task import Task
+from spatialonnx.searching.thresholds import find_means, first_choices
 from spatialonnx.searching.trials import Candidate, Trial, Trials
 
 FIRST, LAYER = "first", "layer"
@@ -42,7 +35,7 @@ def greedy_search(task: Task) -> dict[Fraction, frozenset[str]]:
     """
     trials, layout, top = task.trials, task.layout, task.settings.top
     mode = MODES[task.settings.mode]
-    choices = first_level(trials, first_targets(mode, layout, task.groups), layout, task.patterns)
+    choices = first_level(task, first_targets(mode, layout, task.groups))
     for merge in merges_of(mode, task.groups):
         ranked = {t: rank_options(o, trials, top) for t, o in choices.items()}
         children: dict[Target, list[list[Option]]] = {}
@@ -59,28 +52,28 @@ def greedy_search(task: Task) -> dict[Fraction, frozenset[str]]:
     return dict.fromkeys(task.bounds, keys)
 
 
-def first_level(
-    trials: Trials, targets: Sequence[Target], layout: Layout, patterns: Sequence[int]
-) -> dict[Target, list[Option]]:
-    """Tries every pattern of every target, only that target predicting."""
-    choices: dict[Target, list[Option]] = {target: [] for target in targets}
-    size = layout.patch_size
-    done, expected = 0, len(targets) * len(patterns)
+def first_level(task: Task, targets: Sequence[Target]) -> dict[Target, list[Option]]:
+    """Tries every pattern, and threshold, of every target, only that target predicting."""
+    trials, layout, multiples = task.trials, task.layout, task.settings.multiples
+    found: dict[Target, list[Option]] = {target: [] for target in targets}
+    choices = first_choices(task.patterns, layout.patch_size, multiples)
+    means = find_means(trials.simulator, multiples)
+    done, expected = 0, len(targets) * len(choices)
     # In chunks: there may be millions of candidates, and the simulator shares work among those
     # that it sees together.
-    for chunk in chunks(itertools.product(targets, patterns), CHUNK):
+    for chunk in chunks(itertools.product(targets, choices), CHUNK):
         candidates = [
-            Candidate(t.name, pattern_text(p, size), layout.plan(pattern_pieces(t, p)))
-            for t, p in chunk
+            Candidate(target.name, choice.label, layout.plan(choice.pieces(target, means)))
+            for target, choice in chunk
         ]
-        found = trials.run(FIRST, candidates, expected, done)
-        for (target, pattern), trial in zip(chunk, found, strict=True):
+        results = trials.run(FIRST, candidates, expected, done)
+        for (target, choice), trial in zip(chunk, results, strict=True):
             saved, score = trial.outcome.saved, trial.outcome.score
             if saved is not None and score is not None:
-                option = pattern_option(target, pattern, size, saved, score)
-                choices[target].append(option)
+                pieces = choice.pieces(target, means)
+                found[target].append(Option(choice.label, choice.order, pieces, saved, score))
         done += len(candidates)
-    return choices
+    return found
 
 
 def rank_options(options: Sequence[Option], trials: Trials, top: int | None) -> list[Option]:

@@ -39,8 +39,8 @@ def study_about(job: SearchJob) -> dict[str, Any]:
     }
     if others:
         about["others"] = [[size, sha256_bytes(repr(own).encode())] for size, own in others]
-    if any(settings.thresholds):
-        about["thresholds"] = list(settings.thresholds)
+    if settings.multiples:
+        about["thresholds"] = list(settings.multiples)
     if job.initial:
         about["start"] = job.initial.key
     if settings.by_time:

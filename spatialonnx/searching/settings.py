@@ -12,6 +12,8 @@ from spatialonnx.searching.modes import COARSEST, MODES
 
 GOALS = ("macs", "latency")
 JOINT, GREEDY, EXHAUSTIVE = "joint", "greedy", "exhaustive"
+THRESHOLDS = (0.0, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0)
+"""Thresholds of the joint strategy, where none are asked for."""
 
 
 def all_patterns(patch_size: int) -> tuple[int, ...]:
@@ -33,7 +35,8 @@ class Settings:
         couple: ``none``, ``block``, ``stage`` or a file.
         goal: ``macs`` or ``latency``: what accuracy is weighed against.
         thresholds: What probes may reach to count as zero, as multiples of the mean positive
-            activation of their channel, increasing; 0 = only zeros, always among them.
+            activation of their channel, increasing; 0 = only zeros, always among them. None =
+            those of the strategy, where the mode can have any.
     """
 
     mode: str = COARSEST
@@ -43,7 +46,7 @@ class Settings:
     top: int | None = None
     couple: str = "none"
     goal: str = "macs"
-    thresholds: tuple[float, ...] = (0.0,)
+    thresholds: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         """Refuses what does not fit together, whatever the strategy.
@@ -58,8 +61,14 @@ class Settings:
             raise UsageError(f"--goal {self.goal}: use {' or '.join(GOALS)}")
         for size in self.patterns:
             check_patch_size(size)
-        if any(not 0 <= multiple < math.inf for multiple in self.thresholds):
+        asked = self.thresholds or ()
+        if any(not 0 <= multiple < math.inf for multiple in asked):
             raise UsageError("--thresholds takes numbers of 0 or more")
+        if any(asked) and MODES[self.mode].grain.by_patch:
+            raise UsageError(
+                "--thresholds are per site or per channel: use --mode uniform-layer or "
+                "uniform-patch"
+            )
         if len(self.patterns) > 1 and self.goal == "latency":
             raise UsageError("--goal latency times one patch size: give one with --patch-size")
         if self.max_clusters < 0 or (self.top is not None and self.top < 1):
@@ -71,6 +80,15 @@ class Settings:
     def patch_size(self) -> int:
         """The patch size, the first where there are several."""
         return next(iter(self.patterns))
+
+    @property
+    def multiples(self) -> tuple[float, ...]:
+        """The thresholds beside 0."""
+        chosen = self.thresholds
+        if chosen is None:
+            fits = self.strategy == JOINT and not MODES[self.mode].grain.by_patch
+            chosen = THRESHOLDS if fits else ()
+        return tuple(multiple for multiple in chosen if multiple)
 
     @property
     def by_time(self) -> bool:
@@ -102,13 +120,15 @@ def choose_patterns(
     return table
 
 
-def parse_thresholds(value: str | Sequence[float] | None) -> tuple[float, ...]:
-    """Reads ``0,0.1,0.2``; increasing, each once, with 0; None = 0 alone.
+def parse_thresholds(value: str | Sequence[float] | None) -> tuple[float, ...] | None:
+    """Reads ``0,0.1,0.2``; increasing, each once, with 0; None stays None.
 
     Raises:
         UsageError: One is no number.
     """
-    parts = value.split(",") if isinstance(value, str) else value or ()
+    if value is None:
+        return None
+    parts = value.split(",") if isinstance(value, str) else value
     try:
         return tuple(sorted({0.0, *map(float, parts)}))
     except ValueError:

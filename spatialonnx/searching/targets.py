@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from spatialonnx.errors import UsageError
 from spatialonnx.graph.sites import Site
 from spatialonnx.plan.masks import SiteMask, patch_grid
-from spatialonnx.plan.patterns import full_pattern, pattern_text
+from spatialonnx.plan.patterns import full_pattern
 from spatialonnx.plan.plan import Plan
 
 
@@ -235,19 +235,6 @@ def _threshold(site: Site, pieces: Sequence[Piece]) -> NDArray[np.float32] | Non
             chosen = slice(None) if channel is None else slice(channel, channel + 1)
             values[chosen] = piece.threshold
     return values
-
-
-def pattern_option(
-    target: Target, pattern: int, patch_size: int, saved: int, score: Fraction
-) -> Option:
-    """An option of the first level: one pattern in all regions of its target."""
-    pieces = pattern_pieces(target, pattern)
-    return Option(pattern_text(pattern, patch_size), pattern, pieces, saved, score)
-
-
-def pattern_pieces(target: Target, pattern: int) -> tuple[Piece, ...]:
-    """One pattern in all regions of a target."""
-    return tuple(Piece(region, pattern) for region in target.regions)
 
 
 def off_option(baseline: Fraction) -> Option:

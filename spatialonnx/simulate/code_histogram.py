@@ -9,6 +9,9 @@ that lie inside the ofmap: interior, right, bottom, corner), then superset sums:
 and nothing where m & R is empty: such a patch is blind. One pass over the data so answers for all
 2^(p*p) patterns m at once, exactly. Where the zeros include m & R, the positions of m & R add
 nothing to the sum of squares: it is that of the whole patch, one histogram more, not p * p.
+
+Under a threshold a probe may keep a value. What the probes of a patch keep is taken as their share
+of the squares of all values up to the threshold in patches of that code: one histogram more.
 """
 
 from __future__ import annotations
@@ -79,14 +82,22 @@ class CodeHistogram:
         self._keys = np.arange(size if self._dense else 0)
         self._counts = np.zeros(len(self._keys), np.int64)
         self._squares = np.zeros(len(self._keys) if energy else 0)
+        self._small = np.zeros(len(self._keys) if energy else 0)
+        self._has_small = False
 
-    def add(self, codes: NDArray[np.uint16], squares: NDArray[np.float64] | None = None) -> None:
+    def add(
+        self,
+        codes: NDArray[np.uint16],
+        squares: NDArray[np.float64] | None = None,
+        small: NDArray[np.float64] | None = None,
+    ) -> None:
         """Counts some samples.
 
         Args:
             codes: Zero codes of the dense ofmap, [n, C, nH, nW].
             squares: The sum of squares of every patch, see ``patch_squares``, where ``lost`` will
                 be asked for.
+            small: The same of the values that count as zero; None where only zeros do.
         """
         flat = codes.reshape(len(codes), len(self._base))
         chosen = self._base >= 0
@@ -95,64 +106,94 @@ class CodeHistogram:
             if squares is None:
                 raise ValueError("a histogram with energy needs the patches' squares")
             squares = squares.reshape(flat.shape)[:, chosen].reshape(len(keys))
+            if small is not None:
+                small = small.reshape(flat.shape)[:, chosen].reshape(len(keys))
+                self._has_small = True
         if self._dense:
-            self._enter(keys, len(self._keys), squares)
+            self._enter(keys, len(self._keys), squares, small)
             return
         known, where = np.unique(np.concatenate([self._keys, keys]), return_inverse=True)
         old = where[: len(self._keys)]
         self._counts = _spread(self._counts, old, len(known))
         if self._energy:
             self._squares = _spread(self._squares, old, len(known))
+            self._small = _spread(self._small, old, len(known))
         self._keys = known
-        self._enter(where[len(old) :], len(known), squares)
+        self._enter(where[len(old) :], len(known), squares, small)
 
-    def skipped(self, first: int = 0, last: int | None = None) -> NDArray[np.int64]:
+    def skipped(
+        self,
+        first: int = 0,
+        last: int | None = None,
+        patterns: NDArray[np.int64] | None = None,
+    ) -> NDArray[np.int64]:
         """Outputs that every pattern predicts, over all samples counted.
 
         Args:
             first: The first target.
             last: The one behind the last; None = all from ``first`` on.
+            patterns: Which patterns, int64 [k]; None = all 2^(p*p).
 
         Returns:
-            int64 [targets, 2^(p*p)], by target and pattern.
+            int64 [targets, k].
         """
         last = self.targets if last is None else last
         supersets = superset_sums(self._histogram(self._counts, first, last))
-        patterns = np.arange(self._codes)
-        total = np.zeros((last - first, self._codes), np.int64)
+        patterns = np.arange(self._codes) if patterns is None else patterns
+        total = np.zeros((last - first, len(patterns)), np.int64)
         for k, inside in enumerate(self.borders.tolist()):
             probes = patterns & inside
             outputs = np.bitwise_count(inside & ~patterns) * (probes != 0)
             total += supersets[:, k, probes] * outputs.astype(np.int64)
         return total
 
-    def lost(self, first: int = 0, last: int | None = None) -> NDArray[np.float64]:
+    def lost(
+        self,
+        first: int = 0,
+        last: int | None = None,
+        patterns: NDArray[np.int64] | None = None,
+    ) -> NDArray[np.float64]:
         """Sum of squares of the values that every pattern would set to zero.
 
         Args:
             first: The first target.
             last: The one behind the last; None = all from ``first`` on.
+            patterns: Which patterns, int64 [k]; None = all 2^(p*p).
 
         Returns:
-            float64 [targets, 2^(p*p)], by target and pattern.
+            float64 [targets, k].
         """
         if not self._energy:
             raise ValueError("this histogram counts no energy")
         last = self.targets if last is None else last
         supersets = superset_sums(self._histogram(self._squares, first, last))
-        patterns = np.arange(self._codes)
-        total = np.zeros((last - first, self._codes))
+        patterns = np.arange(self._codes) if patterns is None else patterns
+        kept = None
+        if self._has_small:
+            # Of one value that counts as zero, in the mean over those of the patch.
+            shares = np.maximum(np.bitwise_count(np.arange(self._codes)), 1)
+            kept = superset_sums(self._histogram(self._small, first, last) / shares)
+        total = np.zeros((last - first, len(patterns)))
         for k, inside in enumerate(self.borders.tolist()):
             probes = patterns & inside
-            total += supersets[:, k, probes] * ((probes != 0) & (inside & ~patterns != 0))
+            lost = supersets[:, k, probes]
+            if kept is not None:
+                lost = np.maximum(lost - kept[:, k, probes] * np.bitwise_count(probes), 0.0)
+            total += lost * ((probes != 0) & (inside & ~patterns != 0))
         return total
 
     def _enter(
-        self, positions: NDArray[np.int64], size: int, squares: NDArray[np.float64] | None
+        self,
+        positions: NDArray[np.int64],
+        size: int,
+        squares: NDArray[np.float64] | None,
+        small: NDArray[np.float64] | None,
     ) -> None:
         self._counts += np.bincount(positions, minlength=size)
         if squares is not None:
             self._squares += np.bincount(positions, squares, minlength=size)
+        if small is not None:
+            self._small += np.bincount(positions, small, minlength=size)
 
     def _histogram(self, values: NDArray[Any], first: int, last: int) -> NDArray[Any]:
         """Values by target, border class and code, [targets, classes, codes]."""

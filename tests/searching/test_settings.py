@@ -3,7 +3,7 @@
 import pytest
 
 from spatialonnx.errors import PlanError, UsageError
-from spatialonnx.searching.settings import Settings, choose_patterns
+from spatialonnx.searching.settings import THRESHOLDS, Settings, choose_patterns, parse_thresholds
 
 
 def test_all_patterns_unless_told():
@@ -23,12 +23,25 @@ def test_all_patterns_unless_told():
         ({"max_clusters": -1}, "0 or more"),
         ({"max_clusters": 4}, "max-granularity alone"),
         ({"top": 0}, "1 or more"),
+        ({"thresholds": (0.0, -1.0)}, "0 or more"),
+        ({"thresholds": (0.0, 0.1), "mode": "uniform-filter"}, "per channel"),
         ({"goal": "latency", "patterns": {2: (1,), 3: (1,)}}, "one patch size"),
     ],
 )
 def test_what_does_not_fit_together(options, message):
     with pytest.raises(UsageError, match=message):
         Settings(**options)
+
+
+def test_thresholds_are_the_joint_strategys_unless_asked_for():
+    assert Settings().multiples == THRESHOLDS[1:]
+    assert Settings(mode="uniform-filter").multiples == ()
+    assert Settings(strategy="greedy").multiples == ()
+    assert Settings(strategy="greedy", thresholds=(0.0, 0.1)).multiples == (0.1,)
+    assert parse_thresholds("0.2,0.1") == parse_thresholds([0.1, 0.2]) == (0.0, 0.1, 0.2)
+    assert parse_thresholds(None) is None
+    with pytest.raises(UsageError, match="--thresholds"):
+        parse_thresholds("few")
 
 
 def test_patterns_that_do_not_fit():

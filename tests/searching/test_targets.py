@@ -9,7 +9,8 @@ from spatialonnx.errors import UsageError
 from spatialonnx.graph.sites import Site
 from spatialonnx.plan.masks import check_mask_shape
 from spatialonnx.searching.modes import MODES, first_targets, merges_of
-from spatialonnx.searching.targets import Layout, Piece, Region, pattern_pieces
+from spatialonnx.searching.targets import Layout, Piece, Region
+from spatialonnx.searching.thresholds import Choice, first_choices
 
 A = Site("a", "conv a", (3, 7, 5), 9)
 B = Site("b", "conv b", (2, 4, 4), 18)
@@ -30,14 +31,14 @@ def test_modes_are_the_four_shapes_of_masks(mode, shapes, count):
     targets = first_targets(MODES[mode], LAYOUT, ALONE)
     assert len(targets) == len({target.name for target in targets}) == count
     for target in targets:
-        plan = LAYOUT.plan(pattern_pieces(target, 9))
+        plan = LAYOUT.plan(Choice("", 0, 9).pieces(target, {}))
         ((name, mask),) = plan.items()
         assert mask.patterns.shape == shapes["ab".index(name)]
         check_mask_shape(mask, LAYOUT.site(name).shape, name)
         # Only the target predicts.
         finest = np.broadcast_to(mask.patterns, [(3, 4, 3), (2, 2, 2)]["ab".index(name)])
         assert set(finest.ravel().tolist()) <= {9, 15}
-    together = [piece for t in targets for piece in pattern_pieces(t, 9)]
+    together = [piece for t in targets for piece in Choice("", 0, 9).pieces(t, {})]
     assert all((mask.patterns == 9).all() for mask in LAYOUT.plan(together).values())
 
 
@@ -80,7 +81,7 @@ def test_clusters_cover_every_patch_once(height, width, most):
     side = layout.cluster_side(site)
     covered = np.zeros((2, *layout.grid(site)), int)
     for target in first_targets(MODES["max-granularity"], layout, (("s",),)):
-        mask = layout.plan(pattern_pieces(target, 6))["s"].patterns
+        mask = layout.plan(Choice("", 0, 6).pieces(target, {}))["s"].patterns
         on = mask == 6
         covered += on
         (channels, rows, columns) = (np.unique(axis) for axis in np.nonzero(on))
@@ -105,3 +106,19 @@ def test_maps_of_dynamic_size_have_no_patches():
             first_targets(MODES[mode], layout, (("s",),))
     for mode in ("uniform-layer", "uniform-patch"):
         assert first_targets(MODES[mode], layout, (("s",),))
+
+
+def test_thresholds_are_those_of_their_channels():
+    means = {"a": np.array([1.0, 2.0, 4.0]), "b": np.array([3.0, 5.0])}
+    found = first_choices((6, 9), 2, (0.5,))
+    assert [choice.label for choice in found] == ["0110", "0110@0.5", "1001", "1001@0.5"]
+    assert [choice.order for choice in found] == sorted(choice.order for choice in found)
+    half = found[-1]
+    (layer, other), channels = (
+        first_targets(MODES[mode], LAYOUT, ALONE) for mode in ("uniform-layer", "uniform-patch")
+    )
+    assert LAYOUT.plan(half.pieces(layer, means))["a"].threshold.tolist() == [0.5, 1.0, 2.0]
+    plan = LAYOUT.plan([*half.pieces(channels[1], means), *found[0].pieces(channels[2], means)])
+    assert plan["a"].threshold.tolist() == [0.0, 1.0, 0.0]
+    assert plan["a"].patterns.ravel().tolist() == [15, 9, 6]
+    assert LAYOUT.plan(found[0].pieces(other, means))["b"].threshold is None

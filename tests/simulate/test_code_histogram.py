@@ -136,3 +136,32 @@ def test_energy_must_be_asked_for() -> None:
         CodeHistogram(2, (1, 4, 4)).lost()
     with pytest.raises(ValueError, match="patches' squares"):
         CodeHistogram(2, (1, 4, 4), energy=True).add(np.zeros((1, 1, 2, 2), np.uint16))
+
+
+@pytest.mark.parametrize("p", [2, 3])
+def test_under_a_threshold_outputs_are_exact_and_what_is_lost_is_near(p: int) -> None:
+    """Values that are drawn alike at all positions: what probes keep is their share."""
+    rng = np.random.default_rng(4)
+    x = np.maximum(rng.normal(0.2, 1, (60, 2, 7, 7)), 0).astype(np.float32)
+    threshold = 0.8
+    counted = np.where(x <= threshold, x, 0)
+    histogram = CodeHistogram(p, (2, 7, 7), np.arange(2)[:, None, None], energy=True)
+    codes = brute_codes(np.where(x <= threshold, 0, x), p)
+    histogram.add(codes, patch_squares(x, p), patch_squares(counted, p))
+    skipped, lost = histogram.skipped(), histogram.lost()
+    grid = patch_grid(7, 7, p)
+    labels = np.arange(2)[:, None, None] * np.ones((2, *grid), int)
+    for pattern in rng.integers(1, full_pattern(p), 6).tolist():
+        for target in range(2):
+            wanted, signal = 0, 0.0
+            for s, c, i, j in np.ndindex(60, 2, *grid):
+                if labels[c, i, j] != target:
+                    continue
+                patch = x[s, c, i * p : i * p + p, j * p : j * p + p]
+                bits = np.array([[pattern >> (r * p + q) & 1 for q in range(p)] for r in range(p)])
+                bits = bits[: patch.shape[0], : patch.shape[1]] == 1
+                if bits.any() and (patch[bits] <= threshold).all():
+                    wanted += int((~bits).sum())
+                    signal += float((patch[~bits].astype(np.float64) ** 2).sum())
+            assert skipped[target, pattern] == wanted
+            assert lost[target, pattern] == pytest.approx(signal, rel=0.1)

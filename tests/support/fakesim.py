@@ -161,6 +161,7 @@ def fake_task(
     world = trials.simulator.world
     settings = Settings(
         mode=mode,
+        strategy="greedy",
         patterns={world.patch_size: tuple(patterns)},
         max_clusters=max_clusters,
         top=top,

@@ -1,4 +1,4 @@
-"""The upper convex hull of what patterns save against what they lose."""
+"""The best of what patterns save against what they lose: upper convex hull, efficient points."""
 
 from __future__ import annotations
 
@@ -34,6 +34,21 @@ def upper_hull(saved: NDArray[np.int64], lost: NDArray[np.float64]) -> NDArray[n
         rest = np.flatnonzero((saved > start[0]) & (lost < lost[last]))
         hull += [*_between(saved, lost, rest, start, (most, float(lost[last]))), last]
     return np.asarray(hull, np.int64)
+
+
+def efficient(saved: NDArray[np.int64], lost: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Which points save more than all points that lose no more.
+
+    Args:
+        saved: int64 [n].
+        lost: float64 [n], none negative.
+
+    Returns:
+        Indices by increasing saving and loss, without those that save nothing.
+    """
+    order = np.lexsort((-saved, lost))
+    best = np.maximum.accumulate(np.concatenate([[0], saved[order]]))
+    return order[saved[order] > best[:-1]]
 
 
 def _between(

@@ -1,13 +1,12 @@
 """Operating points: what a layer may be set to, from its initial masks to the most it can save.
 
 For every target of a layer, every pattern and every threshold, a code histogram gives the MACs
-saved and the *lost signal* (the sum of squares of the patches in which values become false
-zeros). ``saved - multiplier * lost`` is separable, so for a Lagrange multiplier the best choice
-of every target is a point of that target's upper convex hull, and one pass over all hulls gives
-the layer's whole family of masks. An operating point is one mask of the family.
+saved and the *lost signal* (the sum of squares of the values that become false zeros). ``saved -
+multiplier * lost`` is separable, so for a Lagrange multiplier the best choice of every target is
+a point of that target's upper convex hull, and one pass over all hulls gives the layer's whole
+family of masks. An operating point is one mask of the family.
 
-A threshold is a multiple of the mean positive activation of each channel. Under one, a probe
-keeps its value, which the lost signal counts all the same: it is at most the threshold.
+A threshold is a multiple of the mean positive activation of each channel.
 
 A layer is off initially, or, in a network that was tuned, has the masks that it was tuned with.
 From those, only patterns of fewer probes and thresholds as high are used, none of them blind at
@@ -17,23 +16,26 @@ the signal that they lose beyond it, which the network was not tuned to do witho
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spatialonnx.errors import UsageError
 from spatialonnx.plan.masks import full_mask
-from spatialonnx.plan.patterns import full_pattern
+from spatialonnx.plan.patterns import PATCH_SIZES, full_pattern
 from spatialonnx.plan.plan import PlanLike
 from spatialonnx.searching.modes import Groups
-from spatialonnx.searching.rate_distortion.hull import upper_hull
+from spatialonnx.searching.rate_distortion.hull import efficient, upper_hull
 from spatialonnx.searching.targets import Grain, Layout, Piece, Region
+from spatialonnx.searching.thresholds import mean_positive
 from spatialonnx.simulate.code_histogram import CodeHistogram, patch_squares
 from spatialonnx.simulate.simulator import Simulator
 
-MOST_POINTS = 16
+MOST_POINTS, MOST_UNDER_THRESHOLDS = 16, 32
+"""Operating points of a layer and patch size without thresholds, and with them: these reach twice
+as far."""
 _TARGETS_AT_ONCE = 16
 """Targets whose tables of all patterns are held at once: 65,536 patterns each for p = 4."""
 _MOST_PROBES = 4
@@ -74,12 +76,16 @@ class Choices:
     patterns: Sequence[int]
     thresholds: Sequence[float] = ()
 
-    def under_threshold(self, patch_size: int) -> NDArray[np.int64]:
-        """The patterns that are tried with a threshold, [n]: for p = 4, those of few probes."""
+    def thin(self, patch_size: int) -> tuple[NDArray[np.int64], Sequence[float]]:
+        """The patterns that are tried with a threshold, [n], and the thresholds.
+
+        For p = 4 only patterns of few probes, and every other threshold.
+        """
         patterns = np.asarray(self.patterns, np.int64)
-        if patch_size < 4:
-            return patterns
-        return patterns[np.bitwise_count(patterns) <= _MOST_PROBES]
+        if patch_size < max(PATCH_SIZES):
+            return patterns, self.thresholds
+        few = patterns[np.bitwise_count(patterns) <= _MOST_PROBES]
+        return few, self.thresholds[1::2] or self.thresholds
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +144,7 @@ def find_operating_points(
         initial: Masks that sites begin with; the others are off.
 
     Returns:
-        The initial masks and, by increasing saving, at most ``MOST_POINTS`` more.
+        The initial masks and, by increasing saving, some more.
 
     Raises:
         UsageError: The initial masks are not what ``check_initial`` lets pass.
@@ -151,8 +157,9 @@ def find_operating_points(
     if not len(multipliers):
         return points
     totals = _totals(hulls, multipliers)
+    most = MOST_UNDER_THRESHOLDS if choices.thresholds else MOST_POINTS
     # At about equal steps of saving: neighbours of the family differ in single targets.
-    wanted = np.linspace(0, totals[-1], MOST_POINTS + 1)[1:]
+    wanted = np.linspace(0, totals[-1], most + 1)[1:]
     chosen = np.unique(np.minimum(np.searchsorted(totals, wanted), len(multipliers) - 1))
     for rank, multiplier in enumerate(multipliers[chosen].tolist(), start=1):
         points.append(_point(f"p{size} level {rank}", size, hulls, multiplier))
@@ -199,22 +206,25 @@ def _find_hulls(
     for first in range(0, len(begun), _TARGETS_AT_ONCE):
         last = min(first + _TARGETS_AT_ONCE, len(begun))
         tables = [_tables(level, macs, first, last) for level in levels]
+        before = _tables(replace(levels[0], patterns=begun[first:last]), macs, first, last)
         for target, own in enumerate(begun[first:last].tolist()):
-            saved_before = int(tables[0][0][target, own])
-            lost_before = float(tables[0][1][target, own])
+            saved_before = int(before[0][target, target])
+            lost_before = float(before[1][target, target])
             regions = [layout.region(layout.site(name), grain, first + target) for name in sites]
             used: list[tuple[_Level, int]] = []
             more: list[NDArray[np.int64]] = []
             costs: list[NDArray[np.float64]] = []
             for level, (saved, lost) in zip(levels, tables, strict=True):
-                patterns = level.patterns[_extends(level.patterns, own, level.histograms)]
                 if not _is_as_high(level, levels[0], regions):
                     continue
-                used += [(level, pattern) for pattern in patterns.tolist()]
-                more.append(saved[target, patterns] - saved_before)
-                costs.append(np.maximum(lost[target, patterns] - lost_before, 0.0))
+                fewer = _extends(level.patterns, own, level.histograms)
+                used += [(level, pattern) for pattern in level.patterns[fewer].tolist()]
+                more.append(saved[target, fewer] - saved_before)
+                costs.append(np.maximum(lost[target, fewer] - lost_before, 0.0))
             gains, prices = np.concatenate(more), np.concatenate(costs)
-            corners = upper_hull(gains, prices)
+            # The family of one target alone has as many points as it has corners: few.
+            alone = len(begun) == 1 and len(levels) > 1
+            corners = efficient(gains, prices) if alone else upper_hull(gains, prices)
             full = own == full_pattern(layout.patch_size)
             if len(corners) or not full:
                 hulls.append(
@@ -232,9 +242,12 @@ def _find_hulls(
 def _tables(
     level: _Level, macs: Sequence[int], first: int, last: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """MACs saved and signal lost by some targets and all patterns, [targets, patterns]."""
-    saved = [h.skipped(first, last) * m for h, m in zip(level.histograms, macs, strict=True)]
-    lost = [h.lost(first, last) for h in level.histograms]
+    """MACs saved and signal lost by some targets and a level's patterns, [targets, patterns]."""
+    saved = [
+        h.skipped(first, last, level.patterns) * m
+        for h, m in zip(level.histograms, macs, strict=True)
+    ]
+    lost = [h.lost(first, last, level.patterns) for h in level.histograms]
     return np.sum(saved, axis=0), np.sum(lost, axis=0)
 
 
@@ -340,6 +353,9 @@ def _hull(
     gain = np.diff(saved, prepend=0).astype(np.float64)
     cost = np.diff(lost, prepend=0.0)
     multiplier = np.divide(gain, cost, out=np.full(len(gain), np.inf), where=cost > 0)
+    if (np.diff(multiplier) > 0).any():
+        # Not all are corners, so no multiplier reaches them: their order takes its place.
+        multiplier = np.arange(len(multiplier), 0, -1).astype(np.float64)
     return _Hull(initial, initial_saved, choices, saved, lost, multiplier)
 
 
@@ -353,7 +369,9 @@ def _count_codes(
 ) -> list[_Level]:
     """The histograms of a layer: the first level is that of the initial thresholds."""
     size = layout.patch_size
-    multiples = () if grain.by_patch else choices.thresholds
+    few, multiples = choices.thin(size)
+    if grain.by_patch:
+        multiples = ()
     begun = [initial[name].threshold if name in initial else None for name in sites]
     thresholds: list[list[NDArray[np.float32] | None]] = [begun]
     if any(values is not None for values in begun):
@@ -361,7 +379,7 @@ def _count_codes(
     if multiples:
         means = [mean_positive(simulator.ofmaps(name)) for name in sites]
         thresholds += [[(m * t).astype(np.float32) for m in means] for t in multiples]
-    every, few = np.asarray(choices.patterns, np.int64), choices.under_threshold(size)
+    every = np.asarray(choices.patterns, np.int64)
     levels = [
         _Level(
             values,
@@ -375,18 +393,13 @@ def _count_codes(
         for ofmap, *blocks in zip(simulator.ofmaps(name), *codes, strict=True):
             squares = patch_squares(ofmap, size)
             for level, block in zip(levels, blocks, strict=True):
-                level.histograms[k].add(block, squares)
+                threshold = level.thresholds[k]
+                small = None
+                if threshold is not None:
+                    counted = ofmap * (ofmap <= threshold[:, None, None])
+                    small = patch_squares(counted, size)
+                level.histograms[k].add(block, squares, small)
     return levels
-
-
-def mean_positive(ofmaps: Iterable[NDArray[np.float32]]) -> NDArray[np.float64]:
-    """The mean of every channel's positive activations, float64 [C]; 0 where there is none."""
-    total, count = 0.0, 0
-    for ofmap in ofmaps:
-        total = total + ofmap.sum(axis=(0, 2, 3), dtype=np.float64, where=ofmap > 0)
-        count = count + np.count_nonzero(ofmap > 0, axis=(0, 2, 3))
-    means: NDArray[np.float64] = total / np.maximum(count, 1)
-    return means
 
 
 def _histogram(layout: Layout, name: str, grain: Grain) -> CodeHistogram:

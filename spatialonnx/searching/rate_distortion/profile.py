@@ -23,8 +23,9 @@ Curve = list[tuple[float, float]]
 
 NEGLIGIBLE = 1e-9
 """Distortion, in nats, of a plan that has none."""
-_MEASURED = (0.3, 0.75)
-"""Which points of a layer are measured, as parts of their number, for every patch size."""
+_MEASURED, _MEASURED_UNDER_THRESHOLDS = (0.3, 0.75), (0.2, 0.5)
+"""Which points of a layer are measured, as parts of their number, for every patch size. The last
+ones under thresholds lose more than any plan allows."""
 _LEAST = 0.05
 """Part of the other layers' distortion that a layer of a tuned network costs at least."""
 
@@ -83,7 +84,9 @@ def _measured(own: Sequence[OperatingPoint]) -> list[OperatingPoint]:
     last = len(own) - 2
     if last < 0:
         return []
-    return [own[1 + i] for i in sorted({round(part * last) for part in _MEASURED})]
+    has_thresholds = any(piece.threshold for point in own for piece in point.pieces)
+    parts = _MEASURED_UNDER_THRESHOLDS if has_thresholds else _MEASURED
+    return [own[1 + i] for i in sorted({round(part * last) for part in parts})]
 
 
 def least_distortion(profiles: Iterable[Sequence[Curve]]) -> float:

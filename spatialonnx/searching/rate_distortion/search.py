@@ -82,8 +82,8 @@ def joint_search(task: Task) -> dict[Fraction, frozenset[str]]:
             "--strategy joint weighs distortion by the network's logits, [N, classes], which this "
             "one does not give: use --strategy greedy"
         )
-    thresholds = [multiple for multiple in task.settings.thresholds if multiple]
-    choices = {size: Choices(own, thresholds) for size, own in task.settings.patterns.items()}
+    settings = task.settings
+    choices = {size: Choices(own, settings.multiples) for size, own in settings.patterns.items()}
     tables = [
         [
             find_operating_points(trials.simulator, group, grain, layout, choices[size], initial)
@@ -135,6 +135,11 @@ class PlanSearch:
         self._benefit: list[NDArray[np.int64]] = [np.asarray(x.benefit, np.int64) for x in layers]
         self._distortion = DistortionModel(layers)
         self._tried: dict[Numbers, Trial] = {}
+        # Under thresholds the points of a layer are less alike, so what a plan beyond the bound
+        # teaches of its steps is worth running it to its end.
+        self._rejects = not any(
+            piece.threshold for layer in layers for point in layer.points for piece in point.pieces
+        )
         self._first: Numbers = tuple(0 for _ in layers)
         self._first_kl = begun.outcome.kl or 0.0
         self._first_drop = begun.drop or Fraction(0)
@@ -217,7 +222,7 @@ class PlanSearch:
             least = (1 + _WORTHWHILE) * self._value(self._best(limit, eps))
             if self._value(proposal) <= least:
                 break
-            trial = self._try(REFINE, proposal, reject=True)
+            trial = self._try(REFINE, proposal, reject=self._rejects)
             # The estimate of a plan is not quite what was measured of it.
             cost = self._cost(proposal)
             aim *= min(limit / cost, _SHORTER) if known or cost > limit else 1.0
@@ -235,7 +240,7 @@ class PlanSearch:
             move = next((m for m in self._moves(best, limit) if m not in self._tried), None)
             if move is None:
                 break
-            self._try(REFINE, move, reject=True)
+            self._try(REFINE, move, reject=self._rejects)
             better = self._best(limit, eps)
             failures = failures + 1 if better == best else 0
             best = better
