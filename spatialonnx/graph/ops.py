@@ -69,7 +69,7 @@ class Predictor:
         return self.mask, self.patch_size, self.threshold
 
     def real(self, values: NDArray[Any]) -> NDArray[np.float32]:
-        """Values of the map in real units; a float map is returned as it is."""
+        """Values of the map in real units, [N, C, H, W]; a float map is returned as it is."""
         if self.step is None:
             return values
         return (values.astype(np.float32) - self.zero) * np.float32(self.step)

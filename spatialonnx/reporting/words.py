@@ -59,7 +59,7 @@ def ms(value: float | None) -> str:
 
 
 def factor(value: float | None) -> str:
-    """A factor."""
+    """A factor with two decimals."""
     return NONE if value is None else f"{value:.2f}"
 
 
