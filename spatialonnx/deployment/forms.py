@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from spatialonnx.deployment.deployment import DeployedSite, DeployJob
-from spatialonnx.graph.fuse import explain_unfusable
 from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.network import Network
 from spatialonnx.plan.macs import fraction
@@ -63,16 +62,26 @@ def measure_sites(experiment: Experiment, network: Network, images: Images) -> l
 
 
 def choose_forms(
-    job: DeployJob, sites: Sequence[DeployedSite], images: Images, progress: ProgressCallback | None
+    job: DeployJob,
+    sites: Sequence[DeployedSite],
+    unfusable: Mapping[str, str],
+    images: Images,
+    progress: ProgressCallback | None,
 ) -> list[DeployedSite]:
     """Decides which sites are fused; every other one is left dense, with the reason.
 
     All sites that could be fused are, then each is timed against itself left dense. Those that
     gain too little become dense; that changes what their neighbours cost, so the rest is timed
     again until all that is left gains.
+
+    Args:
+        job: What to do.
+        sites: What each predicts.
+        unfusable: Why sites cannot be fused, by site.
+        images: What they are timed on.
+        progress: Called with how far it is.
     """
     proto, runtime = job.experiment.model.proto, job.experiment.runtime
-    unfusable = explain_unfusable(proto)
     chosen = {site.name: _before_timing(job, site, unfusable) for site in sites}
     for _ in range(_PASSES):
         fused = [site.name for site in chosen.values() if site.form == "fused"]
@@ -101,7 +110,9 @@ def choose_forms(
     return list(chosen.values())
 
 
-def _before_timing(job: DeployJob, site: DeployedSite, unfusable: dict[str, str]) -> DeployedSite:
+def _before_timing(
+    job: DeployJob, site: DeployedSite, unfusable: Mapping[str, str]
+) -> DeployedSite:
     if site.reason:
         return site
     if job.fuse == "none":

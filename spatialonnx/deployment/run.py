@@ -26,11 +26,7 @@ from spatialonnx.deployment.deployment import (
 )
 from spatialonnx.deployment.forms import choose_forms, measure_sites, timed_images
 from spatialonnx.graph.fuse import dense_form, explain_unfusable, fuse_sites
-from spatialonnx.graph.site_equivalence import (
-    compare_quantized_sites,
-    compare_sites,
-    require_equal,
-)
+from spatialonnx.graph.site_equivalence import check_sites
 from spatialonnx.measure.certify import Certifier
 from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.measured import Measured
@@ -120,25 +116,23 @@ def deploy_model(job: DeployJob, progress: ProgressCallback | None = None) -> De
     images = timed_images(job)
     sites = measure_sites(experiment, network, images)
     del network
-    sites = choose_forms(job, sites, images, progress)
     report_stage(progress, "comparing fused sites with simulated ones")
     few = experiment.split.search[:_CHECKED_IMAGES]
     some = images[0] if fixed else experiment.dataset.images(few)
-    fused = [site.name for site in sites if site.form == "fused"]
-    compare = compare_quantized_sites if quantized else compare_sites
-    differences = tuple(compare(proto, fused, some, experiment.runtime))
-    require_equal(differences)
+    unfusable = explain_unfusable(proto)
+    wanted = [site.name for site in sites if not site.reason and site.name not in unfusable]
+    checked = check_sites(proto, wanted, some, experiment.runtime)
+    # A site that differs is never fused, and the others are.
+    different = {name: str(found) for name, found in checked.items() if not found.is_equal}
+    unfusable |= different
+    sites = choose_forms(job, sites, unfusable, images, progress)
     deployed, verify = _certify(experiment, original, sites, progress)
     met = _is_met(job, verify)
     # A tuned network depends on its predictions: where no bound tells, all of them stay.
     needed = met is False or (met is None and baseline is not None)
     if needed and any(site.form == "dense" and _predicts(site) for site in sites):
         report_stage(progress, "sites left dense predict again")
-        unfusable = explain_unfusable(proto)
         sites = [_predicting(site, unfusable) for site in sites]
-        fused = [site.name for site in sites if site.form == "fused"]
-        differences = tuple(compare(proto, fused, some, experiment.runtime))
-        require_equal(differences)
         deployed, verify = _certify(experiment, original, sites, progress)
         met = _is_met(job, verify)
     report_stage(progress, "timing it and the original in turns")
@@ -154,11 +148,12 @@ def deploy_model(job: DeployJob, progress: ProgressCallback | None = None) -> De
         verify=verify,
         bound_met=met,
         ratio=ratio,
-        differences=differences,
+        differences=tuple(checked[s.name] for s in sites if s.form == "fused"),
         float_ratio=next(iter(others), None),
     )
     set_metadata(deployed, deploy=result.summary())
-    return replace(result, notes=tuple(_notes(result)))
+    odd = [f"site {name}: {why}: please report this model" for name, why in different.items()]
+    return replace(result, notes=(*_notes(result), *odd))
 
 
 def _is_met(job: DeployJob, verify: Measured) -> bool | None:

@@ -22,7 +22,7 @@ from spatialonnx.graph.channels_last import pool_channels_last
 from spatialonnx.graph.fuse_quantized import explain_unfusable as explain_unfusable_quantized
 from spatialonnx.graph.fuse_quantized import make_quantized_site
 from spatialonnx.graph.fused_site import FusedSite, replaced_nodes
-from spatialonnx.graph.index import GraphIndex, captured, conv_attributes
+from spatialonnx.graph.index import GraphIndex, attribute, captured, conv_attributes
 from spatialonnx.graph.ops import (
     CONV,
     DOMAIN,
@@ -172,6 +172,8 @@ def _obstacle(index: GraphIndex, shapes: Shapes, match: SiteMatch) -> str:
     """Why a site cannot be fused; empty where it can be."""
     if match.output in index.outputs:
         return "its ReLU's output is also an output of the model"
+    if _crops(index, match.conv):
+        return "its stride is so far beyond its kernel that auto_pad crops the map"
     if match.is_quantized:
         return explain_unfusable_quantized(index, shapes, match)
     if index.constant_array(match.conv.input[1], most=sys.maxsize) is None:
@@ -186,6 +188,21 @@ def _obstacle(index: GraphIndex, shapes: Shapes, match: SiteMatch) -> str:
     if match.residual and shapes.get(match.residual) != shapes.get(match.output):
         return "its residual has another shape than its map"
     return ""
+
+
+def _crops(index: GraphIndex, conv: NodeProto) -> bool:
+    """Whether SAME padding may be negative: ONNX Runtime crops there, a SpatialConv pads by 0.
+
+    A padding of -1 is halved to 0 on either side. SAME excludes dilations.
+    """
+    padding = attribute(conv, "auto_pad")
+    if padding is None or not padding.s.startswith(b"SAME"):
+        return False
+    kernel = (index.constant_shape(conv.input[1]) or ())[2:]
+    strides = attribute(conv, "strides")
+    return strides is not None and any(
+        size - stride < -1 for size, stride in zip(kernel, strides.ints, strict=False)
+    )
 
 
 def _bypass(index: GraphIndex, predictor: NodeProto) -> tuple[NodeProto, ...]:

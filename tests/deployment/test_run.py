@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 from support.trained import RUNTIME, TinyFiles, write_tiny
 from typer.testing import CliRunner
 
@@ -19,14 +20,17 @@ from spatialonnx.data.split import split_pool
 from spatialonnx.deployment.deployment import DeployJob
 from spatialonnx.deployment.run import deploy, deploy_model
 from spatialonnx.errors import ModelError, UsageError
-from spatialonnx.graph.fuse import dense_form, fuse_sites
+from spatialonnx.graph.fuse import dense_form, fuse_sites, make_fused_site
+from spatialonnx.graph.fused_site import FusedSite
+from spatialonnx.graph.index import GraphIndex
 from spatialonnx.graph.ops import find_fused, find_predictors, read_plan, write_plan
+from spatialonnx.graph.site_match import SiteMatch
 from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.metrics import AGREEMENT
 from spatialonnx.model.metadata import get_json, set_metadata
 from spatialonnx.model.model_file import load_model, save_model
 from spatialonnx.plan.bounds import parse_bounds
-from spatialonnx.plan.masks import full_mask, uniform_mask
+from spatialonnx.plan.masks import SiteMask, full_mask, uniform_mask
 
 IMPOSSIBLE = 1e9
 
@@ -130,6 +134,30 @@ def test_a_site_whose_mask_is_full_is_not_timed(masked: Path, tiny: TinyFiles) -
     assert result.names("fused") == others
 
 
+@pytest.mark.parametrize("fault", ["another result", "it does not run"])
+def test_one_site_never_ends_a_deployment(
+    masked: Path, tiny: TinyFiles, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    bad, *others = [p.site for p in find_predictors(load_model(masked).proto)]
+
+    def make_wrong(index: GraphIndex, match: SiteMatch, mask: SiteMask) -> FusedSite:
+        made = make_fused_site(index, match, mask)
+        if match.name != bad:
+            return made
+        weight, *rest = made.constants
+        array = numpy_helper.to_array(weight)
+        array = array + 1 if fault == "another result" else array[:, :, :0]
+        return replace(made, constants=(numpy_helper.from_array(array, weight.name), *rest))
+
+    monkeypatch.setattr("spatialonnx.graph.site_equivalence.make_fused_site", make_wrong)
+    result = deploy_model(make_job(masked, tiny, fuse="all"))
+    assert result.names("fused") == others and result.names("dense") == [bad]
+    assert [difference.site for difference in result.differences] == others
+    reason = "fused it differs" if fault == "another result" else "it does not run fused"
+    assert result.sites[0].reason.startswith(reason)
+    assert f"site {bad}: {result.sites[0].reason}: please report this model" in result.notes
+
+
 def test_a_bound_that_does_not_hold_leaves_the_model_under_another_name(
     masked: Path, tiny: TinyFiles
 ) -> None:
@@ -138,6 +166,7 @@ def test_a_bound_that_does_not_hold_leaves_the_model_under_another_name(
     value = json.loads(result.stdout)
     assert value["verify"]["drop"] > 0 and value["bound_met"] is False
     assert result.exit_code == 3
+    assert "try --fuse all" not in result.stderr
     assert value["output"].endswith("model.deploy.missed.onnx")
     assert Path(value["output"]).exists()
     assert not masked.with_name("model.deploy.onnx").exists()

@@ -202,3 +202,32 @@ def test_a_predictor_without_a_conv_is_not_fused_but_can_be_dense() -> None:
 def test_a_site_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ModelError, match="no SpatialPredict at site nowhere"):
         fuse_sites(masked(plain()), ["nowhere"], [])
+
+
+CROPPED = "its stride is so far beyond its kernel that auto_pad crops the map"
+
+
+@pytest.mark.parametrize("padding", ["SAME_UPPER", "SAME_LOWER"])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "fusable"),
+    [
+        (1, 1, True),
+        (1, 2, True),
+        (2, 3, True),
+        (4, 3, True),
+        (1, 3, False),
+        (2, 4, False),
+        (3, 10, False),
+    ],
+)
+def test_auto_pad_equals_onnxruntime_or_is_not_fused(
+    padding: str, kernel: int, stride: int, fusable: bool
+) -> None:
+    for size in (12, 13, 14, 15):
+        net = Net(("n", 3, size, size + 7))
+        x = net.conv("x", 4, kernel=kernel, pads=None, auto_pad=padding, strides=[stride] * 2)
+        proto = masked(net.model(net.head(net.relu(x))), uniform_mask(2, 0b0001))
+        (site,) = names(proto)
+        assert explain_unfusable(proto) == ({} if fusable else {site: CROPPED})
+        if fusable:
+            check_equal(proto)
