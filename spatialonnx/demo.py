@@ -29,13 +29,13 @@ FOLDER = "spatialonnx-demo"
 EPS = "0.01"
 SEARCH, SELECT, VERIFY = 400, 1600, 3000
 MARGIN = 0.95
-"""Confidence on select: with so few images, plans that hold there by chance come first."""
+"""Confidence on select: with so few images, many plans hold there by chance."""
 
 QUICK_MODES = ("uniform-filter", "uniform-patch", "max-granularity")
 QUICK_SEARCH, QUICK_SELECT, QUICK_VERIFY, QUICK_TRIALS = 200, 400, 1000, 70
 QUICK_PROBES = (2, 3)
 QUICK_MARGIN = 0.8
-"""The other modes are only searched for their masks' pictures: quickly, and cut short."""
+"""Options of the other modes: a short search, only for pictures of their masks."""
 
 COUNTED = 500
 """Verify images that the report counts sites on."""
@@ -43,16 +43,16 @@ COUNTED = 500
 
 @dataclass(frozen=True, eq=False)
 class Demonstration:
-    """What the demo showed.
+    """The result of the demo.
 
     Attributes:
-        folder: Where its files are.
+        folder: The folder of its files.
         insertion: Sites found.
-        report: What the search gave.
+        report: The result of the search.
         model: The masked model.
         page: The report that shows it; None where it was not made.
-        why_not: Why there is none.
-        seconds: Time of all of it.
+        why_not: Why there is no report.
+        seconds: Total time.
     """
 
     folder: Path
@@ -148,7 +148,7 @@ def _show_modes(
             "select_samples": QUICK_SELECT,
             "verify_samples": QUICK_VERIFY,
             "select_confidence": QUICK_MARGIN,
-            # What an earlier demo ran counts.
+            # Trials of an earlier demo count.
             "max_trials": max(0, QUICK_TRIALS - _count_trials(study)),
         }
         _, found = _search(folder, f"model.{mode}", quick, progress)

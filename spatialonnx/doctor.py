@@ -1,4 +1,4 @@
-"""Examining the environment: what spatialonnx needs, and whether it really works."""
+"""Examines the environment: what spatialonnx needs, and whether it works."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ _PACKAGES = (
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """One item that was checked.
 
     Attributes:
-        what: The thing.
+        what: The item.
         found: What was found.
         good: Whether it works.
-        optional: Whether spatialonnx does without it.
+        optional: Whether spatialonnx works without it.
     """
 
     what: str
@@ -51,12 +51,12 @@ class Finding:
 
     @property
     def state(self) -> str:
-        """For a reader: ok, - (missing, not needed) or BROKEN."""
+        """Its state in words: ok, - (missing, not needed) or BROKEN."""
         return "ok" if self.good else "-" if self.optional else "BROKEN"
 
 
 def examine() -> list[Finding]:
-    """Looks at versions, providers, the op library and the data sets."""
+    """Checks versions, providers, the op library and the data sets."""
     system = f"{platform.python_version()}, {platform.system()} {platform.machine()}"
     findings = [
         Finding("spatialonnx", __version__),

@@ -1,4 +1,4 @@
-"""Content hashes of files, and outputs that are written whole or not at all."""
+"""Content hashes of files, and atomic writing of outputs."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Finds out early, before long work, whether ``path`` could be written.
+    """Checks, before long work, whether ``path`` can be written.
 
     Raises:
         OutputError: Its folder is missing or read-only, or it is a folder or a device itself.

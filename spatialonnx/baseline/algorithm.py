@@ -1,8 +1,8 @@
-"""The three passes of SnaPEA's Algorithm 1, each trial looked up in a study first.
+"""The three passes of SnaPEA's Algorithm 1; trials found in the study are not run again.
 
 Akhlaghi et al., ISCA 2018, Algorithm 1. Kernel profiling: every kernel alone (``kernels``). Local
 pass: the t-th best of every kernel of a layer, layer by layer. Global pass: every layer starts at
-its best; while the drop exceeds the bound, the layer that brings back the most accuracy for the
+its best; while the drop exceeds the bound, the layer that regains the most accuracy for the
 MACs it gives up takes its next option.
 """
 
@@ -65,7 +65,7 @@ class Step:
 
     Attributes:
         guesses: By site.
-        measured: What it did on the search samples.
+        measured: Its figures on the search samples.
         exact: Whether it is the last one: no kernel guesses.
     """
 
@@ -75,7 +75,7 @@ class Step:
 
 
 class Algorithm:
-    """The three passes on the search samples, each trial looked up in the study first."""
+    """The three passes on the search samples; trials found in the study are not run again."""
 
     def __init__(
         self,
@@ -270,7 +270,7 @@ class Algorithm:
 
 
 def next_layer(layers: Sequence[Sequence[LayerOption]], indices: Sequence[int]) -> int | None:
-    """The layer whose next option brings back the most right samples for the MACs it gives up.
+    """The layer whose next option regains the most right samples for the MACs it gives up.
 
     Both come from the isolated trials of the layer; ties go to the last layer. None where all
     layers are exact.

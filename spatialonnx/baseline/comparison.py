@@ -26,7 +26,7 @@ class Row:
         method: Its name.
         measured: What it did on verify; ``saved`` are the MACs of all Convs that it skipped.
         bound_met: Whether its drop on verify meets the bound.
-        note: What a reader should know.
+        note: A remark for the reader.
     """
 
     method: str
@@ -53,8 +53,8 @@ class Comparer:
         """Opens the dense network.
 
         Args:
-            experiment: A model with SpatialPredict nodes, whose plan counts where a method says
-                so, with one bound. What is chosen is chosen on search and select.
+            experiment: A model with SpatialPredict nodes, and one bound. Its plan is used only by
+                methods that say so. Choices are made on search and select.
 
         Raises:
             DataError: The images do not fit, or the network's shapes depend on its data.
@@ -97,7 +97,7 @@ class Comparer:
             method: Its name.
             outputs: The network's outputs, in the order of verify.
             saved: MACs that it skipped, over all samples.
-            note: What a reader should know.
+            note: A remark for the reader.
         """
         return self._row(method, self.compare(outputs, saved, self.experiment.verify), note)
 

@@ -1,9 +1,9 @@
-"""The diagonal pattern everywhere, and what its predictions are made of.
+"""The diagonal pattern at every site, and a taxonomy of its predictions.
 
 Shomron & Weiser, "Spatial Correlation and Value Prediction in Convolutional Neural Networks", IEEE
 CAL 2019: probes on the diagonal of every p x p window. Their taxonomy divides the zeros of a map
-into those that are predicted, those on probes and the others, which a probe that is not zero hides;
-an activation that is predicted and is not zero is a false prediction.
+into those that are predicted, those on probes, and the others, in whose window some probe is not
+zero. An activation that is predicted and is not zero is a false prediction.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from spatialonnx.simulate.patch_effects import PatchMap
 
 @dataclass(frozen=True)
 class Taxonomy:
-    """What happens at one site: integers, totals over the samples.
+    """Counts of one site: integers, totals over the samples.
 
     ``zeros`` = ``true_predictions`` + ``probe_zeros`` + ``other_zeros``.
 
@@ -39,8 +39,8 @@ class Taxonomy:
         true_predictions: Predicted, and zero.
         false_predictions: Predicted, and not zero.
         probe_zeros: Zeros on probes.
-        other_zeros: Zeros that are neither: some probe of their window is not zero.
-        window_zeros: Zeros in windows that hold nothing else.
+        other_zeros: The other zeros: some probe of their window is not zero.
+        window_zeros: Zeros in windows of zeros only.
         macs_per_output: MACs that one output costs.
     """
 
@@ -80,7 +80,7 @@ class Diagonal:
     Attributes:
         patch_size: Side of a window.
         row: Its row of the table.
-        sites: What happens at every site.
+        sites: Counts per site.
     """
 
     patch_size: int
@@ -169,7 +169,7 @@ class _Counts:
         self._samples += len(codes)
 
     def taxonomy(self, site: Site) -> Taxonomy:
-        """What was counted."""
+        """The counts."""
         zeros, true, false, probe, window = (int(v) for v in self._totals)
         channels, height, width = self._shape
         return Taxonomy(

@@ -1,4 +1,4 @@
-"""SnaPEA exact: sums stop as soon as they cannot become positive any more; nothing is lost."""
+"""SnaPEA exact: sums stop when they can no longer become positive; no accuracy is lost."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from spatialonnx.runtime.progress import Steps
 
 @dataclass(frozen=True)
 class EarlySite:
-    """One site that stops early: MACs over the samples.
+    """MACs of one site that stops early, over the samples.
 
     Attributes:
         site: Its name.
-        macs: Those of the dense network.
-        done: Those that were done.
+        macs: MACs of the dense network.
+        done: MACs that were done.
     """
 
     site: str
@@ -87,7 +87,7 @@ def measure_together(
         comparer: Holds the network and the samples.
         candidates: The sites that stop early; the others only predict.
         plan: Masks by site.
-        name: What the plan is called.
+        name: Name of the plan.
         progress: Told how many samples are done.
     """
     experiment = comparer.experiment

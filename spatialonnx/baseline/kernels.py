@@ -21,9 +21,9 @@ from spatialonnx.baseline.suffix_network import Block, Suffix
 from spatialonnx.errors import StudyError, UsageError
 
 _NEAR = np.float32(1e-5)
-"""Of the largest output of a site: below it an output is not told from zero."""
+"""Fraction of a site's largest output below which an output counts as zero."""
 _MOST_SUMS = 1 << 25
-"""Sums that thresholds are taken from."""
+"""Number of sums from which thresholds are taken."""
 
 Sums = dict[str, NDArray[np.float32]]
 
@@ -34,7 +34,7 @@ class Grid:
 
     Attributes:
         heads: Shares of a kernel's weights that are added up before the guess.
-        losses: Shares of a kernel's outputs that are not zero and are guessed to be.
+        losses: Shares of a kernel's non-zero outputs that are guessed to be zero.
     """
 
     heads: tuple[float, ...] = (0.125,)
@@ -65,7 +65,7 @@ class SiteProfile:
         threshold: The sum up to which an output is guessed to be zero.
         macs: MACs of the kernel's outputs, over the samples.
         right: Right samples.
-        exact: MACs of every kernel that stops exactly, [C].
+        exact: MACs of every kernel when it stops exactly, [C].
     """
 
     heads: NDArray[np.int64]
@@ -134,7 +134,7 @@ def profile_site(
     Args:
         suffix: The samples, and the network after the site.
         op: The site.
-        inputs: What it reads.
+        inputs: Its inputs.
         grid: The candidates.
         told: Called after every block of samples.
     """

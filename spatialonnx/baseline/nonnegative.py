@@ -1,7 +1,7 @@
 """The Convs that SnaPEA supports: those whose inputs are never negative.
 
-A sum whose remaining weights are negative can only fall where every input is >= 0. That is
-established from the graph where a ReLU or the like stands in front, else from the data.
+A sum whose remaining weights are negative can only fall where every input is >= 0. This is
+proved from the graph, where a ReLU or a similar op comes before, else checked on the data.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Candidate:
     Attributes:
         site: Its name.
         source: The tensor that its Conv reads.
-        proof: How it is known to be >= 0: ``graph``, or words about the data.
+        proof: Why it is known to be >= 0: ``graph``, or a text about the data.
     """
 
     site: str
@@ -97,7 +97,7 @@ def find_candidates(experiment: Experiment) -> Candidates:
 
 
 def find_nonnegative(proto: onnx.ModelProto) -> set[str]:
-    """The tensors that are >= 0 whatever the image is (NaN aside), as far as the graph tells."""
+    """The tensors that the graph proves to be >= 0 for every image (NaN aside)."""
     index = GraphIndex(proto)
     found: set[str] = set()
 

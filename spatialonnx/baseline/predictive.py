@@ -38,7 +38,7 @@ class Predictive:
         kernels: Kernels of the sites that SnaPEA supports.
         search: The configuration on the search samples.
         select: The same configuration on select.
-        looked_at: Configurations that were looked at on select.
+        looked_at: Number of configurations measured on select.
         trials: Trials of the local and the global pass in the study.
         study: The journal.
         verify_reads: How often verify was read for this study.
@@ -79,12 +79,12 @@ def search_guesses(
 ) -> Predictive:
     """Runs Algorithm 1, chooses on select and measures on verify.
 
-    Everything is journalled: the same call continues a study.
+    Trials are journalled: the same call continues a study.
 
     Args:
         comparer: Holds the network and the samples.
         candidates: The sites that SnaPEA may take.
-        grid: What every kernel tries.
+        grid: The candidates that every kernel tries.
         study_path: The journal's file.
         progress: Called with how far it is.
         select_confidence: Of the upper limit on select; None = as on verify.
@@ -137,7 +137,7 @@ def search_guesses(
 
 
 def study_about(experiment: Experiment, candidates: Candidates, grid: Grid) -> dict[str, Any]:
-    """Everything that decides a trial's outcome; bounds are not part of it."""
+    """Everything that determines a trial's outcome; bounds are not part of it."""
     return {
         "mode": MODE,
         "strategy": "algorithm 1",

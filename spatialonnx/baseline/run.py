@@ -36,7 +36,7 @@ class Choices:
 
     Attributes:
         patch_sizes: Of the diagonal pattern.
-        grid: What every kernel of SnaPEA predictive tries.
+        grid: The candidates that every kernel of SnaPEA predictive tries.
         study: The journal of its search; None = beside the model.
         studies: Studies of searches of masks, files or folders; none = those beside the model.
         select_confidence: Of the upper limit that must hold on select; None = as on verify.
@@ -51,16 +51,16 @@ class Choices:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was measured.
+    """The result of a comparison.
 
     Attributes:
-        experiment: What all systems have in common.
+        experiment: The network and the data, common to all systems.
         rows: One per system; the dense network first.
         diagonals: The diagonal pattern's taxonomy, by patch size.
         candidates: The sites that SnaPEA supports; None where no method needs them.
         exact: SnaPEA exact, by site.
         predictive: SnaPEA predictive, by site.
-        found: What searches of masks found.
+        found: Plans found by searches of masks.
         missing: Rows that the table lacks, with the reason.
     """
 
@@ -125,7 +125,7 @@ def compare_systems(
     """Measures systems on verify.
 
     Args:
-        experiment: What they have in common.
+        experiment: The network and the data.
         methods: Names from ``METHODS``.
         choices: Their options.
         progress: Called with how far it is.
@@ -135,7 +135,7 @@ def compare_systems(
     """
     choices = choices or Choices()
     check_methods(methods)
-    # Damaged or foreign studies are found out before anything is run.
+    # Studies are checked before anything is run.
     paths = find_studies(choices.studies, experiment.model.path) if STUDIES in methods else []
     report_stage(progress, "running the dense network")
     comparer = Comparer(experiment)
@@ -166,7 +166,7 @@ def estimate_time(
     """How long the methods take at least, in words.
 
     Args:
-        experiment: What they have in common.
+        experiment: The network and the data.
         methods: Their names.
         choices: Their options.
         studies: Number of studies.
@@ -276,7 +276,7 @@ def _numbered(progress: ProgressCallback | None, prefix: str) -> ProgressCallbac
 def _best_plan(experiment: Experiment, found: Sequence[Found]) -> tuple[str, Plan]:
     """The plan that saves most on select, and its name; else the plan that the model carries.
 
-    Where there is none, the name says why.
+    If there is none, the name gives the reason.
     """
     if found:
         best = max(found, key=lambda one: one.select.saved_fraction)

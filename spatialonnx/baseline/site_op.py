@@ -1,4 +1,4 @@
-"""One site by itself: its Conv as a SnapeaConv node, run from stored inputs."""
+"""Runs one site alone: its Conv as a SnapeaConv node, on stored inputs."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _IR, _OPSET = 8, 17
 
 
 class SiteOp:
-    """Runs one site from its Conv's input, and from what its residual Add adds."""
+    """Runs one site on the input of its Conv and the residual of its Add."""
 
     def __init__(self, proto: onnx.ModelProto, site: str, runtime: Runtime) -> None:
         """Opens the sessions.
 
         Args:
             proto: A model with SpatialPredict nodes.
-            site: Which.
+            site: The site.
             runtime: Provider and threads.
         """
         index = GraphIndex(proto)
@@ -64,7 +64,7 @@ class SiteOp:
         """Runs the site.
 
         Args:
-            inputs: By tensor name, those of ``reads``.
+            inputs: The tensors of ``reads``, by name.
             guess: How its kernels guess; None = exact.
 
         Returns:
@@ -97,10 +97,10 @@ class SiteOp:
 
 
 class SiteInputs:
-    """What a site reads in the dense network."""
+    """Reads a site's inputs from the dense network."""
 
     def __init__(self, proto: onnx.ModelProto, reads: Sequence[str], runtime: Runtime) -> None:
-        """Opens a session of the dense network whose outputs are these tensors too.
+        """Opens a session of the dense network with these tensors as further outputs.
 
         Args:
             proto: A model with SpatialPredict nodes.
@@ -126,10 +126,10 @@ class SiteInputs:
 
 
 def find_head(weights: NDArray[np.float32], head: int) -> NDArray[np.bool_]:
-    """Which weights of a kernel SnaPEA takes first: the largest magnitude of every group.
+    """The weights that SnaPEA takes first: the largest magnitude of every group.
 
     Args:
-        weights: Of one kernel, [K].
+        weights: Weights of one kernel, [K].
         head: Number of groups.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Networks whose sites are SnapeaConv nodes, and what they do on samples.
+"""Networks whose sites are SnapeaConv nodes, and their runs on samples.
 
 Akhlaghi et al., "SnaPEA: Predictive Early Activation for Reducing Computation in Deep Convolutional
 Neural Networks", ISCA 2018.
@@ -67,8 +67,8 @@ def snapea_model(
 
     Args:
         proto: A model with SpatialPredict nodes.
-        sites: Those that become a SnapeaConv node each.
-        guesses: By site; the others stop exactly.
+        sites: Sites that become a SnapeaConv node each.
+        guesses: How sites guess, by name; the others stop exactly.
         plan: Masks by site: predicted outputs are not counted at ``sites``, and only simulated at
             the others. None = nothing is predicted from neighbours.
     """
@@ -109,7 +109,7 @@ def _stop_early(node: NodeProto, guess: bool, masked: bool) -> str:
 
 @dataclass(frozen=True, eq=False)
 class EarlyRun:
-    """What such a network did on samples.
+    """The result of running such a network on samples.
 
     Attributes:
         outputs: Its outputs, in the order of the samples.
@@ -122,7 +122,7 @@ class EarlyRun:
     skipped: Mapping[str, int]
 
     def saved(self, sites: Sequence[Site], samples: int) -> int:
-        """MACs that were not done, of those that the dense network does."""
+        """MACs of the dense network that were not done."""
         total = 0
         for site in sites:
             if site.name in self.done:

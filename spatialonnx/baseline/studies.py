@@ -1,8 +1,8 @@
-"""What searches of masks found, as rows beside the systems they are compared with.
+"""Plans found by searches of masks, as rows beside the systems they are compared with.
 
-A study says which plan its search chose. Where it does not say so for this bound, the plan is
-chosen here as a greedy search does it: of the trials of the last pass within the bound, the first,
-by MACs saved, that holds on select.
+A study records which plan its search chose. If it has no such record for this bound, the plan is
+chosen here as in a greedy search: of the trials of the last pass within the bound, in order of MACs
+saved, the first that holds on select.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ _LAST_PASSES = {"greedy": (LAYER,), EXHAUSTIVE: (EXHAUSTIVE,), JOINT: ()}
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """The plan that a search's study gives, measured on verify.
+    """The plan of a study, measured on verify.
 
     Attributes:
-        row: Its line of the table.
-        mode: Of the search.
-        strategy: Of the search.
+        row: Its row of the table.
+        mode: Mode of the search.
+        strategy: Strategy of the search.
         path: The study.
         plan: Masks by site.
         search: Saved fraction and drop on the search's own samples.
         select: The plan on select.
-        looked_at: Plans that were looked at on select.
+        looked_at: Number of plans measured on select.
         trials: Trials in the study.
     """
 
@@ -71,10 +71,10 @@ class Found:
 
 
 def find_studies(given: Sequence[Path], model: Path) -> list[Path]:
-    """The study files that are meant.
+    """Finds study files.
 
     Args:
-        given: Files, and folders that hold some; none = those of searches beside the model.
+        given: Files, or folders that contain some; empty = the studies beside the model.
         model: The model file.
 
     Raises:
@@ -113,12 +113,12 @@ def measure_studies(
     *,
     strict: bool = True,
 ) -> tuple[list[Found], dict[str, str]]:
-    """Chooses a plan out of every study and measures it on verify.
+    """Chooses a plan from every study and measures it on verify.
 
     Args:
         comparer: Holds the network and the samples.
         paths: The studies.
-        progress: Told how far it got.
+        progress: Called with how far it is.
         select_confidence: Of the upper limit on select; None = as on verify.
         strict: Whether a study that cannot be used is an error; else it is left out.
 
@@ -144,7 +144,7 @@ def measure_studies(
 
 
 def missing_studies(found: Sequence[Found]) -> list[str]:
-    """The searches that the table should have and no study was found for."""
+    """The searches that the table should have but for which there is no study."""
     known = {(f.mode, f.strategy) for f in found}
     missing = [mode for mode in MODES if (mode, "greedy") not in known]
     return missing if any(f.strategy == JOINT for f in found) else [*missing, JOINT]
@@ -193,9 +193,9 @@ def _measure_study(
 
 
 def _contenders(comparer: Comparer, study: Study, strategy: str) -> list[str]:
-    """Keys of the plans to look at: the one that the search chose, or its best ones in order.
+    """Keys of candidate plans: the one that the search chose, or its best ones in order.
 
-    The last one is off everywhere (an empty key) where the search did not say what it chose.
+    Without a recorded choice the last one is off everywhere (an empty key).
     """
     baseline, _ = study.scale()
     eps, split = comparer.bound.eps(baseline), comparer.experiment.split
@@ -231,7 +231,7 @@ def _on_search(study: Study, key: str) -> tuple[float, float]:
 
 
 def _check_study(experiment: Experiment, path: Path, about: dict[str, Any]) -> None:
-    """Makes sure that a study's trials say something about this model, and never saw verify."""
+    """Checks that a study's trials are of this model, and did not use verify samples."""
     mode, strategy = str(about.get("mode")), str(about.get("strategy"))
     if mode not in MODES or strategy not in _LAST_PASSES:
         raise StudyError(f"{path} is no study of a search of masks: leave it out of --studies")
@@ -243,7 +243,7 @@ def _check_study(experiment: Experiment, path: Path, about: dict[str, Any]) -> N
     if about.get("data fingerprint") != experiment.dataset.fingerprint():
         raise StudyError(f"{path} was searched on other data: give the same --data")
     search = experiment.split.search
-    # The study keeps a hash of its samples alone; a smaller search had the first of ours.
+    # The study has only a hash of its samples; a smaller search used the first of these.
     sizes = range(len(search), 0, -1)
     if all(about.get("samples") != sha256_bytes(search[:n].tobytes()) for n in sizes):
         raise StudyError(

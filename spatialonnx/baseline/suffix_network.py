@@ -1,4 +1,4 @@
-"""Trials that set outputs of one site to zero: only what lies behind the site runs again."""
+"""Trials that set outputs of one site to zero: only the network behind the site runs again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Block:
         rows: Their numbers among the samples.
         images: [b, C, H, W].
         ofmap: The site's dense ofmap, not to be changed.
-        front: The activations in front of the site.
+        front: The activations before the site.
     """
 
     number: int
@@ -39,14 +39,14 @@ class Block:
 
 
 class Suffix:
-    """The network cut at its sites, with the dense activations in front of one of them."""
+    """The network cut at its sites, with the dense activations before one of them."""
 
     def __init__(self, experiment: Experiment, samples: Samples, dense: list[NDArray[Any]]) -> None:
         """Opens the segments and runs them once.
 
         Args:
-            experiment: The network and how it is run.
-            samples: What trials run on.
+            experiment: The network, with its runtime.
+            samples: The samples that trials run on.
             dense: The dense network's outputs on them.
         """
         self.samples = samples
@@ -68,11 +68,11 @@ class Suffix:
         return len(self._blocks)
 
     def in_front_of(self, site: str, most: int | None = None) -> Iterator[Block]:
-        """The samples in front of a site, block by block.
+        """The samples at a site, block by block.
 
         Args:
             site: Its name.
-            most: No further block is begun after so many samples; None = all.
+            most: No further block is started after this many samples; None = all.
         """
         number = self.sites.index(site) + 1
         seen = 0

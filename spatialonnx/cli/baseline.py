@@ -87,9 +87,9 @@ def baseline(
 ) -> None:
     """Measure the systems that spatial prediction is compared with, all on the same images.
 
-    Every system runs with the same batch, threads and samples. What has to be chosen is chosen on
-    the search and select parts of the data; the table is measured on verify, which chose nothing.
-    A system that misses the bound says so in the table; that is a result, not an error.
+    Every system runs with the same batch, threads and samples. Choices are made on the search and
+    select parts of the data; the table is measured on verify. A system that misses the bound is
+    marked in the table; that is a result, not an error.
 
     snapea-predictive is a search: it takes minutes for a small network, hours for a large one.
 
@@ -149,7 +149,7 @@ def parse_shares(option: str, text: str) -> tuple[float, ...]:
 
 
 def result_lines(result: Comparison) -> list[str | Table]:
-    """A comparison for a person."""
+    """Prints a comparison as tables."""
     from spatialonnx.cli.console import percent, points, table
 
     rows = []

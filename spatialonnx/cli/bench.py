@@ -1,4 +1,4 @@
-"""``spatialonnx bench``: latencies of models, alternated run by run on real images."""
+"""``spatialonnx bench``: latencies of models, timed in alternation on real images."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def bench(
 ) -> None:
     """Time models in turns on the same images: median, spread, peak memory and their ratio.
 
-    What a masked model skips depends on the data: give real images with --data. A model that
-    names a built-in set needs none; otherwise noise is used, and named so.
+    What a masked model skips depends on the data: give real images with --data. It may be left out
+    where the model names a built-in set; otherwise noise is used, and the output says so.
     """
     from spatialonnx.cli.console import show, warn
     from spatialonnx.cli.inputs import preprocessing_changes
@@ -79,7 +79,7 @@ def bench(
 
 
 def result_lines(result: Benchmark) -> list[str | Table]:
-    """A benchmark's result for a person."""
+    """Prints a benchmark as a table."""
     from spatialonnx.cli.console import table
     from spatialonnx.runtime.machine import describe_machine, instruction_set, versions
 

@@ -1,4 +1,4 @@
-"""What a person sees: tables on standard output, progress on standard error."""
+"""Tables on standard output, messages on standard error."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def show(common: CommonOptions, value: dict[str, Any], lines: Sequence[str | Tab
     except BrokenPipeError:
         raise
     except OSError as error:
-        # What is left in the buffer would fail once more when Python ends.
+        # The rest of the buffer would fail again when Python exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise OutputError(f"cannot write standard output: {error.strerror}") from None
 

@@ -1,4 +1,4 @@
-"""``spatialonnx deploy``: makes a masked model fast, and certifies what it made."""
+"""``spatialonnx deploy``: makes a masked model fast, and certifies the result."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from spatialonnx.runtime.timing import Ratio
 
 _NEEDED = 0.99
-"""Share beyond which saying how much would be needed is of no use."""
+"""Share of MACs above which the message does not say how much would be needed."""
 
 
 @command
@@ -126,7 +126,7 @@ def explain_slow(result: Deployment) -> str:
 
 
 def result_lines(result: Deployment, written: Path | None) -> list[str | Table]:
-    """A deployment's result for a person."""
+    """Prints a deployment as tables."""
     from spatialonnx.cli.console import percent, points, table, verdict
 
     verify, ratio, job = result.verify, result.ratio, result.job

@@ -1,4 +1,4 @@
-"""From arguments to models and preprocessing: shared by the commands."""
+"""Turns arguments into models and preprocessing, for all commands."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def data_options(options: DataOptions) -> dict[str, Any]:
 
 
 def preprocessing_changes(pixels: DataOptions) -> PreprocessingChanges | None:
-    """What the options change of the preprocessing; None where they change nothing.
+    """Changes of the preprocessing by options, or None.
 
     Raises:
         UsageError: An option cannot be read.

@@ -1,4 +1,4 @@
-"""How far a command is: a bar on a terminal, elsewhere a line now and then."""
+"""Shows the progress of a command: a bar on a terminal, elsewhere a line from time to time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from spatialonnx.runtime.progress import Progress, ProgressCallback
 
 _SECONDS = 30.0
-"""Between two lines where standard error is no terminal."""
+"""Seconds between two lines if standard error is not a terminal."""
 
 
 @contextlib.contextmanager
@@ -25,7 +25,7 @@ def show_progress(common: CommonOptions) -> Iterator[ProgressCallback]:
     """Shows the progress of a task on standard error.
 
     Yields:
-        What the task reports to.
+        The callback for the task.
     """
     if common.quiet:
         yield lambda progress: None
@@ -38,7 +38,7 @@ def show_progress(common: CommonOptions) -> Iterator[ProgressCallback]:
 
 @contextlib.contextmanager
 def _bar() -> Iterator[ProgressCallback]:
-    """A bar that is gone when the task is done; warnings stay above it."""
+    """A bar that is removed when the task is done; warnings stay above it."""
     bar = Bar(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
@@ -66,7 +66,7 @@ def _bar() -> Iterator[ProgressCallback]:
 
 
 def _lines(common: CommonOptions) -> ProgressCallback:
-    """One line every 30 seconds, so that a log tells that something happens."""
+    """One line every 30 seconds, for logs."""
     last = time.monotonic()
 
     def follow(progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""Durations and sizes of memory as people write them."""
+"""Reads durations and sizes of memory."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def parse_minutes(option: str, text: str | None) -> float | None:
 
 
 def _number(text: str) -> float:
-    """The number that a text is; NaN where it is none."""
+    """The number in a text; NaN if there is none."""
     try:
         return float(text)
     except ValueError:

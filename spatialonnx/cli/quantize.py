@@ -46,7 +46,7 @@ def quantize(
     ONNX Runtime's own static quantiser writes QuantizeLinear and DequantizeLinear with uint8
     activations and int8 weights per channel. Ranges are calibrated with the plan on, on images
     that certify nothing. Writes model.int8.onnx, or model.int8.masked.onnx where there is a plan;
-    then [bold]deploy[/bold] makes it fast. Exit code 3: the plan's bound does not hold any more.
+    then [bold]deploy[/bold] makes it fast. Exit code 3: the plan's bound no longer holds.
 
     Example: spatialonnx quantize model.tuned.masked.onnx --baseline model.onnx
     """
@@ -87,7 +87,7 @@ def quantize(
 
 
 def result_lines(result: Quantization, written: Path) -> list[str | Table]:
-    """A quantisation's result for a person."""
+    """Prints a quantisation as tables."""
     from spatialonnx.cli.console import percent, points, table
 
     verify = result.verify

@@ -75,7 +75,7 @@ def report(
 
 
 def result_lines(result: Report) -> list[str | Table]:
-    """A report's result for a person."""
+    """Prints a report as a summary."""
     from spatialonnx.cli.console import table
     from spatialonnx.reporting import words
 

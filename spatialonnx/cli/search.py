@@ -60,7 +60,7 @@ class MaskOptions:
         str | None,
         typer.Option(
             "--thresholds",
-            help="What probes may reach to count as zero, as multiples of a channel's mean "
+            help="Values up to which probes count as zero, as multiples of a channel's mean "
             "positive activation, for example 0,0.1,0.2 (0 = only zeros).",
             show_default="0",
         ),
@@ -99,7 +99,7 @@ class MaskOptions:
 
 @dataclass(frozen=True)
 class BudgetOptions:
-    """What the search may take."""
+    """The budgets of a search."""
 
     time_budget: Annotated[
         str | None,

@@ -1,4 +1,4 @@
-"""What ``search`` prints: its result, a study, and an estimate of what it would take."""
+"""Tables of ``search``: its result, a study, and an estimate."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from spatialonnx.searching.report import SearchReport
 
 _LITTLE = 0.02
-"""Share of MACs below which a network is said to gain hardly."""
+"""Share of MACs below which a message says that the network gains little."""
 
 
 def result_lines(report: SearchReport, confidence: float | None) -> list[str | Table]:
-    """A search's result for a person.
+    """Prints a search as tables.
 
     Args:
-        report: What it gave.
-        confidence: Of the upper limit that had to meet the bound; None = the drop itself.
+        report: Its result.
+        confidence: That of the upper limit that had to meet the bound; None = the drop itself.
     """
     rows = []
     for result in report.results:
@@ -60,14 +60,14 @@ def result_lines(report: SearchReport, confidence: float | None) -> list[str | T
 
 
 def study_tables(path: Path, *, records: bool) -> tuple[dict[str, Any], list[Table]]:
-    """The trials of a study that no other beats in both saving and drop.
+    """The Pareto front of a study.
 
     Args:
         path: The study.
         records: Whether the records of all passes are wanted too, in the order of the search.
 
     Returns:
-        The same for a program and for a person.
+        The same as a JSON object and as tables.
     """
     with Study(path, readonly=True) as study:
         about = study.about()
@@ -107,7 +107,7 @@ def study_tables(path: Path, *, records: bool) -> tuple[dict[str, Any], list[Tab
 
 
 def _record(record: Record, baseline: Fraction, total: int) -> dict[str, object]:
-    """One record for a program; drop and saved are missing where the trial was rejected."""
+    """One record as a JSON object, without drop and saved if the trial was rejected."""
     outcome = record.outcome
     return {
         "pass": record.pass_name,
@@ -123,7 +123,7 @@ def _record(record: Record, baseline: Fraction, total: int) -> dict[str, object]
 
 
 def _outcome(record: Record, baseline: Fraction, total: int) -> list[str]:
-    """The figures of one record for a person."""
+    """The figures of one record as text."""
     outcome = record.outcome
     saved = "" if outcome.saved is None else percent(fraction(outcome.saved, total))
     if outcome.score is None:
@@ -133,7 +133,7 @@ def _outcome(record: Record, baseline: Fraction, total: int) -> list[str]:
 
 
 def estimate_lines(estimate: Estimate, strategy: str) -> list[str | Table]:
-    """What every mode would cost and the most that it could save, for a person."""
+    """Prints the estimated cost and largest saving of every mode."""
     modes = [
         [
             mode.mode,

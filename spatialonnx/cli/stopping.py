@@ -1,4 +1,4 @@
-"""SIGTERM stops a command as Ctrl-C does; only the exit code tells them apart."""
+"""SIGTERM stops a command like Ctrl-C, with another exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading out of tar and zip archives, told by their content; nothing is unpacked to disk."""
+"""Reads tar and zip archives, recognised by their content; nothing is unpacked to disk."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _known_errors(place: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise DataNotInstalledError(f"{place} is missing: put it there") from None
     except tarfile.ReadError:
-        # Its own text lists what each kind of compression says, over several lines.
+        # Its own text is several lines, one for each kind of compression.
         raise DataError(f"{place}: not a tar or zip archive, or damaged; get it again") from None
     except Exception as error:
         # tarfile, zipfile, gzip, zlib, bz2 and lzma each raise their own kinds.

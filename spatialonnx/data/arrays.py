@@ -1,4 +1,4 @@
-"""Sets whose images are at hand as one array, in memory or as a memory map."""
+"""Sets whose images are one array, in memory or as a memory map."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LARGEST_LABEL = 1 << 31
 
 @dataclass(frozen=True, eq=False)
 class PixelDataset:
-    """A set whose pixels are at hand as one array, possibly a memory map.
+    """A set whose pixels are one array, possibly a memory map.
 
     Attributes:
         name: the text it was opened by.
@@ -62,7 +62,7 @@ class PixelDataset:
 
 @dataclass(frozen=True, eq=False)
 class TensorDataset:
-    """A set whose network inputs are at hand: nothing is done to them.
+    """A set of network inputs, which are used as they are.
 
     Attributes:
         name: the text it was opened by.
@@ -100,7 +100,7 @@ def _rows(further: Mapping[str, Array], indices: NDArray[np.int64]) -> dict[str,
 
 
 def _hash_set(text: str, images: Array, labels: Labels | None, further: Mapping[str, Array]) -> str:
-    """Hash of all that a set gives a network."""
+    """Hash of everything that a set gives to a network."""
     names = sorted(further)
     return hash_arrays("\0".join([text, *names]), images, labels, *(further[n] for n in names))
 
@@ -120,13 +120,13 @@ def hash_arrays(text: str, *arrays: NDArray[np.generic] | None) -> str:
 
 
 def check_arrays(name: str, arrays: NamedArrays, where: str) -> TensorDataset:
-    """Makes a set of arrays after a look at their types and shapes.
+    """Makes a set of arrays after a check of their types and shapes.
 
     Args:
         name: the text that the set was opened by.
         arrays: images float32 [n, C, H, W], or in the network's own layout, or uint8 pixels
             [n, H, W], [n, H, W, C] or [n, C, H, W]; labels integers [n] or [n, 1].
-        where: what the arrays came from, for messages.
+        where: the source of the arrays, for messages.
 
     Raises:
         DataError: they are something else.

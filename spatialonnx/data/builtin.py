@@ -1,4 +1,4 @@
-"""The public data sets that are known by name: how to find, read and normalise them."""
+"""The table of public data sets: how to find, read and normalise them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The classes of a network in its own order, and whether a set numbers them in the same way.
+"""The classes of a network in the order of its outputs, and a check of a set's numbering.
 
 A folder of pictures numbers its class folders by their names; a network numbers its outputs by
 whatever it was trained on. `--classes FILE` brings the two together.
@@ -33,7 +33,7 @@ class ClassList:
     """The output that belongs to each class.
 
     Attributes:
-        where: what messages call it.
+        where: its name in messages.
         outputs: output by name or id.
         count: number of outputs; None where only some are named.
     """
@@ -166,7 +166,7 @@ def _of_names(where: str, classes: Sequence[Sequence[str]]) -> ClassList:
     """Output by name; a name that two classes have belongs to neither of them.
 
     Args:
-        where: what messages call the list.
+        where: name of the list in messages.
         classes: names of each output, the most important one first.
     """
     outputs = _only_once((name, number) for number, names in enumerate(classes) for name in names)

@@ -1,4 +1,4 @@
-"""What a data set is to the rest of the package, and how it is read in batches."""
+"""The protocol of data sets, and reading them in batches."""
 
 from __future__ import annotations
 
@@ -79,5 +79,5 @@ def batches(
             images = waiting.popleft().result()
             yield images, None if labels is None else labels[cut]
     finally:
-        # Also reached when the caller stops early: what was not begun is dropped.
+        # Also reached when the caller stops early: batches that were not started are dropped.
         reader.shutdown(wait=True, cancel_futures=True)

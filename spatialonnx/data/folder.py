@@ -20,7 +20,7 @@ BESIDE = "beside the class folders"
 """Why files and folders that belong to no class are left out."""
 
 _OF_THE_SYSTEM = frozenset((".DS_Store", "Thumbs.db", "desktop.ini", "__MACOSX"))
-"""What file managers and archivers leave behind."""
+"""Files that file managers and archivers create."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ class _Walk:
     def files(self, folders: Sequence[str]) -> dict[str, list[str]]:
         """Files below each of some folders, sorted by their path.
 
-        What lies in the folders is listed before what links lead to: a link from one of them into
-        another one adds nothing.
+        The content of the folders is listed before the targets of links, so a link from one of them
+        into another adds nothing.
 
         Raises:
             DataError: a folder cannot be read.
@@ -125,7 +125,7 @@ class _Walk:
         return {folder: list(filter(is_picture, names)) for folder, names in found.items()}
 
     def say_skipped(self) -> None:
-        """Warns of what was left out."""
+        """Warns of files and folders that were left out."""
         kinds = [f"{count} {kind}" for kind, count in self.skipped.most_common() if count]
         if kinds:
             logger.warning(

@@ -108,7 +108,7 @@ def open_dataset(
 
 
 def public_name(spec: str) -> str | None:
-    """What a model or a study may say about where its images came from.
+    """The name of a data set that a model or a study may contain.
 
     Args:
         spec: the text or the name of a set.
@@ -211,7 +211,7 @@ def _customary_of_pictures(
 
 
 def _check_inputs(dataset: Dataset, takes: InputShape | None, form: InputForm) -> None:
-    """Makes sure that network inputs fit, by looking at the first one."""
+    """Checks that network inputs fit, by the first one."""
     first = dataset.images(np.zeros(1, np.int64))
     wanted = np.uint8 if form.pixels else np.float32
     if first.dtype != wanted:
@@ -222,7 +222,7 @@ def _check_inputs(dataset: Dataset, takes: InputShape | None, form: InputForm) -
 
 
 def _check_further(dataset: Dataset, names: InputNames) -> None:
-    """Makes sure that a set has what the network takes beside its images."""
+    """Checks that a set has the network's further inputs."""
     if not names.further:
         return
     given = feeds_of(names.image, dataset.images(np.zeros(1, np.int64)))

@@ -15,7 +15,7 @@ from PIL import Image
 from spatialonnx.data.input_form import CHANNELS_FIRST, COLOURS, InputForm
 from spatialonnx.errors import DataError, ModelError
 
-_LARGEST_SIDE = 4096  # Beyond any CNN's input; a model file must not make us allocate more.
+_LARGEST_SIDE = 4096  # Beyond any CNN's input; a model file must not cause larger allocations.
 
 Pixels = NDArray[np.uint8]
 
@@ -42,7 +42,7 @@ class Preprocessing:
     scale: float = 255.0
 
     def __post_init__(self) -> None:
-        """Refuses values that no image could be given by.
+        """Checks the values.
 
         Raises:
             DataError: naming the value.

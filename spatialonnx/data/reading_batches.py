@@ -1,7 +1,7 @@
 """Batches that can be read only once, kept as a set that can be read in any order.
 
-Taken are the batches of a torch `DataLoader`, of a generator, and of ONNX Runtime's
-`CalibrationDataReader`; neither torch nor ONNX Runtime is needed for it.
+Sources may be a torch `DataLoader`, a generator, or ONNX Runtime's `CalibrationDataReader`; neither
+torch nor ONNX Runtime is needed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from spatialonnx.errors import DataError, SpatialOnnxError
 
 
 class CalibrationReader(Protocol):
-    """The one method that is used of `onnxruntime.quantization.CalibrationDataReader`."""
+    """The method of `onnxruntime.quantization.CalibrationDataReader` that is used."""
 
     def get_next(self) -> dict[str, NDArray[np.float32]] | None:
         """The next batch, [N, C, H, W], by input name; None after the last one."""
@@ -40,7 +40,7 @@ def read_batches(
     """Reads batches to their end and keeps them.
 
     Args:
-        name: what messages call the set.
+        name: name of the set in messages.
         source: each batch is images alone, `(images, labels)`, or a dict of arrays, as a
             `CalibrationDataReader` gives it; images float32 [b, C, H, W], labels integers [b].
             Torch tensors are taken as arrays.
@@ -110,13 +110,13 @@ def _take_apart(batch: Any, names: InputNames, where: str) -> NamedArrays:
 
 
 def as_array(value: Any, where: str) -> Array:
-    """An array of whatever has its form: a list, a torch tensor on any device.
+    """Converts a list, or a torch tensor on any device, to an array.
 
     Raises:
         DataError: it has none.
     """
     try:
-        # A torch tensor that needs gradients, or lies on a GPU, does not become an array itself.
+        # A torch tensor that needs gradients, or is on a GPU, does not convert itself.
         return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
     except Exception as error:
         raise DataError(f"{where}: {type(value).__name__} is no array ({error})") from None

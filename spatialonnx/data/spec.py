@@ -28,7 +28,7 @@ class Spec:
 
     @property
     def public_name(self) -> str | None:
-        """What a model or a study may write down: name and split of a built-in set, no path."""
+        """The text for a model or a study: name and split of a built-in set, no path."""
         if self.kind in OWN_KINDS:
             return None
         return f"{self.kind}:{self.split}" if self.split else self.kind

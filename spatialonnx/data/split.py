@@ -25,7 +25,7 @@ class Split:
         search: where trials run.
         select: where the best trials of the search are compared.
         verify: where the bound is checked; no choice may read it.
-        seed: of the permutation.
+        seed: seed of the permutation.
     """
 
     search: Indices
@@ -41,7 +41,7 @@ def split_pool(
     select_samples: int | None = None,
     verify_samples: int | None = None,
 ) -> Split:
-    """Cuts a pool as DESIGN section 4 ("Certified") says.
+    """Cuts a pool into search, select and verify.
 
     The pool is permuted by `numpy.random.default_rng(seed)`; search takes the first images,
     select the next and verify the rest. None stands for the default: 1,000, 2,000 and at most
@@ -49,7 +49,7 @@ def split_pool(
 
     Args:
         n: images in the pool.
-        seed: of the permutation.
+        seed: seed of the permutation.
         search_samples: size of search, or None.
         select_samples: size of select, or None.
         verify_samples: size of verify, or None.

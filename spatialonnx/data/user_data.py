@@ -15,7 +15,7 @@ from spatialonnx.data.user_function import load_function
 from spatialonnx.errors import DataError, SpatialOnnxError
 
 UserData = Dataset | Array | tuple[Any, Any] | Mapping[str, Any] | CalibrationReader | Iterable[Any]
-"""What `as_dataset` takes."""
+"""The objects that `as_dataset` takes."""
 
 _MEMBERS = ("name", "classes", "labels", "__len__", "images", "fingerprint")
 
@@ -48,10 +48,10 @@ def call_user_code(
 def as_dataset(
     name: str, value: Any, names: InputNames = ONLY_IMAGES, *, memory: int | None = None
 ) -> Dataset:
-    """Makes a set of a user's object.
+    """Makes a set from a user's object.
 
     Args:
-        name: what messages call the set.
+        name: name of the set in messages.
         value: images float32 [n, C, H, W], alone or in a tuple with labels, integers [n]; a dict
             of arrays; any iterable of batches, a torch `DataLoader` for example, or a
             `CalibrationDataReader`, alone or in a tuple with labels; or an object with the

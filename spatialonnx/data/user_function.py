@@ -17,7 +17,7 @@ def load_function(spec: str, target: str) -> Callable[..., Any]:
     """Imports a function of the user's own code.
 
     Modules are also looked for in the current folder, while the module is imported and whenever
-    the function runs, and not afterwards: a file there never replaces a module of ours.
+    the function runs, and not afterwards: a file there never replaces a module of this package.
 
     Args:
         spec: the option and its whole text, for messages.

@@ -1,4 +1,4 @@
-"""What a deployment is asked to do, and what it gave."""
+"""The job and the result of a deployment."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ RUNS = 50
 
 @dataclass(frozen=True, eq=False)
 class DeployJob:
-    """Everything a deployment works on.
+    """The job of a deployment.
 
     Attributes:
-        experiment: A masked model with its data: sites are timed on search, verify certifies
-            the bound, if there is one. Times hold for its runtime.
-        guard: A site is fused where that makes it this many times faster.
+        experiment: A masked model with its data. Sites are timed on search; verify certifies the
+            bound, if there is one. Times are valid for its runtime.
+        guard: A site is fused if that makes it at least this many times faster.
         fuse: ``auto`` asks the guard, ``all`` and ``none`` do not.
         batch: Images per timed run.
         runs: Rounds in which the whole model is timed.
@@ -85,7 +85,7 @@ class DeployedSite:
         reason: Why.
         predicted: Share of its outputs that the plan predicts, on the timed images.
         share: Share of the network's MACs that it computes when dense.
-        time: What it costs inside the model; None where it was not timed.
+        time: Its time inside the model; None if it was not timed.
     """
 
     name: str
@@ -113,13 +113,13 @@ class DeployedSite:
 
 @dataclass(frozen=True, eq=False)
 class Deployment:
-    """What a deployment gave.
+    """The result of a deployment.
 
     Attributes:
-        job: What was asked.
+        job: The job.
         model: The deployed model.
         sites: In graph order.
-        verify: How the deployed model did on verify, beside the baseline.
+        verify: Figures of the deployed model on verify, with those of the baseline.
         bound_met: Whether the bound holds there; None for a plan by hand.
         ratio: Its time as a multiple of that of the same network with its predictions off: of
             the original, or of the dense 8-bit network.
@@ -156,12 +156,12 @@ class Deployment:
 
     @property
     def is_worth_keeping(self) -> bool:
-        """Whether the command line writes it: it is faster, missed its bound, or was asked for."""
+        """Whether the command line writes it: it is faster, misses its bound, or was asked for."""
         return self.is_faster or self.bound_met is False or self.job.fuse != "auto"
 
     @property
     def needed(self) -> float | None:
-        """Roughly the share of their MACs that the timed sites must save to be worth fusing.
+        """Estimates the share of their MACs that the timed sites must save to gain from fusing.
 
         From their times, taken as proportional to the MACs they keep; None where none was timed.
         """
@@ -224,7 +224,7 @@ class Deployment:
         }
 
     def summary(self) -> dict[str, Any]:
-        """What the deployed model's own metadata say of it."""
+        """The entry in the deployed model's metadata."""
         described = self.to_json()
         keys = [key for key in _RECORDED if key in described]
         return {
@@ -240,7 +240,7 @@ _RECORDED = (
     *("fused", "dense", "simulated", "ratio", "ratio_ci95", "float_ratio", "float_ratio_ci95"),
     *("precision", "cold", "batch", "threads", "isa"),
 )
-"""What a deployed model's metadata repeat of the JSON object."""
+"""The part of the JSON object that the metadata repeat."""
 
 
 def _float_ratio(ratio: Ratio) -> dict[str, Any]:

@@ -16,14 +16,14 @@ from spatialonnx.runtime.timing import BURST, Images
 from spatialonnx.simulate.site_timing import time_sites
 
 _WORTH_TIMING = 0.02
-"""Share of a site's outputs below which what is saved cannot pay for SpatialConv's own work."""
+"""Share of predicted outputs below which a site cannot gain from SpatialConv."""
 _TIMED_IMAGES = 64
 _PASSES = 4
-"""Times that the sites left are timed again, their neighbours having become dense."""
+"""How often the remaining sites are timed again after neighbours became dense."""
 
 
 def timed_images(job: DeployJob) -> Images:
-    """Batches of images that sites are timed on: of the search part, never of verify."""
+    """Batches of images that sites are timed on; from the search part, never from verify."""
     search = job.experiment.split.search
     count = max(1, min(_TIMED_IMAGES, len(search)) // job.batch)
     indices = np.resize(search, count * job.batch)
@@ -31,12 +31,12 @@ def timed_images(job: DeployJob) -> Images:
 
 
 def measure_sites(experiment: Experiment, network: Network, images: Images) -> list[DeployedSite]:
-    """What every site predicts and how much of the network it is; no form is chosen yet.
+    """Measures what every site predicts and its share of the network; no form is chosen yet.
 
     Args:
         experiment: A masked model and its data.
         network: The model, opened.
-        images: What to run it on.
+        images: The images to run.
     """
     report = experiment.sites
     skipped = dict.fromkeys(network.plan, 0)

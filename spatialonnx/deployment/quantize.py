@@ -1,8 +1,8 @@
 """Quantising a model to 8 bit by ONNX Runtime's own static quantiser, its plan kept.
 
-A network that was tuned with its masks on has other activations without them. So ranges are
-calibrated with the plan on, on images that certify nothing, and the quantised network gets the
-plan back before it is measured against the float original.
+A network that was tuned with its masks on has other activations without them. Ranges are therefore
+calibrated with the plan on, on search images, and the quantised network gets the plan back before
+it is compared with the float original.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ _CALIBRATION_BATCH = 50
 
 @dataclass(frozen=True, eq=False)
 class Quantization:
-    """A quantised model, and what it lost.
+    """A quantised model and its figures.
 
     Attributes:
         experiment: The float model with its data.
         model: The quantised model: plain, or with the float model's predictions.
-        verify: How it did on verify, beside the float original.
+        verify: Its figures on verify, with those of the float original.
         bound_met: Whether the bound that the plan was searched under still holds; None for a
             plan by hand, or without one.
-        left: Sites whose predictions were lost, because their Conv stayed in float.
+        left: Sites that lost their predictions because their Conv stayed in float.
         samples: Images that ranges were calibrated on.
         method: The calibration method.
     """
@@ -175,7 +175,7 @@ def quantize(
 def _with_plan(
     source: ModelFile, quantized: onnx.ModelProto, experiment: Experiment
 ) -> tuple[onnx.ModelProto, tuple[SkippedConv, ...]]:
-    """The quantised network with the plan of the float model, and the sites that lost theirs."""
+    """The quantised network with the plan of the float model, and the sites that lost it."""
     plan = read_plan(source.proto)
     if not plan:
         return quantized, ()

@@ -1,9 +1,9 @@
 """Deploying a masked model: sites that gain become SpatialConv, and the result is certified again.
 
-A site left dense predicts nothing, so what is deployed is another plan than the one searched; a
-network tuned with its masks on can lose much where prediction is switched off. The model that is
-made is therefore measured itself, on verify. Where it misses the bound, the sites left dense
-predict again, fused or with their SpatialPredict, which restores the plan and costs time.
+A site left dense predicts nothing, so the deployed plan differs from the searched one, and a
+network tuned with its masks on can lose much where prediction is switched off. The deployed model
+is therefore measured on verify. Where it misses the bound, the sites left dense predict again,
+fused or with their SpatialPredict, which restores the plan and costs time.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from spatialonnx.runtime.timing import (
 
 _CHECKED_IMAGES = 4
 _LEAST_GAIN = 0.8
-"""Gain below which a site that has to predict is simulated instead of fused."""
+"""Gain below which a site that must predict is simulated instead of fused."""
 
 
 def deploy(
@@ -69,7 +69,7 @@ def deploy(
         model: A masked model: a path, or an ``onnx.ModelProto``.
         data: The data that the plan was searched on; None = the built-in set that the model
             names.
-        guard: A site is fused where that makes it this many times faster.
+        guard: A site is fused if that makes it at least this many times faster.
         fuse: ``auto`` (sites that gain), ``all`` or ``none``.
         batch: Images per timed run.
         runs: Rounds in which the whole model and its rivals are timed.
@@ -94,10 +94,10 @@ def deploy(
 
 
 def deploy_model(job: DeployJob, progress: ProgressCallback | None = None) -> Deployment:
-    """Does what ``deploy`` does, for a job.
+    """Runs the job of a deployment.
 
     Args:
-        job: What to do.
+        job: The job.
         progress: Called with how far it is.
 
     Raises:
@@ -128,7 +128,7 @@ def deploy_model(job: DeployJob, progress: ProgressCallback | None = None) -> De
     sites = choose_forms(job, sites, unfusable, images, progress)
     deployed, verify = _certify(experiment, original, sites, progress)
     met = _is_met(job, verify)
-    # A tuned network depends on its predictions: where no bound tells, all of them stay.
+    # A tuned network depends on its predictions: without a bound to check, all of them stay.
     needed = met is False or (met is None and baseline is not None)
     if needed and any(site.form == "dense" and _predicts(site) for site in sites):
         report_stage(progress, "sites left dense predict again")
@@ -165,7 +165,7 @@ def _predicts(site: DeployedSite) -> bool:
 
 
 def _predicting(site: DeployedSite, unfusable: Mapping[str, str]) -> DeployedSite:
-    """A site that was left dense with its predictions: fused, unless that costs far more."""
+    """A site that was left dense, with its predictions: fused, unless that is much slower."""
     if site.form != "dense" or not _predicts(site):
         return site
     slow = site.time is not None and site.time.gain < _LEAST_GAIN
@@ -180,7 +180,7 @@ def _certify(
     sites: Sequence[DeployedSite],
     progress: ProgressCallback | None,
 ) -> tuple[onnx.ModelProto, Measured]:
-    """Makes the model of some forms and measures it on verify, beside the original."""
+    """Builds the model with these forms and compares it with the original on verify."""
     fused = [site.name for site in sites if site.form == "fused"]
     dense = [site.name for site in sites if site.form == "dense"]
     source = experiment.model

@@ -1,6 +1,6 @@
 """Names of activations that exporters write as several nodes: SiLU, HardSwish, Mish and GELU.
 
-The reason why a Conv is no site names them: that tells a reader more than its two readers.
+The reason why a Conv is not a site names them, which is more helpful than the names of two ops.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def name_activation(index: GraphIndex, tensor: str) -> str:
 
 
 def _gate(index: GraphIndex, node: NodeProto) -> str:
-    """What a branch makes of x; empty where it is no gate within a few nodes."""
+    """The gate that a branch computes from x; empty if there is none within a few nodes."""
     for _ in range(_STEPS):
         if node.op_type in _GATES:
             return _GATES[node.op_type]

@@ -1,4 +1,4 @@
-"""Checking a transformation: with full masks, a model's outputs are the original's."""
+"""Checks a transformation: with full masks, a model's outputs equal the original's."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def run_original(
 
     Args:
         original: The model.
-        prepared: The same with its weights constant, so that ORT folds what it can.
+        prepared: The same with constant weights, so that ORT folds what it can.
         runtime: How to run them.
 
     Raises:
@@ -68,7 +68,7 @@ def run_original(
     """
     session = open_session(prepared, runtime, level="extended")
     feeds, outputs = _first_run(session, prepared)
-    # ORT's random generators go on from run to run.
+    # ORT's random generators keep their state from run to run.
     repeats = _equal(outputs, session.run(feeds))
     return OriginalRun(feeds, outputs, _run(original, feeds, "all", runtime), repeats)
 
@@ -76,7 +76,7 @@ def run_original(
 def compare_models(
     original: OriginalRun, network: onnx.ModelProto, spatial: onnx.ModelProto, runtime: Runtime
 ) -> Difference:
-    """Compares a model with full masks with the one it was made from.
+    """Compares a model with full masks with its original.
 
     Args:
         original: The outputs of the user's model.

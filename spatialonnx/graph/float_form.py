@@ -1,4 +1,4 @@
-"""The float network under a model's predictions, with the names that it was inserted into."""
+"""Recovers the network without predictions, with its original tensor names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def float_form(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, str]]
         proto: A model of any stage but deploy.
 
     Returns:
-        The network, and by name of a map the tensor that held its predicted values.
+        The network and, by name of the map, the tensor that held its predicted values.
     """
     predicted = {p.output: p.site for p in find_predictors(proto) if p.output != p.site}
     network = dense_form(proto)

@@ -1,7 +1,7 @@
-"""Fusing sites: Conv [-> BatchNormalization] [-> Add] -> ReLU -> SpatialPredict as one SpatialConv.
+"""Fuses sites: Conv [-> BatchNormalization] [-> Add] -> ReLU -> SpatialPredict as one SpatialConv.
 
-A site of a deployed model has one of three forms: fused, dense (its SpatialPredict is gone, which
-is a full mask) or simulated (its nodes stay: outputs are computed and then predicted).
+A site of a deployed model has one of three forms: fused, dense (without SpatialPredict, which
+equals a full mask) or simulated (its nodes stay: outputs are computed and then predicted).
 An 8-bit site becomes a SpatialQConv: see ``fuse_quantized``.
 """
 
@@ -62,7 +62,7 @@ def fuse_sites(
 ) -> onnx.ModelProto:
     """A copy of a model with some sites fused and some left dense; the others stay simulated.
 
-    Inputs, outputs and metadata stay, and so do the names of all tensors that are left.
+    Inputs, outputs, metadata and the names of all remaining tensors do not change.
 
     Args:
         proto: A model with SpatialPredict nodes.
@@ -206,11 +206,11 @@ def _crops(index: GraphIndex, conv: NodeProto) -> bool:
 
 
 def _bypass(index: GraphIndex, predictor: NodeProto) -> tuple[NodeProto, ...]:
-    """Takes a SpatialPredict out of the graph.
+    """Removes a SpatialPredict from the graph.
 
     Returns:
-        Nothing where the node in front of it now writes its output; else an Identity that must
-        take its place.
+        Nothing if the node before it now writes its output; else an Identity that must take its
+        place.
     """
     source, output = predictor.input[0], predictor.output[0]
     position = index.producer.get(source)
@@ -228,7 +228,7 @@ def _replace_nodes(proto: onnx.ModelProto, nodes: list[NodeProto]) -> None:
 
 
 def _rebuild(proto: onnx.ModelProto, constants: list[onnx.TensorProto], before: set[str]) -> None:
-    """Adds constants to a model and removes what nothing refers to any more.
+    """Adds constants to a model and removes what is no longer used.
 
     Args:
         proto: The model, its nodes replaced.
@@ -255,7 +255,7 @@ def _rebuild(proto: onnx.ModelProto, constants: list[onnx.TensorProto], before: 
 
 
 def _read(nodes: list[NodeProto], proto: onnx.ModelProto, before: set[str]) -> list[NodeProto]:
-    """The nodes without those that were read before and are not any more."""
+    """The nodes without those that have lost all readers."""
     outputs = {value.name for value in proto.graph.output}
     while True:
         used = outputs | {name for node in nodes for name in (*node.input, *captured(node))}

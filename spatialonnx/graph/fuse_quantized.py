@@ -1,9 +1,9 @@
-"""Fusing quantised sites: DequantizeLinear -> Conv -> QuantizeLinear as one SpatialQConv.
+"""Fuses quantised sites: DequantizeLinear -> Conv -> QuantizeLinear as one SpatialQConv.
 
 SpatialQConv works on NHWC maps, so each one stands between two Transposes. ONNX Runtime's layout
 pass cancels them against those of its own 8-bit kernels, on two conditions: every output of a
-SpatialQConv has a value_info, since the pass stops at a tensor of unknown rank, and no node is
-left that nothing reads, since an unread DequantizeLinear keeps its Transpose.
+SpatialQConv has a value_info, since the pass stops at a tensor of unknown rank, and no
+unread node is left, since an unread DequantizeLinear keeps its Transpose.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def explain_unfusable(index: GraphIndex, shapes: Shapes, match: SiteMatch) -> st
 def make_quantized_site(
     index: GraphIndex, shapes: Shapes, match: SiteMatch, predictor: Predictor, mask: SiteMask
 ) -> FusedSite:
-    """The SpatialQConv of a site that ``explain_unfusable`` has nothing against.
+    """Makes the SpatialQConv of a site that ``explain_unfusable`` accepts.
 
     Args:
         index: The graph.
@@ -121,7 +121,7 @@ def make_quantized_site(
 
 
 def _dequantized(index: GraphIndex, tensor: str) -> _Quantized | None:
-    """The 8-bit tensor that a DequantizeLinear makes a float one of."""
+    """The 8-bit input of a DequantizeLinear."""
     position = index.producer.get(tensor)
     node = None if position is None else index.nodes[position]
     if node is None or not is_op(node, "DequantizeLinear") or len(node.input) < 3:

@@ -1,4 +1,4 @@
-"""What a site becomes when it is fused."""
+"""The nodes of a fused site."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from spatialonnx.graph.site_match import SiteMatch
 
 @dataclass(frozen=True, eq=False)
 class FusedSite:
-    """What a site becomes.
+    """The nodes and constants that replace a site.
 
     Attributes:
         nodes: The SpatialConv node, or a SpatialQConv between Transposes.
         constants: Its weight, mask, bias and threshold.
-        replaced: The nodes it stands for, its SpatialPredict last.
+        replaced: The replaced nodes, SpatialPredict last.
         infos: value_info of the tensors that the nodes write, where ONNX Runtime needs it.
     """
 

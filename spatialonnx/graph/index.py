@@ -1,4 +1,4 @@
-"""Who writes and who reads each tensor of a graph, and which tensors are constant."""
+"""An index of a graph: producers and readers of each tensor, and constants."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from spatialonnx.errors import ModelError
 ONNX_DOMAINS = ("", "ai.onnx")
 _CONV_ATTRIBUTES = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
 _OF_CONSTANTS = "Identity", "Cast", "Transpose", "Reshape", "DequantizeLinear"
-"""Ops through which a constant is still one: exporters store weights in many ways."""
+"""Ops whose output is constant if their input is: exporters store weights in many ways."""
 _SMALL = 1 << 16
-"""Elements up to which a constant's values are read; no bound or scale of ours is larger."""
+"""Largest number of elements of a constant that is read; bounds and scales are smaller."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class GraphIndex:
         tensor = self._constants.get(stored)
         if tensor is None:
             return None
-        for node in steps:  # the last one decides
+        for node in steps:  # the last one counts
             if is_op(node, "Cast"):
                 to = attribute(node, "to")
                 return None if to is None else to.i
@@ -117,9 +117,9 @@ class GraphIndex:
         return tensor.data_type
 
     def constant_array(self, name: str, most: int = _SMALL) -> NDArray[np.generic] | None:
-        """Values of a constant of at most so many elements, in its own type and shape.
+        """Values of a constant with a limited number of elements, in its own type and shape.
 
-        None if it is larger, damaged or no constant.
+        None if it is larger, damaged or not constant.
         """
         stored, steps = self._stored(name)
         tensor = self._constants.get(stored)
@@ -136,7 +136,7 @@ class GraphIndex:
         return array
 
     def _apply(self, node: NodeProto, array: NDArray[np.generic]) -> NDArray[np.generic]:
-        """What a node makes of a constant; its further inputs are constants too."""
+        """Evaluates a node on a constant; its further inputs are constants too."""
         further = {
             name: value
             for name in node.input[1:]
@@ -147,7 +147,7 @@ class GraphIndex:
         return np.asarray(result)
 
     def scalar(self, name: str) -> float | None:
-        """The value of a constant of one element; None if it is none."""
+        """The value of a constant of one element, else None."""
         array = self.constant_array(name)
         return None if array is None or array.size != 1 else float(array.reshape(())[()])
 
@@ -223,7 +223,7 @@ def attribute(node: NodeProto, name: str) -> AttributeProto | None:
 
 
 def conv_attributes(node: NodeProto) -> list[AttributeProto]:
-    """The attributes of a node that are those of ONNX Conv."""
+    """The attributes of a node that ONNX Conv has too."""
     return [value for value in node.attribute if value.name in _CONV_ATTRIBUTES]
 
 

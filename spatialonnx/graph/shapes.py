@@ -1,8 +1,8 @@
 """Shapes of a model's tensors, custom ops included.
 
 ONNX's shape inference stops at an op it does not know, so it runs on a copy in which
-SpatialPredict is an Identity and SpatialConv a Conv. The copy leaves large weights out: inference
-needs their shapes alone, and protobuf would stop at 2 GiB. What a file says of the tensors inside
+SpatialPredict is an Identity and SpatialConv a Conv. The copy has no large weights: inference
+needs only their shapes, and protobuf is limited to 2 GiB. What a file says of the tensors inside
 is not believed: it stays behind when a tool changes the size of the input. Where inference ends,
 at a size that the graph computes or at an op that it does not know, the model is run on one image.
 """
@@ -27,7 +27,7 @@ from spatialonnx.runtime.session import Runtime, open_session
 
 _LOG = logging.getLogger(__name__)
 _KEPT_ELEMENTS = 1024
-"""Constants up to this size go along: Reshape and its like read shapes from them."""
+"""Constants up to this size are kept: ops such as Reshape read shapes from them."""
 _MAPS = "Conv", "QLinearConv", "Relu", "Clip", "QuantizeLinear"
 
 
@@ -38,7 +38,7 @@ class Shapes:
     Attributes:
         by_name: None where a dimension is dynamic. A tensor whose rank is unknown is missing.
         batch: Images that the shapes are for.
-        dynamic_batch: Whether the file leaves that number open.
+        dynamic_batch: Whether that number is dynamic in the file.
     """
 
     by_name: Mapping[str, tuple[Dim, ...]]
@@ -186,7 +186,7 @@ def _light_copy(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _known(node: NodeProto) -> list[NodeProto]:
-    """A node, or standard ones whose output has the same shape."""
+    """The node, or standard nodes whose output has the same shape."""
     if node.domain != DOMAIN:
         return [node]
     if node.op_type == PREDICT:
@@ -211,7 +211,7 @@ def _known(node: NodeProto) -> list[NodeProto]:
 
 
 def _fix_input(value: TypeProto, wanted: tuple[int, ...] | None) -> None:
-    """Gives a graph input the shape asked for, and one image where the batch is dynamic."""
+    """Gives a graph input the given shape, and one image where the batch is dynamic."""
     if value.WhichOneof("value") != "tensor_type":
         return
     tensor = value.tensor_type

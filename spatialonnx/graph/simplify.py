@@ -1,9 +1,9 @@
-"""Simplifying a user's graph before sites are looked for.
+"""Simplifies a user's graph before sites are searched.
 
 The simplifier is ONNX Runtime's own basic optimiser: it folds BatchNormalization and Mul / Add
 into Convs, drops Identities and no-op Casts, folds constants and moves Transposes out of the way.
 ``benchmarks/simplifiers.py`` compares it with onnxslim and onnxsim. It finds the most sites, and
-as ONNX Runtime does the same rewrites to the original, outputs stay equal to the last bit.
+because ONNX Runtime rewrites the original in the same way, outputs stay equal to the last bit.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def prepare_model(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def copy_around(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of a model but for its nodes, initializers and value_info, which may be large."""
+    """A copy of a model without its nodes, initializers and value_info, which may be large."""
     result = onnx.ModelProto()
     for field, value in proto.ListFields():
         if field.name != "graph":
@@ -73,7 +73,7 @@ def _copy_field(target: Message, name: str, value: Any) -> None:
 
 
 def name_nodes(proto: onnx.ModelProto, reserved: frozenset[str] = frozenset()) -> None:
-    """Gives every node of the main graph a name of its own, in place.
+    """Gives every node of the main graph a unique name, in place.
 
     Args:
         proto: The model.
@@ -139,8 +139,8 @@ def _is_low_precision(proto: onnx.ModelProto) -> bool:
 def _in_order(optimized: onnx.ModelProto, original: onnx.ModelProto) -> list[NodeProto]:
     """The optimised nodes, sorted topologically and otherwise as in the original.
 
-    Which of two equal Convs is charged depends on the order of the nodes, which the optimiser
-    does not keep.
+    The order of nodes decides which of two equal Convs is charged, and the optimiser does not
+    keep it.
     """
     by_name = {node.name: i for i, node in enumerate(original.graph.node)}
     by_output = {name: i for i, node in enumerate(original.graph.node) for name in node.output}

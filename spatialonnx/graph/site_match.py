@@ -215,7 +215,7 @@ def _refused(node: NodeProto) -> str:
 
 
 class _Path:
-    """What was met between a Conv and the node at hand."""
+    """The nodes between a Conv and the current node."""
 
     def __init__(self, index: GraphIndex, conv: NodeProto, quantized: bool) -> None:
         self._index = index

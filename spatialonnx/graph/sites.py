@@ -1,4 +1,4 @@
-"""Finding sites: the Convs whose output reaches a ReLU, and why the others do not."""
+"""Finds sites: the Convs whose output reaches a ReLU; other Convs get a reason."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Site:
         conv: Name of the Conv that is charged: the one whose work prediction skips.
         shape: Channels, height and width of the ofmap; None where dynamic.
         macs_per_output: MACs that one output of the charged Conv costs.
-        note: For a reader, for example which Conv of a residual Add stays dense.
+        note: A remark, for example which Conv of a residual Add stays dense.
         tensor: Name of the tensor that is predicted: its name, but for an 8-bit map.
         zero_point: Name of the zero point of an 8-bit map; empty where it is 0.
         dtype: Element type of that tensor: float32, uint8 or int8.
@@ -58,7 +58,7 @@ class Site:
 
 @dataclass(frozen=True)
 class SiteReport:
-    """The sites of a model, and the Convs that are none.
+    """The sites of a model, and the other Convs.
 
     Attributes:
         sites: In graph order of their ReLUs.
@@ -119,7 +119,7 @@ def find_sites(
 
 
 def require_sites(report: SiteReport) -> None:
-    """Makes sure that a model has a site.
+    """Checks that a model has a site.
 
     Raises:
         ModelError: It has none; the message gives the most frequent reason.

@@ -25,7 +25,7 @@ def fit_temperature(logits: NDArray[Any], labels: NDArray[np.int64]) -> float:
 
     Args:
         logits: [n, classes], finite.
-        labels: [n]; those that are none of the classes say nothing.
+        labels: [n]; labels outside the classes are ignored.
     """
     known = (labels >= 0) & (labels < logits.shape[1])
     if not known.any():
@@ -49,7 +49,7 @@ def expected_losses(
     Args:
         before: Logits of the unchanged network, [n, classes].
         after: Logits of the changed one.
-        temperature: Of the unchanged network.
+        temperature: Temperature of the unchanged network.
     """
     rows = np.arange(len(before))
     q = np.exp(log_softmax(before.astype(np.float64) / temperature, axis=1))

@@ -46,7 +46,7 @@ class Certifier:
             metric: What scores outputs.
             runtime: Provider and threads.
             baseline: The original network; default: the model with prediction off.
-            confidence: Of the one-sided upper limit; None = the drop itself decides.
+            confidence: Confidence of the one-sided upper limit; None = the drop itself decides.
             batch: Samples per run.
             initial: The plan that a network was tuned with; the expected drop of another plan
                 is estimated from it. None = prediction off.
@@ -72,11 +72,11 @@ class Certifier:
         """Measures a plan on samples.
 
         Args:
-            plan: Masks of the sites that predict, the others being off; None = the plan that
+            plan: Masks of the sites that predict; the others are off; None = the plan that
                 the model carries.
             samples: Where to measure.
             steps: Told how many samples are done, and how many there are.
-            confidence: Of the upper limit, in place of the certifier's own.
+            confidence: Confidence of the upper limit, in place of the certifier's own.
             expect: Whether the divergence and the expected drop are wanted too.
         """
         dense = self.run_dense(samples)
@@ -95,7 +95,7 @@ class Certifier:
         return self._expect(measured, dense, run.outputs, samples)
 
     def run_dense(self, samples: Samples) -> DenseRun:
-        """The dense network on samples; the same ones are run once."""
+        """The dense network on samples; equal samples are run only once."""
         key = samples.indices.tobytes()
         if key not in self._runs:
             outputs = run_samples(self._dense, samples, Plan(), batch=self._batch).outputs
@@ -109,8 +109,8 @@ class Certifier:
     ) -> Measured:
         """Adds the divergence and the expected drop.
 
-        Where the model has a baseline of its own, the difference between it and the initial plan is
-        counted; only what another plan changes is expected.
+        If the model has another baseline, the drop of the initial plan is counted; only the change
+        from it is estimated.
         """
         logits = first_logits(outputs)
         kl = float(kl_divergence(first_logits(dense.outputs), logits).mean())

@@ -1,4 +1,4 @@
-"""Whether the classes of the data can be those of a network, before anything is measured."""
+"""Checks that the labels can be the classes of a network, before anything is measured."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check_classes(experiment: Experiment, *, refuse: bool) -> None:
         refuse: Whether labels that make every bound meaningless are refused.
 
     Raises:
-        UsageError: They are.
+        UsageError: They are refused.
     """
     if experiment.metric.name != TOP1.name or experiment.dataset.labels is None:
         return
@@ -39,7 +39,7 @@ def check_classes(experiment: Experiment, *, refuse: bool) -> None:
 
 
 def count_classes(experiment: Experiment) -> int | None:
-    """How many classes a network tells apart: of the file, else of a run; None without logits."""
+    """Number of classes of a network, from its file or from a run; None without logits."""
     dims = experiment.model.proto.graph.output[0].type.tensor_type.shape.dim
     sizes = [dim.dim_value for dim in dims]
     if len(sizes) >= 2 and sizes[1] > 0 and all(size == 1 for size in sizes[2:]):

@@ -28,7 +28,7 @@ from spatialonnx.runtime.session import Runtime
 
 Part = Literal["search", "select", "verify", "all"]
 _ANY_SIZE = 4
-"""Patch size of codes that are only counted."""
+"""Patch size of zero codes from which only zeros are counted."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class SiteCounts:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What a model did on the samples.
+    """The figures of a model on the samples.
 
     Attributes:
         score: The metric's value, exact.
@@ -129,7 +129,7 @@ def evaluate(
         model: A path or an ``onnx.ModelProto``.
         data: As ``open_dataset`` takes them; None = the built-in set that the model names.
         split: The part that is measured; ``all`` is the whole set.
-        samples: Measure only so many samples: of ``all`` at random, of a part the first.
+        samples: Number of samples to measure: of ``all`` drawn at random, of a part the first ones.
         progress: Told after every batch.
         **options: Seed and sizes of the split, metric, baseline (the network that ``agreement``
             compares with), preprocessing, provider, threads.
@@ -173,7 +173,7 @@ def evaluate_model(
         proto: The model.
         samples: The images and labels.
         runtime: Provider and threads.
-        metric: What its outputs are scored by.
+        metric: Scores its outputs.
         baseline: The network that ``agreement`` compares with; default: the model itself with
             prediction off.
         batch: Samples per run.

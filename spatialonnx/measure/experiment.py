@@ -24,7 +24,7 @@ from spatialonnx.plan.bounds import Bound
 from spatialonnx.runtime.session import Runtime
 
 OWN_FUNCTION = "own function"
-"""What files say of a metric that is no built-in one."""
+"""Name in files of a metric that is not a built-in one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +36,12 @@ class Experiment:
         dataset: The pool of images.
         split: Its search, select and verify parts.
         runtime: Provider and threads.
-        metric: What scores outputs.
+        metric: Scores outputs.
         bounds: The largest allowed drops, in increasing order; empty for a plan by hand.
-        baseline: The original network, where the model is not it with masks: a network tuned
-            with its masks on, or quantised.
-        confidence: Of the upper limit that must meet a bound; None = the drop itself decides.
+        baseline: The original network, if the model is not that network with masks: for example
+            a network tuned with its masks on, or quantised.
+        confidence: Confidence of the upper limit that must meet a bound; None = the drop itself
+            decides.
         batch: Samples per run.
     """
 
@@ -82,12 +83,12 @@ class Experiment:
 
     @property
     def data_name(self) -> str:
-        """What files may say of the data: the name of a built-in set, never a path or code."""
+        """Name of the data for files: that of a built-in set, never a path or code."""
         return public_name(self.dataset.name) or OWN_DATA
 
     @property
     def metric_name(self) -> str:
-        """What files may say of the metric: the name of a built-in one, never code."""
+        """Name of the metric for files: that of a built-in one, never code."""
         return self.metric.name if self.metric.counts else OWN_FUNCTION
 
 

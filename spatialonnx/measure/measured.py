@@ -83,11 +83,11 @@ class Measured:
 
 @dataclass(frozen=True, eq=False)
 class DenseRun:
-    """What the dense network gave on some samples; plans are compared with it.
+    """Results of the dense network on some samples; plans are compared with them.
 
     Attributes:
         outputs: Its outputs, batch first.
-        reference: What top-1 is compared with.
+        reference: What top-1 is compared with, see ``Metric.reference``.
         score: Its score.
     """
 

@@ -36,7 +36,7 @@ class Network:
         Args:
             proto: A model of any stage.
             runtime: Provider and threads.
-            codes: Also tell which values of every ofmap are zero, in patches of this size.
+            codes: Also give the zero codes of every ofmap, for patches of this size.
         """
         self.output_names = tuple(value.name for value in proto.graph.output)
         self.predictors = find_predictors(proto)
@@ -107,7 +107,7 @@ class Network:
 
 @dataclass(frozen=True, eq=False)
 class SampleRun:
-    """What a network gave on samples.
+    """The results of a network on samples.
 
     Attributes:
         outputs: The model's outputs, batch first.
@@ -150,7 +150,7 @@ def run_samples(
         samples: The samples, in their order.
         plan: Masks by site; sites that it does not name are off.
         batch: Samples per run, unless the model is fixed to another number.
-        each: Sees every batch's outputs, for counts of its own.
+        each: Called with every batch's outputs, for further counts.
         steps: Told after every batch how many samples are done, and how many there are.
 
     Raises:

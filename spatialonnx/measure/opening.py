@@ -71,14 +71,14 @@ def open_experiment(
     cut: bool = True,
     refuse: bool = True,
 ) -> Experiment:
-    """Opens everything that options name.
+    """Opens everything that the options name.
 
     Args:
         model: The model.
         data: The data; None = the built-in set that the model names.
         options: What the user chose.
         record: The search that chose the model's plan: its split, metric, bound and confidence
-            hold where the options name none, so that verify is what no choice has read.
+            are used unless the options give others, so that no choice has read verify.
         cut: Whether the data are cut; otherwise verify is all of them.
         refuse: Whether labels are refused that cannot be the classes of the network; otherwise
             that is a warning.

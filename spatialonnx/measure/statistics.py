@@ -96,7 +96,7 @@ def mcnemar_p(discordant: Discordant) -> float:
 
 
 def check_confidence(confidence: float | None) -> None:
-    """Makes sure that a confidence is one.
+    """Checks a confidence.
 
     Raises:
         UsageError: It is not between 0.5 and 1.
@@ -106,7 +106,7 @@ def check_confidence(confidence: float | None) -> None:
 
 
 def resolution(samples: int, confidence: float = 0.95) -> float:
-    """The smallest drop that this many samples can tell from none.
+    """The smallest drop that this many samples can distinguish from none.
 
     The rule of three: with no lost sample among n, the upper limit of the loss is about
     ``-ln(1 - confidence) / n``.
@@ -122,7 +122,7 @@ def bootstrap_interval(
     Args:
         drop: The drop on chosen rows, int64 [samples]; rows may repeat.
         samples: Number of samples.
-        confidence: Of a one-sided upper limit; None = none is wanted.
+        confidence: Confidence of the one-sided upper limit; None = no limit.
 
     Returns:
         The 95 % interval and the upper limit.

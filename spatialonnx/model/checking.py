@@ -1,4 +1,4 @@
-"""Checks of a model that was made: valid ONNX, with the interface that it had."""
+"""Checks of a rewritten model: valid ONNX, with its interface unchanged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def check_model(proto: onnx.ModelProto, what: str) -> None:
 
     Args:
         proto: The model.
-        what: What to call it in the message.
+        what: Its name in the message.
 
     Raises:
         ModelError: The checker objects.
@@ -39,11 +39,11 @@ def check_model(proto: onnx.ModelProto, what: str) -> None:
 
 
 def check_interface(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
-    """Makes sure that inputs, outputs and metadata were kept; initializers are no inputs.
+    """Checks that inputs, outputs and metadata were kept; initializers are not inputs.
 
     Args:
-        before: The model that was given.
-        after: The model that was made of it.
+        before: The original model.
+        after: The rewritten model.
 
     Raises:
         ModelError: They were not.

@@ -33,7 +33,7 @@ _PREFIX = "spatialonnx."
 STAGES = ("spatial", "masked", "deploy")
 ORIGINAL = "original"
 OWN_DATA = "own data"
-"""What a file says of data that are no built-in set."""
+"""Name in files of data that are not a built-in set."""
 _VERSION = 1
 """Of the record of a search."""
 
@@ -44,17 +44,17 @@ class SearchRecord:
 
     Attributes:
         bound: The largest allowed drop.
-        eps: The same for the baseline at hand, absolute.
+        eps: The same for this baseline, absolute.
         met: Whether the bound holds on verify; None where the record does not say.
         mode: Mode of the search.
         strategy: Its strategy.
         goal: What accuracy was weighed against.
         data: A built-in set's name; ``own data`` for a user's.
-        seed: Of the split.
+        seed: Seed of the split.
         samples: Sizes of search, select and verify; None = the defaults.
         metric: What scored outputs; ``own function`` for a user's.
-        confidence: Of the upper limit that had to meet the bound; None = the drop itself.
-        verify: What the plan did on verify, as ``Measured.to_json`` gives it.
+        confidence: That of the upper limit that had to meet the bound; None = the drop itself.
+        verify: Figures of the plan on verify, as ``Measured.to_json`` gives them.
         study: Key of the study.
         onnxruntime: Version that the search ran on.
     """
@@ -136,7 +136,7 @@ def read_search_record(proto: onnx.ModelProto) -> SearchRecord | None:
 
 
 def _read_bound(text: object, eps: float) -> Bound:
-    """The bound as its text says; a record without one has its number alone."""
+    """The bound from its text; a record without a text has only a number."""
     if text is None:
         return Bound(str(eps), Fraction(str(eps)))
     try:
@@ -150,7 +150,7 @@ _TEXTS = {
     **dict.fromkeys(("mode", "strategy", "goal", "data", "study", "onnxruntime"), ""),
     "metric": "top1",
 }
-"""Entries that are texts, with what stands for a missing one."""
+"""Text entries, with their defaults."""
 _DAMAGED = "the model's metadata entry spatialonnx.search is damaged: search again"
 
 

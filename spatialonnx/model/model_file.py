@@ -19,7 +19,7 @@ PROTOBUF_LIMIT = 1_900_000_000
 
 @dataclass(frozen=True, eq=False)
 class ModelFile:
-    """A model with where it came from.
+    """A model with its origin.
 
     Attributes:
         path: The file it was read from; a name for messages where it came as an object.
@@ -95,7 +95,7 @@ def load_model(path: Path) -> ModelFile:
 
 
 def peek_model(path: Path) -> onnx.ModelProto | None:
-    """The model in a file that may be anything, without external data; None if it is no model."""
+    """Reads a model without external data from any file; None if the file is not a model."""
     try:
         return _read(path)
     except (DecodeError, ValueError, TypeError, OSError):
@@ -116,8 +116,8 @@ def save_model(proto: onnx.ModelProto, path: Path) -> None:
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     data = path.with_name(path.name + ".data")
-    # The weights are renamed first, and an old model goes before them: a kill in between leaves
-    # weights without a model, never a model with the weights of another.
+    # The weights are renamed first, and an old model is removed before them: a kill in between
+    # leaves weights without a model, never a model with the weights of another.
     with writing(path) as temporary, writing(data) as temporary_data:
         onnx.convert_model_to_external_data(copy, location=temporary_data.name)
         temporary_data.unlink()

@@ -62,7 +62,7 @@ def missed_path(path: Path) -> Path:
 
 
 def check_replaceable(path: Path, source_sha256: str, *, force: bool) -> None:
-    """Makes sure that writing ``path`` loses nothing of the user's.
+    """Checks that writing ``path`` does not replace a file of the user.
 
     Args:
         path: The model file about to be written.

@@ -56,7 +56,7 @@ def parse_bounds(text: str) -> tuple[Bound, ...]:
         if part.endswith("%rel"):
             number, relative, scale = part.removesuffix("%rel"), True, Fraction(1, 100)
         try:
-            # Fraction would write 1e999999999 out, digit by digit.
+            # Fraction would expand 1e999999999 to all of its digits.
             value = Fraction("" if _FAR.search(number) else number) * scale
         except (ValueError, ZeroDivisionError):
             raise UsageError(

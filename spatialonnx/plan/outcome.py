@@ -1,4 +1,4 @@
-"""Outcomes: what the trial of a plan gave."""
+"""Outcomes of trials."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fractions import Fraction
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one trial gave.
+    """The outcome of one trial.
 
     Attributes:
         score: The metric's value, exact; None where the trial was rejected.
@@ -16,11 +16,11 @@ class Outcome:
             and they are not known.
         kl: Mean over the samples of KL(dense || masked) of the logits, in nats; None without
             logits or where the trial was rejected.
-        forward_samples: Work done, in samples through the whole network (a run of a part counts
-            by its share of the MACs).
+        forward_samples: Cost, in samples through the whole network (the run of a part counts by
+            its share of the MACs).
         seconds: Time it took.
-        rejected_at: The bound on the drop that this trial must miss, whatever the samples that
-            were not run give; None where all were run.
+        rejected_at: The bound on the drop that this trial misses regardless of the samples that
+            were not run; None if all were run.
     """
 
     score: Fraction | None

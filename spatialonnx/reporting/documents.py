@@ -13,13 +13,13 @@ from spatialonnx.reporting.fields import Fields
 def read_documents(
     documents: Sequence[tuple[Path, Fields]],
 ) -> tuple[tuple[Latency, ...], tuple[Rival, ...]]:
-    """Reads every file by what it holds.
+    """Reads files, recognised by their content.
 
     Returns:
         Latencies, and the systems compared with.
 
     Raises:
-        UsageError: A file is of no command that a report shows.
+        UsageError: A file is not of a command that a report shows.
     """
     latencies: list[Latency] = []
     rivals: list[Rival] = []

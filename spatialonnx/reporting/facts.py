@@ -18,7 +18,7 @@ class Point:
     """A plan as a point of saving and drop.
 
     Attributes:
-        name: What it is.
+        name: Its name.
         saved: MACs saved, a fraction of those of all Conv nodes.
         drop: Baseline score minus score, a fraction.
         interval: 95 % interval of the drop; None where it was not measured on verify.
@@ -45,7 +45,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a search was asked for and reached, as the model it wrote says.
+    """What a search was asked for and reached, from the metadata of its model.
 
     Attributes:
         bound: The bound in words; empty for a plan by hand.
@@ -81,7 +81,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Trials:
-    """What a study holds.
+    """The content of a study.
 
     Attributes:
         count: Trials.
@@ -90,8 +90,8 @@ class Trials:
         verify_reads: How often verify was read for this study.
         cloud: Saved fraction and drop of every trial that ran to its end, float64 [n, 2].
         rejected: Trials that were stopped early, their drop being beyond the bound.
-        front: Those that no other beats, by increasing saving.
-        chosen: The chosen plan's own trial; None where the study does not know it.
+        front: The Pareto front, by increasing saving.
+        chosen: The trial of the chosen plan; None if it is not in the study.
     """
 
     count: int
@@ -118,7 +118,7 @@ class Trials:
 
 @dataclass(frozen=True)
 class SiteFacts:
-    """One site under the chosen plan. Fractions are None where no data were at hand.
+    """One site under the chosen plan. Fractions are None without data.
 
     Attributes:
         name: The site.
@@ -192,7 +192,7 @@ class Run:
     """One search: its study, the model it wrote, or both.
 
     Attributes:
-        label: A letter that stands for it in tables and plots.
+        label: Its letter in tables and plots.
         title: Mode and strategy in words.
         study: The study's file name; None where there is none.
         model: The model's file name; None where there is none.
@@ -202,8 +202,8 @@ class Run:
         counted: Verify samples that the sites' counts come from; 0 without data.
         references: The diagonal, measured on the search samples.
         maps: Ofmaps of a few images.
-        provenance: Where it comes from, in words: name -> value.
-        notes: What a reader should know, one sentence each.
+        provenance: Its origin, in words: name -> value.
+        notes: Remarks, one sentence each.
     """
 
     label: str
@@ -225,7 +225,7 @@ class Run:
         return None if self.asked.verify is None else self.asked.verify.saved
 
     def to_json(self) -> dict[str, Any]:
-        """The same as an object, pictures left out."""
+        """The same as an object, without pictures."""
         return {
             "label": self.label,
             "title": self.title,
@@ -314,7 +314,7 @@ class SummaryRow:
     """One network of a report; None where it was not measured.
 
     Attributes:
-        name: What it is.
+        name: Its name.
         score: Its score on verify.
         saved: MACs saved on verify, as a fraction of those of all Conv nodes.
         drop: Drop on verify.
@@ -337,9 +337,9 @@ class Rival:
     """A system that the searches are compared with: a row of ``baseline --json``.
 
     Attributes:
-        point: What it did.
+        point: Its saving and drop.
         met: Whether it met its bound; None where the file does not say.
-        note: What a reader should know.
+        note: A remark.
         source: The file and the model that it is of.
     """
 
@@ -362,8 +362,8 @@ class Report:
         runs: One or several searches.
         rivals: The systems it is compared with, of ``baseline --json`` files.
         latencies: Times, of ``bench --json`` and ``deploy --json`` files.
-        machine: Where the report was made: name -> value.
-        source: Hash of what it is made from, by which a later report may replace it.
+        machine: The machine on which the report was made: name -> value.
+        source: Hash of its sources; a later report with the same hash may replace it.
         made: Date, as text.
     """
 

@@ -11,7 +11,7 @@ from typing import Any
 from spatialonnx.errors import UsageError
 
 _LARGEST = 64 << 20
-"""Bytes of a JSON file beyond which it is none of ours."""
+"""Largest size in bytes of a JSON file; this package's are smaller."""
 
 
 class Fields:
@@ -61,16 +61,16 @@ class Fields:
         return None if low is None or high is None else (low, high)
 
     def object(self, key: str) -> Fields:
-        """An object; an empty one where there is none."""
+        """An object; empty if it is missing."""
         return Fields(self._value.get(key))
 
     def objects(self, key: str) -> list[Fields]:
-        """A list of objects; empty where there is none."""
+        """A list of objects; empty if it is missing."""
         value = self._value.get(key)
         return [Fields(item) for item in value] if isinstance(value, list) else []
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """A list of texts; what is none is left out."""
+        """A list of texts; other values are left out."""
         value = self._value.get(key)
         return tuple(v for v in value if isinstance(v, str)) if isinstance(value, list) else ()
 

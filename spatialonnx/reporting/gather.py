@@ -22,7 +22,7 @@ from spatialonnx.searching.pareto import pareto_front
 from spatialonnx.searching.study import Study
 
 _FEW = 5
-"""Below this many samples, eps * n says little (DESIGN section 4, "Certified")."""
+"""Value of eps * n below which the samples decide little."""
 
 
 def gather_run(label: str, search: Search) -> Run:
@@ -63,10 +63,10 @@ def gather_run(label: str, search: Search) -> Run:
 
 
 def read_asked(model: ModelFile, record: SearchRecord | None) -> Asked:
-    """What a model's metadata say of the search that chose its plan.
+    """The record of the search in a model's metadata.
 
     Raises:
-        ModelError: They name a bound and no result.
+        ModelError: They have a bound but no result.
     """
     if record is None:
         return Asked()
@@ -95,7 +95,7 @@ def read_asked(model: ModelFile, record: SearchRecord | None) -> Asked:
 
 
 def read_trials(study: Study, plan: PlanLike | None) -> Trials:
-    """What a study holds: its trials as points, their front, and the trial of a chosen plan.
+    """The trials of a study as points, their Pareto front, and the trial of a chosen plan.
 
     Args:
         study: The study, open.

@@ -19,7 +19,7 @@ def render_markdown(report: Report, mark: str) -> str:
 
     Args:
         report: The facts.
-        mark: A comment by which a later report knows that it may replace the file.
+        mark: A comment that allows a later report to replace the file.
 
     Raises:
         SetupError: jinja2 or matplotlib is missing.
@@ -29,7 +29,7 @@ def render_markdown(report: Report, mark: str) -> str:
     from markupsafe import Markup
 
     def finish(value: object) -> object:
-        """Escapes what a file says; markup of the template's own macros and filters stays."""
+        """Escapes values from files; markup of the template's own macros and filters is kept."""
         return value if isinstance(value, Markup) else Markup(escape_markdown(str(value)))
 
     # With autoescape, what a macro returns is Markup: nothing is escaped twice.

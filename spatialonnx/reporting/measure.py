@@ -23,12 +23,12 @@ from spatialonnx.reporting.facts import Maps, Point, Run, SiteFacts, SiteMaps
 from spatialonnx.runtime.progress import ProgressCallback, count_steps
 
 _IMAGES, _SITES, _CHANNELS = 3, 4, 6
-"""How much of the ofmaps a report shows."""
+"""Limits of the ofmaps that a report shows."""
 
 
 @dataclass(frozen=True, eq=False)
 class Measuring:
-    """What a report measures of a model, and on what.
+    """Measurement context of a model.
 
     Attributes:
         experiment: The masked model with its data and the split of the search.
@@ -47,8 +47,8 @@ def measure_run(run: Run, measuring: Measuring, progress: ProgressCallback | Non
     """Adds to a run what has to be measured on data.
 
     Args:
-        run: What the files say.
-        measuring: What is measured.
+        run: The facts from files.
+        measuring: The measurement context.
         progress: Called with how far it is.
 
     Returns:

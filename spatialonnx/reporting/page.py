@@ -1,4 +1,4 @@
-"""The HTML page: facts, pictures and plots put into one file that needs nothing else."""
+"""The HTML page: facts, pictures and plots in one self-contained file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def render_page(report: Report, mark: str) -> str:
 
     Args:
         report: The facts.
-        mark: A comment by which a later report knows that it may replace the file.
+        mark: A comment that allows a later report to replace the file.
 
     Raises:
         SetupError: jinja2 or matplotlib is missing.
@@ -71,7 +71,7 @@ def _asset(name: str) -> str:
 
 
 def _view(report: Report, run: Run) -> dict[str, Any]:
-    """What the template needs beside the facts: pictures, plots and sums of one run."""
+    """The template's further values: pictures, plots and sums of one run."""
     shown, hidden = _drawn(run.sites)
     counts = count_patterns(run.sites)
     colours = {
@@ -148,7 +148,7 @@ def count_patterns(sites: Sequence[SiteFacts]) -> dict[tuple[int, int], float]:
 
 
 def _range(run: Run) -> dict[str, float] | None:
-    """Where the drop, its interval, zero and the bound lie on a line, in per cent of its width."""
+    """Positions of drop, interval, zero and bound on a line, in per cent of its width."""
     verify, eps = run.asked.verify, run.asked.eps
     if verify is None or eps is None or verify.interval is None:
         return None

@@ -46,7 +46,7 @@ def mask_picture(site: SiteFacts, colours: Mapping[int, Colour]) -> Picture:
 
     Args:
         site: The site; of a dynamic map one patch per channel is drawn.
-        colours: Of every pattern in the mask.
+        colours: Colours of all patterns in the mask.
     """
     cells = mask_cells(site.mask, site.shape[0], site.shape[1:])
     channels, rows, columns = cells.shape
@@ -93,7 +93,7 @@ def _fit(channels: int, rows: int, columns: int) -> tuple[int, int]:
             down * (rows * cell + _GAP) <= _HEIGHT
             and across * (columns * cell + _GAP) <= _WIDTH + _GAP
         ):
-            # The last row as full as the others.
+            # The last row about as full as the others.
             return cell, -(-channels // down)
     return 1, across
 
@@ -106,7 +106,7 @@ def _colour_table(colours: Mapping[int, Colour]) -> NDArray[np.uint8]:
 
 
 def input_picture(image: NDArray[np.float32]) -> Picture:
-    """What the network was given, stretched to the whole range: [C, H, W], C 1 or 3."""
+    """The input image, stretched to the whole range: [C, H, W], C 1 or 3."""
     shown = image[:3] if len(image) >= 3 else image[:1]
     low, high = float(np.nanmin(shown)), float(np.nanmax(shown))
     scaled = np.nan_to_num((shown - low) / max(high - low, 1e-12)) * 255

@@ -1,6 +1,6 @@
 """Plots, drawn by matplotlib as SVG whose colours are the page's own, light or dark.
 
-No text of a file is ever drawn: what a mark stands for is said beside the plot, in HTML.
+No text from a file is drawn: legends are beside the plot, in HTML.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Key:
     """One line of a legend.
 
     Attributes:
-        text: What it stands for.
-        colour: As the style sheet names it.
+        text: Its meaning.
+        colour: Its name in the style sheet.
         path: The mark as an SVG path, 18 x 16.
         is_line: Whether the path is a line instead of a mark.
     """
@@ -66,8 +66,8 @@ class Plot:
     """A plot with its legend.
 
     Attributes:
-        svg: To be put into a page as it is.
-        keys: What its marks stand for.
+        svg: The SVG, for a page.
+        keys: Its legend.
     """
 
     svg: str
@@ -75,7 +75,7 @@ class Plot:
 
 
 def require_report_extra() -> None:
-    """Makes sure that the extra ``report`` is installed.
+    """Checks that the extra ``report`` is installed.
 
     Raises:
         SetupError: jinja2 or matplotlib is missing.
@@ -150,7 +150,7 @@ class _Canvas:
         self._axes.set_ylabel("drop, percentage points", color=_INK, fontsize=11)
 
     def name(self, text: str, colour: str, path: str, *, is_line: bool = False) -> None:
-        """Puts a line into the legend."""
+        """Adds a line to the legend."""
         if text:
             self._keys.append(Key(text, _VARIABLES[colour], path, is_line))
 
@@ -197,7 +197,7 @@ class _Canvas:
             self.mark(point, _INK, marker, f"{point.name}, on verify", interval=True)
 
     def limit(self, low: float, high: float) -> None:
-        """Shows what lies about the bounds; what is far beyond is cut off. In points."""
+        """Limits the axis to the neighbourhood of the bounds, in points."""
         self._axes.set_ylim(low, high)
 
     def finish(self, name: str) -> Plot:

@@ -25,7 +25,7 @@ from spatialonnx.runtime.machine import describe_machine, instruction_set, versi
 from spatialonnx.runtime.progress import ProgressCallback, report_stage
 
 Chooser = Callable[[ModelFile], Measuring | str]
-"""What is measured of a model, or why nothing is."""
+"""The measurement context of a model, or why there is none."""
 
 
 def report(
@@ -99,10 +99,10 @@ def make_report(
     """Gathers and measures the facts of a report.
 
     Args:
-        sources: The files it is made of.
-        choose: Gives what is measured of a model.
+        sources: Its files.
+        choose: Gives the measurement context of a model.
         title: Its heading; default: the names of the models.
-        remarks: What a reader should know of each search; empty where nothing.
+        remarks: Remarks on each search, or empty.
         progress: Called with how far it is.
 
     Raises:

@@ -31,7 +31,7 @@ class Search:
 
 @dataclass(frozen=True, eq=False)
 class Sources:
-    """The files of a report, by what they are.
+    """The files of a report, by kind.
 
     Attributes:
         searches: In the order given.
@@ -48,10 +48,10 @@ def find_sources(paths: Sequence[Path], folder: Path) -> Sources:
     Args:
         paths: Studies, models and JSON files, in any order; with neither a study nor a model
             the folder's one masked model is taken.
-        folder: Where to look then.
+        folder: The folder to look in then.
 
     Raises:
-        UsageError: A file is missing or is nothing that a report is made of.
+        UsageError: A file is missing or is not of a kind that a report uses.
         StudyError: A study is damaged.
         ModelError: A model is damaged, or the folder does not hold exactly one.
     """
@@ -112,7 +112,7 @@ def _study_key(path: Path) -> str:
 
 
 def _is(path: Path, key: str) -> bool:
-    """Whether a file that nobody named is the study of a key; a damaged one is not."""
+    """Whether a file found in a folder is the study of a key; False for a damaged one."""
     try:
         return _study_key(path) == key
     except StudyError:
@@ -120,7 +120,7 @@ def _is(path: Path, key: str) -> bool:
 
 
 def _chosen_from(path: Path, key: str) -> bool:
-    """Whether a file that nobody named holds a plan of a study; a damaged one does not."""
+    """Whether a file found in a folder holds a plan of a study; False for a damaged one."""
     proto = peek_model(path)
     try:
         record = None if proto is None else read_search_record(proto)

@@ -16,14 +16,14 @@ from spatialonnx.searching.study import Study
 
 MARK = "spatialonnx report of "
 _HEAD = 4096
-"""Bytes of a file in which the mark must stand."""
+"""Number of bytes at the start of a file that must contain the mark."""
 
 
 def prepare_page(sources: Sources, wanted: Path | None, *, force: bool) -> Path:
     """Where the page of some files goes, after checking what is there.
 
     Args:
-        sources: What the report is made of.
+        sources: The sources of the report.
         wanted: The page; None = ``report.html`` beside the first model or study.
         force: Whether the user agreed to lose what is there.
 
@@ -45,7 +45,7 @@ def check_output(page: Path, source: str, *, force: bool) -> None:
 
     Args:
         page: The HTML file; the Markdown goes beside it.
-        source: What the report is made from.
+        source: Hash of the sources of the report.
         force: Whether the user agreed to lose what is there.
 
     Raises:

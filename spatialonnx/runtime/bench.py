@@ -44,11 +44,11 @@ _PROFILED_RUNS = 20
 
 
 class ImageSource(Protocol):
-    """What is used of a data set."""
+    """The part of a data set's protocol that is used."""
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
         ...
 
     def __len__(self) -> int:
@@ -69,8 +69,8 @@ class Contestant:
         precision: ``float32`` or ``int8``.
         timing: Its times.
         ratio: To the baseline.
-        peak: Bytes that loading and running it takes at its peak; None where unknown.
-        nodes: Times of its nodes, where they were asked for.
+        peak: Peak memory of loading and running it, in bytes; None if unknown.
+        nodes: Times of its nodes, if requested.
     """
 
     path: Path
@@ -101,12 +101,12 @@ class Contestant:
 
 @dataclass(frozen=True, eq=False)
 class Benchmark:
-    """What a benchmark gave.
+    """The result of a benchmark.
 
     Attributes:
         contestants: One per model, in the order given.
         baseline: The model that ratios are to.
-        data: What the images were.
+        data: The source of the images.
         batch: Images per run.
         runs: Rounds in which each model was timed.
         cold: Whether a round was one run, not a burst.
@@ -250,7 +250,7 @@ def profile_model(path: Path, images: Images, runtime: Runtime) -> NodeTimes:
 
     Args:
         path: The model's file.
-        images: What to run it on.
+        images: The images to run.
         runtime: Provider and threads.
     """
     profiled = ProfiledSession(path, runtime)

@@ -1,4 +1,4 @@
-"""What a session is fed: images, and the arrays of a network's further inputs."""
+"""The feeds of a session: images, and the arrays of a network's further inputs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Array = NDArray[Any]
 class Batch(np.ndarray[Any, np.dtype[Any]]):
     """Images that carry the rows of a network's further inputs.
 
-    An array, so that whatever looks at images alone takes both. Rows that are chosen by a slice
-    or by indices keep theirs; the result of any other operation carries none.
+    It is an array, so functions of images accept it. Rows chosen by a slice or by indices keep
+    their further inputs; the result of any other operation has none.
 
     Attributes:
         further: Arrays by the name of their input, one row per image.
@@ -24,11 +24,11 @@ class Batch(np.ndarray[Any, np.dtype[Any]]):
     further: Mapping[str, Array]
 
     def __array_finalize__(self, origin: object) -> None:
-        """Begins without further inputs."""
+        """Starts without further inputs."""
         self.further = {}
 
     def __getitem__(self, key: Any) -> Any:
-        """Chooses rows, or elements as of any array."""
+        """Chooses rows, or elements like any array."""
         chosen = super().__getitem__(key)
         if isinstance(key, (slice, np.ndarray)) and isinstance(chosen, Batch):
             chosen.further = {name: array[key] for name, array in self.further.items()}

@@ -1,4 +1,4 @@
-"""The onnxruntime package, or one line where it does not load."""
+"""Imports onnxruntime, with a one-line error if it does not load."""
 
 from __future__ import annotations
 

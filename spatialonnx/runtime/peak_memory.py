@@ -1,7 +1,7 @@
-"""Peak memory of running a model, measured in a process of its own.
+"""Peak memory of running a model, measured in a separate process.
 
-A process's high-water mark never falls, and a second session reuses what a first one freed; so
-every model gets its own process, which runs this module.
+A process's high-water mark never falls, and a second session reuses memory that the first one
+freed. Every model therefore gets its own process, which runs this module.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ def measure_peak(path: Path, shape: Sequence[int], runtime: Runtime) -> int | No
 
     Args:
         path: The model file.
-        shape: Of the images, [b, C, H, W]; their values do not matter.
+        shape: Shape of the images, [b, C, H, W]; their values do not matter.
         runtime: Provider and threads.
 
     Returns:
-        None where the system does not tell, or the model does not run.
+        The bytes, or None if the system does not report them or the model does not run.
     """
     arguments = [str(path.resolve()), *map(str, shape), runtime.provider, str(runtime.threads)]
-    # -P: modules of the current folder must not stand in for ours.
+    # -P: modules of the current folder must not replace this package's.
     command = [sys.executable, "-P", "-m", "spatialonnx.runtime.peak_memory", *arguments]
     try:
         done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT, check=True, text=True)

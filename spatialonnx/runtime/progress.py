@@ -13,7 +13,7 @@ class Progress:
     Attributes:
         stage: What is being done, in words, such as ``verify`` or ``channel pass``.
         done: Steps done: samples, trials or runs.
-        total: Steps in all; None where they are not counted.
+        total: Total number of steps; None if they are not counted.
         best_saved: Of a search: the largest saving within the bound so far, as a fraction of the
             MACs of all Conv nodes.
         warning: Whether ``stage`` is a message that the user should see even without a bar.
@@ -32,13 +32,13 @@ Steps = Callable[[int, int], None]
 
 
 def report_stage(progress: ProgressCallback | None, stage: str, *, warning: bool = False) -> None:
-    """Announces a stage whose steps are not counted, if anybody listens."""
+    """Announces a stage whose steps are not counted, if there is a callback."""
     if progress is not None:
         progress(Progress(stage, warning=warning))
 
 
 def count_steps(progress: ProgressCallback | None, stage: str) -> Steps | None:
-    """A callback that tells how many steps of a stage are done; None where nobody listens."""
+    """Makes a callback that reports the steps of a stage; None without a callback to report to."""
     if progress is None:
         return None
     return lambda done, total: progress(Progress(stage, done, total))

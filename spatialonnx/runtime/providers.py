@@ -1,4 +1,4 @@
-"""Execution providers: which one really loads, and why not."""
+"""Execution providers: which one loads, or why it does not."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _NO_DRIVER = "no NVIDIA driver is installed"
 def choose_runtime(provider: str = "auto", threads: int = 0) -> Runtime:
     """Provider and threads of a command.
 
-    Logs one line where ``auto`` falls back to the CPU: a warning where the machine looks as if
-    it had a GPU.
+    Logs one line if ``auto`` falls back to the CPU: a warning if the machine seems to have a
+    GPU.
 
     Args:
         provider: ``auto``, ``cpu`` or ``cuda``.
@@ -41,7 +41,7 @@ def choose_runtime(provider: str = "auto", threads: int = 0) -> Runtime:
 
 
 def choose_provider(wanted: str) -> tuple[Literal["cpu", "cuda"], str]:
-    """Turns ``auto``, ``cpu`` or ``cuda`` into a provider that really loads.
+    """Turns ``auto``, ``cpu`` or ``cuda`` into a provider that loads.
 
     Returns:
         The provider and, where ``auto`` fell back, one line that says why; else an empty string.
@@ -66,8 +66,8 @@ def choose_provider(wanted: str) -> tuple[Literal["cpu", "cuda"], str]:
 def cuda_unavailable() -> str:
     """Why the CUDA provider does not load; empty where it does.
 
-    ORT prints red errors where it fails; so the driver is looked for first, and the provider
-    itself is tried with logging off.
+    ORT prints errors in red when it fails. The driver is therefore checked first, and the
+    provider is tried with logging off.
     """
     if CUDA not in ort.get_available_providers():
         return _BUILT_WITHOUT

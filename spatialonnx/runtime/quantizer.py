@@ -1,8 +1,8 @@
-"""ONNX Runtime's own static quantiser, for models that hold our ops too.
+"""ONNX Runtime's own static quantiser, also for models with the ops of this package.
 
-ONNX Runtime calibrates in a session of its own that knows no custom ops. Here the calibrators'
-sessions have the op library registered, so the ranges are those of the network with its
-predictions on, and ``quantize_static`` takes them from its calibration cache.
+ONNX Runtime calibrates in its own session, without custom ops. Here the calibrators' sessions have
+the op library registered, so the ranges are those of the network with its predictions on, and
+``quantize_static`` takes them from its calibration cache.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Feeds = Mapping[str, NDArray[Any]]
 
 
 class _Batches(calibrate.CalibrationDataReader):  # type: ignore[misc]
-    """Hands one batch to a calibrator, which keeps what it has seen until it is asked."""
+    """Hands one batch to a calibrator."""
 
     def __init__(self, feeds: Feeds) -> None:
         self._feeds: Feeds | None = feeds
@@ -58,7 +58,7 @@ def calibrate_ranges(
     """Ranges of all float tensors of a model, as ONNX Runtime's calibrators choose them.
 
     Args:
-        proto: A float model; it may hold ops of ours.
+        proto: A float model; it may hold ops of this package.
         batches: Inputs, by name.
         runtime: Threads; calibration runs on the CPU.
         method: ``minmax``, ``entropy`` or ``percentile``.
@@ -100,7 +100,7 @@ def quantize_model(
     Weights are quantised per channel. Other choices leave Convs in float on x86-64 or lose more.
 
     Args:
-        proto: The float model, without ops of ours.
+        proto: The float model, without ops of this package.
         ranges: What ``calibrate_ranges`` returned.
         method: The calibration method that it used.
         rename: Tensors whose range is another tensor's, by name.

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 _GUESS = 4 << 30
-"""Free bytes of a device whose driver does not tell."""
+"""Assumed free bytes of a device whose driver does not report them."""
 _CGROUPS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     (
@@ -30,7 +30,7 @@ def total_memory() -> int:
 
 
 def free_memory() -> int:
-    """Bytes that this process may still take: of the machine, and of its control group."""
+    """Bytes that this process may still allocate, of the machine and of its control group."""
     room = [int(psutil.virtual_memory().available)]
     for limit, usage in _CGROUPS:
         most, used = _number(Path(limit)), _number(Path(usage))
@@ -40,14 +40,14 @@ def free_memory() -> int:
 
 
 def free_device_memory() -> int:
-    """Bytes that are free on the first CUDA device; a guess where its driver does not tell."""
+    """Free bytes of the first CUDA device; a guess if its driver does not report them."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
         device, context = ctypes.c_int(), ctypes.c_void_p()
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         if driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(device), 0):
             return _GUESS
-        # The primary context is the one that ONNX Runtime uses; its flags are left as they are.
+        # The primary context is the one that ONNX Runtime uses; its flags do not change.
         if driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device):
             return _GUESS
         try:
@@ -68,9 +68,9 @@ def used_memory() -> int:
 
 
 def peak_memory() -> int:
-    """The most bytes of this process that were in memory at once; 0 where unknown.
+    """The peak memory of this process, in bytes; 0 if unknown.
 
-    psutil does not tell, and the figure of ``getrusage`` includes the parent's size.
+    psutil does not report it, and the figure of ``getrusage`` includes the parent's size.
     """
     for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         name, _, value = line.partition(":")
@@ -80,7 +80,7 @@ def peak_memory() -> int:
 
 
 def _number(path: Path) -> int | None:
-    """A file's number; None where there is no file, or it says "max"."""
+    """The number in a file; None if there is no file, or it says "max"."""
     try:
         return int(path.read_text())
     except (OSError, ValueError):

@@ -31,7 +31,7 @@ CUDA = "CUDAExecutionProvider"
 _CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "DEFAULT"}
 """float32 without TF32, and a deterministic algorithm, no autotuning."""
 FATAL = 4
-"""ORT's log level that shows fatal errors only: ours are raised, not logged."""
+"""ORT's log level for fatal errors only: errors are raised, not logged."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class DeviceTensor:
 
 
 class Session:
-    """One ONNX Runtime session; a thin typed wrapper whose errors are ours."""
+    """One ONNX Runtime session; a thin typed wrapper that raises this package's errors."""
 
     def __init__(self, inner: Any, device: Literal["cpu", "cuda"] = "cpu") -> None:
         """Wraps an ``onnxruntime.InferenceSession`` whose provider's memory is ``device``'s."""
@@ -215,13 +215,13 @@ def _share_memory() -> bool:
         )
         exactly_what_is_asked_for = ort.OrtArenaCfg({"arena_extend_strategy": 1})
         ort.create_and_register_allocator(info, exactly_what_is_asked_for)
-    except Exception:  # an onnxruntime without it; or somebody else has set one up
+    except Exception:  # an onnxruntime without it, or another one was set up already
         return False
     return True
 
 
 def optimize_model(model: onnx.ModelProto) -> onnx.ModelProto:
-    """What ORT's basic optimisations, those for no particular hardware, make of a model.
+    """Applies ORT's basic optimisations, which are independent of the hardware, to a model.
 
     Raises:
         ModelError: ORT cannot load the model.
@@ -237,7 +237,7 @@ def optimize_model(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def session_options(runtime: Runtime, *, level: Level = "all") -> Any:
-    """ORT's defaults but for threads, level and silence, with the op library registered."""
+    """ORT's defaults except for threads, level and logging, with the op library registered."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = runtime.threads
     options.graph_optimization_level = _LEVELS[level]

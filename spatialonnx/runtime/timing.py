@@ -1,9 +1,10 @@
-"""Timing networks against each other, run by run in turns.
+"""Times networks against each other in alternation.
 
-Another process slows down whatever runs at that moment. So networks are never timed one after
-another: every round runs each of them on the same images, in alternating order, and ratios are
+Other processes slow down whatever runs at the same time. Networks are therefore not timed one after
+the other: every round runs each of them on the same images, in alternating order, and ratios are
 formed of medians over the same rounds. In a round a network runs once (cold: the others have
-emptied the caches), or in a burst, as in the loop of a server, whose caches it has filled itself.
+evicted its data from the caches), or in a burst, like the loop of a server, with its data in the
+caches.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ from spatialonnx.runtime.session import Runtime, Session, open_session
 
 WARMUP = 3
 BURST = 5
-"""Runs of a network in a row that a round times, where networks are timed in bursts."""
+"""Consecutive runs of a network per round, when networks are timed in bursts."""
 _RESAMPLES = 2000
 _NODE_EVENT = "_kernel_time"
 Images = Sequence[NDArray[np.float32]]
-"""Batches of images, float32 [b, C, H, W]; rounds take them in turn."""
+"""Batches of images, float32 [b, C, H, W]; rounds take them cyclically."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,12 +92,12 @@ class Ratio:
 def compare_timings(timing: Timing, baseline: Timing) -> Ratio:
     """The ratio of two networks' times, with a 95 % interval.
 
-    The interval is a percentile bootstrap over rounds: a round's two times stay together, since
-    what disturbed one may have disturbed the other.
+    The interval is a percentile bootstrap over rounds. The two times of a round stay together,
+    because they may share a disturbance.
 
     Args:
-        timing: Of the network.
-        baseline: Of the other one, from the same rounds.
+        timing: Times of the network.
+        baseline: Times of the other one, from the same rounds.
     """
     value = timing.median / baseline.median
     if timing is baseline or len(timing.seconds) < 2:
@@ -133,14 +134,14 @@ def time_alternately(
     """Times sessions in turns.
 
     Args:
-        sessions: What to time; all are open at the same time.
-        images: What they run on, the same for all of them in a round.
+        sessions: The sessions; all are open at the same time.
+        images: The images to run, the same for all of them in a round.
         rounds: Times of each session.
         warmup: Rounds before that, of one run each.
-        burst: Runs in a row that make one time, their mean; above 1, one more run goes before
-            them, whose caches hold what the other sessions left.
-        clock: Another one, such as ``time.thread_time`` for sessions of one thread on a machine
-            that does other things too.
+        burst: Consecutive runs whose mean is one time; above 1, one more run before them refills
+            the caches.
+        clock: Another clock, such as ``time.thread_time`` for sessions of one thread on a shared
+            machine.
         progress: Told after every timed round.
 
     Returns:
@@ -207,7 +208,7 @@ class ProfiledSession:
     def __init__(
         self, model: onnx.ModelProto | Path, runtime: Runtime, *, profile: bool = True
     ) -> None:
-        """Opens the session; without ``profile`` it is one like any other."""
+        """Opens the session; without ``profile`` it is an ordinary one."""
         self._folder = tempfile.TemporaryDirectory(prefix="spatialonnx-") if profile else None
         prefix = None if self._folder is None else Path(self._folder.name) / "profile"
         self.session = open_session(model, runtime, timed=True, profile=prefix)
@@ -228,7 +229,7 @@ class ProfiledSession:
 def read_profile(path: Path, runs: int) -> NodeTimes:
     """Reads the times of nodes from a file of ORT's profiler.
 
-    A node that does not run equally often in every run (inside an If, say) is left out.
+    A node that does not run equally often in every run (for example inside an If) is left out.
 
     Args:
         path: The file.

@@ -29,10 +29,10 @@ class SearchOptions(ExperimentOptions, total=False):
 
     ``mode``, ``strategy`` (None: joint, or greedy where joint lacks an option) and ``goal`` are
     rows of their tables. ``patch_size`` is 2, 3 or 4, or several; ``ones_range`` (lowest, largest
-    number of probes) or ``patterns`` (texts such as ``1001``) narrow what is tried.
+    number of probes) or ``patterns`` (texts such as ``1001``) restrict the patterns.
     ``thresholds`` are multiples of a channel's mean positive activation.
-    ``select_confidence`` is that of the upper limit which must meet the bound on select.
-    ``time_budget`` is in seconds; ``memory`` also bounds what the simulator takes.
+    ``select_confidence`` is the confidence of the upper limit that must meet the bound on select.
+    ``time_budget`` is in seconds; ``memory`` also limits the simulator.
     """
 
     mode: str
@@ -69,8 +69,8 @@ def search(
             ``onnx.ModelProto``.
         data: Images and labels; None = the built-in set that the model names.
         eps: The largest allowed drop of the metric, a fraction; several bounds share a search.
-        study: The journal of trials, a file: the same call with it continues. None = none is
-            kept.
+        study: File for the journal of trials: the same call with it continues. None = no journal
+            is kept.
         progress: Called with how far it is.
         **options: See ``SearchOptions``.
 

@@ -1,14 +1,14 @@
-"""What saving MACs is worth: the MACs themselves, or the time that they take."""
+"""The benefit of saving MACs: the MACs themselves, or the time that they take."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 Benefit = Callable[[Sequence[str], int], int]
-"""The worth, an integer, of MACs saved at a layer (or coupled ones), on all search samples."""
+"""The benefit, an integer, of MACs saved at a layer (or coupled ones), on all search samples."""
 
 
 def count_macs(sites: Sequence[str], saved: int) -> int:
-    """The benefit where MACs are the goal."""
+    """The benefit if MACs are the goal."""
     del sites
     return saved

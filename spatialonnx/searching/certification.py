@@ -1,4 +1,4 @@
-"""Choosing a plan for a bound, certifying it on verify, and writing the model."""
+"""Chooses a plan for a bound, certifies it on verify, and writes the model."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Certification:
 
     Attributes:
         job: The search.
-        simulator: Knows the baseline on the search samples.
-        study: Holds the trials.
+        simulator: Has the baseline on the search samples.
+        study: The trials.
         certifier: Measures plans.
         judge: Measures them on select.
-        latency: What predictions save in time, where that is the goal.
-        progress: Told how far it got.
+        latency: The time that predictions save, if that is the goal.
+        progress: Called with how far it is.
     """
 
     job: SearchJob
@@ -57,9 +57,10 @@ class Certification:
         """Chooses, certifies and writes one plan per bound.
 
         Args:
-            eligible: By bound on the search samples, the keys of the plans to choose from: those
-                of this run alone, so that the answer does not depend on what else the study saw.
-                None = the run was cut short: any plan.
+            eligible: Keys of the plans to choose from, by bound on the search samples: plans of
+            this
+                run only, so that the result does not depend on other trials of the study. None =
+                the run was cut short: any plan.
         """
         results = []
         split = self.job.experiment.split
@@ -84,7 +85,7 @@ class Certification:
     def _certify(self, bound: Bound, contenders: Sequence[Contender]) -> SearchResult:
         """The best trial whose drop also holds on select, measured on verify.
 
-        Where none does it is the initial plan: off, or the masks that a tuned network carries.
+        If there is none, it is the initial plan: off, or the masks that a tuned network carries.
         """
         looked_at, refused = 0, math.inf
         chosen, plan = self._last_resort(), self.job.initial
@@ -123,7 +124,7 @@ class Certification:
         return self._verified[plan.key]
 
     def _last_resort(self) -> Contender:
-        """The trial of the plan that is left where no other holds."""
+        """The trial of the plan that is used if no other holds."""
         initial = self.job.initial
         outcome = self.study.find(initial.key)
         if outcome is not None and outcome.score is not None and outcome.saved is not None:
@@ -134,7 +135,7 @@ class Certification:
         return Contender(0, Fraction(0) if known else None, initial.key, None)
 
     def _on_search(self, contender: Contender) -> dict[str, Any]:
-        """How a plan did on the search samples, as ``search --json`` prints it."""
+        """Figures of a plan on the search samples, as ``search --json`` prints them."""
         if contender.drop is None:
             return {"drop": None, "saved_fraction": None}
         return {
@@ -156,7 +157,7 @@ class Certification:
 
 
 def masked_model(job: SearchJob, result: SearchResult, study: Study) -> onnx.ModelProto:
-    """The model that carries a plan, with where the plan comes from in its metadata."""
+    """The model with a plan, and with the plan's origin in its metadata."""
     experiment = job.experiment
     source = experiment.model.proto
     proto = write_plan(source, result.plan.predicting)
@@ -190,7 +191,7 @@ def masked_model(job: SearchJob, result: SearchResult, study: Study) -> onnx.Mod
 
 
 def kept_masks(job: SearchJob, results: Sequence[SearchResult]) -> Iterator[str]:
-    """Says where a tuned network keeps the masks that it came with."""
+    """Notes for tuned networks that keep their masks."""
     for result in results:
         if job.initial and result.plan.key == job.initial.key:
             yield f"bound {result.bound}: nothing beyond the masks that the model carries held"

@@ -24,7 +24,7 @@ def find_groups(couple: str, proto: onnx.ModelProto, sites: tuple[Site, ...]) ->
         sites: Its sites, in graph order.
 
     Raises:
-        UsageError: The file is missing, is no such list, or names an unknown site.
+        UsageError: The file is missing, is not such a list, or names an unknown site.
     """
     names = [site.name for site in sites]
     if couple == "none":
@@ -40,7 +40,7 @@ def _blocks(proto: onnx.ModelProto, names: list[str]) -> Mapping[str, object]:
     """A site's block: how many residual Adds lie behind the input of its ReLU's Conv chain.
 
     Sites at the same depth of residual Adds belong to one block: the site that ends a block has
-    its Add in front of its own ReLU, so that Add is not counted for it.
+    its Add before its own ReLU, so that Add is not counted for it.
     """
     depth: dict[str, int] = {}
     ends: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""What a search would cost and the most it could save, before it is run."""
+"""Estimates what a search costs and what it can save at most, without running it."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from spatialonnx.simulate.code_histogram import CodeHistogram
 from spatialonnx.simulate.simulator import Simulator
 
 _TARGETS_AT_ONCE = 64
-"""Targets whose tables of all patterns are held at once: 65,536 patterns each for p = 4."""
+"""Targets whose tables of all patterns are in memory at once: 65,536 patterns each for p = 4."""
 
 
 @dataclass(frozen=True)
 class ModeEstimate:
-    """What one mode would cost.
+    """The estimated cost of one mode.
 
     Attributes:
         mode: Its name.
         targets: Targets of the first level.
         patterns: Patterns of each.
         trials: Trials of all passes, if no option were dropped.
-        passes: Their work in full passes, each trial starting in front of its first site.
-        literal_hours: With one full pass per trial.
-        hours: With ``passes``.
+        passes: Their cost in full passes, each trial starting at its first site.
+        literal_hours: Hours with one full pass per trial.
+        hours: Hours with ``passes``.
         space: Number of masks that the mode can express, as text.
-        most_saved: Most MACs that any of its plans could save where each target takes the
-            pattern that saves most, as a fraction, on the dense network's activations.
+        most_saved: MACs saved when each target takes the pattern that saves most, as a fraction, on
+            the dense network's activations.
     """
 
     mode: str
@@ -73,7 +73,7 @@ class Estimate:
     """Estimates of all modes that fit the network.
 
     Attributes:
-        samples: Images that were looked at.
+        samples: Number of images used.
         modes: One per mode.
         sites: One per site.
     """
@@ -97,9 +97,10 @@ def estimate_search(
     """Estimates every mode.
 
     Args:
-        simulator: On some hundred images: its measured pass and its activations are used.
+        simulator: A simulator on a few hundred images: the time of its pass and its activations are
+            used.
         settings: The patch size, the patterns of the first level, and the clusters of
-            max-granularity; its mode and strategy do not matter.
+            max-granularity; its mode and strategy are ignored.
         groups: Coupled sites.
         search_samples: Samples that the search would use.
     """
@@ -145,7 +146,7 @@ def _count_trials(
     patterns: int,
     simulator: Simulator,
 ) -> tuple[int, float]:
-    """Trials of all passes, and their work in full passes."""
+    """Trials of all passes, and their cost in full passes."""
     behind = {site.name: simulator.share_behind(site.name) for site in simulator.sites}
     trials, passes = 0, 0.0
     level = list(targets)
@@ -196,7 +197,7 @@ def _estimate_site(
 
 
 def _most_skipped(histogram: CodeHistogram, patterns: NDArray[np.int64]) -> int:
-    """Outputs that the best pattern of every target predicts, in all."""
+    """Total number of outputs predicted by the best pattern of every target."""
     most = 0
     for first in range(0, histogram.targets, _TARGETS_AT_ONCE):
         last = min(first + _TARGETS_AT_ONCE, histogram.targets)

@@ -1,4 +1,4 @@
-"""What a search works on, whether it can, and where its files go."""
+"""The job of a search: its experiment, options and files, and the checks of them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from spatialonnx.searching.task import find_layouts
 
 @dataclass(frozen=True)
 class Budget:
-    """What a search may take.
+    """The budget of a search.
 
     Attributes:
-        seconds: Of trials; None = no limit.
-        trials: Run now; None = no limit.
-        memory: Bytes that stored activations may take; None = half of what is free.
+        seconds: Time for trials; None = no limit.
+        trials: Number of trials to run now; None = no limit.
+        memory: Bytes for stored activations; None = half of the free memory.
     """
 
     seconds: float | None = None
@@ -39,13 +39,13 @@ class Budget:
 
 @dataclass(frozen=True)
 class SearchFiles:
-    """Where a search reads and writes.
+    """The files of a search.
 
     Attributes:
         study: The journal of trials.
-        output: Where the model goes; several bounds put ``.eps...`` into the name. None = it
-            is not written.
-        force: Replace files that are not ours.
+        output: Where the model goes; with several bounds, ``.eps...`` is added to the name. None =
+            it is not written.
+        force: Whether files that spatialonnx did not make may be replaced.
     """
 
     study: Path
@@ -55,18 +55,17 @@ class SearchFiles:
 
 @dataclass(frozen=True, eq=False)
 class SearchJob:
-    """Everything a search works on.
+    """The job of a search.
 
     Attributes:
         experiment: The network, of stage spatial (or masked: its plan is ignored, but see
             ``initial``), its data, and the bounds.
-        settings: What decides the trials.
-        files: Where it reads and writes.
-        budget: What it may take.
-        select_confidence: Of the upper limit that must meet the bound on select, where plans
-            are chosen: a margin against a plan that only looks good there; None = as the
-            experiment's.
-        notes: What the user should know of how the job came about, one line each.
+        settings: The options that determine the trials.
+        files: Its files.
+        budget: Its budget.
+        select_confidence: Confidence of the upper limit that must meet the bound on select, as a
+            margin against plans that hold there by chance; None = the experiment's.
+        notes: Remarks for the user on how options were chosen, one line each.
     """
 
     experiment: Experiment
@@ -83,9 +82,9 @@ class SearchJob:
 
     @property
     def initial(self) -> Plan:
-        """What the search begins with: the masks that a network was tuned with, else nothing.
+        """The initial plan: the masks that a network was tuned with, else off.
 
-        Without them such a network is no better than with masks it does not know.
+        Without its masks a tuned network loses accuracy, as with any masks it was not tuned for.
         """
         if self.experiment.baseline is None or not self.strategy.keeps_masks:
             return Plan()
@@ -99,12 +98,13 @@ class SearchJob:
 
 
 def check_job(job: SearchJob) -> None:
-    """Finds what cannot work before anything is run.
+    """Checks the job before anything is run.
 
     Raises:
         ModelError: The model holds no SpatialPredict op, or its metadata are damaged.
         OutputError: An output cannot, or must not, be written.
-        UsageError: The confidence is none, the mode does not fit maps of dynamic size, the masks
+        UsageError: A confidence is out of range, the mode does not fit maps of dynamic size, the
+        masks
             of a tuned network do not fit the search, or two options do not fit together.
     """
     model = job.experiment.model
@@ -119,7 +119,7 @@ def check_job(job: SearchJob) -> None:
     check_strategy(job.settings)
     grain = MODES[job.settings.mode].grain
     if grain.by_patch:
-        # Whether a size is dynamic does not depend on the images at hand.
+        # Whether a size is dynamic does not depend on the images.
         layout = Layout(find_sites(model.proto).sites, job.settings.patch_size)
         for site in layout.sites:
             layout.grid(site)
@@ -132,7 +132,7 @@ def check_job(job: SearchJob) -> None:
 
 
 def output_paths(job: SearchJob) -> tuple[Path, ...]:
-    """Where the model of every bound goes, should the bound be met; none if not written."""
+    """The files for the models of all bounds, if their bounds are met; empty if not written."""
     output, bounds = job.files.output, job.experiment.bounds
     if output is None:
         return ()

@@ -1,4 +1,4 @@
-"""What select says of plans: each is measured once, and accepted by the strategy's rule."""
+"""Judges plans on select: each is measured once, and accepted by the strategy's rule."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from spatialonnx.measure.measured import Measured
 from spatialonnx.plan.plan import PlanLike, plan_key
 
 Accept = Callable[[Measured, Fraction, int], bool]
-"""Whether a plan measured on select is accepted for a bound, given the size of verify."""
+"""The rule that accepts a plan measured on select, for a bound and a size of verify."""
 
 
 def bound_holds(measured: Measured, eps: Fraction, verify_samples: int) -> bool:
@@ -19,12 +19,12 @@ def bound_holds(measured: Measured, eps: Fraction, verify_samples: int) -> bool:
 
 
 class SelectJudge:
-    """Plans on the select samples."""
+    """Measures and judges plans on the select samples."""
 
     def __init__(
         self, measure: Callable[[PlanLike], Measured], accept: Accept, verify_samples: int
     ) -> None:
-        """Measures nothing yet.
+        """Stores how to measure and accept; nothing is measured.
 
         Args:
             measure: Measures a plan on select.
@@ -33,12 +33,12 @@ class SelectJudge:
         """
         self.verify_samples = verify_samples
         self.known: dict[str, Measured] = {}
-        """What was measured, by key of the plan."""
+        """The measurements, by key of the plan."""
         self._measure = measure
         self._accept = accept
 
     def find(self, plan: PlanLike) -> Measured:
-        """What a plan gives on select."""
+        """The figures of a plan on select."""
         key = plan_key(plan)
         if key not in self.known:
             self.known[key] = self._measure(plan)

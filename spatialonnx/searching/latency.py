@@ -1,6 +1,6 @@
-"""Latency as the goal of a search: what a site's predictions save in time, not in MACs.
+"""Latency as the goal of a search: the time that a site's predictions save, instead of MACs.
 
-A fused site costs dense time plus an overhead, less so much for every MAC that is predicted. Both
+A fused site takes its dense time plus an overhead, minus a fixed time per predicted MAC. Both
 numbers are measured inside the model, once per search, with few and with many outputs predicted. A
 site that saves less than its overhead saves nothing: deploy leaves it dense.
 """
@@ -30,21 +30,21 @@ from spatialonnx.simulate.site_timing import SiteTime, time_sites
 
 TIMED_IMAGES = 16
 MOST_PLANS = 200
-"""Plans whose times are compared for the final choice: those that save the most MACs."""
+"""Number of plans, those that save the most MACs, whose times are compared for the final choice."""
 _TELLING = 0.02
-"""Share of a site's MACs by which two savings must differ for a slope to be read from them."""
+"""Share of a site's MACs by which two savings must differ for a slope."""
 _UNIT = 1e-12
-"""Seconds that one unit of an option's saving stands for: searches compare integers."""
+"""Seconds per unit of an option's saving: searches compare integers."""
 Batch = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class SiteSpeed:
-    """What predicting at a site saves.
+    """The time that predicting at a site saves.
 
     Attributes:
         macs: MACs of the site, for one image.
-        overhead: Seconds per image that it takes longer fused than dense, nothing being predicted.
+        overhead: Additional seconds per image of the fused site when nothing is predicted.
         per_mac: Seconds that one predicted MAC saves.
     """
 
@@ -53,25 +53,25 @@ class SiteSpeed:
     per_mac: float
 
     def saved(self, macs: float) -> float:
-        """Seconds per image that predicting so many MACs of it saves; never less than none."""
+        """Seconds per image saved by predicting this many MACs of it; at least 0."""
         return max(0.0, self.per_mac * macs - self.overhead)
 
 
 @dataclass(frozen=True)
 class LatencyModel:
-    """What predictions save, by site."""
+    """The time that predictions save, by site."""
 
     speeds: Mapping[str, SiteSpeed]
 
     def saved(self, macs: Mapping[str, float]) -> float:
-        """Seconds per image, from the MACs that are predicted at each site for it."""
+        """Seconds saved per image, from the MACs predicted at each site."""
         return sum(self.speeds[site].saved(count) for site, count in macs.items())
 
     def benefit(self, sites: Sequence[str], saved: int, samples: int) -> int:
-        """What MACs saved at a layer, or at coupled ones, are worth in time.
+        """The benefit in time of MACs saved at a layer, or at coupled ones.
 
         Args:
-            sites: The layer, or the coupled ones, which share the MACs by their size.
+            sites: The layer, or the coupled ones, which share the MACs in proportion to their size.
             saved: The MACs, on all samples.
             samples: Number of samples.
         """
@@ -80,7 +80,7 @@ class LatencyModel:
         return round(self.saved(share) / _UNIT)
 
     def to_text(self) -> str:
-        """As a study keeps it: a search that is continued must go by the same times."""
+        """The text form for the study: a continued search must use the same times."""
         return json.dumps({site: asdict(speed) for site, speed in self.speeds.items()})
 
     @staticmethod
@@ -110,16 +110,16 @@ def measure_latency(
 ) -> LatencyModel:
     """Times every site with few and with many of its outputs predicted.
 
-    The kernel computes the probes of a block of channels together, then what is left of a patch
-    for the channels that fired. Both are slower where the channels' patterns differ, so these
-    are timed for a mode that lets them differ.
+    The kernel computes the probes of a block of channels together, then the rest of each patch for
+    the channels that fired. Both steps are slower if the channels' patterns differ, so for a mode
+    in which they may differ, different patterns are timed.
 
     Args:
         experiment: The model with SpatialPredict nodes; how fast a site is depends on the images.
         patch_size: Side of a patch.
-        patterns: Those of the search; the one with the fewest probes predicts the most.
+        patterns: Patterns of the search; the one with the fewest probes predicts the most.
         by_channel: Whether the channels of a site may take different patterns.
-        progress: Told what is timed.
+        progress: Called with what is timed.
 
     Raises:
         UsageError: The runtime is not the CPU.
@@ -166,7 +166,7 @@ def measure_latency(
 
 
 def _mixed_mask(site: Site, patch_size: int, patterns: Sequence[int]) -> SiteMask:
-    """The patterns in turns, channel by channel."""
+    """The patterns, alternating from channel to channel."""
     channels = site.shape[0]
     if len(patterns) == 1 or not channels:
         return uniform_mask(patch_size, patterns[0])
@@ -174,7 +174,7 @@ def _mixed_mask(site: Site, patch_size: int, patterns: Sequence[int]) -> SiteMas
 
 
 def _fit(site: Site, points: Sequence[tuple[float, SiteTime, float]]) -> SiteSpeed:
-    """A line through two points: predicted MACs against time, both for one image."""
+    """Fits a line through two points: predicted MACs against time, both for one image."""
     macs = site.macs_per_output * int(np.prod([d or 0 for d in site.shape], dtype=np.int64))
     if len(points) < 2:
         return SiteSpeed(macs, 0.0, 0.0)
@@ -188,7 +188,7 @@ def _fit(site: Site, points: Sequence[tuple[float, SiteTime, float]]) -> SiteSpe
 
 
 def timed_images(network: Network, samples: Samples) -> list[Batch]:
-    """Batches of images, of one each unless the model is fixed to another size."""
+    """Batches of one image each, unless the model has another fixed size."""
     size = network.fixed_batch or 1
     indices = np.resize(samples.indices, TIMED_IMAGES * size)
     return [samples.dataset.images(part) for part in np.split(indices, TIMED_IMAGES)]
@@ -197,12 +197,12 @@ def timed_images(network: Network, samples: Samples) -> list[Batch]:
 def predicted_macs(
     network: Network, sites: Sequence[Site], images: Sequence[Batch], plan: PlanLike
 ) -> dict[str, float]:
-    """MACs of predicted outputs by site, for one image in the mean.
+    """Mean MACs of predicted outputs per image, by site.
 
     Args:
         network: The model, opened.
         sites: Its sites.
-        images: What to run it on.
+        images: The images to run.
         plan: Masks of the sites that predict, the others being off.
     """
     counts = {site.name: 0 for site in sites}

@@ -22,7 +22,7 @@ class Merge:
     """A pass that merges targets into their parents.
 
     Attributes:
-        name: Of its records.
+        name: Name of the pass in records.
         parent: The target that a target is part of.
     """
 
@@ -35,7 +35,7 @@ class Mode:
     """One mode.
 
     Attributes:
-        grain: Of the first level's targets.
+        grain: Grain of the first level's targets.
         merges: Passes between the first level and the layer pass.
     """
 
@@ -95,7 +95,7 @@ def merges_of(mode: Mode, groups: Groups) -> tuple[Merge, ...]:
 
 
 def group_target(group: Sequence[str]) -> Target:
-    """The target of coupled sites; of one site, where it is alone."""
+    """The target of coupled sites, or of a single site."""
     return Target("+".join(group), tuple(Region(site) for site in group))
 
 

@@ -1,4 +1,4 @@
-"""Which trials a final plan may be, the most promising first."""
+"""Ranks the trials that a final plan may be chosen from."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from fractions import Fraction
 from spatialonnx.searching.study import Record
 
 _EQUAL = 0.005
-"""Savings that differ by less than this part count as equal: the smaller divergence decides."""
+"""Savings with a smaller relative difference count as equal: the smaller divergence decides."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A trial that a final plan may be.
+    """A trial that may give the final plan.
 
     Attributes:
-        saved: MACs, or whatever it is ordered by.
-        drop: On the search samples; None where it was not run on them.
-        key: Of its plan.
-        kl: Divergence on the search samples; None where there is none.
+        saved: MACs, or another quantity to rank by.
+        drop: Drop on the search samples; None if it was not run on them.
+        key: Key of its plan.
+        kl: Divergence on the search samples; None without logits.
     """
 
     saved: int
@@ -33,10 +33,10 @@ class Contender:
 def feasible_trials(
     records: Iterable[Record], baseline: Fraction, eps: Fraction
 ) -> list[Contender]:
-    """Trials whose drop is within a bound, each plan once; those that save nothing left out.
+    """Trials whose drop is within a bound, each plan once, without those that save nothing.
 
     Args:
-        records: Of the trials.
+        records: Records of the trials.
         baseline: The dense network's score on the search samples.
         eps: The largest allowed drop.
     """
@@ -51,12 +51,12 @@ def feasible_trials(
 
 
 def prefer_saved(contenders: Sequence[Contender]) -> list[Contender]:
-    """The largest saving first, then the smallest drop."""
+    """Sorts by saving, the largest first, then by drop, the smallest first."""
     return sorted(contenders, key=lambda c: (-c.saved, c.drop or 0))
 
 
 def prefer_safe(contenders: Sequence[Contender]) -> list[Contender]:
-    """The largest saving first; among nearly equal savings, the smaller divergence first."""
+    """Sorts by saving, the largest first; among nearly equal savings, by divergence."""
     rest = prefer_saved(contenders)
     order = []
     while rest:

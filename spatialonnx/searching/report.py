@@ -1,4 +1,4 @@
-"""What a search gives: one answer per bound."""
+"""The result of a search: one answer per bound."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class SearchResult:
     """The answer for one bound.
 
     Attributes:
-        bound: What was asked.
+        bound: The bound.
         plan: The plan; where nothing feasible was found it is empty, or what a tuned network
             carries.
-        search: How its trial did on the search samples: drop, saved_fraction, samples; the first
-            two None where it was not run.
-        select: How it did on the select samples.
-        verify: How it did on the verify samples.
+        search: Figures of its trial on the search samples: drop, saved_fraction, samples; the
+            first two are None if it was not run.
+        select: Its figures on the select samples.
+        verify: Its figures on the verify samples.
         bound_met: Whether the bound holds on verify.
-        looked_at: How many of the best trials were looked at on select.
+        looked_at: How many of the best trials were measured on select.
         model: The model that carries the plan.
-        path: The file that was written; None where none was.
+        path: The file that was written, or None.
     """
 
     bound: Bound
@@ -65,15 +65,15 @@ class SearchResult:
 
 @dataclass(frozen=True, eq=False)
 class SearchReport:
-    """What a whole search gave.
+    """The result of a whole search.
 
     Attributes:
         source: The model that was searched.
-        settings: What it was asked.
+        settings: Its options.
         results: One per bound, by increasing bound.
         complete: Whether it ran to its end (no budget ended it).
         trials: Trials in the study, those of earlier runs included.
-        forward_samples: Their work, in samples through the whole network.
+        forward_samples: Their cost, in samples through the whole network.
         trial_seconds: Time of all these trials.
         seconds: Time of this run.
         select_plans: Plans that were measured on select in this run.

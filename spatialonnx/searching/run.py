@@ -1,4 +1,4 @@
-"""A whole search: trials, choice, certification, the written model."""
+"""Runs a whole search: trials, choice, certification, the written model."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ from spatialonnx.simulate.segmented import SegmentSimulator
 from spatialonnx.simulate.simulator import Simulator
 
 _FEW = 5
-"""Below this many samples, eps * n says little: a warning."""
+"""Value of eps * n below which a warning is given: so few samples decide little."""
 _DRY_RUN_SAMPLES = 300
-"""Images that a dry run looks at."""
+"""Number of images of a dry run."""
 
 
 def search_masks(job: SearchJob, progress: ProgressCallback | None = None) -> SearchReport:
     """Searches a plan for every bound, certifies it and writes the models.
 
     Args:
-        job: What to do.
-        progress: Told how far it got.
+        job: The job.
+        progress: Called with how far it is.
 
     Returns:
-        What was found. A plan that misses its bound on verify is kept as ``*.missed.onnx`` and
-        says so (``bound_met``).
+        The plans and their figures. A plan that misses its bound on verify has ``bound_met`` False
+        and is kept as ``*.missed.onnx``.
 
     Raises:
         InterruptedSearchError: Ctrl-C; the best plan so far was certified and written first.
@@ -99,7 +99,7 @@ def search_masks(job: SearchJob, progress: ProgressCallback | None = None) -> Se
 
 
 def dry_run(job: SearchJob) -> Estimate:
-    """What a search of every mode would cost and could save; no trial is run."""
+    """Estimates the cost and the largest saving of every mode; no trial is run."""
     check_job(job)
     experiment = job.experiment
     few = replace(experiment.split, search=experiment.split.search[:_DRY_RUN_SAMPLES])
@@ -121,7 +121,7 @@ def make_task(
     latency: LatencyModel | None = None,
     progress: ProgressCallback | None = None,
 ) -> Task:
-    """What the strategy of a job is given."""
+    """The task for the strategy of a job."""
     bounds = tuple(bound.eps(simulator.baseline) for bound in job.experiment.bounds)
     trials = Trials(
         simulator,
@@ -150,7 +150,7 @@ def make_task(
 def _keep_latency(
     job: SearchJob, study: Study, progress: ProgressCallback | None
 ) -> LatencyModel | None:
-    """What predictions save in time, measured once per study; None where MACs are the goal."""
+    """The time that predictions save, measured once per study; None if MACs are the goal."""
     if not job.settings.by_time:
         return None
 

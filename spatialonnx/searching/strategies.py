@@ -1,4 +1,4 @@
-"""The strategies as rows of a table: how trials are run, and how a plan is chosen among them."""
+"""The table of strategies: how trials are run, and how a plan is chosen among them."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Strategy:
     """One strategy.
 
     Attributes:
-        run: Runs all trials; returns by bound the keys of the plans that its own may be.
-        accept: Which plans select accepts.
-        rank: Which of the plans are asked about first.
-        allows: What it can do beyond one pattern per layer of a network with logits.
-        by_divergence: Whether plans are accepted by their divergence too: it is measured on
-            select, and what diverges more than a refused plan is refused unmeasured.
-        keeps_masks: Whether it begins with the masks that a tuned network carries.
+        run: Runs all trials; returns the keys of the eligible plans, by bound.
+        accept: The rule by which plans are accepted on select.
+        rank: The order in which plans are measured on select.
+        allows: Options that it supports beyond one pattern per layer of a network with logits.
+        by_divergence: Whether the divergence on select counts too: a plan with a larger divergence
+            than a refused plan is refused without being measured.
+        keeps_masks: Whether it starts from the masks that a tuned network carries.
     """
 
     run: Callable[[Task], dict[Fraction, frozenset[str]]]
@@ -63,11 +63,11 @@ STRATEGIES = {
     EXHAUSTIVE: Strategy(exhaustive_search, bound_holds, prefer_saved, frozenset({NO_LOGITS})),
 }
 DEFAULTS = (JOINT, GREEDY)
-"""Where no strategy is asked for, the first of these that can do what is."""
+"""Without --strategy, the first of these that supports all options."""
 
 
 def find_needs(settings: Settings, proto: onnx.ModelProto | None = None) -> list[str]:
-    """What a strategy must allow to run with some settings, on a model where one is given."""
+    """What a strategy must allow for some settings and, if given, a model."""
     fine, coupled = settings.mode != COARSEST, settings.couple != "none"
     needs = {
         SIZES: len(settings.patterns) > 1,
@@ -80,7 +80,7 @@ def find_needs(settings: Settings, proto: onnx.ModelProto | None = None) -> list
 
 
 def check_strategy(settings: Settings) -> None:
-    """Makes sure that the strategy can do what is asked for.
+    """Checks that the strategy supports the options.
 
     Raises:
         UsageError: It cannot, or there is no such strategy.
@@ -100,7 +100,7 @@ def default_strategy(settings: Settings, proto: onnx.ModelProto) -> tuple[Settin
     """The settings with the default strategy: joint, or greedy where joint lacks an option.
 
     Returns:
-        The settings, and a sentence that says why it is not joint; None where it is.
+        The settings, and a sentence that says why it is not joint, or None.
     """
     needs = find_needs(settings, proto)
     for name in DEFAULTS:

@@ -1,9 +1,9 @@
-"""The study: a journal of trials in SQLite, so that nothing found is ever lost or run twice.
+"""The study: a journal of trials in SQLite, so that no trial is lost or run twice.
 
-A study belongs to one key: the hash of everything that decides a trial's outcome (model, data,
-split, mode, patterns, coupling, metric, provider, ORT version, and what it begins with and aims
-for). Bounds, budgets and verbosity are not part of it. Every trial is committed as it ends;
-``kill -9`` loses at most those under way.
+A study belongs to one key: the hash of everything that determines a trial's outcome (model, data,
+split, mode, patterns, coupling, metric, provider, ORT version, initial plan and goal). Bounds,
+budgets and verbosity are not part of it. Every trial is committed as it ends; ``kill -9`` loses at
+most those that are running.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ CREATE TABLE IF NOT EXISTS records (
 
 @dataclass(frozen=True)
 class Record:
-    """One line of a pass: which option of which target, and what it gave.
+    """One record of a pass: an option of a target, and its outcome.
 
     Attributes:
         pass_name: ``first``, ``patch``, ``channel``, ``group``, ``layer``, ...
         target: What the option belongs to.
         option: The option: a pattern, or a rank.
         plan_key: Key of the plan that was simulated.
-        outcome: What it gave.
+        outcome: The outcome of the trial.
     """
 
     pass_name: str
@@ -116,7 +116,7 @@ class Study:
         return db
 
     def _prepare(self, db: sqlite3.Connection, readonly: bool) -> None:
-        # Looked at before anything is written: setting the journal mode writes already.
+        # Checked before anything is written: even setting the journal mode writes.
         known = dict(db.execute("SELECT name, type FROM sqlite_master"))
         if known and known.get("trials") != "table":
             raise StudyError(f"{self.path} is another database, not a study file")
@@ -145,7 +145,7 @@ class Study:
     def close(self) -> None:
         """Closes the file and gives the lock back."""
         if self._lock is not None:
-            # A file left in WAL mode would make whoever only reads it create two more.
+            # Readers of a file in WAL mode would have to create two more files.
             with contextlib.suppress(*_BROKEN):
                 self._db.execute("PRAGMA journal_mode=DELETE")
         self._db.close()
@@ -159,11 +159,11 @@ class Study:
     # -- what the study is of ----------------------------------------------------------------
 
     def bind(self, key: str, about: Mapping[str, Any]) -> bool:
-        """Makes sure that the file is the study of ``key``; a new file becomes it.
+        """Checks that the file is the study of ``key``; a new file becomes that study.
 
         Args:
-            key: Hash of everything that decides outcomes.
-            about: The same for a reader, kept as JSON.
+            key: Hash of everything that determines outcomes.
+            about: The same for readers, stored as JSON.
 
         Returns:
             Whether there were trials already.
@@ -184,11 +184,11 @@ class Study:
         return self.count() > 0
 
     def meta(self) -> dict[str, str]:
-        """What the file says about itself."""
+        """The entries of the file about itself."""
         return {str(key): str(value) for key, value in self._query("SELECT key, value FROM meta")}
 
     def about(self) -> dict[str, Any]:
-        """What the study is of, for a reader.
+        """What the study belongs to, for readers.
 
         Raises:
             StudyError: The file is damaged.
@@ -206,24 +206,24 @@ class Study:
             db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(values.items()))
 
     def keep(self, key: str, make: Callable[[], str]) -> str:
-        """A text that was made once, so that a search which is continued goes by the same."""
+        """A text that is made once, so that a continued search uses the same one."""
         known = self.meta()
         if key not in known:
             self._set_meta(**{key: make()})
         return self.meta()[key]
 
     def count_verify_read(self) -> int:
-        """Counts that verify was read; returns how often so far."""
+        """Counts a read of verify; returns the number of reads so far."""
         times = int(self.meta().get("verify_reads", "0")) + 1
         self._set_meta(verify_reads=str(times))
         return times
 
     def set_choice(self, eps: Fraction, key: str, images: int) -> None:
-        """Notes what a search that came to its end chose.
+        """Records the choice of a finished search.
 
         Args:
             eps: The largest allowed drop.
-            key: The plan's; empty = off everywhere.
+            key: Key of the plan; empty = off everywhere.
             images: Images of the split that chose it: those of search and select, the first ones.
         """
         self._set_meta(**{f"chosen {eps}": json.dumps({"plan": key, "images": images})})
@@ -244,7 +244,7 @@ class Study:
             raise StudyError(f"{self.path} is damaged: start another study with --study") from None
 
     def set_scale(self, baseline: Fraction, conv_total: int) -> None:
-        """Notes what drops and savings are relative to, for listings."""
+        """Records what drops and savings are relative to, for listings."""
         self._set_meta(baseline=str(baseline), conv_total=str(conv_total))
 
     def scale(self) -> tuple[Fraction, int]:
@@ -271,8 +271,8 @@ class Study:
 
         Args:
             key: The plan's key.
-            reject_above: A rejection counts as finished only where it was at this bound or a
-                larger one: below it, the drop is not known well enough.
+            reject_above: A rejection counts as finished only if it was at this bound or a larger
+                one; otherwise the drop is not known well enough.
         """
         columns = "score, saved, kl, forward_samples, seconds, rejected_at"
         rows = list(self._query(f"SELECT {columns} FROM trials WHERE plan_key = ?", (key,)))
@@ -308,7 +308,7 @@ class Study:
             )
 
     def add_record(self, pass_name: str, target: str, option: str, key: str) -> None:
-        """Notes that a pass looked at a plan as an option of a target."""
+        """Records that a pass used a plan as an option of a target."""
         with self._writing() as db:
             db.execute(
                 "INSERT OR IGNORE INTO records (pass, target, option, plan_key) "

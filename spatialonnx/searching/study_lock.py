@@ -11,7 +11,7 @@ from spatialonnx.errors import OutputError, StudyError
 
 
 class StudyLock:
-    """A lock file beside the study; the system gives the lock back even after ``kill -9``."""
+    """A lock file beside the study; the system releases the lock even after ``kill -9``."""
 
     def __init__(self, study: Path) -> None:
         """Takes the lock.
@@ -33,7 +33,7 @@ class StudyLock:
         self._path = path
 
     def release(self) -> None:
-        """Gives the lock back and removes its file."""
+        """Releases the lock and removes its file."""
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
         self._lock.release()

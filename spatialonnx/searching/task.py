@@ -1,4 +1,4 @@
-"""What every strategy is given."""
+"""The task of a strategy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from spatialonnx.searching.trials import Trials
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What every strategy is given.
+    """The task of a strategy: everything that it works on.
 
     Attributes:
         settings: The options.
@@ -27,8 +27,8 @@ class Task:
         groups: Coupled sites.
         bounds: The largest allowed drops on the search samples.
         judge: Measures plans on select.
-        benefit: What saving MACs is worth.
-        initial: Masks to begin with; sites that it does not name are off.
+        benefit: The benefit of saving MACs.
+        initial: The initial plan; sites that it does not name are off.
     """
 
     settings: Settings
@@ -47,7 +47,7 @@ class Task:
 
     @property
     def patterns(self) -> tuple[int, ...]:
-        """Its patterns."""
+        """The patterns of a strategy that takes one patch size."""
         return self.settings.patterns[self.settings.patch_size]
 
 

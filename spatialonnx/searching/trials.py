@@ -1,4 +1,4 @@
-"""Running trials: the simulator for what is new, the study for what is known, within budgets."""
+"""Runs trials within budgets: new ones by the simulator, known ones from the study."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class BudgetSpent(Exception):
 
 @dataclass(frozen=True)
 class Candidate:
-    """A plan that a pass wants to know about.
+    """A plan to try, as an option of a target.
 
     Attributes:
         target: Name of the target it belongs to.
@@ -36,11 +36,11 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Trial:
-    """A candidate with what it gave.
+    """A candidate with its outcome.
 
     Attributes:
         key: Key of its plan.
-        outcome: What it gave.
+        outcome: Its outcome.
         drop: Baseline minus score; None where it was rejected.
     """
 
@@ -67,15 +67,15 @@ class Trials:
         progress: ProgressCallback | None = None,
         off_is_dense: bool = True,
     ) -> None:
-        """Prepares; nothing is run.
+        """Stores what trials need; nothing is run.
 
         Args:
-            simulator: Answers what the study does not know.
+            simulator: Runs trials that the study does not have.
             study: The journal.
             eps: The largest bound of this search: trials beyond it may be rejected.
-            time_budget: Seconds after which no further trial is begun.
-            max_trials: Trials run now, after which no further one is begun.
-            progress: Told how far the search has got.
+            time_budget: Seconds after which no further trial is started.
+            max_trials: Number of trials after which no further one is started.
+            progress: Called with how far the search is.
             off_is_dense: Whether the plan that is off everywhere is the baseline; it is not
                 where a tuned network is compared with its original.
         """
@@ -102,16 +102,16 @@ class Trials:
 
         Args:
             pass_name: For records and progress.
-            candidates: What to try.
-            expected: Trials of the pass in all, where they come in several calls.
-            done: Trials of the pass that earlier calls ran.
+            candidates: The plans to try.
+            expected: Total number of trials of the pass, if they come in several calls.
+            done: Number of trials of the pass that earlier calls ran.
             reject: Whether trials beyond the bound may be rejected early.
 
         Yields:
             One trial per candidate.
 
         Raises:
-            BudgetSpent: A budget is used up; what was done is in the study.
+            BudgetSpent: A budget is used up; finished trials are in the study.
         """
         keys = [plan_key(candidate.plan) for candidate in candidates]
         known: dict[str, Outcome] = {}

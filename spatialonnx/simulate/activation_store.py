@@ -1,4 +1,4 @@
-"""Where activations are kept between segments: host memory, or the provider's own."""
+"""Stores activations between segments, in host memory or in the provider's memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _INT64 = TensorProto.INT64
 
 
 class Memory(Protocol):
-    """What is done to stored activations; whatever runs them sees no difference."""
+    """Operations on stored activations, the same for every kind of memory."""
 
     def take(self, value: Array, rows: NDArray[np.int64]) -> Array:
         """A copy of some rows, which may repeat."""
@@ -47,7 +47,7 @@ class Memory(Protocol):
         kept: Sequence[str],
         wanted: Sequence[str],
     ) -> dict[str, Array]:
-        """Runs a session: what stays in this memory, and what has to be in host memory."""
+        """Runs a session; some outputs stay in this memory, others go to host memory."""
         ...
 
 
@@ -84,21 +84,21 @@ class HostMemory:
         kept: Sequence[str],
         wanted: Sequence[str],
     ) -> dict[str, Array]:
-        """Runs a session the plain way."""
+        """Runs a session on numpy arrays."""
         names = [*kept, *wanted]
         arrays = {name: self.host(value) for name, value in feeds.items()}
         return dict(zip(names, session.run(arrays, names), strict=True))
 
 
 class DeviceMemory:
-    """Activations stay in the provider's memory; small sessions do what numpy would.
+    """Activations stay in the provider's memory; small sessions take the place of numpy.
 
-    On the CPU's provider that memory is host memory too, and results are the same to the last bit:
-    this is how the path is tested where there is no device.
+    With the CPU provider that memory is host memory, and results are equal to the last bit; tests
+    use this where there is no device.
     """
 
     def __init__(self, runtime: Runtime) -> None:
-        """Opens nothing yet.
+        """Stores the runtime; sessions are opened when needed.
 
         Args:
             runtime: The provider whose memory it is.

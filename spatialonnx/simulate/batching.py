@@ -1,4 +1,4 @@
-"""Runs behind one site: samples of many trials share batches, equal ones share a run."""
+"""Runs the network behind one site: trials share batches, and equal samples share a run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LONGEST_KEY = 32
 
 
 class BatchedRuns:
-    """Runs samples with some patches of a site zeroed; each different one once.
+    """Runs samples with some patches of a site set to zero; equal ones only once.
 
     Every run has a slot, and its results are ``right[slot]``, ``kl[slot]`` and, for a metric
     that does not count, ``outputs[slot]``.
@@ -34,7 +34,7 @@ class BatchedRuns:
         order: Rows,
         batch: int,
     ) -> None:
-        """Prepares; nothing is run.
+        """Stores what runs need; nothing is run.
 
         Args:
             network: Runs the segments.
@@ -43,7 +43,7 @@ class BatchedRuns:
             patch_map: The site's patches.
             number: The site.
             order: Samples in the order of the prefix's blocks.
-            batch: Samples a run.
+            batch: Samples per run.
         """
         self._network = network
         self._prefix = prefix
@@ -76,11 +76,11 @@ class BatchedRuns:
         patches: NDArray[np.int64] | slice,
         zeroed: NDArray[np.bool_] | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Asks for runs.
+        """Requests runs.
 
         Args:
-            key: Tells sets of patches, and what is zeroed in them, apart.
-            positions: Samples, counted in the order of the blocks, [m].
+            key: Identifies the set of patches and what is zeroed in them.
+            positions: Samples, in the order of the blocks, [m].
             changed: Which patches are changed, [m, s].
             patches: The s patches.
             zeroed: Which positions of a changed patch are zeroed, [s, p * p]; None = all.
@@ -112,7 +112,7 @@ class BatchedRuns:
         return slots, new
 
     def finish(self) -> None:
-        """Runs what is still waiting for others to share its batch."""
+        """Runs the samples of the batch that is not full yet."""
         while self._positions:
             self._run(self._batch)
 

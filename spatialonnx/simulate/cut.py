@@ -2,9 +2,9 @@
 
 The sites are numbered 1 to L in graph order. A node belongs to segment j where j is the last site
 among the nodes it depends on (0: none). Segment j >= 1 begins with site j's prediction. The
-activations *before* segment j are all tensors made before it and read in it or behind it:
-site j's ofmap, and whatever else is carried past the site, as a residual connection. Running the
-segments one after another is running the network.
+activations *before* segment j are all tensors made before it and read in it or behind it: site j's
+ofmap, and what else is carried past the site, for example by a residual connection. Running all
+segments in order is running the network.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def _cut(
     needs: Sequence[set[str]],
     repeatable: set[int],
 ) -> tuple[tuple[tuple[str, ...], ...], tuple[Segment, ...]]:
-    """What is live before every segment, and the segments."""
+    """The live tensors before every segment, and the segments."""
     born = dict.fromkeys(inputs, -1)
     for number, nodes in enumerate(closed):
         for position in nodes:
@@ -211,9 +211,9 @@ def segment_model(
     Args:
         proto: The whole model.
         cut: How it is cut.
-        number: Which segment.
-        activations: An example of what is before it, for types and shapes.
-        initializers: Of the whole model, by name.
+        number: The segment.
+        activations: An example of its inputs, for types and shapes.
+        initializers: Initializers of the whole model, by name.
     """
     segment = cut.segments[number]
     graph = GraphProto(name=f"segment {number}")
@@ -227,7 +227,7 @@ def segment_model(
     if segment.predictor is not None:
         predictor = segment.predictor
         promoted = set(predictor.promoted)
-        # What ORT's shape inference cannot know of a custom op, but its fusions want to.
+        # ORT's fusions need the shape, which its inference does not know for a custom op.
         graph.value_info.append(_value_info(predictor.output, activations[predictor.source]))
         for node in graph.node:
             if node.domain == DOMAIN and node.name == predictor.site:

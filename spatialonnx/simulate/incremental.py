@@ -1,4 +1,4 @@
-"""Trials that change several sites: they start where they begin to differ from the one before."""
+"""Trials that change several sites: each starts where it first differs from the last one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from spatialonnx.simulate.segments import Activations, SegmentedNetwork
 
 @dataclass(eq=False)
 class _Trace:
-    """What the last trial left behind of one block.
+    """What is kept of the last trial for one block.
 
     Attributes:
         masks: Digest of every site's mask, of sites 1 .. L.
@@ -36,7 +36,7 @@ class _Trace:
 
 @dataclass(frozen=True, eq=False)
 class IncrementalResult:
-    """What one trial gave.
+    """The result of one trial.
 
     Attributes:
         skipped: Predicted outputs by number of the site; None where the trial was stopped.
@@ -50,7 +50,7 @@ class IncrementalResult:
 
 
 class IncrementalTrials:
-    """Simulates plans one after another, each from the last one's activations."""
+    """Simulates plans in order, each from the activations of the last one."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class IncrementalTrials:
         blocks: Sequence[Rows],
         budget: int,
     ) -> None:
-        """Chooses what will be kept; nothing is run.
+        """Chooses which activations are kept; nothing is run.
 
         Args:
             network: Runs the segments.
@@ -75,7 +75,7 @@ class IncrementalTrials:
         self._blocks = blocks
         self._keep = [set[int]() for _ in blocks]
         self._traces: dict[int, _Trace] = {}
-        # The deepest activations are the smallest, and spare the most work.
+        # The deepest activations are the smallest, and save the most work.
         for number in range(network.sites, 0, -1):
             for block, rows in enumerate(blocks):
                 budget -= network.bytes_per_sample[number] * len(rows)
@@ -130,7 +130,7 @@ class IncrementalTrials:
     ) -> _Trace:
         """Brings a block's trace up to date with a plan."""
         last = self._network.sites + 1
-        # Taken out while it is neither the old plan's nor the new one's: Ctrl-C may come.
+        # Removed while it belongs to neither plan: Ctrl-C may interrupt.
         trace = self._traces.pop(block, None) or _Trace((), [0] * (last - 1))
         pairs = zip(trace.masks, digests, strict=False)
         same = last if trace.masks else 0

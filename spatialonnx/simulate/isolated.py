@@ -1,9 +1,9 @@
-"""Trials that change one site only: what they save is counted, what they break is run.
+"""Trials that change one site only: savings are counted; only samples that change are run.
 
-The zero codes of the site's patches tell everything before the site. A patch is predicted
-where its probes are all zero; it changes where it is predicted and holds anything but zeros. A
-sample without a changed patch gives what it gives with the site off. Samples that two trials
-change alike are run once. The others, of many trials, share batches behind the site.
+The zero codes of the site's patches suffice for everything up to the site. A patch is predicted if
+its probes are all zero; it changes if it is predicted and holds a non-zero value. A sample without
+a changed patch gives the same outputs as with the site off. Samples that two trials change in the
+same way are run once. The samples of many trials share batches behind the site.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from spatialonnx.simulate.scoring import Rows, Scorer
 from spatialonnx.simulate.segments import SegmentedNetwork
 
 _LARGEST_POOL = 1 << 16
-"""Runs that are remembered."""
+"""Largest number of runs that are kept."""
 _PHASE_CELLS = 1 << 22
-"""Patches x samples that are looked at together."""
+"""Patches x samples that are processed together."""
 
 
 @dataclass(frozen=True, eq=False)
 class IsolatedResult:
-    """What one trial gave.
+    """The result of one trial.
 
     Attributes:
         skipped: Predicted outputs over all samples.
@@ -57,7 +57,7 @@ class IsolatedResult:
 
 
 class IsolatedTrials:
-    """Simulates trials at one site; the last runs of earlier calls are remembered."""
+    """Simulates trials at one site; the latest runs of earlier calls are kept."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class IsolatedTrials:
             scorer: Scores outputs.
             patch_map: The site's patches.
             number: The site.
-            batch: Samples a run.
+            batch: Samples per run.
         """
         self.number = number
         self.patch_size = patch_map.patch_size
@@ -91,13 +91,14 @@ class IsolatedTrials:
         """Runs trials.
 
         Args:
-            masks: One a trial, of this patch size, none of them full.
-            least_right: Trials that must have fewer right samples are stopped; None = none is.
+            masks: One per trial, of this patch size, none of them full.
+            least_right: Trials that can no longer reach this many right samples are stopped; None =
+                no trial is stopped.
         """
         try:
             return self._run(masks, least_right)
         except BaseException:
-            self._runs.clear()  # Ctrl-C may have come between asking for a run and running it
+            self._runs.clear()  # Ctrl-C may have come before a requested run was made
             raise
 
     def _run(self, masks: Sequence[SiteMask], least_right: int | None) -> list[IsolatedResult]:
@@ -148,7 +149,7 @@ class IsolatedTrials:
         sample: NDArray[np.int64],
         first: int,
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Asks for the runs of samples that trials change: slots, and which are new."""
+        """Requests runs of the samples that trials change; returns slots, and which are new."""
         key = blake2b(group.key, digest_size=8).digest()
         if group.threshold is None:
             # The probes of a predicted patch are zeros: trials may share a run.
@@ -170,7 +171,7 @@ class IsolatedTrials:
         return slots, new
 
     def _phases(self, rejecting: bool) -> Iterator[range]:
-        """Blocks that are looked at together; after each, trials may be stopped."""
+        """Blocks that are processed together; after each, trials may be stopped."""
         count = len(self._prefix.blocks)
         cells = len(self._map) * len(self._prefix.blocks[0])
         most = max(1, _PHASE_CELLS // cells) if self._prefix.fits(self.number) else 1
@@ -179,12 +180,12 @@ class IsolatedTrials:
             length = min(length, most) if rejecting else most
             yield range(start, min(start + length, count))
             start += length
-            # A trial that survives one phase mostly survives the next.
+            # Most trials that survive one phase survive the next.
             length *= 2 if start > 1 else 1
 
 
 class _Tally:
-    """What is known of some trials so far."""
+    """Results of some trials so far."""
 
     def __init__(self, trials: int, scorer: Scorer) -> None:
         self.alive = np.ones(trials, np.bool_)
@@ -227,13 +228,13 @@ class _Tally:
                 self._kl[trials, samples] = runs.kl[slots]
 
     def reject(self, least_right: int | None) -> None:
-        """Stops the trials that must have fewer right samples."""
+        """Stops the trials that can no longer reach ``least_right``."""
         rest = self._scorer.samples - self._seen
         if least_right is not None and rest:
             self.alive &= self._right + rest >= least_right
 
     def results(self) -> list[IsolatedResult]:
-        """Everything about every trial."""
+        """The results of all trials."""
         counts = self._scorer.counts
         return [
             IsolatedResult(

@@ -1,4 +1,4 @@
-"""What trials do to the patches of one site, told from the patches' zero codes alone."""
+"""What trials do to the patches of one site, derived from the patches' zero codes alone."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from spatialonnx.plan.rule import inside_bits
 _NEVER = 0xFFFF
 """Sentinel: matches no patch that holds a non-zero."""
 _CELLS = 1 << 22
-"""Patches x samples x trials that are looked at together."""
+"""Patches x samples x trials that are processed together."""
 
 
 class PatchMap:
-    """Where the patches of one ofmap lie.
+    """The positions of the patches of one ofmap.
 
     Attributes:
         shape: C, H, W.
@@ -30,7 +30,7 @@ class PatchMap:
     """
 
     def __init__(self, shape: tuple[int, int, int], patch_size: int) -> None:
-        """Lays patches over a map."""
+        """Computes the positions for a map."""
         channels, height, width = shape
         rows, columns = patch_grid(height, width, patch_size)
         bit = np.arange(patch_size * patch_size)
@@ -50,14 +50,14 @@ class PatchMap:
         return len(self.inside)
 
     def patches_of(self, shape: tuple[int, ...], entries: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The patches that entries of a mask stand for.
+        """The patches that entries of a mask apply to.
 
         Args:
-            shape: Of the mask, broadcastable to [C, nH, nW].
+            shape: Shape of the mask, broadcastable to [C, nH, nW].
             entries: Flat positions in the mask, [e].
 
         Returns:
-            Flat patches, [e, patches an entry].
+            Flat patches, [e, patches per entry].
         """
         channels = self.shape[0]
         plane = len(self) // channels
@@ -73,10 +73,10 @@ class PatchMap:
 
 @dataclass(frozen=True, eq=False)
 class TrialGroup:
-    """Trials that set the same patches, as the options of one target do.
+    """Trials that set the same patches, for example the options of one target.
 
     Attributes:
-        key: Tells groups apart.
+        key: Identifies the group.
         threshold: Values up to it count as zero, [1] or [C]; None = only zeros.
         trials: Their positions among all trials, [t].
         patches: Flat patches that they set, [s]; a slice where it is all of them.
@@ -98,12 +98,12 @@ class TrialGroup:
 
 @dataclass(frozen=True, eq=False)
 class PatchEffects:
-    """What some trials of a group do to some samples.
+    """The effects of some trials of a group on some samples.
 
     Attributes:
         trials: Positions of the trials, [t].
         skipped: Predicted outputs over the samples, int64 [t].
-        changed: Which patches are predicted and not zero already, bool [t, samples, s].
+        changed: Patches that are predicted and hold a non-zero value, bool [t, samples, s].
     """
 
     trials: NDArray[np.int64]
@@ -163,13 +163,13 @@ def _make_group(
 def find_effects(
     group: TrialGroup, codes: NDArray[np.uint16], zeros: NDArray[np.uint16]
 ) -> Iterator[PatchEffects]:
-    """Finds what a group's trials do to some samples, a few trials at a time.
+    """Finds the effects of a group's trials on some samples, a few trials at a time.
 
     Args:
         group: The trials.
         codes: Codes of all patches of the samples under the group's threshold,
             [samples, C * nH * nW].
-        zeros: The same of zeros themselves.
+        zeros: The same for exact zeros.
     """
     if group.threshold is None:
         yield from _effects_of_zeros(group, codes)
@@ -181,13 +181,13 @@ def find_effects(
         probes, others = group.probes[chosen, None], group.others[chosen, None]
         fires = (own & probes) == probes
         skipped = (fires.sum(axis=1) * group.weights[chosen]).sum(axis=1)
-        # Under a threshold a probe may keep a value: only the other positions tell a change.
+        # Under a threshold a probe may keep a value: only the other positions can change.
         changed = fires & ((zero & others) != others)
         yield PatchEffects(group.trials[chosen], skipped, changed)
 
 
 def _effects_of_zeros(group: TrialGroup, codes: NDArray[np.uint16]) -> Iterator[PatchEffects]:
-    """The same without a threshold, where a patch of zeros alone is never changed."""
+    """The same without a threshold, where a patch of zeros never changes."""
     own = codes[:, group.patches]
     all_zero = own == group.inside
     all_zeros = all_zero.sum(axis=0)
@@ -198,7 +198,7 @@ def _effects_of_zeros(group: TrialGroup, codes: NDArray[np.uint16]) -> Iterator[
         chosen = slice(start, start + step)
         probes = group.probes[chosen]
         changed = (own & probes[:, None]) == probes[:, None]
-        # Summing small integers in their own type is several times as fast.
+        # Sums in the integers' own small type are several times as fast.
         hits = changed.view(np.uint8).sum(axis=1, dtype=np.uint8 if small else np.int32)
         fires = hits + all_zeros * (probes != _NEVER)
         skipped = (fires * group.weights[chosen]).sum(axis=1)

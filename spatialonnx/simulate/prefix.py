@@ -1,4 +1,4 @@
-"""The activations before one site, block by block within a memory bound."""
+"""The activations before one site, block by block within a memory limit."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Images = Callable[[Rows], NDArray[np.float32]]
 
 
 class Prefix:
-    """The activations before the site that trials are at: every site off, or as it is initially.
+    """The activations before the current site, with every earlier site off or as it is initially.
 
-    They move forward with the trials: those before the next site are made from those in
-    front of this one, which are then dropped. What does not fit into memory is made again from
-    the nearest that does, or from the images.
+    They move forward with the trials: those before the next site are computed from those before
+    this one, which are then dropped. What does not fit into memory is computed again from the
+    nearest stored activations, or from the images.
     """
 
     def __init__(
@@ -67,12 +67,12 @@ class Prefix:
         self._last = None
 
     def fits(self, number: int) -> bool:
-        """Whether all samples fit into memory before a site, their codes included."""
+        """Whether the activations of all samples before a site and their codes fit into memory."""
         samples = sum(len(block) for block in self.blocks)
         return self._network.bytes_per_sample[number] * samples * 9 // 8 <= self._budget
 
     def activations(self, block: int, number: int) -> Activations:
-        """What is before site ``number`` for one block; stored where there is room."""
+        """The activations before site ``number`` for one block; stored if there is room."""
         stored = self._stored.get(block)
         if stored is not None and stored[0] == number:
             return stored[1]
@@ -96,10 +96,10 @@ class Prefix:
         return found
 
     def take(self, positions: NDArray[np.int64], number: int) -> Activations:
-        """A copy of what is before a site for some samples.
+        """A copy of the activations before a site for some samples.
 
         Args:
-            positions: Which, counted through the blocks, which are equally long but the last.
+            positions: The samples, in the order of the blocks; only the last block may be shorter.
             number: The site.
         """
         length = len(self.blocks[0])
@@ -119,9 +119,9 @@ class Prefix:
         patch_size: int,
         threshold: NDArray[np.float32] | None = None,
     ) -> NDArray[np.uint16]:
-        """What counts as zero in site ``number``'s patches for one block, [b, C, nH, nW].
+        """Zero codes of site ``number``'s patches for one block, [b, C, nH, nW].
 
-        Only the codes of zeros themselves (``threshold`` None) are stored.
+        Only the codes of exact zeros (``threshold`` None) are stored.
         """
         if threshold is not None:
             activations = self.activations(block, number)

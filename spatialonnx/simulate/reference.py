@@ -1,4 +1,4 @@
-"""What the dense network gave on the samples."""
+"""Results of the dense network on the samples."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spatialonnx.measure.metrics import Metric, first_logits, has_logits, kl_div
 
 
 class DenseReference:
-    """What the dense network gave on the samples: everything outcomes are measured against."""
+    """Results of the dense network on the samples; outcomes are compared with them."""
 
     def __init__(
         self, metric: Metric, dense: list[NDArray[Any]], labels: NDArray[np.int64] | None

@@ -1,4 +1,4 @@
-"""Scoring sample by sample: what a trial needs to know of every sample, and when it is lost."""
+"""Scores single samples, and finds when a trial can no longer meet its bound."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class RowScores:
-    """What some samples gave.
+    """Scores of some samples.
 
     Attributes:
         right: bool [m]; None for a metric that does not count.
@@ -33,14 +33,14 @@ class RowScores:
 
 
 class Scorer:
-    """Scores samples one by one; together they give what ``DenseReference`` gives for all."""
+    """Scores single samples; together they give the figures of ``DenseReference``."""
 
     def __init__(self, reference: DenseReference, off: list[NDArray[Any]]) -> None:
         """Scores the network with every site off.
 
         Args:
-            reference: The dense network's score; it may be another network's.
-            off: Outputs of the network at hand with every site off.
+            reference: Results of the baseline, which may be another network.
+            off: Outputs of this network with every site off.
         """
         self.reference = reference
         self.counts = reference.metric.counts
@@ -60,10 +60,10 @@ class Scorer:
         return RowScores(right, kl, None if self.counts else outputs)
 
     def order(self, dense: list[NDArray[Any]]) -> Rows:
-        """The order in which a trial is lost soonest.
+        """The order of samples in which a trial can be rejected earliest.
 
-        First the samples that the dense network gets wrong, for these can only gain; then the
-        others, those that it gets right by the smallest margin first.
+        First the samples that the dense network gets wrong, which can only gain; then the others,
+        those with the smallest margin first.
         """
         labels = self.reference.reference
         if not self.counts or labels is None:
@@ -74,7 +74,7 @@ class Scorer:
         return np.lexsort((np.arange(self.samples), margin, right)).astype(np.int64)
 
     def least_right(self, reject_above: Fraction | None) -> int | None:
-        """How many right samples a trial needs so that its drop is no more than a bound."""
+        """How many right samples a trial needs so that its drop is at most a bound."""
         if reject_above is None or not self.counts:
             return None
         return math.ceil((self.reference.score - reject_above) * self.samples)

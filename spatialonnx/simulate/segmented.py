@@ -33,13 +33,13 @@ from spatialonnx.simulate.segments import SegmentedNetwork
 Masks = Mapping[int, SiteMask]
 
 _RUNS_AT_ONCE = 8
-"""Batches that a group of trials of one site should fill: what ``kill -9`` may lose."""
+"""Batches that a group of trials of one site should fill; ``kill -9`` loses at most one group."""
 _FEWEST, _MOST = 8, 1024
 _MOST_CELLS = 1 << 21
-"""Trials x samples of one site at once."""
+"""Largest trials x samples of one site at once."""
 _BATCHES_AT_WORK = 4
 _FEWEST_AGAIN = 128
-"""Trials of one site at once where its activations are made anew for every group of them."""
+"""Trials of one site at once if its activations are computed again for every group."""
 
 
 class SegmentSimulator:
@@ -61,13 +61,13 @@ class SegmentSimulator:
 
         Args:
             experiment: The network with SpatialPredict nodes, its search samples, the metric.
-            memory: Bytes that the simulator may take, sessions included; default: half of what
-                is free where activations are kept. Below what the sessions take nothing is
-                stored, and it still works.
+            memory: Bytes that the simulator may use, sessions included; default: half of the free
+                memory where activations are kept. If the sessions alone need more, nothing is
+                stored.
             level: ORT's graph optimisation.
             bound: Whether activations stay in the provider's memory; default: unless that is
                 the host's.
-            initial: Masks that ``codes`` and ``ofmaps`` are taken under; None = every site off.
+            initial: Masks that are on for ``codes`` and ``ofmaps``; None = every site off.
 
         Raises:
             DataError: The images do not fit, or the network's shapes depend on its data.
@@ -104,7 +104,7 @@ class SegmentSimulator:
         self.baseline = self._scorer.reference.score
         order = self._scorer.order(dense)
         blocks = [order[i : i + self._batch] for i in range(0, len(order), self._batch)]
-        # What is taken already, and copies of a batch's activations while it is run.
+        # Memory already used, and copies of a batch's activations while it runs.
         working = _BATCHES_AT_WORK * self._batch * max(self._network.bytes_per_sample)
         budget = max(memory - max(used_memory() - before, 0) - working, 0)
         self._initial = mask_numbers(self._network.predictors, initial or {})
@@ -117,13 +117,13 @@ class SegmentSimulator:
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes of activations that are kept now."""
+        """Bytes of activations that are stored now."""
         return self._prefix.nbytes + self._incremental.nbytes
 
     def simulate(
         self, plans: Iterable[PlanLike], reject_above: Fraction | None = None
     ) -> Iterator[Outcome]:
-        """Simulates plans, in order; those of one site in a row are looked at together."""
+        """Simulates plans, in order; consecutive ones of one site are processed together."""
         least = self._scorer.least_right(reject_above)
         for group in self._groups(plans):
             first = group[0]
@@ -135,7 +135,7 @@ class SegmentSimulator:
                 yield from self._simulate_isolated(group, least, reject_above)
 
     def _groups(self, plans: Iterable[PlanLike]) -> Iterator[list[Masks]]:
-        """Plans that are looked at together; no plan is taken before it is needed."""
+        """Plans that are processed together; no plan is taken before it is needed."""
         pending = (mask_numbers(self._network.predictors, plan) for plan in plans)
         held: Masks | None = None
         while True:
@@ -221,10 +221,10 @@ class SegmentSimulator:
             before = 0.0
 
     def _settle_group(self, number: int, trials: int, runs: int) -> None:
-        """Chooses how many trials are looked at together next, from what the last ones took."""
+        """Chooses how many trials are processed together next, from the cost of the last ones."""
         fewest = _FEWEST if self._prefix.fits(number) else _FEWEST_AGAIN
         wanted = _RUNS_AT_ONCE * self._batch * trials // max(runs, 1)
-        # A metric that does not count keeps the outputs of every trial until it is scored.
+        # For a metric that does not count, the outputs of every trial are kept until it is scored.
         most = max(min(_MOST, _MOST_CELLS // self.samples), fewest)
         if not self._scorer.counts:
             most = fewest
@@ -272,7 +272,7 @@ class SegmentSimulator:
         )
 
     def _work(self, work: Mapping[int, int]) -> float:
-        """Samples through the whole network that samples through segments amount to."""
+        """Converts samples through segments to samples through the whole network."""
         return sum(self._shares[number] * count for number, count in work.items())
 
     def _images(self, rows: Rows) -> NDArray[np.float32]:
@@ -288,7 +288,7 @@ def _same_site(first: Masks, second: Masks) -> bool:
 
 
 def _run_baseline(experiment: Experiment) -> list[NDArray[Any]]:
-    """The outputs of the network that was given, where that is not the one with the masks."""
+    """The outputs of the baseline, if that is another network than the one with the masks."""
     assert experiment.baseline is not None
     network = Network(experiment.baseline.proto, experiment.runtime)
     return run_samples(network, experiment.search, Plan(), batch=experiment.batch).outputs

@@ -1,4 +1,4 @@
-"""Running a network segment by segment, from activations that are stored in between."""
+"""Runs a network segment by segment, with stored activations in between."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from spatialonnx.simulate.activation_store import Array, DeviceMemory, HostMemor
 from spatialonnx.simulate.cut import cut_graph, segment_model
 
 _TOLERANCE = 1e-5
-"""Of the largest output: ONNX Runtime fuses across nodes, and a cut is a barrier to that."""
+"""Relative tolerance: ONNX Runtime fuses across nodes, and a cut prevents that."""
 _CODES_IR = 8
 _CODES_OPSET = 17
 
@@ -35,7 +35,7 @@ class Activations:
     __slots__ = ("arrays", "memory")
 
     def __init__(self, arrays: Mapping[str, Array], memory: Memory) -> None:
-        """Wraps arrays whose first dimension is the sample, and what keeps them."""
+        """Wraps arrays whose first dimension is the sample, and their store."""
         self.arrays = dict(arrays)
         self.memory = memory
 
@@ -64,8 +64,8 @@ class Activations:
         """Samples of several activations before the same segment.
 
         Args:
-            parts: Rows of the result, and the activations and their rows that they come from;
-                together they give every row once.
+            parts: Rows of the result, with the activations and their rows to copy from; together
+                they give every row once.
         """
         first = parts[0][1]
         arrays = {
@@ -76,7 +76,7 @@ class Activations:
 
 
 class SegmentedNetwork:
-    """One session a segment, each with the weights that it needs and no others."""
+    """One session per segment, each with only the weights that it needs."""
 
     def __init__(
         self,
@@ -159,13 +159,13 @@ class SegmentedNetwork:
         """Runs one segment.
 
         Args:
-            number: Which.
-            activations: What is before it.
+            number: The segment.
+            activations: The activations before it.
             mask: Of the site it begins with; None = off.
 
         Returns:
-            The activations behind it, and the site's predicted outputs [N, C] (None for
-            segment 0).
+            The activations behind it, and the counts of the site's predicted outputs [N, C] (None
+            for segment 0).
 
         Raises:
             ModelError: ONNX Runtime refuses the activations, or an op fails.
@@ -173,7 +173,7 @@ class SegmentedNetwork:
         segment = self.cut.segments[number]
         count = len(activations)
         feeds = {name: self._padded(activations.arrays[name]) for name in segment.inputs}
-        # The network's outputs and all counts are for us; the rest is for the next segment.
+        # The network's outputs and all counts go to host memory; the rest is for the next segment.
         last = number + 1 == len(self.cut.segments)
         kept, wanted = ([], [*segment.outputs]) if last else ([*segment.outputs], [])
         if segment.predictor is not None:
@@ -201,11 +201,11 @@ class SegmentedNetwork:
     def finish(
         self, number: int, activations: Activations, masks: Mapping[int, SiteMask] | None = None
     ) -> Activations:
-        """Runs a segment and all behind it.
+        """Runs a segment and all later ones.
 
         Args:
-            number: The first.
-            activations: What is before it.
+            number: The first segment.
+            activations: The activations before it.
             masks: By number of the site; sites it does not name are off.
 
         Returns:
@@ -222,11 +222,11 @@ class SegmentedNetwork:
         patch_size: int,
         threshold: NDArray[np.float32] | None = None,
     ) -> NDArray[np.uint16]:
-        """Which values of every patch of site ``number``'s ofmap count as zero, [N, C, nH, nW].
+        """Zero codes of site ``number``'s ofmap, [N, C, nH, nW].
 
         Args:
             number: The site.
-            activations: What is before it.
+            activations: The activations before it.
             patch_size: Side of a patch.
             threshold: Values up to it count as zero, [1] or [C]; None = only zeros.
         """
@@ -254,7 +254,7 @@ class SegmentedNetwork:
         return value if len(value) == count else self._memory.take(value, np.arange(count))
 
     def _padded(self, array: Array) -> Array:
-        """Filled up to the width that every run has, with copies of the last row."""
+        """Fills a batch up to the width of every run, with copies of the last row."""
         count, missing = len(array), (self._width or 0) - len(array)
         if missing <= 0:
             return array
@@ -263,7 +263,7 @@ class SegmentedNetwork:
     def _compare(
         self, proto: ModelProto, example: NDArray[np.float32], got: Activations, level: Level
     ) -> None:
-        """Makes sure that the segments together compute what the whole model does."""
+        """Checks that the segments together compute what the whole model computes."""
         session = open_session(instrument(proto), self._runtime, level=level, taking_turns=True)
         feeds = plan_feeds(Plan(), self.predictors) | feeds_of(self.cut.image, example)
         for name, expected in zip(
@@ -284,9 +284,9 @@ class SegmentedNetwork:
                 )
 
     def _settle_width(self, example: NDArray[np.float32], full: Activations, fixed: bool) -> None:
-        """Finds out whether an image's outputs depend, in their last bit, on the batch size.
+        """Checks whether the last bits of an image's outputs depend on the batch size.
 
-        A library may choose another algorithm for another batch size. Then every run is filled
+        A library may choose another algorithm for another batch size. If so, every run is filled
         up to the size of the first.
         """
         count = len(example)

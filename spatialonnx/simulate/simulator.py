@@ -1,4 +1,4 @@
-"""What a search asks about plans, and what it is told: the interface of all simulators.
+"""The protocol of simulators: what a search may ask about plans.
 
 A plan names the sites that predict; the others are off.
 """
@@ -18,7 +18,7 @@ from spatialonnx.plan.plan import PlanLike
 
 
 class Simulator(Protocol):
-    """What a search needs to know about a network on its samples."""
+    """Answers a search's questions about a network on its samples."""
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -56,14 +56,14 @@ class Simulator(Protocol):
                 None = every trial is run to its end.
 
         Yields:
-            One outcome a plan.
+            One outcome per plan.
         """
         ...
 
     def codes(
         self, site: str, patch_size: int, threshold: NDArray[np.float32] | None = None
     ) -> Iterator[NDArray[np.uint16]]:
-        """Zero codes of a site's patches, [b, C, nH, nW], a block of samples at a time.
+        """Zero codes of a site's patches, [b, C, nH, nW], block by block of samples.
 
         The sites before it are off, or as they are initially; the site itself is off.
 
@@ -75,7 +75,7 @@ class Simulator(Protocol):
         ...
 
     def ofmaps(self, site: str) -> Iterator[NDArray[np.float32]]:
-        """A site's ofmap, likewise: [b, C, H, W] in the order of ``codes``.
+        """A site's ofmap, in the same way: [b, C, H, W] in the order of ``codes``.
 
         The arrays are the simulator's own: they must not be changed.
         """

@@ -1,9 +1,10 @@
-"""Timing sites inside the model: what a site costs fused, and what it costs dense.
+"""Times sites inside the model: fused, and left dense.
 
-A site timed alone misleads: around a fused node ORT reorders tensors between its blocked layout
-and NCHW, and a neighbour that is fused too saves that again. So the whole model runs twice, with
-the site fused and with the site dense, in turns and under ORT's profiler. Nodes of the same name
-are the same work; what only one of the two has, and the difference in reordering, is the site's.
+The time of a site alone is misleading: around a fused node ORT reorders tensors between its blocked
+layout and NCHW, and a neighbour that is fused too saves this. The whole model is therefore run with
+the site fused and with the site dense, in alternation and under ORT's profiler. Nodes of the same
+name do the same work; nodes that only one of the two has, and the difference in reordering, are
+attributed to the site.
 """
 
 from __future__ import annotations
@@ -29,23 +30,23 @@ from spatialonnx.runtime.timing import (
 
 ROUNDS = 4
 LAYOUT_OPS = frozenset({"ReorderInput", "ReorderOutput", "Reshape", "Transpose"})
-"""Ops that ORT inserts between layouts, under names of its own."""
+"""Ops that ORT inserts between layouts, with its own names."""
 _PROFILED = ("cpu",)
 """Providers whose nodes the profiler times; CUDA's kernels run on after their launch."""
 _QUANTILE = 0.25
-"""Of a node's runs: what else the machine does only ever adds time."""
+"""Quantile of a node's runs: other load only adds time."""
 Progress = Callable[[str], None]
 """Called with a site's name before it is timed."""
 
 
 @dataclass(frozen=True)
 class SiteTime:
-    """What a site costs inside the model, in seconds.
+    """The time of a site inside the model, in seconds.
 
     Attributes:
-        dense: Its nodes, left dense.
-        fused: Its node, fused.
-        layout: Reordering that fusing it adds; negative where it saves some.
+        dense: Time of its nodes, left dense.
+        fused: Time of its node, fused.
+        layout: Time of reordering that fusing adds; negative if it saves some.
     """
 
     dense: float
@@ -75,19 +76,19 @@ def time_sites(
     burst: int = BURST,
     progress: Progress | None = None,
 ) -> dict[str, SiteTime]:
-    """Times every fused site against itself left dense, all others staying as they are.
+    """Times every fused site against itself left dense; all others are unchanged.
 
     Args:
         proto: The model with SpatialPredict nodes.
         fused: Sites that are fused; each is timed.
         dense: Sites that are dense in both.
-        images: Real images: what is skipped depends on them.
+        images: Real images, because what is skipped depends on them.
         runtime: Provider and threads.
         shares: Each site's share of the model's MACs; used where the profiler cannot time nodes
             (CUDA, whose kernels run on after their launch).
         rounds: Rounds in which both models are timed.
         burst: Runs of a model in a row; 1 = run by run, with cold caches.
-        progress: Told which site is timed.
+        progress: Called with the site that is timed.
     """
     profile = runtime.provider in _PROFILED
     size = count_runs(rounds, WARMUP, burst)

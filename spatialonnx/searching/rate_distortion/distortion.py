@@ -1,8 +1,8 @@
-"""Distortion: the KL divergence of the logits that the operating points of every layer cost.
+"""Distortion: the KL divergence of the logits caused by the operating points of every layer.
 
-A few trials per layer turn lost signal into distortion. The distortions of a plan's layers add
-up, roughly: every plan that is measured corrects the estimate of what the steps from point to
-point cost (Bayesian linear regression, one rank-one update per plan).
+A few trials per layer convert lost signal into distortion. The distortions of a plan's layers add
+up approximately. Every measured plan corrects the estimated costs of the steps from point to point
+(Bayesian linear regression, one rank-one update per plan).
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from numpy.typing import NDArray
 from spatialonnx.searching.rate_distortion.operating_points import OperatingPoint
 
 _BINS = 4000
-"""Parts of the distortion allowed, to which ``best_plan`` rounds costs up."""
+"""Number of parts of the allowed distortion to which ``best_plan`` rounds costs up."""
 _DOUBT = 0.5
-"""How far, as a part of itself, a step's distortion may be from its guess."""
+"""Relative standard deviation of a step's distortion from its prior."""
 _INTERACTION = 0.05
-"""The part of a plan's distortion that no sum over layers explains."""
+"""Relative standard deviation of a plan's distortion from the sum over its layers."""
 _LEAST = 0.05
-"""A step never costs less than this part of its guess."""
+"""A step costs at least this part of its prior."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer, or coupled ones, with what it may be set to.
+    """One layer, or coupled ones, with its operating points.
 
     Attributes:
-        name: For records.
+        name: Name in records.
         points: By increasing distortion and benefit; the first is the layer's initial masks.
-        distortion: KL that each point alone costs, in nats; interpolated where not measured.
-        benefit: What each point saves beyond the first: MACs, or time.
+        distortion: KL divergence of each point alone, in nats; interpolated where not measured.
+        benefit: Saving of each point beyond the first: MACs, or time.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Layer:
 
 
 def interpolate(lost: float, points: Sequence[tuple[float, float]]) -> float:
-    """Distortion of a loss: linear between measured points and beyond the last."""
+    """Distortion for a lost signal: linear between measured points and beyond the last."""
     for (x0, y0), (x1, y1) in itertools.pairwise(points):
         if lost <= x1 or (x1, y1) == points[-1]:
             return y0 + (y1 - y0) * (lost - x0) / (x1 - x0) if x1 > x0 else y1
@@ -52,7 +52,7 @@ def interpolate(lost: float, points: Sequence[tuple[float, float]]) -> float:
 
 
 def rising(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Measured points by increasing loss from none on, distortion made to rise along them."""
+    """Measured points by increasing loss, starting from none, with distortion made monotonic."""
     found = [(0.0, 0.0)]
     for lost, distortion in sorted(points):
         found.append((lost, max(distortion, found[-1][1])))
@@ -62,7 +62,7 @@ def rising(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 def make_layer(
     name: str, points: Sequence[OperatingPoint], distortion: Sequence[float], benefit: Sequence[int]
 ) -> Layer:
-    """Keeps the first point, and those that save more than every point that costs no more."""
+    """Keeps the first point, and those that save more than every cheaper point."""
     order = sorted(range(1, len(points)), key=lambda i: (distortion[i], -benefit[i]))
     kept = [0]
     for i in order:
@@ -77,7 +77,7 @@ def make_layer(
 
 
 class DistortionModel:
-    """What plans cost, as the sum of their layers' steps.
+    """Estimates the distortion of plans as the sum of their layers' steps.
 
     A plan is the number of one operating point per layer.
     """
@@ -130,12 +130,13 @@ def best_plan(
     """The plan of the largest benefit whose distortion is within a limit.
 
     A knapsack with one choice per layer, by dynamic programming over the distortion spent so far.
-    A multiplier finds the corners of the family of plans only; this finds what lies between.
+    A multiplier finds only the corners of the convex hull of plans; this also finds plans between
+    them.
 
     Args:
-        benefit: Of the points of every layer.
-        distortion: Likewise, rising from 0.
-        limit: The distortion allowed; where there is none, every layer keeps its first point.
+        benefit: Benefit of the points of every layer.
+        distortion: Their distortion, rising from 0.
+        limit: The allowed distortion; if it is 0, every layer keeps its first point.
     """
     if limit <= 0:
         return tuple(0 for _ in benefit)

@@ -1,8 +1,8 @@
-"""The safety margin: what a plan will probably lose on verify, told from select.
+"""The safety margin: the drop that a plan will probably have on verify, estimated on select.
 
-The drop that verify shows is the plan's true drop and the luck of verify's images. The first is
-estimated on select, from the networks' own confidence where they have one; the second follows
-from how many samples the plan changes. Both errors together are the margin.
+The drop on verify is the plan's true drop plus the sampling error of verify. The true drop is
+estimated on select, from the networks' own confidence if they have one; the sampling error follows
+from the number of samples that the plan changes. Both errors together make the margin.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from spatialonnx.measure.measured import Measured
 SURENESS = 0.9
 """Probability with which a chosen plan should meet its bound on verify."""
 _FARTHEST = 4.0
-"""The divergence may be scaled by this much at once, up or down, before it is measured again."""
+"""Largest factor on the divergence, up or down, between two measurements."""
 _SLACK = 1.05
-"""Part of the bound up to which the likely drop of a plan is still accepted."""
+"""Fraction of the bound up to which the likely drop of a plan is accepted."""
 _INTERVAL = float(norm.ppf(0.975))
 
 
 @dataclass(frozen=True)
 class DropEstimate:
-    """What a plan will show on verify.
+    """The predicted drop of a plan on verify.
 
     Attributes:
         drop: Its expected drop.
-        spread: The standard deviation of what verify shows about it, that of a tuned network's
-            initial plan left out.
+        spread: Standard deviation of the drop on verify about it, without that of a tuned
+            network's initial plan.
     """
 
     drop: float
@@ -44,10 +44,10 @@ class DropEstimate:
 
 
 def estimate_drop(measured: Measured, verify_samples: int) -> DropEstimate:
-    """What a plan measured on select will show on so many verify samples.
+    """Predicts the drop on this many verify samples of a plan measured on select.
 
-    A tuned network's initial plan is given, not chosen: its drop is taken as select shows it, and
-    only what a plan changes beyond it is doubted.
+    A tuned network's initial plan is given, not chosen: its drop is taken as measured on select,
+    and only the change from it has an error.
     """
     n = max(measured.samples, 1)
     moved = measured.moved or measured.discordant
@@ -69,8 +69,8 @@ def scale_distortion(estimate: DropEstimate, initial: DropEstimate, eps: float) 
     The expected drop grows in proportion to the distortion, its spread with the root of it.
 
     Args:
-        estimate: Of the plan.
-        initial: Of the initial plan, which is off unless the model was tuned.
+        estimate: Estimate of the plan.
+        initial: Measurement of the initial plan, which is off unless the model was tuned.
         eps: The bound.
     """
     drop, room = estimate.drop - initial.drop, eps - initial.likely
@@ -97,7 +97,7 @@ def scale_to_bound(
 
     Args:
         measured: The plan on select.
-        initial: Of the initial plan.
+        initial: The initial plan on select.
         eps: The bound.
         verify_samples: Size of verify.
     """
