@@ -51,9 +51,9 @@ def heads_name(site: str) -> str:
     return f"{site}/heads"
 
 
-def threshold_name(site: str) -> str:
-    """Name of the input of a site's thresholds, [C]."""
-    return f"{site}/threshold"
+def guess_threshold_name(site: str) -> str:
+    """Name of the input of the thresholds that a site's kernels guess by, [C]."""
+    return f"{site}/guess_threshold"
 
 
 def snapea_model(
@@ -67,7 +67,7 @@ def snapea_model(
 
     Args:
         proto: A model with SpatialPredict nodes.
-        sites: Sites that become a SnapeaConv node each.
+        sites: Sites that become a SnapeaConv node each; their masks have no threshold.
         guesses: How sites guess, by name; the others stop exactly.
         plan: Masks by site: predicted outputs are not counted at ``sites``, and only simulated at
             the others. None = nothing is predicted from neighbours.
@@ -89,7 +89,7 @@ def snapea_model(
     result.graph.initializer.extend(weights)
     for site, guess in (guesses or {}).items():
         heads = numpy_helper.from_array(guess.heads, heads_name(site))
-        threshold = numpy_helper.from_array(guess.threshold, threshold_name(site))
+        threshold = numpy_helper.from_array(guess.threshold, guess_threshold_name(site))
         result.graph.initializer.extend([heads, threshold])
     return result
 
@@ -98,7 +98,7 @@ def _stop_early(node: NodeProto, guess: bool, masked: bool) -> str:
     """Turns a SpatialConv node into a SnapeaConv node; returns the name of its mask."""
     x, weight, mask, bias, *residual = node.input
     inputs = [x, weight, bias, *(residual or [""])]
-    inputs += [heads_name(node.name), threshold_name(node.name)] if guess else ["", ""]
+    inputs += [heads_name(node.name), guess_threshold_name(node.name)] if guess else ["", ""]
     inputs.append(mask if masked else "")
     del node.input[:], node.output[1:]
     node.op_type = SNAPEA

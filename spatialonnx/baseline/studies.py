@@ -22,13 +22,12 @@ from spatialonnx.plan.macs import fraction
 from spatialonnx.plan.masks import check_mask_shape
 from spatialonnx.plan.plan import Plan, PlanLike
 from spatialonnx.runtime.progress import ProgressCallback, count_steps, report_stage
-from spatialonnx.searching.exhaustive import EXHAUSTIVE
 from spatialonnx.searching.greedy import LAYER
 from spatialonnx.searching.modes import MODES
+from spatialonnx.searching.settings import EXHAUSTIVE, GREEDY, JOINT
 from spatialonnx.searching.study import Study
 
-JOINT = "joint"
-_LAST_PASSES = {"greedy": (LAYER,), EXHAUSTIVE: (EXHAUSTIVE,), JOINT: ()}
+_LAST_PASSES = {GREEDY: (LAYER,), EXHAUSTIVE: (EXHAUSTIVE,), JOINT: ()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +145,7 @@ def measure_studies(
 def missing_studies(found: Sequence[Found]) -> list[str]:
     """The searches that the table should have but for which there is no study."""
     known = {(f.mode, f.strategy) for f in found}
-    missing = [mode for mode in MODES if (mode, "greedy") not in known]
+    missing = [mode for mode in MODES if (mode, GREEDY) not in known]
     return missing if any(f.strategy == JOINT for f in found) else [*missing, JOINT]
 
 
@@ -177,7 +176,7 @@ def _measure_study(
                 break
         return Found(
             row=comparer.measure_plan(
-                mode if strategy == "greedy" else f"{mode}, {strategy}",
+                mode if strategy == GREEDY else f"{mode}, {strategy}",
                 plan,
                 count_steps(progress, f"verify, {path.name}"),
             ),

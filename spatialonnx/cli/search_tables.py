@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from spatialonnx.cli.console import percent, points, table, verdict
 from spatialonnx.plan.macs import fraction
 from spatialonnx.searching.pareto import pareto_front
+from spatialonnx.searching.settings import JOINT
 from spatialonnx.searching.study import Record, Study
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def estimate_lines(estimate: Estimate, strategy: str) -> list[str | Table]:
         f"from {estimate.samples} images, with the dense network's activations; trials and passes "
         "are upper limits: options that miss the bound are dropped on the way",
     ]
-    if strategy == "joint":
+    if strategy == JOINT:
         lines.append(
             "trials and hours are those of the greedy passes: --strategy joint runs two trials "
             "per layer and patch size, and mostly fewer than a hundred more"

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from spatialonnx.searching.modes import Groups, group_target
+from spatialonnx.searching.settings import EXHAUSTIVE
 from spatialonnx.searching.targets import Piece
 from spatialonnx.searching.task import Task
 from spatialonnx.searching.thresholds import find_means, first_choices
 from spatialonnx.searching.trials import Candidate
-
-EXHAUSTIVE = "exhaustive"
 
 
 def count_plans(choices: Sequence[object], groups: Groups) -> int:

@@ -18,7 +18,7 @@ from spatialonnx.demo import shipped_model
 from spatialonnx.measure.samples import Samples
 from spatialonnx.model.metadata import get_metadata
 from spatialonnx.model.model_file import load_model
-from spatialonnx.plan.masks import full_mask, uniform_mask
+from spatialonnx.plan.masks import SiteMask, full_mask, uniform_mask
 from spatialonnx.runtime.session import Runtime, open_session
 
 
@@ -99,6 +99,18 @@ def test_together_saves_what_either_saves_and_predicts_what_the_plan_does(tiny):
     assert both.measured.drop == alone.measured.drop
     assert both.measured.saved > max(alone.measured.saved, exact.row.measured.saved)
     assert both.measured.saved < alone.measured.saved + exact.row.measured.saved
+
+
+def test_a_site_whose_mask_has_a_threshold_only_predicts(tiny):
+    comparer = Comparer(make_experiment(tiny))
+    found = find_candidates(comparer.experiment)
+    first, *_ = found.names
+    mask = SiteMask(2, np.full((1, 1, 1), 9, np.uint16), np.full(1, 0.05, np.float32))
+    alone = comparer.measure_plan("plan", {first: mask})
+    both = measure_together(comparer, found, {first: mask}, "plan")
+    assert both.measured.drop == alone.measured.drop
+    assert both.measured.saved > alone.measured.saved > 0
+    assert both.note == f"{len(found.left_out) + 1} of {len(comparer.sites)} sites left out"
 
 
 def test_together_counts_what_the_plan_keeps(tiny):

@@ -5,7 +5,8 @@ from fractions import Fraction
 
 from support.fakesim import FakeSimulator, World, as_spread, fake_task, names_of
 
-from spatialonnx.searching.exhaustive import EXHAUSTIVE, count_plans, exhaustive_search
+from spatialonnx.searching.exhaustive import count_plans, exhaustive_search
+from spatialonnx.searching.settings import EXHAUSTIVE
 from spatialonnx.searching.study import Study
 from spatialonnx.searching.trials import Trials
 
