@@ -66,12 +66,11 @@ def deploy(
     from spatialonnx.deployment.run import deploy as deploy_model
     from spatialonnx.errors import BoundMissedError, NotFasterError
     from spatialonnx.model.model_file import load_model
-    from spatialonnx.model.stages import check_replaceable, find_model, missed_path, stage_path
+    from spatialonnx.model.stages import check_replaceable, find_model, stage_path
 
     source = load_model(model or find_model(Path(), ("masked",)))
     path = output or stage_path(source.path, "deploy")
-    for place in (path, missed_path(path)):
-        check_replaceable(place, source.sha256, force=common.force)
+    check_replaceable(path, source.sha256, force=common.force, may_miss=True)
     with show_progress(common) as progress:
         result = deploy_model(
             source,

@@ -56,12 +56,11 @@ def quantize(
     from spatialonnx.deployment.quantize import quantize as quantize_model
     from spatialonnx.errors import BoundMissedError
     from spatialonnx.model.model_file import load_model
-    from spatialonnx.model.stages import check_replaceable, find_model, int8_path, missed_path
+    from spatialonnx.model.stages import check_replaceable, find_model, int8_path
 
     source = load_model(model or find_model(Path(), ("masked", "spatial", "original")))
     path = output or int8_path(source.path)
-    for place in (path, missed_path(path)):
-        check_replaceable(place, source.sha256, force=common.force)
+    check_replaceable(path, source.sha256, force=common.force, may_miss=True)
     with show_progress(common) as progress:
         result = quantize_model(
             source,

@@ -13,8 +13,7 @@ from spatialonnx.graph.site_equivalence import SiteDifference
 from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.measured import Measured
 from spatialonnx.model.metadata import read_search_record
-from spatialonnx.model.model_file import save_model
-from spatialonnx.model.stages import missed_path
+from spatialonnx.model.stages import save_judged
 from spatialonnx.plan.bounds import Bound
 from spatialonnx.runtime.machine import describe_machine, instruction_set, versions
 from spatialonnx.runtime.timing import Ratio
@@ -186,9 +185,7 @@ class Deployment:
         Raises:
             OutputError: It cannot be written.
         """
-        path = missed_path(Path(path)) if self.bound_met is False else Path(path)
-        save_model(self.model, path)
-        return path
+        return save_judged(self.model, path, met=self.bound_met)
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``deploy --json`` prints, which adds ``output``: the file, or null."""

@@ -29,8 +29,8 @@ from spatialonnx.measure.opening import ExperimentOptions, open_experiment
 from spatialonnx.measure.samples import Samples
 from spatialonnx.model.interface import find_image_input, model_inputs
 from spatialonnx.model.metadata import ORIGINAL, drop_metadata, read_search_record, set_metadata
-from spatialonnx.model.model_file import ModelFile, ModelLike, as_model, save_model
-from spatialonnx.model.stages import missed_path
+from spatialonnx.model.model_file import ModelFile, ModelLike, as_model
+from spatialonnx.model.stages import save_judged
 from spatialonnx.plan.plan import Plan
 from spatialonnx.runtime.feeds import feeds_of, fill_up
 from spatialonnx.runtime.progress import ProgressCallback, Steps, count_steps, report_stage
@@ -75,9 +75,7 @@ class Quantization:
         Raises:
             OutputError: It cannot be written.
         """
-        path = missed_path(Path(path)) if self.bound_met is False else Path(path)
-        save_model(self.model, path)
-        return path
+        return save_judged(self.model, path, met=self.bound_met)
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``quantize --json`` prints, which adds ``output``."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
+
 from spatialonnx.errors import ModelError, OutputError
 from spatialonnx.files import check_writable
 from spatialonnx.model.metadata import STAGES, get_metadata, model_stage
-from spatialonnx.model.model_file import peek_model
+from spatialonnx.model.model_file import peek_model, save_model
 
 _MISSED = ".missed.onnx"
 
@@ -61,17 +63,43 @@ def missed_path(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(".onnx") + _MISSED)
 
 
-def check_replaceable(path: Path, source_sha256: str, *, force: bool) -> None:
+def save_judged(proto: onnx.ModelProto, path: str | Path, *, met: bool | None) -> Path:
+    """Writes a model that a bound was put to, whatever was there.
+
+    Args:
+        proto: The model.
+        path: Where it goes.
+        met: Whether its bound is met; a model that misses it goes to ``*.missed.onnx``. None =
+            there is none.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    path = missed_path(Path(path)) if met is False else Path(path)
+    save_model(proto, path)
+    return path
+
+
+def check_replaceable(
+    path: Path, source_sha256: str, *, force: bool, may_miss: bool = False
+) -> None:
     """Checks that writing ``path`` does not replace a file of the user.
 
     Args:
         path: The model file about to be written.
         source_sha256: Hash of the input that the new file is made from.
         force: Whether the user agreed to lose what is there.
+        may_miss: Whether the model may miss its bound: the file that it would go to then is
+            looked at as well.
 
     Raises:
         OutputError: The file exists and was not written by spatialonnx from the same input.
     """
+    if may_miss:
+        check_replaceable(missed_path(path), source_sha256, force=force)
     check_writable(path)
     if force or not path.exists():
         return

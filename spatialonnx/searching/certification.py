@@ -14,8 +14,7 @@ from spatialonnx.graph.ops import write_plan
 from spatialonnx.measure.certify import Certifier
 from spatialonnx.measure.measured import Measured
 from spatialonnx.model.metadata import SearchRecord, get_json, set_metadata
-from spatialonnx.model.model_file import save_model
-from spatialonnx.model.stages import check_replaceable, missed_path
+from spatialonnx.model.stages import save_judged
 from spatialonnx.plan.bounds import Bound
 from spatialonnx.plan.macs import fraction
 from spatialonnx.plan.plan import Plan
@@ -147,13 +146,7 @@ class Certification:
         paths = output_paths(self.job)
         if not paths:
             return result
-        path = paths[number]
-        if not result.bound_met:
-            path = missed_path(path)
-            source = self.job.experiment.model.sha256
-            check_replaceable(path, source, force=self.job.files.force)
-        save_model(result.model, path)
-        return replace(result, path=path)
+        return replace(result, path=save_judged(result.model, paths[number], met=result.bound_met))
 
 
 def masked_model(job: SearchJob, result: SearchResult, study: Study) -> onnx.ModelProto:

@@ -11,7 +11,7 @@ from spatialonnx.graph.sites import find_sites
 from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.statistics import check_confidence
 from spatialonnx.model.metadata import get_json
-from spatialonnx.model.stages import check_replaceable, missed_path
+from spatialonnx.model.stages import check_replaceable
 from spatialonnx.plan.plan import Plan
 from spatialonnx.searching.coupling import find_groups
 from spatialonnx.searching.modes import MODES, Groups
@@ -127,8 +127,7 @@ def check_job(job: SearchJob) -> None:
         layouts = find_layouts(job.settings, job.experiment.sites.sites)
         check_initial(job.initial, job.groups(), grain, layouts)
     for path in output_paths(job):
-        check_replaceable(path, model.sha256, force=job.files.force)
-        check_replaceable(missed_path(path), model.sha256, force=job.files.force)
+        check_replaceable(path, model.sha256, force=job.files.force, may_miss=True)
 
 
 def output_paths(job: SearchJob) -> tuple[Path, ...]:

@@ -10,8 +10,7 @@ import onnx
 
 from spatialonnx.errors import UsageError
 from spatialonnx.measure.measured import Measured
-from spatialonnx.model.model_file import save_model
-from spatialonnx.model.stages import missed_path
+from spatialonnx.model.stages import save_judged
 from spatialonnx.plan.bounds import Bound
 from spatialonnx.plan.plan import Plan
 from spatialonnx.searching.settings import Settings
@@ -114,9 +113,7 @@ class SearchReport:
         if len(self.results) > 1:
             raise UsageError("the search had several bounds: save the model of one result")
         (result,) = self.results
-        path = Path(path) if result.bound_met else missed_path(Path(path))
-        save_model(result.model, path)
-        return path
+        return save_judged(result.model, path, met=result.bound_met)
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``search --json`` prints."""

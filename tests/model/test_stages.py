@@ -6,7 +6,7 @@ from support.models import plain
 from spatialonnx.errors import ModelError, OutputError
 from spatialonnx.model.metadata import set_metadata
 from spatialonnx.model.model_file import save_model
-from spatialonnx.model.stages import check_replaceable, find_model, stage_path
+from spatialonnx.model.stages import check_replaceable, find_model, save_judged, stage_path
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,16 @@ def test_only_our_own_result_from_the_same_input_is_replaced(tmp_path):
     path.write_text("a diary")
     with pytest.raises(OutputError, match="--force"):
         check_replaceable(path, "abc", force=False)
+
+
+def test_a_model_that_misses_its_bound_has_a_name_of_its_own(tmp_path):
+    path = tmp_path / "model.masked.onnx"
+    written = [save_judged(plain(1), path, met=met) for met in (True, None, False)]
+    assert [p.name for p in written] == [path.name, path.name, "model.masked.missed.onnx"]
+    path.unlink()
+    check_replaceable(path, "abc", force=False)
+    with pytest.raises(OutputError, match=r"missed\.onnx exists"):
+        check_replaceable(path, "abc", force=False, may_miss=True)
 
 
 def test_the_only_fitting_model_of_a_folder_is_found(tmp_path):
