@@ -61,16 +61,9 @@ class Comparer:
         """
         self.experiment = experiment
         (self.bound,) = experiment.bounds
-        proto = experiment.model.proto
-        check_images(experiment.verify, Network(proto, experiment.runtime).image_shape)
-        self.certifier = Certifier(
-            proto,
-            metric=experiment.metric,
-            runtime=experiment.runtime,
-            baseline=None if experiment.baseline is None else experiment.baseline.proto,
-            confidence=experiment.confidence,
-            batch=experiment.batch,
-        )
+        network = Network(experiment.model.proto, experiment.runtime)
+        check_images(experiment.verify, network.image_shape)
+        self.certifier = Certifier.of(experiment)
         self.report = experiment.sites
         if self.report.conv_macs is None:
             raise DataError("the network's shapes depend on its data: MACs cannot be counted")

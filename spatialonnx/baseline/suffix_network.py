@@ -16,7 +16,7 @@ from spatialonnx.runtime.resources import free_memory
 from spatialonnx.simulate.prefix import Prefix
 from spatialonnx.simulate.reference import DenseReference
 from spatialonnx.simulate.scoring import Rows, Scorer
-from spatialonnx.simulate.segments import Activations, SegmentedNetwork
+from spatialonnx.simulate.segments import Activations, SegmentedNetwork, run_off
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +57,7 @@ class Suffix:
         self._blocks = [np.arange(i, min(i + size, count)) for i in range(0, count, size)]
         self._batch = size
         self._front = Prefix(network, self._images, self._blocks, free_memory() // 4)
-        outputs = [network.finish(0, network.start(self._images(rows))) for rows in self._blocks]
-        off = [np.concatenate([part[name] for part in outputs]) for name in network.output_names]
+        off = run_off(network, samples, size)
         self.scorer = Scorer(DenseReference(experiment.metric, dense, samples.labels), off)
         self.sites = tuple(predictor.site for predictor in network.predictors)
 

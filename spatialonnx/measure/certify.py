@@ -15,6 +15,7 @@ import onnx
 from numpy.typing import NDArray
 
 from spatialonnx.measure.calibration import expected_losses, fit_temperature
+from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.measured import DenseRun, Measured, compare
 from spatialonnx.measure.metrics import Metric, first_logits, has_logits, kl_divergence
 from spatialonnx.measure.network import Network, run_samples
@@ -59,6 +60,31 @@ class Certifier:
         self._runs: dict[bytes, DenseRun] = {}
         self._initial = initial or Plan()
         self._initial_runs: dict[bytes, DenseRun] = {}
+
+    @classmethod
+    def of(
+        cls,
+        experiment: Experiment,
+        proto: onnx.ModelProto | None = None,
+        *,
+        initial: PlanLike | None = None,
+    ) -> Certifier:
+        """The certifier of an experiment.
+
+        Args:
+            experiment: The metric, the runtime, the original network and the confidence.
+            proto: The model whose plans are measured; None = the experiment's.
+            initial: The plan that the network was tuned with; None = prediction off.
+        """
+        return cls(
+            experiment.model.proto if proto is None else proto,
+            metric=experiment.metric,
+            runtime=experiment.runtime,
+            baseline=None if experiment.baseline is None else experiment.baseline.proto,
+            confidence=experiment.confidence,
+            batch=experiment.batch,
+            initial=initial,
+        )
 
     def measure(
         self,

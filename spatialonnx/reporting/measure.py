@@ -69,12 +69,7 @@ def measure_run(run: Run, measuring: Measuring, progress: ProgressCallback | Non
     sites, counted = _count_sites(run, experiment, measuring.samples, progress)
     references: tuple[Point, ...] = ()
     if measuring.drops:
-        certifier = Certifier(
-            experiment.model.proto,
-            metric=experiment.metric,
-            runtime=experiment.runtime,
-            baseline=None if experiment.baseline is None else experiment.baseline.proto,
-        )
+        certifier = Certifier.of(experiment)
         if measuring.alone:
             sites = tuple(_with_drop(s, certifier, experiment, progress) for s in sites)
         references = tuple(_diagonals(sites, certifier, experiment, progress))

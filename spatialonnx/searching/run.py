@@ -59,7 +59,7 @@ def search_masks(job: SearchJob, progress: ProgressCallback | None = None) -> Se
             report_stage(progress, text, warning=True)
         study.set_scale(simulator.baseline, simulator.conv_total)
         latency = _keep_latency(job, study, progress)
-        certifier = _make_certifier(job)
+        certifier = Certifier.of(job.experiment, initial=job.initial)
         judge = _make_judge(job, certifier, progress)
         task = make_task(job, simulator, study, judge, latency, progress)
         eligible: dict[Fraction, frozenset[str]] | None = None
@@ -164,18 +164,6 @@ def _keep_latency(
         ).to_text()
 
     return LatencyModel.from_text(study.keep("latency", measure))
-
-
-def _make_certifier(job: SearchJob) -> Certifier:
-    experiment = job.experiment
-    return Certifier(
-        experiment.model.proto,
-        metric=experiment.metric,
-        runtime=experiment.runtime,
-        baseline=None if experiment.baseline is None else experiment.baseline.proto,
-        confidence=experiment.confidence,
-        initial=job.initial,
-    )
 
 
 def _make_judge(

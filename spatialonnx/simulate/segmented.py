@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from spatialonnx.errors import DataError
 from spatialonnx.graph.shapes import infer_shapes
 from spatialonnx.measure.experiment import Experiment
-from spatialonnx.measure.network import Network, collect_outputs, run_samples
+from spatialonnx.measure.network import Network, run_samples
 from spatialonnx.measure.samples import check_images
 from spatialonnx.model.interface import find_image_input, model_inputs
 from spatialonnx.plan.masks import SiteMask
@@ -28,7 +28,7 @@ from spatialonnx.simulate.patch_effects import PatchMap
 from spatialonnx.simulate.prefix import Prefix
 from spatialonnx.simulate.reference import DenseReference
 from spatialonnx.simulate.scoring import Rows, Scorer
-from spatialonnx.simulate.segments import SegmentedNetwork
+from spatialonnx.simulate.segments import SegmentedNetwork, run_off
 
 Masks = Mapping[int, SiteMask]
 
@@ -97,7 +97,7 @@ class SegmentSimulator:
         self._shares = [m / max(sum(macs), 1) for m in macs]
 
         begun = time.perf_counter()
-        off = self._run_off()
+        off = run_off(self._network, samples, self._batch)
         self.seconds_per_pass = time.perf_counter() - begun
         dense = off if experiment.baseline is None else _run_baseline(experiment)
         self._scorer = Scorer(DenseReference(experiment.metric, dense, samples.labels), off)
@@ -249,15 +249,6 @@ class SegmentSimulator:
         return Outcome(score, saved, kl, forward, seconds)
 
     # -- parts -------------------------------------------------------------------------------
-
-    def _run_off(self) -> list[NDArray[Any]]:
-        """The outputs of all samples with every site off."""
-
-        def run(images: NDArray[np.float32]) -> list[NDArray[Any]]:
-            after = self._network.finish(0, self._network.start(images))
-            return [after[name] for name in self._network.output_names]
-
-        return collect_outputs(self._samples, self._batch, run)
 
     def _outcome(
         self, outputs: list[NDArray[Any]], skipped: Mapping[int, int], forward: float, start: float

@@ -12,6 +12,8 @@ from onnx import ModelProto, TensorProto, helper
 from spatialonnx.errors import ModelError
 from spatialonnx.graph.instrument import instrument, plan_feeds
 from spatialonnx.graph.ops import CODES, DOMAIN, VERSION, mask_feeds, stored_threshold
+from spatialonnx.measure.network import collect_outputs
+from spatialonnx.measure.samples import Samples
 from spatialonnx.plan.masks import SiteMask, full_mask
 from spatialonnx.plan.plan import Plan
 from spatialonnx.runtime.feeds import feeds_of
@@ -315,6 +317,22 @@ class SegmentedNetwork:
                 if not np.array_equal(value, full[name][part], equal_nan=exact):
                     return False
         return True
+
+
+def run_off(network: SegmentedNetwork, samples: Samples, batch: int) -> list[NDArray[Any]]:
+    """The outputs of all samples with every site off.
+
+    Args:
+        network: The segments.
+        samples: The samples, in their order.
+        batch: Samples per run.
+    """
+
+    def run(images: NDArray[np.float32]) -> list[NDArray[Any]]:
+        after = network.finish(0, network.start(images))
+        return [after[name] for name in network.output_names]
+
+    return collect_outputs(samples, batch, run)
 
 
 def _codes_model(dtype: np.dtype[Any]) -> ModelProto:
