@@ -28,7 +28,7 @@ from spatialonnx.baseline.snapea_graph import (
     run_early,
     snapea_model,
 )
-from spatialonnx.baseline.suffix_network import Suffix
+from spatialonnx.baseline.suffix_network import SuffixNetwork
 from spatialonnx.measure.measured import Measured
 from spatialonnx.measure.samples import Samples
 from spatialonnx.plan.outcome import Outcome
@@ -94,7 +94,7 @@ class Algorithm:
         samples = self._experiment.search
         report_stage(progress, "running the dense network")
         dense = comparer.certifier.run_dense(samples)
-        self._suffix = Suffix(self._experiment, samples, dense.outputs)
+        self._suffix = SuffixNetwork(self._experiment, samples, dense.outputs)
         self._reference = DenseReference(self._experiment.metric, dense.outputs, samples.labels)
         self._eps = self._comparer.bound.eps(dense.score)
         off_right = self._suffix.scorer.off_right
@@ -163,7 +163,7 @@ class Algorithm:
         inputs = SiteInputs(self._experiment.model.proto, op.reads, self._experiment.runtime)
         right, done = self._off_right, 0
         kl = None if scorer.off_kl is None else scorer.off_kl.copy()
-        for block in suffix.in_front_of(op.site):
+        for block in suffix.blocks_before(op.site):
             y, macs = op.run(inputs.of(block.images), guess)
             done += int(macs.sum())
             false = find_false_zeros(y, block.ofmap)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from spatialonnx.baseline.site_op import SiteInputs, SiteOp
 from spatialonnx.baseline.snapea_graph import Guess
-from spatialonnx.baseline.suffix_network import Block, Suffix
+from spatialonnx.baseline.suffix_network import Block, SuffixNetwork
 from spatialonnx.errors import StudyError, UsageError
 
 _NEAR = np.float32(1e-5)
@@ -123,7 +123,7 @@ class SiteProfile:
 
 
 def profile_site(
-    suffix: Suffix,
+    suffix: SuffixNetwork,
     op: SiteOp,
     inputs: SiteInputs,
     grid: Grid,
@@ -145,7 +145,7 @@ def profile_site(
     exact = np.zeros(kernels, np.int64)
     off_right = suffix.scorer.off_right
     assert off_right is not None
-    for block in suffix.in_front_of(op.site):
+    for block in suffix.blocks_before(op.site):
         tensors = inputs.of(block.images)
         exact += op.run(tensors, None)[1].sum(axis=0)
         false = []
@@ -170,13 +170,13 @@ def find_false_zeros(y: NDArray[np.float32], ofmap: NDArray[np.float32]) -> NDAr
     return false
 
 
-def find_guesses(suffix: Suffix, op: SiteOp, inputs: SiteInputs, grid: Grid) -> list[Guess]:
+def find_guesses(suffix: SuffixNetwork, op: SiteOp, inputs: SiteInputs, grid: Grid) -> list[Guess]:
     """Heads and thresholds of all candidates of a site, thresholds from the first samples."""
     heads = {share: max(1, round(share * op.taps)) for share in grid.heads}
     parts: dict[float, list[Any]] = {share: [] for share in heads}
     positive: list[Any] = []
     size = 0
-    for block in suffix.in_front_of(op.site):
+    for block in suffix.blocks_before(op.site):
         tensors = inputs.of(block.images)
         positive.append(_by_kernel(block.ofmap) > 0)
         for share, head in heads.items():
@@ -204,7 +204,7 @@ def _by_kernel(maps: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _try_alone(
-    suffix: Suffix, block: Block, false: NDArray[np.bool_], off_right: NDArray[np.bool_]
+    suffix: SuffixNetwork, block: Block, false: NDArray[np.bool_], off_right: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
     """The change in right samples of a block, per candidate and kernel.
 

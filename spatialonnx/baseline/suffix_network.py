@@ -1,4 +1,4 @@
-"""Trials that set outputs of one site to zero: only the network behind the site runs again."""
+"""Trials that set outputs of one site to zero: only what lies behind the site runs again."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ class Block:
         rows: Their numbers among the samples.
         images: [b, C, H, W].
         ofmap: The site's dense ofmap, not to be changed.
-        front: The activations before the site.
+        before: The activations before the site.
     """
 
     number: int
     rows: Rows
     images: NDArray[np.float32]
     ofmap: NDArray[np.float32]
-    front: Activations
+    before: Activations
 
 
-class Suffix:
+class SuffixNetwork:
     """The network cut at its sites, with the dense activations before one of them."""
 
     def __init__(self, experiment: Experiment, samples: Samples, dense: list[NDArray[Any]]) -> None:
         """Opens the segments and runs them once.
 
         Args:
-            experiment: The network, with its runtime.
-            samples: The samples that trials run on.
+            experiment: The network and how it is run.
+            samples: What trials run on.
             dense: The dense network's outputs on them.
         """
         self.samples = samples
@@ -56,7 +56,7 @@ class Suffix:
         size = min(experiment.batch, count)
         self._blocks = [np.arange(i, min(i + size, count)) for i in range(0, count, size)]
         self._batch = size
-        self._front = Prefix(network, self._images, self._blocks, free_memory() // 4)
+        self._prefix = Prefix(network, self._images, self._blocks, free_memory() // 4)
         off = run_off(network, samples, size)
         self.scorer = Scorer(DenseReference(experiment.metric, dense, samples.labels), off)
         self.sites = tuple(predictor.site for predictor in network.predictors)
@@ -66,22 +66,13 @@ class Suffix:
         """Number of blocks that the samples are cut into."""
         return len(self._blocks)
 
-    def in_front_of(self, site: str, most: int | None = None) -> Iterator[Block]:
-        """The samples at a site, block by block.
-
-        Args:
-            site: Its name.
-            most: No further block is started after this many samples; None = all.
-        """
+    def blocks_before(self, site: str) -> Iterator[Block]:
+        """All samples with the activations before a site, block by block."""
         number = self.sites.index(site) + 1
-        seen = 0
         for block, rows in enumerate(self._blocks):
-            if most is not None and seen >= most:
-                return
-            front = self._front.activations(block, number)
-            ofmap = self._network.ofmap(number, front)
-            yield Block(number, rows, self._images(rows), ofmap, front)
-            seen += len(rows)
+            before = self._prefix.activations(block, number)
+            ofmap = self._network.ofmap(number, before)
+            yield Block(number, rows, self._images(rows), ofmap, before)
 
     def run(
         self, block: Block, trials: list[tuple[int, NDArray[np.bool_], int | None]]
@@ -101,12 +92,12 @@ class Suffix:
         for first in range(0, len(trials), self._batch):
             chunk = trials[first : first + self._batch]
             samples = np.asarray([sample for sample, _, _ in chunk])
-            front = block.front.take(samples)
-            ofmap = self._network.ofmap(block.number, front)
+            before = block.before.take(samples)
+            ofmap = self._network.ofmap(block.number, before)
             for own, (_, zero, channel) in zip(ofmap, chunk, strict=True):
                 target = own if channel is None else own[channel]
                 target[zero] = 0
-            after = self._network.finish(block.number, front)
+            after = self._network.finish(block.number, before)
             outputs = [after[name] for name in self._network.output_names]
             scores = self.scorer.score(outputs, block.rows[samples])
             assert scores.right is not None

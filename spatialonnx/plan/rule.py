@@ -27,11 +27,11 @@ def split_patches(
         patch_size: p.
         fill: Value of positions beyond the border.
     """
-    *front, height, width = maps.shape
+    *outer, height, width = maps.shape
     rows, columns = patch_grid(height, width, patch_size)
     beyond = [(0, rows * patch_size - height), (0, columns * patch_size - width)]
-    padded = np.pad(maps, [(0, 0)] * len(front) + beyond, constant_values=fill)
-    return padded.reshape(*front, rows, patch_size, columns, patch_size)
+    padded = np.pad(maps, [(0, 0)] * len(outer) + beyond, constant_values=fill)
+    return padded.reshape(*outer, rows, patch_size, columns, patch_size)
 
 
 def spread_patches(

@@ -15,7 +15,7 @@ from spatialonnx.baseline.nonnegative import find_candidates
 from spatialonnx.baseline.predictive import search_guesses
 from spatialonnx.baseline.site_op import SiteInputs, SiteOp
 from spatialonnx.baseline.snapea_graph import Guess, guesses_key, run_early, snapea_model
-from spatialonnx.baseline.suffix_network import Suffix
+from spatialonnx.baseline.suffix_network import SuffixNetwork
 from spatialonnx.errors import StudyError, UsageError
 from spatialonnx.measure.metrics import TOP1, Metric
 from spatialonnx.searching.study import Study
@@ -34,7 +34,7 @@ def test_every_kernel_alone_gives_what_the_whole_network_gives(tiny):
     experiment = make_experiment(tiny)
     names = find_candidates(experiment).names
     dense = Comparer(experiment).certifier.run_dense(experiment.search)
-    suffix = Suffix(experiment, experiment.search, dense.outputs)
+    suffix = SuffixNetwork(experiment, experiment.search, dense.outputs)
     changed = 0
     for name in names:
         op = SiteOp(experiment.model.proto, name, experiment.runtime)
@@ -58,14 +58,14 @@ def test_thresholds_lose_the_share_that_was_asked_for(tiny):
     experiment = make_experiment(tiny)
     name = find_candidates(experiment).names[0]
     dense = Comparer(experiment).certifier.run_dense(experiment.search)
-    suffix = Suffix(experiment, experiment.search, dense.outputs)
+    suffix = SuffixNetwork(experiment, experiment.search, dense.outputs)
     op = SiteOp(experiment.model.proto, name, experiment.runtime)
     inputs = SiteInputs(experiment.model.proto, op.reads, experiment.runtime)
     for t, (_, loss) in enumerate(GRID.pairs):
         profile = profile_site(suffix, op, inputs, GRID)
         guess = profile.guess([t] * op.kernels)
         lost = fires = 0
-        for block in suffix.in_front_of(name):
+        for block in suffix.blocks_before(name):
             y, _ = op.run(inputs.of(block.images), guess)
             fires += (block.ofmap > 0).sum()
             lost += ((y == 0) & (block.ofmap > 0)).sum()

@@ -132,15 +132,15 @@ def test_records_of_all_passes_are_kept(done):
         front = pareto_front(study)
         assert study.count() == report.trials
     assert len([r for r in records if r.pass_name == "first"]) == 3 * 5
-    walk = [r for r in records if r.pass_name == "layer"]
-    assert walk[-1].option == "off,off,off" and walk[-1].outcome.saved == 0
+    layer_pass = [r for r in records if r.pass_name == "layer"]
+    assert layer_pass[-1].option == "off,off,off" and layer_pass[-1].outcome.saved == 0
     assert [saved for saved, _, _ in front] == sorted(saved for saved, _, _ in front)
 
 
 # -- bounds --------------------------------------------------------------------------------------
 
 
-def test_several_bounds_are_answered_by_one_walk(tiny_files, tmp_path):
+def test_several_bounds_are_answered_by_one_layer_pass(tiny_files, tmp_path):
     job = make_job(tiny_files, tmp_path, eps="0.01,0.2,0.05")
     report = search_masks(job)
     assert [r.eps for r in report.results] == [0.01, 0.05, 0.2]
@@ -155,7 +155,7 @@ def test_several_bounds_are_answered_by_one_walk(tiny_files, tmp_path):
     assert saved == sorted(saved)
     value = report.to_json()
     assert "verify" not in value and len(value["results"]) == 3
-    # One walk: its records are those of the largest bound alone.
+    # One layer pass: its records are those of the largest bound alone.
     alone = make_job(tiny_files, tmp_path, eps="0.2", study=tmp_path / "alone.db")
     search_masks(change_job(alone, output=tmp_path / "alone.masked.onnx"))
     assert read_journal(job.files.study) == read_journal(alone.files.study)
@@ -294,8 +294,8 @@ def test_the_first_that_holds_on_select_is_taken(tiny_files, tmp_path, monkeypat
     monkeypatch.setattr("spatialonnx.measure.certify.Measured.holds", holds)
     report = search_masks(make_job(tiny_files, tmp_path, eps="0.3"))
     with Study(tmp_path / "study.db", readonly=True) as study:
-        walk = {r.plan_key for r in study.records("layer")}
-        records = [r for r in study.records() if r.plan_key in walk]
+        tried = {r.plan_key for r in study.records("layer")}
+        records = [r for r in study.records() if r.plan_key in tried]
         baseline, _ = study.scale()
         best = prefer_saved(feasible_trials(records, baseline, Fraction(3, 10)))
         assert report.results[0].plan == study.plan(best[2].key)

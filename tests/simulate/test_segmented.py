@@ -106,7 +106,7 @@ def with_thresholds(plans: Sequence[PlanLike], seed: int) -> list[PlanLike]:
     return [{site: draw(mask) for site, mask in plan.items()} for plan in plans]
 
 
-def walk_plans(simulator: SegmentSimulator, seed: int) -> list[PlanLike]:
+def incremental_plans(simulator: SegmentSimulator, seed: int) -> list[PlanLike]:
     """From every site on to every site off, one change at a time."""
     rng = np.random.default_rng(seed)
     options = [1, 8, 9, 7, 15]
@@ -166,7 +166,9 @@ def test_trials_under_thresholds_equal_the_literal_ones(
     """Trials of one site, whole plans, and both mixed with trials without thresholds."""
     fast, literal = make(proto, metric=metric), make_literal(proto, metric=metric)
     plans = one_site_plans(fast, p, 3, seed=p)
-    plans = plans + with_thresholds(plans, seed=p) + with_thresholds(walk_plans(fast, p), seed=1)
+    plans = (
+        plans + with_thresholds(plans, seed=p) + with_thresholds(incremental_plans(fast, p), seed=1)
+    )
     found, wanted = list(fast.simulate(plans, eps)), list(literal.simulate(plans))
     if eps is None:
         assert_same(found, wanted)
@@ -183,7 +185,7 @@ def test_every_memory_bound_and_rejection_give_the_same(
     proto: onnx.ModelProto, memory: int | None, eps: Fraction | None
 ) -> None:
     fast, literal = make(proto, memory=memory), make_literal(proto)
-    plans = one_site_plans(fast, 2, 3, seed=0)[::2] + walk_plans(fast, seed=0)
+    plans = one_site_plans(fast, 2, 3, seed=0)[::2] + incremental_plans(fast, seed=0)
     found, wanted = list(fast.simulate(plans, eps)), list(literal.simulate(plans, eps))
     if eps is None:
         assert_same(found, wanted)
@@ -198,7 +200,7 @@ def test_activations_that_do_not_fit_are_made_again(
     # Whatever the sessions take: exactly this much is left for activations.
     monkeypatch.setattr("spatialonnx.simulate.segmented.used_memory", lambda: 0)
     fast, literal = make(proto, memory=budget), make_literal(proto)
-    plans = one_site_plans(fast, 2, 2, seed=3) + walk_plans(fast, seed=3)
+    plans = one_site_plans(fast, 2, 2, seed=3) + incremental_plans(fast, seed=3)
     found = []
     for outcome in fast.simulate(plans, Fraction(1, 20)):
         assert fast.stored_bytes <= budget
@@ -207,9 +209,9 @@ def test_activations_that_do_not_fit_are_made_again(
     assert_rejected(found, wanted, fast.baseline, Fraction(1, 20))
 
 
-def test_walks_equal_the_literal_ones_and_do_less(proto: onnx.ModelProto) -> None:
+def test_incremental_trials_equal_the_literal_ones_and_do_less(proto: onnx.ModelProto) -> None:
     fast, literal = make(proto), make_literal(proto)
-    plans = [plan for seed in range(3) for plan in walk_plans(fast, seed)]
+    plans = [plan for seed in range(3) for plan in incremental_plans(fast, seed)]
     found = [outcome for plan in plans for outcome in fast.simulate([plan])]
     assert_same(found, list(literal.simulate(plans)))
     assert sum(o.forward_samples for o in found) < 0.8 * len(plans) * fast.samples
@@ -222,7 +224,7 @@ def test_activations_in_the_providers_memory_give_the_same(
     """To the last bit; on the CPU's provider, whose memory is the host's."""
     monkeypatch.setattr("spatialonnx.simulate.segmented.used_memory", lambda: 0)
     bound, literal = make(proto, memory=memory, bound=True), make_literal(proto)
-    plans = one_site_plans(bound, 2, 2, seed=8)[::3] + walk_plans(bound, seed=8)
+    plans = one_site_plans(bound, 2, 2, seed=8)[::3] + incremental_plans(bound, seed=8)
     assert_same(list(bound.simulate(plans)), list(literal.simulate(plans)))
     if memory is None:
         assert bound.stored_bytes > 0
@@ -234,7 +236,7 @@ def test_literal_equals_the_whole_model(proto: onnx.ModelProto) -> None:
     assert literal.baseline == plain_one.baseline
     assert literal.sites == plain_one.sites
     assert literal.conv_total == plain_one.conv_total
-    plans = one_site_plans(literal, 2, 2, seed=5) + walk_plans(literal, seed=5)
+    plans = one_site_plans(literal, 2, 2, seed=5) + incremental_plans(literal, seed=5)
     pairs = zip(literal.simulate(plans), plain_one.simulate(plans), strict=True)
     for a, b in pairs:
         assert (a.score, a.saved) == (b.score, b.saved)
@@ -305,7 +307,7 @@ def test_the_baseline_may_be_another_network(proto: onnx.ModelProto, tiny_files:
     fast = make(proto, baseline=baseline)
     literal = make_literal(proto, baseline=baseline)
     assert fast.baseline == literal.baseline != make(proto).baseline
-    plans = one_site_plans(fast, 2, 2, seed=2) + walk_plans(fast, seed=2) + [{}]
+    plans = one_site_plans(fast, 2, 2, seed=2) + incremental_plans(fast, seed=2) + [{}]
     eps = Fraction(1, 20)
     found, wanted = list(fast.simulate(plans, eps)), list(literal.simulate(plans))
     assert_rejected(found, wanted, fast.baseline, eps)
@@ -317,7 +319,7 @@ def test_plans_are_taken_as_they_are_needed(proto: onnx.ModelProto) -> None:
     taken = []
 
     def plans() -> Any:
-        for index, plan in enumerate(walk_plans(fast, seed=1)):
+        for index, plan in enumerate(incremental_plans(fast, seed=1)):
             taken.append(index)
             yield plan
 
@@ -332,7 +334,7 @@ def test_an_interrupted_simulator_goes_on(
     proto: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fast, literal = make(proto), make_literal(proto)
-    plans = one_site_plans(fast, 2, 2, seed=6) + walk_plans(fast, seed=6)
+    plans = one_site_plans(fast, 2, 2, seed=6) + incremental_plans(fast, seed=6)
     advance = SegmentedNetwork.advance
     calls = 0
 
@@ -378,7 +380,7 @@ def test_codes_and_ofmaps_are_in_the_same_order(proto: onnx.ModelProto) -> None:
 def test_few_samples(proto: onnx.ModelProto, count: int) -> None:
     samples = samples_of(count)
     fast, literal = make(proto, samples=samples), make_literal(proto, samples=samples)
-    plans = one_site_plans(fast, 2, 1, seed=4) + walk_plans(fast, seed=4)[::3]
+    plans = one_site_plans(fast, 2, 1, seed=4) + incremental_plans(fast, seed=4)[::3]
     assert_same(list(fast.simulate(plans)), list(literal.simulate(plans)))
 
 
