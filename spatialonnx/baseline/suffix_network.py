@@ -1,4 +1,4 @@
-"""Trials that set outputs of one site to zero: only what lies behind the site runs again."""
+"""Trials that set outputs of one site to zero: only the network behind the site runs again."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class SuffixNetwork:
         """Opens the segments and runs them once.
 
         Args:
-            experiment: The network and how it is run.
-            samples: What trials run on.
+            experiment: The network, with its runtime.
+            samples: The samples that trials run on.
             dense: The dense network's outputs on them.
         """
         self.samples = samples

@@ -87,7 +87,7 @@ def insert(
         table("Sites", ["site", "Conv", "ofmap (C x H x W)", "MACs/output", "note"], rows),
         *([table("Convs that are no site", ["Conv", "reason"], skipped)] if skipped else []),
         f"{len(rows)} sites, {len(skipped)} Convs skipped"
-        + (f", {total / 1e6:.1f} million MACs a sample in all Convs" if total else ""),
+        + (f", {total / 1e6:.1f} million MACs per sample in all Convs" if total else ""),
         *result.notes,
         f"wrote {path}",
     ]

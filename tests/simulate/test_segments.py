@@ -242,7 +242,7 @@ def test_activations_without_a_row_an_image_are_refused() -> None:
     mean = net.node("ReduceMean", "x", axes=[0], keepdims=1)
     x = net.relu(net.conv(net.relu(net.conv("x", 3)), 3))
     proto = net.model(net.head(net.node("Sub", x, mean)))
-    with pytest.raises(ModelError, match="one row an image"):
+    with pytest.raises(ModelError, match="one row per image"):
         SegmentedNetwork(inserted(proto), feeds(proto, batch=6)["x"], ONE)
 
 
