@@ -28,7 +28,7 @@ _CODES_OPSET = 17
 
 
 class Activations:
-    """Activations of some samples before one segment; every array has a row a sample.
+    """Activations of some samples before one segment; every array has one row per sample.
 
     Attributes:
         arrays: By tensor name.
@@ -188,7 +188,7 @@ class SegmentedNetwork:
             if value.ndim == 0 or len(value) != rows:
                 raise ModelError(
                     f"tensor {name!r} has shape {list(value.shape)} for {rows} images: a network "
-                    "can be searched only if every activation has one row an image"
+                    "can be searched only if every activation has one row per image"
                 )
         made = {name: self._first(value, count) for name, value in values.items()}
         arrays = {
