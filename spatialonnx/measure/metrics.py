@@ -24,6 +24,9 @@ Outputs = Sequence[NDArray[Any]]
 
 Labels = NDArray[np.int64]
 
+LOST = 100.0
+"""Divergence of a sample whose answer is lost, in nats: no probability of a float32 is as small."""
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -63,10 +66,10 @@ class Metric:
         return labels
 
     def right(self, outputs: Outputs, reference: Labels) -> NDArray[np.bool_]:
-        """Which samples are right, bool [n]; a sample whose logits hold NaN is wrong."""
+        """Which samples are right, bool [n]; one whose largest logit is not finite is wrong."""
         logits = first_logits(outputs)
         right: NDArray[np.bool_] = np.argmax(logits, axis=1) == reference
-        return right & ~np.isnan(logits).any(axis=1)
+        return right & _have_largest(logits)
 
     def score(self, outputs: Outputs, reference: Labels | None) -> Fraction:
         """The score of all samples together, exact.
@@ -140,26 +143,41 @@ def top_k(logits: NDArray[np.float32], labels: Labels, k: int) -> int:
     """How many labels are among the k largest logits of their samples."""
     k = min(k, logits.shape[1])
     best = np.argpartition(-logits, k - 1, axis=1)[:, :k]
-    return int((best == labels[:, None]).any(axis=1).sum())
+    return int(((best == labels[:, None]).any(axis=1) & _have_largest(logits)).sum())
+
+
+def _have_largest(logits: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which samples have a largest logit: none has where one is NaN or inf, or all are -inf."""
+    found: NDArray[np.bool_] = np.isfinite(logits.max(axis=1))
+    return found
 
 
 def kl_divergence(dense: NDArray[np.float32], masked: NDArray[np.float32]) -> NDArray[np.float64]:
-    """KL(softmax(dense) || softmax(masked)) of each sample, in nats, float64 [n]."""
-    p = log_softmax(dense.astype(np.float64), axis=1)
-    q = log_softmax(masked.astype(np.float64), axis=1)
-    divergence: NDArray[np.float64] = np.sum(np.exp(p) * (p - q), axis=1)
+    """KL(softmax(dense) || softmax(masked)) of each sample, in nats, float64 [n], finite.
+
+    It is 0 where the dense network gives no probabilities, as there is nothing to lose, and
+    ``LOST`` where the masked one gives none to what the dense one answers.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        p = log_softmax(dense.astype(np.float64), axis=1)
+        q = log_softmax(masked.astype(np.float64), axis=1)
+        terms = np.where(np.isneginf(p), 0.0, np.exp(p) * (p - q))
+        divergence: NDArray[np.float64] = np.sum(terms, axis=1)
+    divergence[~np.isfinite(divergence) | ~_have_largest(masked)] = LOST
+    divergence[~_have_largest(dense)] = 0.0
     return divergence
 
 
 def margins(logits: NDArray[np.float32], labels: Labels) -> NDArray[np.float32]:
     """Logit of the label minus the largest other one, [n]: negative where the sample is wrong.
 
-    It is -inf where the label is none of the classes.
+    It is -inf where the label is none of the classes, and NaN where logits are not finite.
     """
     rows = np.flatnonzero((labels >= 0) & (labels < logits.shape[1]))
     own = np.full(len(labels), -np.inf, logits.dtype)
     own[rows] = logits[rows, labels[rows]]
     others = logits.copy()
     others[rows, labels[rows]] = -np.inf
-    margin: NDArray[np.float32] = own - others.max(axis=1)
+    with np.errstate(invalid="ignore"):
+        margin: NDArray[np.float32] = own - others.max(axis=1)
     return margin

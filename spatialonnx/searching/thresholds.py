@@ -70,11 +70,15 @@ def find_means(simulator: Simulator, multiples: Sequence[float]) -> Means:
 
 
 def mean_positive(ofmaps: Iterable[NDArray[np.float32]]) -> NDArray[np.float64]:
-    """The mean of every channel's positive activations, float64 [C]; 0 where there is none."""
+    """The mean of every channel's positive activations, float64 [C]; 0 where there is none.
+
+    Infinite ones do not count.
+    """
     total, count = 0.0, 0
     for ofmap in ofmaps:
-        total = total + ofmap.sum(axis=(0, 2, 3), dtype=np.float64, where=ofmap > 0)
-        count = count + np.count_nonzero(ofmap > 0, axis=(0, 2, 3))
+        counted = (ofmap > 0) & np.isfinite(ofmap)
+        total = total + ofmap.sum(axis=(0, 2, 3), dtype=np.float64, where=counted)
+        count = count + np.count_nonzero(counted, axis=(0, 2, 3))
     means: NDArray[np.float64] = total / np.maximum(count, 1)
     return means
 

@@ -205,12 +205,15 @@ class CodeHistogram:
 
 
 def patch_squares(ofmap: NDArray[np.float32], patch_size: int) -> NDArray[np.float64]:
-    """Sum of squares of every patch, float64 [n, C, nH, nW]; beyond the border are zeros."""
+    """Sum of squares of every patch, float64 [n, C, nH, nW], finite; beyond the border are zeros.
+
+    What is not finite counts as the largest float32.
+    """
     n, channels, height, width = ofmap.shape
     p = patch_size
     rows, columns = patch_grid(height, width, p)
     padded = np.zeros((n, channels, rows * p, columns * p))
-    padded[:, :, :height, :width] = ofmap
+    padded[:, :, :height, :width] = np.nan_to_num(ofmap, nan=float(np.finfo(np.float32).max))
     patches = padded.reshape(n, channels, rows, p, columns, p)
     sums: NDArray[np.float64] = np.einsum("ncrpsq,ncrpsq->ncrs", patches, patches)
     return sums

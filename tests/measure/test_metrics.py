@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 from spatialonnx.errors import DataError, ModelError, UsageError
 from spatialonnx.measure.metrics import (
     AGREEMENT,
+    LOST,
     TOP1,
     find_metric,
     first_logits,
@@ -58,6 +59,26 @@ def test_margins_are_negative_where_wrong(pair):
 def test_a_sample_with_nan_is_wrong():
     logits = np.array([[np.nan, 1.0], [0.0, 1.0], [0.0, np.nan]], np.float32)
     assert TOP1.right([logits], np.array([0, 1, 1])).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("bad", [[np.nan, 1], [1, np.inf], [np.inf, np.inf], [-np.inf, -np.inf]])
+def test_a_sample_without_a_largest_logit_is_wrong_and_costs_the_most(bad):
+    masked = np.array([bad, [0.0, 1.0]], np.float32)
+    dense = np.array([[0.0, 1.0]] * 2, np.float32)
+    labels = np.array([1, 1])
+    assert TOP1.right([masked], labels).tolist() == [False, True]
+    assert top_k(masked, labels, 5) == 1
+    assert kl_divergence(dense, masked).tolist() == [LOST, 0]
+    assert kl_divergence(masked, dense).tolist() == [0, 0]
+    assert np.isnan(margins(masked, labels)).sum() <= 1
+
+
+def test_a_class_that_is_switched_off_costs_nothing():
+    dense = np.array([[0.0, 1.0, -np.inf]], np.float32)
+    assert TOP1.right([dense], np.array([1])).tolist() == [True]
+    assert kl_divergence(dense, dense).tolist() == [0]
+    masked = np.array([[0.0, -np.inf, 1.0]], np.float32)
+    assert kl_divergence(dense, masked).tolist() == [LOST]
 
 
 def test_agreement_compares_with_the_dense_network():

@@ -143,7 +143,8 @@ def best_plan(
     most = np.zeros(_BINS + 1, np.int64)
     choices = []
     for own_benefit, own_distortion in zip(benefit, distortion, strict=True):
-        costs = np.ceil(own_distortion * (_BINS / limit) - 1e-9)
+        with np.errstate(over="ignore"):
+            costs = np.ceil(own_distortion / limit * _BINS - 1e-9)
         after = most.copy()
         choice = np.zeros(_BINS + 1, np.int64)
         for point in range(1, len(costs)):

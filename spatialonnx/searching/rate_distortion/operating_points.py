@@ -352,8 +352,9 @@ def _hull(
 ) -> _Hull:
     gain = np.diff(saved, prepend=0).astype(np.float64)
     cost = np.diff(lost, prepend=0.0)
-    multiplier = np.divide(gain, cost, out=np.full(len(gain), np.inf), where=cost > 0)
-    if (np.diff(multiplier) > 0).any():
+    with np.errstate(over="ignore"):  # a cost of next to nothing
+        multiplier = np.divide(gain, cost, out=np.full(len(gain), np.inf), where=cost > 0)
+    if (multiplier[1:] > multiplier[:-1]).any():
         # Not all are corners, so no multiplier reaches them: their order takes its place.
         multiplier = np.arange(len(multiplier), 0, -1).astype(np.float64)
     return _Hull(initial, initial_saved, choices, saved, lost, multiplier)
@@ -396,7 +397,7 @@ def _count_codes(
                 threshold = level.thresholds[k]
                 small = None
                 if threshold is not None:
-                    counted = ofmap * (ofmap <= threshold[:, None, None])
+                    counted = np.where(ofmap <= threshold[:, None, None], ofmap, 0)
                     small = patch_squares(counted, size)
                 level.histograms[k].add(block, squares, small)
     return levels

@@ -275,7 +275,7 @@ class PlanSearch:
         multipliers = set()
         for benefit, distortion in zip(self._benefit, tables, strict=True):
             gain, cost = np.diff(benefit), np.diff(distortion)
-            multipliers.update((gain / np.maximum(cost, 1e-300)).tolist())
+            multipliers.update((gain / np.maximum(cost, 1e-200)).tolist())  # never inf
         return [0.0, *((a + b) / 2 for a, b in itertools.pairwise(sorted(multipliers)))]
 
     def _moves(self, plan: Numbers, limit: float) -> list[Numbers]:
