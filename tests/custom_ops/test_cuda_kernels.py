@@ -242,7 +242,7 @@ FAULTS = (
     ("spatial_predict/spatial_predict_device.h", "a.x + plane * a", "a.x + (plane ^ 1) * a"),
     ("patch_codes/patch_codes_device.h", "i += stride", "i += stride + 1"),
     ("spatial_conv/spatial_conv_device.h", "y >= a.input[0]", "y > a.input[0]"),
-    ("spatial_conv/spatial_conv_device.h", "prefix.before] = pair", "prefix.before] = pair + 1"),
+    ("spatial_conv/spatial_conv_device.h", "prefix.before] = patch", "prefix.before] = patch + 1"),
     ("cuda/block_sums.h", "thread >= step", "thread > step"),
 )
 

@@ -153,3 +153,14 @@ def test_the_first_launch_that_fails_is_told(monkeypatch: pytest.MonkeyPatch, wh
     monkeypatch.setenv("SPATIALONNX_EMULATED_FAILURE", where)
     with pytest.raises(ModelError, match=rf"CUDA error cudaErrorIllegalAddress .* in {where}"):
         session.run({"X": case.x})
+
+
+def test_the_mask_of_a_conv_is_uploaded_when_the_session_is_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    case = conv_cases()[0].case()
+    session = open_session(conv_model(case), Runtime("cpu", 1))
+    monkeypatch.setenv("SPATIALONNX_EMULATED_FAILURE", "cudaMemcpyAsync")
+    session.run({"X": case.x})
+    with pytest.raises(ModelError, match="SpatialConv node 'the conv': CUDA error .* in cudaMem"):
+        open_session(conv_model(case), Runtime("cpu", 1))

@@ -20,4 +20,7 @@ namespace spatialonnx {
 [[nodiscard]] CudaStatus copy_to_device(void* to, const void* from, std::size_t bytes,
                                         void* stream);
 
+// The same, and waits until it is done: every stream may read what was copied.
+[[nodiscard]] CudaStatus copy_to_device_now(void* to, const void* from, std::size_t bytes);
+
 }  // namespace spatialonnx

@@ -1,13 +1,17 @@
 // The ops on CUDA: adapters that check, allocate and launch. Masks and patch sizes are host memory,
-// as on the CPU: they are checked there before anything is launched.
+// as on the CPU: they are checked there before anything is launched. SpatialConv's mask is constant,
+// so it is checked and uploaded once, when the kernel is created.
 #include <array>
 #include <cstddef>
 #include <vector>
 
+#include "core/patch_grid.h"
+#include "core/scratch_layout.h"
 #include "cuda/cuda_kernels.h"
 #include "ort/op.h"
 #include "ort/ops.h"
-#include "core/patch_grid.h"
+#include "ort/patch_inputs.h"
+#include "ort/signatures.h"
 #include "spatial_conv/conv_inputs.h"
 
 namespace spatialonnx {
@@ -25,37 +29,31 @@ DeviceMap device_map(const PatchGrid& grid) {
           static_cast<std::int32_t>(grid.patch_size)};
 }
 
-// Pieces of one scratch allocation: counted first, then handed out.
-class Pieces {
- public:
-  // Returns where the piece begins.
-  template <class T>
-  std::size_t add(std::int64_t count) {
-    const std::size_t begin = bytes_;
-    std::size_t size = 0;
-    // A device's allocations are aligned to 256 bytes, and so is every piece.
-    if (__builtin_mul_overflow(static_cast<std::size_t>(count), sizeof(T), &size) ||
-        __builtin_add_overflow(bytes_, size, &bytes_) ||
-        __builtin_add_overflow(bytes_, std::size_t{255}, &bytes_)) {
-      throw OpError("the work needs more scratch memory than there can be");
-    }
-    bytes_ -= bytes_ % 256;
-    return begin;
-  }
-  std::size_t bytes() const { return bytes_; }
-
- private:
-  std::size_t bytes_ = 0;
-};
-
-// Enqueues a copy of a mask to `patterns`; returns the mask as the device sees it.
-MaskView upload(const MaskView& mask, std::int64_t count, std::byte* to, void* stream) {
-  auto* patterns = reinterpret_cast<std::uint16_t*>(to);
-  // ORT's own memory may be pinned, and then CUDA would read it later, when ORT uses it otherwise.
-  const std::vector<std::uint16_t> pageable(mask.patterns, mask.patterns + count);
-  check(copy_to_device(patterns, pageable.data(), pageable.size() * sizeof(std::uint16_t), stream));
+MaskView with_patterns(const MaskView& mask, const std::uint16_t* patterns) {
   return {patterns, mask.channel_stride, mask.row_stride, mask.column_stride};
 }
+
+// Enqueues a copy of an array.
+template <class T>
+void upload(const T* from, std::int64_t count, T* to, void* stream) {
+  // ORT's own memory may be pinned, and then CUDA would read it later, when ORT uses it otherwise.
+  const std::vector<T> pageable(from, from + count);
+  check(copy_to_device(to, pageable.data(), pageable.size() * sizeof(T), stream));
+}
+
+// A constant of the model in device memory, from when the kernel is created.
+template <class T>
+class DeviceConstant {
+ public:
+  DeviceConstant(const NodeInfo& info, const Tensor& host)
+      : memory_(info.provider_memory(static_cast<std::size_t>(host.count()) * sizeof(T))) {
+    check(copy_to_device_now(memory_.data(), host.data<T>(), memory_.size()));
+  }
+  const T* data() const { return reinterpret_cast<const T*>(memory_.data()); }
+
+ private:
+  const Scratch<std::byte> memory_;
+};
 
 template <class T>
 class SpatialPredict : public Kernel {
@@ -78,11 +76,12 @@ class SpatialPredict : public Kernel {
     };
     if (element_count(counts) == 0) return;
     void* const stream = context.gpu_stream();
-    Pieces pieces;
-    pieces.add<std::uint16_t>(mask.count());
-    const auto scratch = context.device_scratch(x, pieces.bytes());
+    const auto bytes = static_cast<std::size_t>(mask.count()) * sizeof(std::uint16_t);
+    const auto scratch = context.device_scratch(x, bytes);
+    auto* const patterns = reinterpret_cast<std::uint16_t*>(scratch.data());
     // A mask without patterns belongs to a map without patches: nobody reads it.
-    if (mask.count() > 0) arguments.mask = upload(view, mask.count(), scratch.data(), stream);
+    if (mask.count() > 0) upload(view.patterns, mask.count(), patterns, stream);
+    arguments.mask = with_patterns(view, patterns);
     check(predict_cuda(arguments, stream));
   }
 };
@@ -106,20 +105,18 @@ class PatchCodes : public Kernel {
 class SpatialConv : public Kernel {
  public:
   explicit SpatialConv(const NodeInfo& info)
-      : attributes_(info, constant(info, 1, "W").shape()) {
-    const Tensor mask = constant(info, 2, "mask");
-    static_cast<void>(check_mask(mask, grid_of_mask(attributes_, mask)));
-  }
+      : attributes_(info, constant(info, 1, "W").shape()),
+        patterns_(info, checked_mask(info, attributes_)) {}
 
   void run(const RunContext& context) const override {
     const Tensor x = context.input(0, "X");
-    const Tensor mask = context.input(2, "mask");
     const ConvShape shape(attributes_, x);
     const ConvInputs inputs = check_inputs(context, attributes_, shape);
     const std::array<std::int64_t, 2> counts{shape.batch, attributes_.outputs};
+    const MaskView mask = view_mask(context.input(2, "mask"), shape.grid);
     ConvArguments arguments{
         .out = device_map(shape.grid),
-        .mask = {},
+        .mask = with_patterns(mask, patterns_.data()),
         .groups = attributes_.groups,
         .inputs = attributes_.inputs,
         .input = {shape.input[0], shape.input[1]},
@@ -136,57 +133,34 @@ class SpatialConv : public Kernel {
         .skipped = context.output<std::int64_t>(1, counts),
         .macs = context.output<std::int64_t>(2, counts),
         .states = nullptr,
-        .tile_begin = nullptr,
+        .chunk_begin = nullptr,
         .pending = nullptr,
     };
-    const MaskView view = check_mask(mask, shape.grid);
     if (shape.batch == 0) return;
-    Pieces pieces;
-    const std::size_t states = pieces.add<std::uint8_t>(arguments.pairs());
-    const std::size_t tiles = pieces.add<std::int64_t>(tiles_of(arguments) + 1);
-    const std::size_t pending = pieces.add<std::int64_t>(arguments.pairs());
-    const std::size_t patterns = pieces.add<std::uint16_t>(mask.count());
-    const auto scratch = context.device_scratch(x, pieces.bytes());
-    arguments.states = reinterpret_cast<std::uint8_t*>(scratch.data() + states);
-    arguments.tile_begin = reinterpret_cast<std::int64_t*>(scratch.data() + tiles);
-    arguments.pending = reinterpret_cast<std::int64_t*>(scratch.data() + pending);
-    void* const stream = context.gpu_stream();
-    arguments.mask = upload(view, mask.count(), scratch.data() + patterns, stream);
-    check(conv_cuda(arguments, stream));
+    ScratchLayout measure(nullptr, ScratchLayout::kDeviceAlignment);
+    lay_out(measure, arguments);
+    const auto scratch =
+        context.device_scratch(x, static_cast<std::size_t>(measure.used()));
+    ScratchLayout layout(scratch.data(), ScratchLayout::kDeviceAlignment);
+    lay_out(layout, arguments);
+    check(conv_cuda(arguments, context.gpu_stream()));
   }
 
  private:
-  const ConvAttributes attributes_;
-};
+  static Tensor checked_mask(const NodeInfo& info, const ConvAttributes& attributes) {
+    Tensor mask = constant(info, 2, "mask");
+    static_cast<void>(check_mask(mask, grid_of_mask(attributes, mask)));
+    return mask;
+  }
 
-template <abi::ElementType type>
-constexpr TensorDefinition kPredictInputs[] = {
-    {type},
-    {abi::kUint16, abi::kRequired, abi::kCpuInput},
-    {abi::kInt64, abi::kRequired, abi::kCpuInput},
-};
-template <abi::ElementType type>
-constexpr TensorDefinition kPredictOutputs[] = {
-    {type},
-    {abi::kInt64, abi::kOptional},
-    {abi::kInt64, abi::kOptional},
-};
-constexpr TensorDefinition kCodesInputs[] = {
-    {abi::kFloat},
-    {abi::kInt64, abi::kRequired, abi::kCpuInput},
-};
-constexpr TensorDefinition kCodesOutputs[] = {{abi::kUint16}};
-constexpr TensorDefinition kConvInputs[] = {
-    {abi::kFloat},
-    {abi::kFloat},
-    {abi::kUint16, abi::kRequired, abi::kCpuInput},
-    {abi::kFloat, abi::kOptional},
-    {abi::kFloat, abi::kOptional},
-};
-constexpr TensorDefinition kConvOutputs[] = {
-    {abi::kFloat},
-    {abi::kInt64, abi::kOptional},
-    {abi::kInt64, abi::kOptional},
+  static void lay_out(ScratchLayout& layout, ConvArguments& arguments) {
+    arguments.states = layout.take<std::uint8_t>(arguments.patches());
+    arguments.chunk_begin = layout.take<std::int64_t>(chunks_of(arguments) + 1);
+    arguments.pending = layout.take<std::int64_t>(arguments.patches());
+  }
+
+  const ConvAttributes attributes_;
+  const DeviceConstant<std::uint16_t> patterns_;
 };
 
 }  // namespace

@@ -14,8 +14,8 @@
 #include <vector>
 
 #include "core/errors.h"
-#include "ort/ort_abi.h"
 #include "core/patch_index.h"
+#include "ort/ort_abi.h"
 
 namespace spatialonnx {
 

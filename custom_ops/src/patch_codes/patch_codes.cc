@@ -8,6 +8,7 @@
 #include "core/zero_limits.h"
 #include "ort/op.h"
 #include "ort/ops.h"
+#include "ort/patch_inputs.h"
 
 namespace spatialonnx {
 namespace {

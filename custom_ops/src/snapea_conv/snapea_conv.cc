@@ -8,6 +8,8 @@
 
 #include "ort/op.h"
 #include "ort/ops.h"
+#include "ort/patch_inputs.h"
+#include "spatial_conv/conv_inputs.h"
 
 namespace spatialonnx {
 namespace {
@@ -19,27 +21,11 @@ constexpr Variant<SnapeaKernel> kKernels[] = {
     {Isa::reference, nullptr},
 };
 
-Tensor weights_of(const NodeInfo& info) {
-  std::optional<Tensor> tensor = info.constant_input(1, "W");
-  if (!tensor) {
-    throw OpError(
-        "input W is fed or computed, but takes a constant: an initializer that is not an input");
-  }
-  return *std::move(tensor);
-}
-
-void check_shape(const Tensor& tensor, const char* name, std::span<const std::int64_t> takes) {
-  if (!std::ranges::equal(tensor.shape(), takes)) {
-    throw OpError(std::string("input ") + name + " has shape " + shape_text(tensor.shape()) +
-                  ", but takes " + shape_text(takes));
-  }
-}
-
 class SnapeaConv : public Kernel {
  public:
   explicit SnapeaConv(const NodeInfo& info)
       : kernel_(choose_variant(kKernels, choose_isa())),
-        attributes_(info, weights_of(info).shape(), kMinPatchSize),
+        attributes_(info, constant(info, 1, "W").shape(), kMinPatchSize),
         weights_(sorted(info, attributes_)) {}
 
   void run(const RunContext& context) const override {
@@ -102,7 +88,7 @@ class SnapeaConv : public Kernel {
       throw OpError("input W has " + std::to_string(attributes.macs()) +
                     " weights a kernel, but takes at most 2147483647");
     }
-    return {weights_of(info).data<float>(), attributes.outputs, attributes.macs()};
+    return {constant(info, 1, "W").data<float>(), attributes.outputs, attributes.macs()};
   }
 
   const SnapeaKernel kernel_;

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "core/isa.h"
+#include "core/mask_view.h"
 #include "snapea_conv/snapea_order.h"
 #include "spatial_conv/conv_shape.h"
 

@@ -4,7 +4,6 @@
 #include <limits>
 
 namespace spatialonnx {
-namespace {
 
 void check_shape(const Tensor& tensor, const char* name, std::span<const std::int64_t> takes) {
   if (!std::ranges::equal(tensor.shape(), takes)) {
@@ -12,8 +11,6 @@ void check_shape(const Tensor& tensor, const char* name, std::span<const std::in
                   ", but takes " + shape_text(takes));
   }
 }
-
-}  // namespace
 
 Tensor constant(const NodeInfo& info, std::size_t index, const char* name) {
   std::optional<Tensor> tensor = info.constant_input(index, name);

@@ -1,15 +1,20 @@
-// What every kernel of SpatialConv checks of a node's inputs, whatever runs it.
+// What is checked of the inputs of a convolution, whichever op or provider it is for.
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "ort/ort.h"
+#include "ort/patch_inputs.h"
 #include "spatial_conv/conv_shape.h"
 
 namespace spatialonnx {
 
 // A constant input's tensor. Throws OpError where it is not a constant.
 Tensor constant(const NodeInfo& info, std::size_t index, const char* name);
+
+// Throws OpError unless the tensor has exactly this shape.
+void check_shape(const Tensor& tensor, const char* name, std::span<const std::int64_t> takes);
 
 // The grid that a mask is made for: of a mask for all patches, one patch. Throws OpError.
 PatchGrid grid_of_mask(const ConvAttributes& attributes, const Tensor& mask);

@@ -6,8 +6,8 @@
 #include <span>
 #include <string>
 
-#include "ort/ort.h"
 #include "core/patch_grid.h"
+#include "ort/ort.h"
 
 namespace spatialonnx {
 

@@ -7,6 +7,7 @@
 #include <memory>
 #include <vector>
 
+#include "core/mask_view.h"
 #include "spatial_conv/conv_shape.h"
 #include "spatial_conv/kernels.h"
 

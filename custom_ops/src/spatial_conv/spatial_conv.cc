@@ -6,6 +6,8 @@
 
 #include "ort/op.h"
 #include "ort/ops.h"
+#include "ort/patch_inputs.h"
+#include "ort/signatures.h"
 #include "spatial_conv/conv_inputs.h"
 #include "spatial_conv/engine.h"
 
@@ -29,9 +31,8 @@ class SpatialConv : public Kernel {
     const Tensor mask = constant(info, 2, "mask");
     const PatchGrid grid = grid_of_mask(attributes_, mask);
     const MaskView view = check_mask(mask, grid);
-    const auto* weights = w.data<float>();
     if (kernels_ != nullptr) {
-      plan_ = std::make_unique<const ConvPlan>(attributes_, weights, view,
+      plan_ = std::make_unique<const ConvPlan>(attributes_, w.data<float>(), view,
                                                PerAxis{grid.rows(), grid.columns()}, *kernels_);
     }
   }
@@ -44,7 +45,7 @@ class SpatialConv : public Kernel {
     ConvTask task{
         .attributes = &attributes_,
         .shape = &shape,
-        .mask = check_mask(context.input(2, "mask"), shape.grid),
+        .mask = view_mask(context.input(2, "mask"), shape.grid),  // the patterns are checked
         .x = x.data<float>(),
         .w = context.input(1, "W").data<float>(),
         .bias = inputs.bias,
@@ -70,26 +71,13 @@ class SpatialConv : public Kernel {
   mutable ThreadCount threads_;  // learns from run to run, and changes no output
 };
 
-constexpr TensorDefinition kInputs[] = {
-    {abi::kFloat},
-    {abi::kFloat},
-    {abi::kUint16, abi::kRequired, abi::kCpuInput},
-    {abi::kFloat, abi::kOptional},
-    {abi::kFloat, abi::kOptional},
-};
-constexpr TensorDefinition kOutputs[] = {
-    {abi::kFloat},
-    {abi::kInt64, abi::kOptional},
-    {abi::kInt64, abi::kOptional},
-};
-
 }  // namespace
 
 const OpDefinition kSpatialConv = {
     .name = "SpatialConv",
     .provider = nullptr,
-    .inputs = kInputs,
-    .outputs = kOutputs,
+    .inputs = kConvInputs,
+    .outputs = kConvOutputs,
     .create = create_kernel<SpatialConv>,
 };
 

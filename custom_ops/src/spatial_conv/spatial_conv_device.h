@@ -1,23 +1,23 @@
 // SpatialConv on a device, in two launches that compute and what lies between them.
 //
-// A pair is one patch of one output channel of one image; pairs are numbered as Y lies in memory:
-// image, channel, patch. `probes` computes every pair's probes and notes what they say; the pairs
-// that have something left to compute are then listed, densely and in order, by a prefix sum over
-// tiles of pairs (`scan`, `list`); `others` computes the rest of the listed pairs, so that its
-// threads are busy whatever the share of pairs that fired. Nothing comes back to the host: `others`
-// is launched for as many pairs as there may be, and reads how many there are.
+// All patches of Y are numbered as Y lies in memory: image, channel, patch of the plane. `probes`
+// computes every patch's probes and notes what they say; the patches that have something left to
+// compute are then listed, densely and in order, by a prefix sum over chunks of patches (`scan`,
+// `list`); `others` computes the rest of the listed patches, so that its threads are busy whatever
+// the share of patches that fired. Nothing comes back to the host: `others` is launched for as many
+// patches as there may be, and reads how many there are.
 #pragma once
 
 #include <cstdint>
 
-#include "cuda/block_sums.h"
 #include "core/mask_view.h"
 #include "core/patch_index.h"
+#include "cuda/block_sums.h"
 
 namespace spatialonnx {
 
-// What is known of a pair once its probes are computed.
-enum PairState : std::uint8_t {
+// What is known of a patch once its probes are computed.
+enum PatchState : std::uint8_t {
   kFinished = 0,   // every position is written and was computed
   kPending = 1,    // a probe fired: the others have to be computed
   kPredicted = 2,  // no probe fired: the others are written, as zeros
@@ -43,22 +43,23 @@ struct ConvArguments {
   std::int64_t* skipped;  // [N, C]; null where nobody asks
   std::int64_t* macs;     // [N, C]; null where nobody asks
   // Scratch.
-  std::uint8_t* states;      // [pairs]
-  std::int64_t* tile_begin;  // [tiles + 1]: pending pairs of a tile, then of those before it
-  std::int64_t* pending;     // [pairs]: those that are pending, in order
+  std::uint8_t* states;       // [patches]
+  std::int64_t* chunk_begin;  // [chunks + 1]: pending patches of a chunk, then of those before it
+  std::int64_t* pending;      // [patches]: those that are pending, in order
 
-  SPATIALONNX_BOTH std::int64_t pairs() const { return out.planes() * out.patches(); }
+  // Of all planes.
+  SPATIALONNX_BOTH std::int64_t patches() const { return out.planes() * out.patches(); }
 };
 
-// Pairs of a tile: one for each thread of a block.
-inline constexpr unsigned kTile = 128;
+// Patches of a chunk: one for each thread of a block.
+inline constexpr unsigned kChunk = 128;
 
-SPATIALONNX_BOTH inline std::int64_t tiles_of(const ConvArguments& a) {
-  return (a.pairs() + kTile - 1) / kTile;
+SPATIALONNX_BOTH inline std::int64_t chunks_of(const ConvArguments& a) {
+  return (a.patches() + kChunk - 1) / kChunk;
 }
 
-// A pair, taken apart.
-struct PairAt {
+// A patch, taken apart.
+struct ConvPatch {
   std::int64_t image;
   std::int64_t channel;
   PatchAt patch;
@@ -72,16 +73,16 @@ struct PairAt {
   SPATIALONNX_BOTH unsigned others() const { return inside & ~probes(); }
 };
 
-SPATIALONNX_BOTH inline PairAt pair_at(const ConvArguments& a, std::int64_t pair) {
-  const std::int64_t plane = pair / a.out.patches();
-  const PatchAt patch = patch_at(a.out, pair % a.out.patches());
+SPATIALONNX_BOTH inline ConvPatch conv_patch(const ConvArguments& a, std::int64_t number) {
+  const std::int64_t plane = number / a.out.patches();
+  const PatchAt patch = patch_at(a.out, number % a.out.patches());
   const std::int64_t channel = plane % a.out.channels;
   return {plane / a.out.channels, channel, patch, inside_bits(a.out, patch),
           a.mask.at(channel, patch.row, patch.column)};
 }
 
 // conv + B + residual of one output.
-SPATIALONNX_BOTH inline float pre_activation(const ConvArguments& a, const PairAt& at,
+SPATIALONNX_BOTH inline float pre_activation(const ConvArguments& a, const ConvPatch& at,
                                              std::int64_t position) {
   const std::int64_t row = position / a.out.width * a.stride[0] - a.pad[0];
   const std::int64_t column = position % a.out.width * a.stride[1] - a.pad[1];
@@ -105,7 +106,7 @@ SPATIALONNX_BOTH inline float pre_activation(const ConvArguments& a, const PairA
 
 // Computes the positions in `bits`; returns whether one of them is not zero after the ReLU. NaN
 // fires and stays NaN.
-SPATIALONNX_BOTH inline bool compute_positions(const ConvArguments& a, const PairAt& at,
+SPATIALONNX_BOTH inline bool compute_positions(const ConvArguments& a, const ConvPatch& at,
                                                unsigned bits) {
   const std::int64_t plane = (at.image * a.out.channels + at.channel) * a.out.map_size();
   bool fired = false;
@@ -121,8 +122,8 @@ SPATIALONNX_BOTH inline bool compute_positions(const ConvArguments& a, const Pai
   return fired;
 }
 
-SPATIALONNX_BOTH inline PairState probe_pair(const ConvArguments& a, std::int64_t pair) {
-  const PairAt at = pair_at(a, pair);
+SPATIALONNX_BOTH inline PatchState probe_patch(const ConvArguments& a, std::int64_t patch) {
+  const ConvPatch at = conv_patch(a, patch);
   const bool fired = compute_positions(a, at, at.probes());
   if (at.others() == 0) return kFinished;
   if (fired) return kPending;
@@ -133,35 +134,35 @@ SPATIALONNX_BOTH inline PairState probe_pair(const ConvArguments& a, std::int64_
   return kPredicted;
 }
 
-// First launch: a block per tile, a thread per pair.
+// First launch: a block per chunk, a thread per patch.
 struct ConvProbesKernel {
   static constexpr const char* kName = "conv_probes";
-  static constexpr unsigned kThreads = kTile;
+  static constexpr unsigned kThreads = kChunk;
   using Arguments = ConvArguments;
   struct Shared {
     std::int64_t room[kThreads];
   };
 
-  static std::int64_t blocks(const Arguments& a) { return tiles_of(a); }
+  static std::int64_t blocks(const Arguments& a) { return chunks_of(a); }
 
   template <class Block>
   SPATIALONNX_KERNEL static void run(const Block& block, const Arguments& a, Shared& shared) {
-    const std::int64_t tiles = tiles_of(a);
-    for (std::int64_t tile = block.block(); tile < tiles; tile += block.blocks()) {
-      const std::int64_t pair = tile * kTile + block.thread();
+    const std::int64_t chunks = chunks_of(a);
+    for (std::int64_t chunk = block.block(); chunk < chunks; chunk += block.blocks()) {
+      const std::int64_t patch = chunk * kChunk + block.thread();
       std::int64_t pending = 0;
-      if (pair < a.pairs()) {
-        const PairState state = probe_pair(a, pair);
-        a.states[pair] = state;
+      if (patch < a.patches()) {
+        const PatchState state = probe_patch(a, patch);
+        a.states[patch] = state;
         pending = state == kPending ? 1 : 0;
       }
       const std::int64_t sum = block_sum(block, shared.room, pending);
-      if (block.thread() == 0) a.tile_begin[tile] = sum;
+      if (block.thread() == 0) a.chunk_begin[chunk] = sum;
     }
   }
 };
 
-// The prefix sum over the tiles: one block, which carries its sum from one stretch to the next.
+// The prefix sum over the chunks: one block, which carries its sum from one stretch to the next.
 struct ConvScanKernel {
   static constexpr const char* kName = "conv_scan";
   static constexpr unsigned kThreads = 512;
@@ -174,59 +175,59 @@ struct ConvScanKernel {
 
   template <class Block>
   SPATIALONNX_KERNEL static void run(const Block& block, const Arguments& a, Shared& shared) {
-    const std::int64_t tiles = tiles_of(a);
+    const std::int64_t chunks = chunks_of(a);
     std::int64_t before = 0;
-    for (std::int64_t first = 0; first < tiles; first += block.threads()) {
-      const std::int64_t tile = first + block.thread();
-      const std::int64_t count = tile < tiles ? a.tile_begin[tile] : 0;
+    for (std::int64_t first = 0; first < chunks; first += block.threads()) {
+      const std::int64_t chunk = first + block.thread();
+      const std::int64_t count = chunk < chunks ? a.chunk_begin[chunk] : 0;
       const Prefix prefix = block_prefix(block, shared.room, count);
-      if (tile < tiles) a.tile_begin[tile] = before + prefix.before;
+      if (chunk < chunks) a.chunk_begin[chunk] = before + prefix.before;
       before += prefix.total;
     }
-    if (block.thread() == 0) a.tile_begin[tiles] = before;
+    if (block.thread() == 0) a.chunk_begin[chunks] = before;
   }
 };
 
-// Writes the list: a block per tile, a thread per pair.
+// Writes the list: a block per chunk, a thread per patch.
 struct ConvListKernel {
   static constexpr const char* kName = "conv_list";
-  static constexpr unsigned kThreads = kTile;
+  static constexpr unsigned kThreads = kChunk;
   using Arguments = ConvArguments;
   struct Shared {
     std::int64_t room[kThreads];
   };
 
-  static std::int64_t blocks(const Arguments& a) { return tiles_of(a); }
+  static std::int64_t blocks(const Arguments& a) { return chunks_of(a); }
 
   template <class Block>
   SPATIALONNX_KERNEL static void run(const Block& block, const Arguments& a, Shared& shared) {
-    const std::int64_t tiles = tiles_of(a);
-    for (std::int64_t tile = block.block(); tile < tiles; tile += block.blocks()) {
-      const std::int64_t pair = tile * kTile + block.thread();
-      const bool pending = pair < a.pairs() && a.states[pair] == kPending;
+    const std::int64_t chunks = chunks_of(a);
+    for (std::int64_t chunk = block.block(); chunk < chunks; chunk += block.blocks()) {
+      const std::int64_t patch = chunk * kChunk + block.thread();
+      const bool pending = patch < a.patches() && a.states[patch] == kPending;
       const Prefix prefix = block_prefix(block, shared.room, pending ? 1 : 0);
-      if (pending) a.pending[a.tile_begin[tile] + prefix.before] = pair;
+      if (pending) a.pending[a.chunk_begin[chunk] + prefix.before] = patch;
     }
   }
 };
 
-// Second launch: a thread per listed pair.
+// Second launch: a thread per listed patch.
 struct ConvOthersKernel {
   static constexpr const char* kName = "conv_others";
   static constexpr unsigned kThreads = 128;
   using Arguments = ConvArguments;
   struct Shared {};
 
-  // As many as all pairs would take: how many there are is known on the device alone.
-  static std::int64_t blocks(const Arguments& a) { return blocks_for(a.pairs(), kThreads); }
+  // As many as all patches would take: how many there are is known on the device alone.
+  static std::int64_t blocks(const Arguments& a) { return blocks_for(a.patches(), kThreads); }
 
   template <class Block>
   SPATIALONNX_KERNEL static void run(const Block& block, const Arguments& a, Shared&) {
-    const std::int64_t count = a.tile_begin[tiles_of(a)];
+    const std::int64_t count = a.chunk_begin[chunks_of(a)];
     const std::int64_t stride = block.blocks() * block.threads();
     for (std::int64_t i = block.block() * block.threads() + block.thread(); i < count;
          i += stride) {
-      const PairAt at = pair_at(a, a.pending[i]);
+      const ConvPatch at = conv_patch(a, a.pending[i]);
       compute_positions(a, at, at.others());
     }
   }
@@ -249,9 +250,10 @@ struct ConvCountsKernel {
     const std::int64_t macs = a.inputs * a.kernel[0] * a.kernel[1];
     for (std::int64_t plane = block.block(); plane < a.out.planes(); plane += block.blocks()) {
       std::int64_t skipped = 0;
-      for (std::int64_t patch = block.thread(); patch < patches; patch += block.threads()) {
-        const std::int64_t pair = plane * patches + patch;
-        if (a.states[pair] == kPredicted) skipped += count_bits(pair_at(a, pair).others());
+      const std::int64_t end = (plane + 1) * patches;
+      for (std::int64_t patch = plane * patches + block.thread(); patch < end;
+           patch += block.threads()) {
+        if (a.states[patch] == kPredicted) skipped += count_bits(conv_patch(a, patch).others());
       }
       const std::int64_t sum = block_sum(block, shared.room, skipped);
       if (block.thread() != 0) continue;

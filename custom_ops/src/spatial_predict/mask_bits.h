@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/mask_view.h"
 #include "core/patch_grid.h"
 
 namespace spatialonnx {

@@ -5,8 +5,8 @@
 #include <cstdint>
 
 #include "core/isa.h"
-#include "spatial_predict/mask_bits.h"
 #include "core/patch_grid.h"
+#include "spatial_predict/mask_bits.h"
 
 namespace spatialonnx {
 

@@ -4,9 +4,9 @@
 
 #include <cstdint>
 
-#include "cuda/block_sums.h"
 #include "core/mask_view.h"
 #include "core/patch_index.h"
+#include "cuda/block_sums.h"
 
 namespace spatialonnx {
 

@@ -67,7 +67,7 @@ class Request {
     const std::int64_t width = integer();
     return {batch, channels, height, width, next<std::int32_t>()};
   }
-  void pair(std::int64_t (&values)[2]) {
+  void per_axis(std::int64_t (&values)[2]) {
     values[0] = integer();
     values[1] = integer();
   }
@@ -125,11 +125,11 @@ void conv(Request& request) {
   const std::int64_t counts = request.integer();
   a.groups = request.integer();
   a.inputs = request.integer();
-  request.pair(a.input);
-  request.pair(a.kernel);
-  request.pair(a.stride);
-  request.pair(a.dilation);
-  request.pair(a.pad);
+  request.per_axis(a.input);
+  request.per_axis(a.kernel);
+  request.per_axis(a.stride);
+  request.per_axis(a.dilation);
+  request.per_axis(a.pad);
   a.clip_max = std::stof(request.next<std::string>());  // "inf" too
   const bool has_bias = request.integer() != 0;
   const bool has_residual = request.integer() != 0;
@@ -140,8 +140,8 @@ void conv(Request& request) {
   const Array<float> residual(has_residual ? planes * a.out.map_size() : 0);
   const Array<float> y(planes * a.out.map_size());
   const Array<std::int64_t> skipped(planes), macs(planes);
-  const Array<std::uint8_t> states(a.pairs());
-  const Array<std::int64_t> tile_begin(tiles_of(a) + 1), pending(a.pairs());
+  const Array<std::uint8_t> states(a.patches());
+  const Array<std::int64_t> chunk_begin(chunks_of(a) + 1), pending(a.patches());
   x.read();
   w.read();
   patterns.read();
@@ -156,7 +156,7 @@ void conv(Request& request) {
   a.skipped = (counts & 1) != 0 ? skipped.data() : nullptr;
   a.macs = (counts & 2) != 0 ? macs.data() : nullptr;
   a.states = states.data();
-  a.tile_begin = tile_begin.data();
+  a.chunk_begin = chunk_begin.data();
   a.pending = pending.data();
   if (launch_conv(launch, a).failed()) die("a launch failed");
   y.write();

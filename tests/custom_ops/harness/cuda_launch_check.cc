@@ -33,5 +33,6 @@ int main() {
   expect_error(conv_cuda(conv, nullptr));
   const int value = 0;
   expect_error(copy_to_device(nullptr, &value, sizeof value, nullptr));
+  expect_error(copy_to_device_now(nullptr, &value, sizeof value));
   return failures;
 }

@@ -53,4 +53,8 @@ CudaStatus copy_to_device(void* to, const void* from, std::size_t bytes, void*) 
   return status;
 }
 
+CudaStatus copy_to_device_now(void* to, const void* from, std::size_t bytes) {
+  return copy_to_device(to, from, bytes, nullptr);
+}
+
 }  // namespace spatialonnx
