@@ -162,5 +162,5 @@ def test_the_mask_of_a_conv_is_uploaded_when_the_session_is_made(
     session = open_session(conv_model(case), Runtime("cpu", 1))
     monkeypatch.setenv("SPATIALONNX_EMULATED_FAILURE", "cudaMemcpyAsync")
     session.run({"X": case.x})
-    with pytest.raises(ModelError, match="SpatialConv node 'the conv': CUDA error .* in cudaMem"):
+    with pytest.raises(ModelError, match=r"SpatialConv node 'the conv': CUDA error .* in cudaMem"):
         open_session(conv_model(case), Runtime("cpu", 1))
