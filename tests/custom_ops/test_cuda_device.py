@@ -43,39 +43,53 @@ def open_op(op: str, x: int, outputs: dict[str, int], *inputs: tuple[str, int]) 
         [value(name, kind, None) for name, kind in every],
         [value(name, kind, None) for name, kind in outputs.items()],
     )
-    opsets = [helper.make_opsetid("", 17), helper.make_opsetid(DOMAIN, 1)]
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid(DOMAIN, 2)]
     return open_session(helper.make_model(graph, ir_version=8, opset_imports=opsets), CUDA)
 
 
 PREDICT = (("mask", TensorProto.UINT16), ("p", TensorProto.INT64))
 
 
-def predict_session(kind: int) -> Session:
+THRESHOLD = ("threshold", TensorProto.FLOAT)
+
+
+def predict_session(kind: int, *, threshold: bool = False) -> Session:
     outputs = {"y": kind, "skipped": TensorProto.INT64, "false_zero": TensorProto.INT64}
-    return open_op("SpatialPredict", kind, outputs, *PREDICT)
+    inputs = (*PREDICT, THRESHOLD) if threshold else PREDICT
+    return open_op("SpatialPredict", kind, outputs, *inputs)
 
 
 def fed(case: Case, x: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    return {"x": x, "mask": case.mask(), "p": np.array(case.patch_size)}
+    threshold = case.threshold()
+    extra = {} if threshold is None else {"threshold": threshold}
+    return {"x": x, "mask": case.mask(), "p": np.array(case.patch_size)} | extra
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_predict(dtype: type) -> None:
-    half = dtype is np.float16
-    session = predict_session(TensorProto.FLOAT16 if half else TensorProto.FLOAT)
+    kind = TensorProto.FLOAT16 if dtype is np.float16 else TensorProto.FLOAT
+    sessions = [predict_session(kind, threshold=threshold) for threshold in (False, True)]
     for case in CASES:
         x = case.x().astype(dtype)
-        want = spatial_predict(x, case.mask(), case.patch_size)
-        for got, expected in zip(session.run(fed(case, x)), want, strict=True):
+        want = spatial_predict(x, case.mask(), case.patch_size, case.threshold())
+        outputs = sessions[case.thresholds != "none"].run(fed(case, x))
+        for got, expected in zip(outputs, want, strict=True):
             assert got.tobytes() == expected.tobytes(), case.name
 
 
 def test_codes() -> None:
     outputs = {"codes": TensorProto.UINT16}
-    session = open_op("PatchCodes", TensorProto.FLOAT, outputs, ("p", TensorProto.INT64))
+    size = ("p", TensorProto.INT64)
+    sessions = [
+        open_op("PatchCodes", TensorProto.FLOAT, outputs, size, *extra)
+        for extra in ((), (THRESHOLD,))
+    ]
     for case in CASES:
-        (got,) = session.run({"x": case.x(), "p": np.array(case.patch_size)})
-        assert np.array_equal(got, patch_codes(case.x(), case.patch_size)), case.name
+        feeds = fed(case, case.x())
+        del feeds["mask"]
+        (got,) = sessions[case.thresholds != "none"].run(feeds)
+        want = patch_codes(case.x(), case.patch_size, case.threshold())
+        assert np.array_equal(got, want), case.name
 
 
 @pytest.mark.parametrize("case", conv_cases(), ids=lambda case: case.name)

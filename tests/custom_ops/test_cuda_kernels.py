@@ -34,12 +34,15 @@ from support.harness import (
 )
 from support.oracle import Predicted, patch_codes, spatial_predict
 
-HALF = tuple(case for case in CASES if not case.name.startswith(("tall", "wide", "many", "width")))
+LARGE = ("tall", "wide", "many", "width", "threshold-many", "threshold-wide")
+HALF = tuple(case for case in CASES if not case.name.startswith(LARGE))
 SMALL = tuple(case for case in CASES if case.shape[2] < 50 and case.shape[3] < 50)
 FEW = tuple(
     case
     for case in CASES
-    if case.name.startswith(("max-granularity", "blind", "values-relu", "batch", "tall-p2"))
+    if case.name.startswith(
+        ("max-granularity", "blind", "values-relu", "batch", "tall-p2", "threshold-uniform-patch")
+    )
 )
 """Enough to tell a faulty kernel."""
 
@@ -53,7 +56,7 @@ def harness() -> Path:
 
 @functools.cache
 def expected_predict(case: Case) -> Predicted:
-    return spatial_predict(case.x(), case.mask(), case.patch_size)
+    return spatial_predict(case.x(), case.mask(), case.patch_size, case.threshold())
 
 
 def as_half(x: NDArray[np.float32]) -> NDArray[np.float16]:
@@ -72,7 +75,7 @@ def check_predict(
     maps = [case.x() if dtype is np.float32 else as_half(case.x()) for case in cases]
     skip_barrier = options.pop("skip_barrier", "")
     requests = [
-        predict_request(x, case.mask(), case.patch_size, **options)
+        predict_request(x, case.mask(), case.patch_size, case.threshold(), **options)
         for x, case in zip(maps, cases, strict=True)
     ]
     seen = run_harness(program, requests, skip_barrier)
@@ -80,7 +83,7 @@ def check_predict(
         if dtype is np.float32:
             want = expected_predict(case)
         else:
-            want = spatial_predict(x, case.mask(), case.patch_size)  # type: ignore[arg-type]
+            want = spatial_predict(x, case.mask(), case.patch_size, case.threshold())  # type: ignore[arg-type]
         assert y.tobytes() == want.y.tobytes(), case.name
         assert np.array_equal(skipped, want.skipped), case.name
         assert np.array_equal(false_zero, want.false_zero), case.name
@@ -88,9 +91,12 @@ def check_predict(
 
 
 def check_codes(program: Path, cases: Sequence[Case], **options: Any) -> Seen:
-    seen = run_harness(program, [codes_request(c.x(), c.patch_size, **options) for c in cases])
+    seen = run_harness(
+        program, [codes_request(c.x(), c.patch_size, c.threshold(), **options) for c in cases]
+    )
     for case, (codes,) in zip(cases, seen.outputs, strict=True):
-        assert np.array_equal(codes, patch_codes(case.x(), case.patch_size)), case.name
+        want = patch_codes(case.x(), case.patch_size, case.threshold())
+        assert np.array_equal(codes, want), case.name
     return seen
 
 
@@ -146,14 +152,14 @@ def test_codes(harness: Path) -> None:
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_conv(harness: Path, order: str) -> None:
-    cases = [c for c in conv_cases() if order == "ascending" or c.name != "many tiles"]
+    cases = [c for c in conv_cases() if order == "ascending" or c.name != "many chunks"]
     seen = check_conv(harness, cases, order=order)
     for kernel in ("conv_probes", "conv_list", "conv_others", "conv_counts"):
         assert min(seen.launches[kernel]) == 0 < max(seen.launches[kernel]), kernel
     assert seen.launches["conv_scan"] == [1]
 
 
-def test_conv_with_fewer_blocks_than_tiles(harness: Path) -> None:
+def test_conv_with_fewer_blocks_than_chunks(harness: Path) -> None:
     cases = [c for c in conv_cases() if c.name.startswith(("uniform-patch", "residual", "groups"))]
     seen = check_conv(harness, cases, most=2)
     assert max(seen.launches["conv_probes"]) == 2
@@ -191,7 +197,16 @@ def test_every_kernel_is_run(harness: Path) -> None:
 
 
 def few_convs() -> list[NamedCase]:
-    names = ("max-granularity", "odd pads", "strided", "dilated", "blind", "groups", "nan")
+    names = (
+        "max-granularity",
+        "threshold uniform-patch",
+        "odd pads",
+        "strided",
+        "dilated",
+        "blind",
+        "groups",
+        "nan",
+    )
     return [case for case in conv_cases() if case.name.startswith(names)]
 
 
@@ -199,6 +214,7 @@ def check_all(program: Path, skip_barrier: str = "") -> None:
     for order in ORDERS:
         check_predict(program, FEW, order=order, most=3, skip_barrier=skip_barrier)
         check_conv(program, few_convs(), order=order, most=3, skip_barrier=skip_barrier)
+    check_predict(program, FEW, np.float16)
     check_codes(program, FEW)
 
 
@@ -216,12 +232,12 @@ def test_a_missing_barrier_is_noticed(harness: Path) -> None:
     places = {place for found in seen.barriers.values() for place in found}
     sources = [path.read_text() for path in SOURCES.rglob("*.h")]
     assert len(places) == sum(len(re.findall(r"block\.sync\(\)", text)) for text in sources) > 0
-    many_tiles = [case for case in conv_cases() if case.name == "many tiles"]
+    many_chunks = [case for case in conv_cases() if case.name == "many chunks"]
     missed = []
     for place in sorted(places):
         check_all_without = functools.partial(check_all, harness, skip_barrier=place)
         in_scan = functools.partial(
-            check_conv, harness, many_tiles, order="descending", skip_barrier=place
+            check_conv, harness, many_chunks, order="descending", skip_barrier=place
         )
         if not fails(check_all_without) and not fails(in_scan):
             missed.append(place)
@@ -239,6 +255,9 @@ FAULTS = (
     ("core/patch_index.h", "(width + patch_size - 1)", "(width + patch_size)"),
     ("core/patch_index.h", "(1u << columns) - 1", "(1u << (columns + 1)) - 1"),
     ("core/patch_index.h", "probes != 0 &&", ""),
+    ("core/patch_index.h", "<= most", "< most"),
+    ("core/patch_index.h", "exponent + 112u", "exponent + 113u"),
+    ("spatial_conv/spatial_conv_device.h", "a.threshold.at(at.channel)", "a.threshold.at(0)"),
     ("spatial_predict/spatial_predict_device.h", "a.x + plane * a", "a.x + (plane ^ 1) * a"),
     ("patch_codes/patch_codes_device.h", "i += stride", "i += stride + 1"),
     ("spatial_conv/spatial_conv_device.h", "y >= a.input[0]", "y > a.input[0]"),

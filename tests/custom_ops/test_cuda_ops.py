@@ -6,6 +6,7 @@ allocate and hand to the kernels is thus run as a session runs it.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from support.cases import CASES, Case
 from support.conv_cases import NamedCase, conv_cases
 from support.conv_oracle import check_outputs, conv_model
 from support.harness import BUILD, build_harness, missing_tools
-from support.opsession import OpSession, expect_error, open_op
+from support.opsession import BAD_THRESHOLDS, OpSession, expect_error, open_op
 from support.oracle import patch_codes, spatial_predict
 
 from spatialonnx.errors import ModelError
@@ -41,26 +42,35 @@ def emulated(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session_module, "library_path", lambda: library)
 
 
-def predict_session(kind: int = TensorProto.FLOAT, **options: Any) -> OpSession:
+THRESHOLD = {"threshold": TensorProto.FLOAT}
+
+
+def predict_session(
+    kind: int = TensorProto.FLOAT, *, threshold: bool = False, **options: Any
+) -> OpSession:
     inputs = {"x": kind, "mask": TensorProto.UINT16, "patch_size": INTS}
+    inputs |= THRESHOLD if threshold else {}
     outputs = {"y": kind, "skipped": INTS, "false_zero": INTS}
     wanted = options.pop("wanted", "y skipped false_zero")
     return open_op("SpatialPredict", inputs, outputs, wanted, **options)
 
 
 def feeds_of(case: Case) -> dict[str, Any]:
-    return {"x": case.x(), "mask": case.mask(), "patch_size": np.array(case.patch_size)}
+    feeds = {"x": case.x(), "mask": case.mask(), "patch_size": np.array(case.patch_size)}
+    threshold = case.threshold()
+    return feeds if threshold is None else feeds | {"threshold": threshold}
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_predict(dtype: type) -> None:
     half = dtype is np.float16
-    session = predict_session(TensorProto.FLOAT16 if half else TensorProto.FLOAT)
+    kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
+    sessions = [predict_session(kind, threshold=threshold) for threshold in (False, True)]
     for case in MAPS:
         feeds = feeds_of(case)
         feeds["x"] = feeds["x"].astype(dtype)
-        want = spatial_predict(feeds["x"], case.mask(), case.patch_size)
-        got = session.run(**feeds)
+        want = spatial_predict(feeds["x"], case.mask(), case.patch_size, case.threshold())
+        got = sessions["threshold" in feeds].run(**feeds)
         for name, value in got.items():
             assert value.tobytes() == getattr(want, name).tobytes(), (case.name, name)
 
@@ -84,10 +94,15 @@ def test_may_write_over_its_input() -> None:
 
 def test_codes() -> None:
     inputs = {"x": TensorProto.FLOAT, "patch_size": INTS}
-    session = open_op("PatchCodes", inputs, {"codes": TensorProto.UINT16}, "codes")
+    outputs = {"codes": TensorProto.UINT16}
+    sessions = [
+        open_op("PatchCodes", every, outputs, "codes") for every in (inputs, inputs | THRESHOLD)
+    ]
     for case in MAPS:
-        got = session.run(x=case.x(), patch_size=np.array(case.patch_size))["codes"]
-        want = patch_codes(case.x(), case.patch_size)
+        feeds = feeds_of(case)
+        del feeds["mask"]
+        got = sessions["threshold" in feeds].run(**feeds)["codes"]
+        want = patch_codes(case.x(), case.patch_size, case.threshold())
         assert got.shape == want.shape and np.array_equal(got, want), case.name
 
 
@@ -122,6 +137,17 @@ X = np.ones((2, 3, 6, 5), np.float32)
 def test_bad_input_is_an_error_that_names_the_node(feeds: dict[str, Any], message: str) -> None:
     good = {"x": X, "mask": np.ones((1, 1, 1), np.uint16), "patch_size": np.array(2)}
     expect_error(predict_session(), good | feeds, "SpatialPredict node 'the node': ", message)
+
+
+def test_bad_thresholds_are_errors() -> None:
+    good = {"x": X, "mask": np.ones((1, 1, 1), np.uint16), "patch_size": np.array(2)}
+    for threshold, message in BAD_THRESHOLDS:
+        feeds = good | {"threshold": threshold}
+        parts = "SpatialPredict node 'the node': input threshold", message
+        expect_error(predict_session(threshold=True), feeds, *parts)
+    case = replace(conv_cases()[0].case(), threshold=np.array([-1], np.float32))
+    with pytest.raises(ModelError, match="'the conv': input threshold holds -1"):
+        open_session(conv_model(case), Runtime("cpu", 1))
 
 
 @pytest.mark.parametrize("attributes", [{"patch_size": 5}, {"strides": [0, 1]}, {"clip_max": 0.0}])

@@ -48,7 +48,9 @@ def test_only_two_symbols_are_exported() -> None:
     }
 
 
-def test_one_set_of_options_serves_many_sessions() -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_one_set_of_options_serves_many_sessions(version: int) -> None:
+    """Models of both versions of the domain load."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.register_custom_ops_library(str(library.library_path()))
@@ -63,7 +65,7 @@ def test_one_set_of_options_serves_many_sessions() -> None:
         [helper.make_tensor_value_info("codes", TensorProto.UINT16, None)],
     )
     model = helper.make_model(
-        graph, ir_version=8, opset_imports=[helper.make_opsetid("spatialonnx", 1)]
+        graph, ir_version=8, opset_imports=[helper.make_opsetid("spatialonnx", version)]
     ).SerializeToString()
     x = np.zeros((1, 1, 2, 2), np.float32)
     for _ in range(3):

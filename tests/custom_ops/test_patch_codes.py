@@ -19,7 +19,7 @@ from support.cases import (
     make_values,
     quantised,
 )
-from support.opsession import ISAS, OpSession, cached_op, expect_error
+from support.opsession import BAD_THRESHOLDS, ISAS, OpSession, cached_op, expect_error
 from support.oracle import patch_codes
 
 INPUTS = {"x": TensorProto.FLOAT, "patch_size": TensorProto.INT64}
@@ -102,3 +102,11 @@ X = np.ones((2, 3, 6, 5), np.float32)
 def test_bad_input_is_an_error_that_names_the_node(feeds: dict[str, Any], message: str) -> None:
     good = {"x": X, "patch_size": np.array(2)}
     expect_error(codes(), {**good, **feeds}, "PatchCodes node 'the node': ", message)
+
+
+@pytest.mark.parametrize(("threshold", "message"), BAD_THRESHOLDS)
+def test_bad_thresholds(threshold: NDArray[np.float32], message: str) -> None:
+    inputs = INPUTS | {"threshold": TensorProto.FLOAT}
+    session = cached_op("PatchCodes", tuple(inputs.items()), tuple(OUTPUTS.items()), "codes", ())
+    feeds = {"x": X, "patch_size": np.array(2), "threshold": threshold}
+    expect_error(session, feeds, "PatchCodes node 'the node': input threshold ", message)

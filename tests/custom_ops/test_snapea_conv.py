@@ -45,6 +45,7 @@ def draw_case(
     residual: bool = False,
     heads: bool = False,
     mask: bool = False,
+    mask_threshold: bool = False,
     **attributes: Any,
 ) -> SnapeaCase:
     """A case with inputs >= 0, many of them zero, and weights of both signs, some zero."""
@@ -72,6 +73,8 @@ def draw_case(
         p = attributes.get("patch_size", 2)
         grid = (outputs, -(-shape[2] // p), -(-shape[3] // p))
         case = replace(case, mask=rng.integers(1, 2 ** (p * p), grid).astype(np.uint16))
+    if mask and mask_threshold:
+        case = replace(case, mask_threshold=rng.uniform(0, 2, outputs).astype(np.float32))
     return case
 
 
@@ -101,6 +104,7 @@ def cases(draw: st.DrawFn) -> SnapeaCase:
         residual=draw(st.booleans()),
         heads=draw(st.booleans()),
         mask=draw(st.booleans()),
+        mask_threshold=draw(st.booleans()),
         group=group,
         strides=draw(st.sampled_from([(1, 1), (2, 2), (1, 3)])),
         dilations=dilations,
@@ -216,6 +220,18 @@ BAD: dict[str, tuple[SnapeaCase, dict[str, Any], str]] = {
     "residual": (replace(GOOD, residual=np.zeros((2, 4, 4, 4), np.float32)), {}, "input residual"),
     "mask": (replace(GOOD, mask=np.ones((3, 1, 1), np.uint16)), {}, "input mask"),
     "pattern": (replace(GOOD, mask=np.full((1, 1, 1), 16, np.uint16)), {}, "pattern 16"),
+    "mask_threshold alone": (
+        replace(GOOD, mask_threshold=np.zeros(1, np.float32)),
+        {},
+        "mask_threshold goes with a mask",
+    ),
+    "mask_threshold": (
+        replace(
+            GOOD, mask=np.ones((1, 1, 1), np.uint16), mask_threshold=np.array([-1], np.float32)
+        ),
+        {},
+        "input mask_threshold holds -1",
+    ),
     "patch size": (GOOD, {"patch_size": 5}, "attribute patch_size"),
     "channels": (replace(GOOD, x=np.zeros((1, 2, 6, 6), np.float32)), {}, "input X has 2"),
     "small map": (replace(GOOD, x=np.zeros((1, 3, 2, 6), np.float32)), {}, "smaller than"),

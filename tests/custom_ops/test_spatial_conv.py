@@ -10,7 +10,8 @@ import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.conv_cases import NamedCase, conv_cases, draw_case
+from support.cases import THRESHOLDS
+from support.conv_cases import NamedCase, conv_cases, draw_case, with_thresholds
 from support.conv_oracle import ConvCase, check_outputs, conv_model, convolve, run_case
 
 from benchmarks.conv_shapes import ConvShape, read_shapes
@@ -64,6 +65,7 @@ def cases(draw: st.DrawFn) -> ConvCase:
         residual=draw(st.booleans()),
         bias=draw(st.booleans()),
         clip_max=draw(st.sampled_from([float("inf"), 6.0, 0.5])),
+        thresholds=draw(st.sampled_from(THRESHOLDS)),
         **attributes,
     )
 
@@ -211,6 +213,27 @@ BAD_NODES: dict[str, tuple[ConvCase, dict[str, Any], str]] = {
     "mask patches": (replace(GOOD, mask=np.ones((1, 2, 3), np.uint16)), {}, "input mask"),
     "mask rank": (replace(GOOD, mask=np.ones((1, 1), np.uint16)), {}, "input mask"),
     "empty mask": (replace(GOOD, mask=np.ones((1, 0, 2), np.uint16)), {}, "input mask"),
+    "threshold below 0": (
+        replace(GOOD, threshold=np.array([-1], np.float32)),
+        {},
+        "input threshold holds -1",
+    ),
+    "threshold nan": (
+        replace(GOOD, threshold=np.full(8, np.nan, np.float32)),
+        {},
+        "input threshold holds nan",
+    ),
+    "threshold infinite": (
+        replace(GOOD, threshold=np.array([np.inf], np.float32)),
+        {},
+        "input threshold holds inf",
+    ),
+    "thresholds": (replace(GOOD, threshold=np.zeros(7, np.float32)), {}, "input threshold has"),
+    "rank of thresholds": (
+        replace(GOOD, threshold=np.zeros((1, 8), np.float32)),
+        {},
+        "input threshold has",
+    ),
     "residual": (
         replace(GOOD, residual=np.zeros((1, 8, 4, 5), np.float32)),
         {},
@@ -236,6 +259,36 @@ def test_weights_and_masks_are_constants(isa: str, name: str) -> None:
     model.graph.input.append(info)
     with pytest.raises(ModelError, match=f"'the conv': input {name} is fed or computed"):
         open_session(model, Runtime(threads=1))
+
+
+def test_thresholds_are_constants(isa: str) -> None:
+    model = conv_model(replace(GOOD, threshold=np.zeros(1, np.float32)))
+    (weights,) = (t for t in model.graph.initializer if t.name == "threshold")
+    model.graph.initializer.remove(weights)
+    info = onnx.helper.make_tensor_value_info("threshold", weights.data_type, [1])
+    model.graph.input.append(info)
+    session = open_session(model, Runtime(threads=1))
+    feeds = {"X": GOOD.x, "threshold": np.zeros(1, np.float32)}
+    with pytest.raises(ModelError, match="'the conv': input threshold is fed or computed"):
+        session.run(feeds)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_threshold_of_zero_is_the_rule_without_one(isa: str, mode: str) -> None:
+    case = draw_case(np.random.default_rng(11), (2, 8, 11, 13), 24, (3, 3), 2, mode, pads=[1] * 4)
+    want = run_case(case)
+    for zeros in (np.zeros(1, np.float32), np.zeros(24, np.float32)):
+        got = run_case(replace(case, threshold=zeros))
+        for one, other in zip(got, want, strict=True):
+            assert one.tobytes() == other.tobytes()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_threshold_predicts_more(isa: str, mode: str) -> None:
+    case = draw_case(np.random.default_rng(12), (2, 8, 11, 13), 24, (3, 3), 2, mode, pads=[1] * 4)
+    counts = [run_case(with_thresholds(case, t))[1].sum() for t in ("none", "per-channel")]
+    everything = run_case(replace(case, threshold=np.full(1, 1e30, np.float32)))[1]
+    assert 0 < counts[0] < counts[1] < everything.sum()
 
 
 def test_an_unknown_instruction_set_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

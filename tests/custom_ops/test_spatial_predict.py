@@ -22,7 +22,15 @@ from support.cases import (
     mask_shape,
     quantised,
 )
-from support.opsession import ISAS, OpSession, cached_op, expect_error, frozen, open_op
+from support.opsession import (
+    BAD_THRESHOLDS,
+    ISAS,
+    OpSession,
+    cached_op,
+    expect_error,
+    frozen,
+    open_op,
+)
 from support.oracle import spatial_predict
 
 INPUTS = {"x": TensorProto.FLOAT, "mask": TensorProto.UINT16, "patch_size": TensorProto.INT64}
@@ -107,7 +115,9 @@ def check_typed(
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_thresholds_match_the_oracle(case: Case, isa: str) -> None:
-    threshold = make_threshold(case.rng(), case.shape[1])
+    threshold = case.threshold()
+    if threshold is None:
+        threshold = make_threshold(case.rng(), case.shape[1])
     check_typed(case.x(), case.mask(), case.patch_size, threshold, isa=isa)
 
 
@@ -130,21 +140,11 @@ def test_a_threshold_of_zero_is_the_rule_after_a_relu() -> None:
     check_typed(case.x(), case.mask(), 2, np.zeros(3, np.float32))
 
 
-@pytest.mark.parametrize(
-    ("threshold", "message"),
-    [
-        (np.zeros((1, 1), np.float32), "input threshold has shape [1, 1], but takes [1] or [C]"),
-        (np.zeros(2, np.float32), "input threshold has shape [2], but takes [1] or [3]"),
-        (np.zeros(0, np.float32), "input threshold has shape [0], but takes [1] or [3]"),
-        (np.array([-1], np.float32), "input threshold holds -1.000000, but takes finite values"),
-        (np.array([np.nan], np.float32), "input threshold holds"),
-        (np.array([0, np.inf, 0], np.float32), "input threshold holds inf"),
-    ],
-)
+@pytest.mark.parametrize(("threshold", "message"), BAD_THRESHOLDS)
 def test_bad_thresholds(threshold: NDArray[np.float32], message: str) -> None:
     session = predict_typed(np.float32, threshold=True)
     feeds = {"x": X, "mask": ONE, "patch_size": P2, "threshold": threshold}
-    expect_error(session, feeds, "SpatialPredict node 'the node': ", message)
+    expect_error(session, feeds, "SpatialPredict node 'the node': input threshold ", message)
 
 
 def test_a_zero_point_is_a_scalar() -> None:
@@ -199,10 +199,9 @@ def test_any_shape_mask_and_values(data: st.DataObject) -> None:
         rng, mask_shape(data.draw(st.sampled_from(GRANULARITIES)), shape, patch_size), patch_size
     )
     x = make_values(rng, shape, patch_size, data.draw(st.sampled_from(VALUES)))
-    session = predict(
-        isa=data.draw(st.sampled_from(ISAS)), threads=data.draw(st.sampled_from([1, 2]))
-    )
-    check(session, x, mask, patch_size)
+    threshold = make_threshold(rng, c) if data.draw(st.booleans()) else None
+    options = {"isa": data.draw(st.sampled_from(ISAS)), "threads": data.draw(st.integers(1, 2))}
+    check_typed(x, mask, patch_size, threshold, **options)
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 Granularity = Literal["uniform-layer", "uniform-filter", "uniform-patch", "max-granularity"]
 Values = Literal["relu", "zeros", "dense", "nan", "minus-zero", "signed"]
+Thresholds = Literal["none", "one", "per-channel"]
 
 GRANULARITIES: tuple[Granularity, ...] = (
     "uniform-layer",
@@ -22,6 +23,7 @@ GRANULARITIES: tuple[Granularity, ...] = (
     "uniform-patch",
     "max-granularity",
 )
+THRESHOLDS: tuple[Thresholds, ...] = ("none", "one", "per-channel")
 VALUES: tuple[Values, ...] = ("relu", "zeros", "dense", "nan", "minus-zero", "signed")
 
 
@@ -38,6 +40,7 @@ class Case:
         values: What the ofmap holds: ``relu`` has whole patches of zeros beside active ones;
             ``nan`` and ``minus-zero`` sprinkle those over it; ``signed`` is before a ReLU.
         pattern: The one pattern of the mask; None = random ones, the full pattern among them.
+        thresholds: Whether there are any, and whether channels share one.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Case:
     granularity: Granularity = "uniform-layer"
     values: Values = "relu"
     pattern: int | None = None
+    thresholds: Thresholds = "none"
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -66,6 +70,10 @@ class Case:
         if self.pattern is not None:
             return np.full(shape, self.pattern, np.uint16)
         return make_mask(self.rng(), shape, self.patch_size)
+
+    def threshold(self) -> NDArray[np.float32] | None:
+        """The thresholds, [1] or [C]; None where there are none."""
+        return _threshold_within(self.x(), self.thresholds)
 
 
 def mask_shape(
@@ -92,6 +100,18 @@ def make_mask(
     patterns = np.where(thinned > 0, thinned, patterns)
     patterns[rng.random(shape) < 0.125] = full
     return patterns.astype(np.uint16)
+
+
+def _threshold_within(x: NDArray[np.float32], thresholds: Thresholds) -> NDArray[np.float32] | None:
+    """Values of the ofmap, so that some positions are equal to them; 0 for every fourth channel."""
+    if thresholds == "none":
+        return None
+    maps = [x] if thresholds == "one" else list(x.swapaxes(0, 1))
+    chosen = np.zeros(len(maps), np.float32)
+    for c, values in enumerate(maps):
+        positive = np.sort(values[values > 0], axis=None)
+        chosen[c] = 0.0 if c % 4 == 3 else positive[len(positive) // 2] if len(positive) else 0.25
+    return chosen
 
 
 def make_values(
@@ -188,6 +208,25 @@ CASES: tuple[Case, ...] = (
     Case("wider-than-blocks", (1, 1, 3, 2100), 2, "max-granularity"),
     # Enough planes for several tasks.
     Case("many-planes", (3, 200, 8, 8), 2, "uniform-patch"),
+    # Thresholds.
+    *(
+        Case(f"threshold-{granularity}-p{p}", (2, 5, 13, 11), p, granularity, thresholds=thresholds)
+        for granularity, thresholds in zip(
+            GRANULARITIES, ("one", "per-channel", "per-channel", "one"), strict=True
+        )
+        for p in (2, 3, 4)
+    ),
+    *(
+        Case(
+            f"threshold-{values}", (2, 5, 9, 67), 2, "max-granularity", values, None, "per-channel"
+        )
+        for values in VALUES
+    ),
+    Case("threshold-batch-0", (0, 3, 6, 6), 2, "max-granularity", thresholds="per-channel"),
+    Case("threshold-no-channels", (2, 0, 6, 6), 2, "uniform-patch", thresholds="per-channel"),
+    Case("threshold-tall", (1, 2, 67, 33), 3, "max-granularity", thresholds="per-channel"),
+    Case("threshold-wide", (1, 2, 3, 2100), 2, "max-granularity", thresholds="per-channel"),
+    Case("threshold-many-planes", (3, 200, 8, 8), 2, "uniform-patch", thresholds="per-channel"),
 )
 
 

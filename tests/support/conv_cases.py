@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from support.cases import Thresholds
 from support.conv_oracle import ConvCase, convolve
 
 from benchmarks.conv_shapes import read_shapes
@@ -25,6 +26,7 @@ def draw_case(
     residual: bool = False,
     bias: bool = True,
     clip_max: float = float("inf"),
+    thresholds: Thresholds = "none",
     **attributes: Any,
 ) -> ConvCase:
     """A case of normal values whose biases predict about half of the patches."""
@@ -53,7 +55,21 @@ def draw_case(
     if pattern is not None:
         patterns[:] = pattern
     values = rng.normal(size=shape).astype(np.float32) if residual else None
-    return replace(case, mask=patterns, residual=values)
+    return with_thresholds(replace(case, mask=patterns, residual=values), thresholds)
+
+
+def with_thresholds(case: ConvCase, thresholds: Thresholds) -> ConvCase:
+    """The case with the median of what is above zero as threshold; 0 for every fourth channel."""
+    if thresholds == "none":
+        return case
+    outputs = convolve(case)
+    maps = [outputs] if thresholds == "one" else list(outputs.swapaxes(0, 1))
+    chosen = np.zeros(len(maps), np.float32)
+    for c, values in enumerate(maps):
+        # Between two outputs, as one that is equal to it may fire or not.
+        if c % 4 != 3 and (values > 0).any():
+            chosen[c] = np.quantile(values[values > 0], 0.5, method="midpoint")
+    return replace(case, threshold=chosen)
 
 
 @dataclass(frozen=True)
@@ -126,8 +142,58 @@ def conv_cases() -> tuple[NamedCase, ...]:
             "smaller than a patch", (2, 2, 1, 2), 5, (1, 1), 4, _options(mask="uniform-patch")
         ),
         NamedCase("batch 0", (0, 3, 8, 8), 4, (3, 3), 2, _options(mask="max-granularity")),
-        # A prefix sum over more tiles than its block has threads.
-        NamedCase("many tiles", (1, 1, 128, 130), 16, (1, 1), 2, _options(pattern=9)),
+        *(
+            NamedCase(
+                f"threshold {mask}-p{p}",
+                (2, 3, 11, 9),
+                9,
+                (3, 3),
+                p,
+                _options(mask=mask, pads=pad, thresholds=thresholds),
+            )
+            for mask, thresholds in zip(
+                ("uniform-layer", "uniform-filter", "uniform-patch", "max-granularity"),
+                ("per-channel", "one", "per-channel", "per-channel"),
+                strict=True,
+            )
+            for p in (2, 3, 4)
+        ),
+        NamedCase(
+            "threshold groups",
+            (2, 6, 8, 7),
+            9,
+            (3, 3),
+            2,
+            _options(group=3, mask="uniform-patch", thresholds="per-channel"),
+        ),
+        NamedCase(
+            "threshold residual",
+            (2, 3, 9, 9),
+            4,
+            (3, 3),
+            3,
+            _options(residual=True, pattern=16, thresholds="per-channel"),
+        ),
+        # Where nothing can be above the threshold, everything but probes is predicted.
+        NamedCase(
+            "threshold clip",
+            (2, 3, 9, 9),
+            4,
+            (3, 3),
+            2,
+            _options(clip_max=0.05, pattern=9, thresholds="one"),
+        ),
+        NamedCase(
+            "threshold nan",
+            (1, 3, 14, 15),
+            6,
+            (3, 3),
+            2,
+            _options(pattern=9, pads=pad, thresholds="one"),
+            nan=True,
+        ),
+        # A prefix sum over more chunks than its block has threads.
+        NamedCase("many chunks", (1, 1, 128, 130), 16, (1, 1), 2, _options(pattern=9)),
         *(
             NamedCase(
                 f"{shape.name}-p{p}",

@@ -17,7 +17,7 @@ Float = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 NEAR_ZERO = 1e-5
-"""Of the largest pre-activation: a probe this near to zero may fire or not."""
+"""Of the largest pre-activation: a probe this near to its threshold may fire or not."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +33,7 @@ class ConvCase:
         residual: Like the output, or None.
         clip_max: The largest output.
         attributes: strides, pads, dilations, group, auto_pad as ONNX Conv has them.
+        threshold: [1] or [Cout], or None.
     """
 
     x: Float
@@ -43,6 +44,7 @@ class ConvCase:
     residual: Float | None = None
     clip_max: float = float("inf")
     attributes: dict[str, Any] = field(default_factory=dict)
+    threshold: Float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +55,7 @@ class Expected:
         y: [N, C, H, W], float64.
         skipped: [N, C].
         macs: [N, C].
-        unsure: [N, C, H, W], positions of patches whose probes are too near to zero.
+        unsure: [N, C, H, W], positions of patches whose probes are too near to their threshold.
     """
 
     y: NDArray[np.float64]
@@ -125,12 +127,15 @@ def expect(case: ConvCase) -> Expected:
         patches = padded.reshape(n, c, rows, p, columns, p).any(axis=(3, 5))
         return patches.repeat(p, 2).repeat(p, 3)[..., :h, :w]
 
-    fires = ~(pre <= 0)
+    threshold = np.zeros(1) if case.threshold is None else case.threshold.astype(np.float64)
+    above = np.minimum(pre, case.clip_max) - threshold[:, None, None]
+    values = np.where(pre <= 0, 0.0, np.minimum(pre, case.clip_max))
+    fires = ~(values <= threshold[:, None, None])
     blind = ~any_probe(np.ones_like(fires))
     fired = any_probe(fires)
-    unsure = any_probe(np.abs(pre) <= close) & ~any_probe(pre > close)
+    unsure = any_probe(np.abs(above) <= close) & ~any_probe(above > close)
     computed = probe | fired | blind
-    y = np.where(computed & fires, np.minimum(pre, case.clip_max), 0.0)
+    y = np.where(computed, values, 0.0)
     per_output = int(np.prod(case.w.shape[1:]))
     skipped = (~computed).sum(axis=(2, 3))
     return Expected(y, skipped, computed.sum(axis=(2, 3)) * per_output, unsure)
@@ -145,7 +150,9 @@ def _to_map(bits: NDArray[np.bool_], p: int) -> NDArray[np.bool_]:
 
 def conv_model(case: ConvCase, **attributes: Any) -> onnx.ModelProto:
     """The case's node, X and residual fed, everything else constant."""
-    weights = {"W": case.w, "mask": case.mask} | ({} if case.b is None else {"B": case.b})
+    weights = {"W": case.w, "mask": case.mask}
+    weights |= {} if case.b is None else {"B": case.b}
+    weights |= {} if case.threshold is None else {"threshold": case.threshold}
     value = helper.make_tensor_value_info
     inputs = [value("X", TensorProto.FLOAT, [None] * case.x.ndim)]
     if case.residual is not None:
@@ -153,8 +160,10 @@ def conv_model(case: ConvCase, **attributes: Any) -> onnx.ModelProto:
     clip = {} if case.clip_max == float("inf") else {"clip_max": float(case.clip_max)}
     node = helper.make_node(
         "SpatialConv",
-        ["X", "W", "mask", "" if case.b is None else "B"]
-        + ([] if case.residual is None else ["residual"]),
+        [
+            *("X", "W", "mask", "" if case.b is None else "B"),
+            *("" if case.residual is None else "residual", *sorted(weights.keys() & {"threshold"})),
+        ],
         ["Y", "skipped", "macs"],
         name="the conv",
         domain=DOMAIN,
@@ -171,7 +180,7 @@ def conv_model(case: ConvCase, **attributes: Any) -> onnx.ModelProto:
         ],
         [numpy_helper.from_array(array, name) for name, array in weights.items()],
     )
-    opsets = [helper.make_opsetid("", 17), helper.make_opsetid(DOMAIN, 1)]
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid(DOMAIN, 2)]
     return helper.make_model(graph, ir_version=8, opset_imports=opsets)
 
 
@@ -190,7 +199,8 @@ def check_outputs(case: ConvCase, threads: int = 1) -> int:
     """Compares the op with the oracle.
 
     Returns:
-        The number of patches' positions that were left out: their probes are too near to zero.
+        The number of patches' positions that were left out: their probes are too near to their
+        threshold.
     """
     return compare_outputs(case, *run_case(case, threads))
 

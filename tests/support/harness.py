@@ -131,6 +131,7 @@ def predict_request(
     x: NDArray[Any],
     mask: NDArray[np.uint16],
     patch_size: int,
+    threshold: NDArray[np.float32] | None = None,
     *,
     order: str = "ascending",
     most: int = MOST_BLOCKS,
@@ -138,22 +139,29 @@ def predict_request(
     counts: int = 3,
 ) -> Request:
     """SpatialPredict on float32 or float16 maps; ``counts`` has a bit for each count wanted."""
-    words = ("predict", x.dtype, ORDERS[order], most, *x.shape, patch_size, *_mask_words(mask))
+    thresholds = _threshold_array(threshold)
+    words = ("predict", x.dtype, ORDERS[order], most, *x.shape, patch_size, thresholds.size)
     planes = (x.shape[:2], np.int64)
     return Request(
-        (*words, int(in_place), counts),
-        (x, mask),
+        (*words, *_mask_words(mask), int(in_place), counts),
+        (x, thresholds, mask),
         ((x.shape, x.dtype.type), planes, planes),
     )
 
 
 def codes_request(
-    x: NDArray[np.float32], patch_size: int, *, order: str = "ascending", most: int = MOST_BLOCKS
+    x: NDArray[np.float32],
+    patch_size: int,
+    threshold: NDArray[np.float32] | None = None,
+    *,
+    order: str = "ascending",
+    most: int = MOST_BLOCKS,
 ) -> Request:
     """PatchCodes."""
     grid = (-(-x.shape[2] // patch_size), -(-x.shape[3] // patch_size))
-    words = ("codes", ORDERS[order], most, *x.shape, patch_size)
-    return Request(words, (x,), (((*x.shape[:2], *grid), np.uint16),))
+    thresholds = _threshold_array(threshold)
+    words = ("codes", ORDERS[order], most, *x.shape, patch_size, thresholds.size)
+    return Request(words, (x, thresholds), (((*x.shape[:2], *grid), np.uint16),))
 
 
 def conv_request(
@@ -163,18 +171,24 @@ def conv_request(
     out = convolve(case).shape
     attributes = case.attributes
     groups = attributes.get("group", 1)
+    thresholds = _threshold_array(case.threshold)
     words = (
-        *("conv", ORDERS[order], most, *out, case.patch_size, *_mask_words(case.mask), counts),
+        *("conv", ORDERS[order], most, *out, case.patch_size, thresholds.size),
+        *(*_mask_words(case.mask), counts),
         *(groups, case.w.shape[1], *case.x.shape[2:], *case.w.shape[2:]),
         *attributes.get("strides", (1, 1)),
         *attributes.get("dilations", (1, 1)),
         *same_pads(case)[:2],
         *(case.clip_max, int(case.b is not None), int(case.residual is not None)),
     )
-    arrays = [case.x, case.w, case.mask]
+    arrays: list[NDArray[Any]] = [case.x, thresholds, case.w, case.mask]
     arrays += [array for array in (case.b, case.residual) if array is not None]
     planes = (out[:2], np.int64)
     return Request(words, tuple(arrays), ((out, np.float32), planes, planes))
+
+
+def _threshold_array(threshold: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    return np.zeros(0, np.float32) if threshold is None else threshold
 
 
 def _mask_words(mask: NDArray[np.uint16]) -> tuple[int, ...]:

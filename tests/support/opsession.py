@@ -25,6 +25,18 @@ DOMAIN = "spatialonnx"
 NODE = "the node"
 
 
+BAD_THRESHOLDS: tuple[tuple[NDArray[np.float32], str], ...] = (
+    (np.array([-0.5], np.float32), "holds -0.500000, but takes finite values of 0 or more"),
+    (np.array([0, np.nan, 1], np.float32), "holds nan, but takes finite values of 0 or more"),
+    (np.array([np.inf], np.float32), "holds inf, but takes finite values of 0 or more"),
+    (np.zeros(2, np.float32), "has shape [2], but takes [1] or [3]"),
+    (np.zeros((1, 1), np.float32), "has shape [1, 1], but takes [1] or [C]"),
+    (np.zeros((), np.float32), "has shape [], but takes [1] or [C]"),
+    (np.zeros(0, np.float32), "has shape [0], but takes [1] or [3]"),
+)
+"""Thresholds that no op takes for 3 channels, and what each is told."""
+
+
 class OpSession:
     """A session with one node of the op library; all its inputs are fed, any shape."""
 
@@ -51,6 +63,7 @@ def open_op(
     reshape: tuple[int, ...] = (),
     constants: tuple[tuple[str, bytes, str, tuple[int, ...]], ...] = (),
     attributes: tuple[tuple[str, Any], ...] = (),
+    version: int = 2,
 ) -> OpSession:
     """Opens a session around one node.
 
@@ -67,6 +80,7 @@ def open_op(
         reshape: The shape that the first input is given inside the graph.
         constants: Inputs that the model holds: name, bytes, dtype and shape.
         attributes: Of the node.
+        version: Of the ops' domain.
     """
     names = list(wanted.split())
     first = next(iter(inputs))
@@ -114,7 +128,7 @@ def open_op(
     model = helper.make_model(
         graph,
         ir_version=8,
-        opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid(DOMAIN, 1)],
+        opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid(DOMAIN, version)],
     )
     options = session.session_options(Runtime("cpu", threads))
     with instruction_set(isa):

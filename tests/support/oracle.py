@@ -85,8 +85,8 @@ def _is_zero(value: Any, channel: int, threshold: NDArray[Any] | None, zero: int
     if threshold is None:
         return bool(value == zero)
     limit = threshold[channel if len(threshold) > 1 else 0]
-    if value.dtype == np.float32:
-        return bool(value <= limit)
+    if np.issubdtype(value.dtype, np.floating):
+        return bool(np.float32(value) <= limit)  # float32 holds every float16
     return int(value) <= zero + int(limit)
 
 

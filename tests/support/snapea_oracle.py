@@ -30,6 +30,7 @@ class SnapeaCase:
         heads: [Cout], or None.
         threshold: [Cout], or None.
         mask: uint16, broadcastable to [Cout, nH, nW], or None.
+        mask_threshold: Of the mask's probes, [1] or [Cout], or None.
         attributes: strides, pads (4), dilations, group, patch_size, clip_max.
     """
 
@@ -40,6 +41,7 @@ class SnapeaCase:
     heads: Ints | None = None
     threshold: Float | None = None
     mask: NDArray[np.uint16] | None = None
+    mask_threshold: Float | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
 
 
@@ -102,23 +104,30 @@ def expect(case: SnapeaCase) -> tuple[Float, Ints]:
     y, macs = count_slowly(case)
     if case.mask is not None:
         size = case.attributes.get("patch_size", 2)
-        kept = _computed(y, case.mask, size)
-        return spatial_predict(y, case.mask, size).y, (macs * kept).sum(axis=(2, 3))
+        kept = _computed(y, case.mask, size, case.mask_threshold)
+        predicted = spatial_predict(y, case.mask, size, case.mask_threshold)
+        return predicted.y, (macs * kept).sum(axis=(2, 3))
     return y, macs.sum(axis=(2, 3))
 
 
-def _computed(y: Float, mask: NDArray[np.uint16], p: int) -> NDArray[np.bool_]:
+def _computed(
+    y: Float, mask: NDArray[np.uint16], p: int, threshold: Float | None
+) -> NDArray[np.bool_]:
     """Which outputs the rule leaves to be computed, patch by patch."""
     n, c, h, w = y.shape
     patterns = np.broadcast_to(mask, (c, -(-h // p), -(-w // p)))
+    most = np.broadcast_to(np.zeros(1) if threshold is None else threshold, c)
     kept = np.ones(y.shape, bool)
     for i, j, r, q in np.ndindex(n, c, *patterns.shape[1:]):
         patch = y[i, j, r * p : r * p + p, q * p : q * p + p]
         bits = (int(patterns[j, r, q]) >> np.arange(p * p) & 1).astype(bool).reshape(p, p)
         probe = bits[: patch.shape[0], : patch.shape[1]]
-        if probe.any() and (patch[probe] == 0).all():
+        if probe.any() and (patch[probe] <= most[j]).all():
             kept[i, j, r * p : r * p + p, q * p : q * p + p] = probe
     return kept
+
+
+_OPTIONAL = ("B", "residual", "heads", "threshold", "mask", "mask_threshold")
 
 
 def snapea_model(case: SnapeaCase, **attributes: Any) -> onnx.ModelProto:
@@ -131,7 +140,7 @@ def snapea_model(case: SnapeaCase, **attributes: Any) -> onnx.ModelProto:
         [
             "X",
             "W",
-            *(k if k in fed else "" for k in ("B", "residual", "heads", "threshold", "mask")),
+            *(k if k in fed else "" for k in _OPTIONAL),
         ],
         ["Y", "macs"],
         name="the conv",
@@ -145,7 +154,7 @@ def snapea_model(case: SnapeaCase, **attributes: Any) -> onnx.ModelProto:
         [value("Y", TensorProto.FLOAT, [None] * 4), value("macs", TensorProto.INT64, [None] * 2)],
         [numpy_helper.from_array(case.w, "W")],
     )
-    opsets = [helper.make_opsetid("", 17), helper.make_opsetid(DOMAIN, 1)]
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid(DOMAIN, 2)]
     return helper.make_model(graph, ir_version=8, opset_imports=opsets)
 
 
@@ -158,6 +167,7 @@ def feeds_of(case: SnapeaCase) -> dict[str, NDArray[Any]]:
         "heads": case.heads,
         "threshold": case.threshold,
         "mask": case.mask,
+        "mask_threshold": case.mask_threshold,
     }
     return {k: v for k, v in values.items() if v is not None}
 

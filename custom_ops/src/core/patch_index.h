@@ -2,9 +2,12 @@
 // and bits, no memory but what is handed in.
 #pragma once
 
+#include <string.h>
+
 #include <cstdint>
 
 #include "core/device.h"
+#include "core/threshold_view.h"
 
 namespace spatialonnx {
 
@@ -16,6 +19,21 @@ struct Half {
 // NaN is not zero; -0.0 is.
 SPATIALONNX_BOTH inline bool is_zero(float value) { return value == 0.0f; }
 SPATIALONNX_BOTH inline bool is_zero(Half value) { return (value.bits & 0x7fffu) == 0; }
+
+SPATIALONNX_BOTH inline float to_float(float value) { return value; }
+SPATIALONNX_BOTH inline float to_float(Half value) {
+  const unsigned sign = (value.bits & 0x8000u) << 16;
+  const unsigned exponent = value.bits >> 10 & 31u;
+  const unsigned mantissa = value.bits & 0x3ffu;
+  unsigned bits = sign | (exponent == 31 ? 255u : exponent + 112u) << 23 | mantissa << 13;
+  float number = 0;
+  if (exponent == 0) {  // below the smallest normal number of float16, not of float32
+    number = static_cast<float>(mantissa) / 16777216.0f;
+    return sign != 0 ? -number : number;
+  }
+  memcpy(&number, &bits, sizeof number);
+  return number;
+}
 
 SPATIALONNX_BOTH inline int count_bits(unsigned bits) {
 #if defined(__CUDA_ARCH__)
@@ -81,11 +99,28 @@ SPATIALONNX_BOTH unsigned zero_bits(const DeviceMap& map, const PatchAt& at, uns
   return zeros;
 }
 
+// The bits of the positions inside the map that count as zero in a probe: those that hold zero, or
+// at most the channel's threshold where thresholds are given (NaN never is).
+template <class T>
+SPATIALONNX_BOTH unsigned quiet_bits(const DeviceMap& map, const PatchAt& at, unsigned inside,
+                                     const T* plane, const ThresholdView& threshold,
+                                     std::int64_t channel) {
+  if (!threshold.given()) return zero_bits(map, at, inside, plane);
+  const float most = threshold.at(channel);
+  unsigned quiet = 0;
+  for (int bit = 0; inside >> bit != 0; ++bit) {
+    if ((inside >> bit & 1) != 0 && to_float(plane[position_of(map, at, bit)]) <= most) {
+      quiet |= 1u << bit;
+    }
+  }
+  return quiet;
+}
+
 // The prediction rule: the bits that are predicted. A patch without a probe inside the map is
 // blind, and keeps everything.
-SPATIALONNX_BOTH inline unsigned predicted_bits(unsigned pattern, unsigned inside, unsigned zeros) {
+SPATIALONNX_BOTH inline unsigned predicted_bits(unsigned pattern, unsigned inside, unsigned quiet) {
   const unsigned probes = pattern & inside;
-  const bool predicts = probes != 0 && (probes & ~zeros) == 0;
+  const bool predicts = probes != 0 && (probes & ~quiet) == 0;
   return predicts ? inside & ~pattern : 0;
 }
 

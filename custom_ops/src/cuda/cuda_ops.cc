@@ -1,8 +1,10 @@
 // The ops on CUDA: adapters that check, allocate and launch. Masks and patch sizes are host memory,
-// as on the CPU: they are checked there before anything is launched. SpatialConv's mask is constant,
-// so it is checked and uploaded once, when the kernel is created.
+// as on the CPU: they are checked there before anything is launched. SpatialConv's mask and
+// thresholds are constant, so they are checked and uploaded once, when the kernel is created.
 #include <array>
 #include <cstddef>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "core/patch_grid.h"
@@ -31,6 +33,11 @@ DeviceMap device_map(const PatchGrid& grid) {
 
 MaskView with_patterns(const MaskView& mask, const std::uint16_t* patterns) {
   return {patterns, mask.channel_stride, mask.row_stride, mask.column_stride};
+}
+
+void refuse_zero_point(const RunContext& context, std::size_t index) {
+  if (!context.optional_input(index, "zero_point")) return;
+  throw OpError("input zero_point goes with 8-bit maps, but X is a map of floats");
 }
 
 // Enqueues a copy of an array.
@@ -65,10 +72,14 @@ class SpatialPredict : public Kernel {
     const Tensor mask = context.input(1, "mask");
     const PatchGrid grid = check_map(x, check_patch_size(context.input(2, "patch_size")));
     const MaskView view = check_mask(mask, grid);
+    refuse_zero_point(context, 4);
+    const auto threshold = context.optional_input(3, "threshold");
+    const ThresholdView on_host = check_threshold(threshold, grid.channels);
     const std::array<std::int64_t, 2> counts{grid.batch, grid.channels};
     PredictArguments<T> arguments{
         .map = device_map(grid),
         .mask = {},
+        .threshold = {},
         .x = x.data<T>(),
         .y = context.output<T>(0, x.shape()),
         .skipped = context.output<std::int64_t>(1, counts),
@@ -76,12 +87,22 @@ class SpatialPredict : public Kernel {
     };
     if (element_count(counts) == 0) return;
     void* const stream = context.gpu_stream();
-    const auto bytes = static_cast<std::size_t>(mask.count()) * sizeof(std::uint16_t);
-    const auto scratch = context.device_scratch(x, bytes);
-    auto* const patterns = reinterpret_cast<std::uint16_t*>(scratch.data());
+    const auto lay_out = [&](ScratchLayout& layout) {
+      return std::pair(layout.take<std::uint16_t>(mask.count()),
+                       layout.take<float>(threshold ? threshold->count() : 0));
+    };
+    ScratchLayout measure(nullptr, ScratchLayout::kDeviceAlignment);
+    lay_out(measure);
+    const auto scratch = context.device_scratch(x, static_cast<std::size_t>(measure.used()));
+    ScratchLayout layout(scratch.data(), ScratchLayout::kDeviceAlignment);
+    const auto [patterns, thresholds] = lay_out(layout);
     // A mask without patterns belongs to a map without patches: nobody reads it.
     if (mask.count() > 0) upload(view.patterns, mask.count(), patterns, stream);
     arguments.mask = with_patterns(view, patterns);
+    if (threshold) {
+      upload(on_host.values, threshold->count(), thresholds, stream);
+      arguments.threshold = {thresholds, on_host.stride};
+    }
     check(predict_cuda(arguments, stream));
   }
 };
@@ -95,10 +116,22 @@ class PatchCodes : public Kernel {
     const PatchGrid grid = check_map(x, check_patch_size(context.input(1, "patch_size")));
     const std::array<std::int64_t, 4> shape{grid.batch, grid.channels, grid.rows(),
                                             grid.columns()};
-    const CodesArguments arguments{device_map(grid), x.data<float>(),
-                                   context.output<std::uint16_t>(0, shape)};
+    refuse_zero_point(context, 3);
+    const auto threshold = context.optional_input(2, "threshold");
+    const ThresholdView on_host = check_threshold(threshold, grid.channels);
+    CodesArguments arguments{device_map(grid), {}, x.data<float>(),
+                             context.output<std::uint16_t>(0, shape)};
     if (x.count() == 0) return;
-    check(codes_cuda(arguments, context.gpu_stream()));
+    void* const stream = context.gpu_stream();
+    const std::int64_t count = threshold ? threshold->count() : 0;
+    const auto scratch =
+        context.device_scratch(x, static_cast<std::size_t>(count) * sizeof(float));
+    if (threshold) {
+      auto* const thresholds = reinterpret_cast<float*>(scratch.data());
+      upload(on_host.values, count, thresholds, stream);
+      arguments.threshold = {thresholds, on_host.stride};
+    }
+    check(codes_cuda(arguments, stream));
   }
 };
 
@@ -106,7 +139,11 @@ class SpatialConv : public Kernel {
  public:
   explicit SpatialConv(const NodeInfo& info)
       : attributes_(info, constant(info, 1, "W").shape()),
-        patterns_(info, checked_mask(info, attributes_)) {}
+        patterns_(info, checked_mask(info, attributes_)) {
+    const auto threshold = info.constant_input(5, "threshold");
+    check_threshold(threshold, attributes_.outputs);
+    if (threshold) thresholds_.emplace(info, *threshold);
+  }
 
   void run(const RunContext& context) const override {
     const Tensor x = context.input(0, "X");
@@ -114,9 +151,11 @@ class SpatialConv : public Kernel {
     const ConvInputs inputs = check_inputs(context, attributes_, shape);
     const std::array<std::int64_t, 2> counts{shape.batch, attributes_.outputs};
     const MaskView mask = view_mask(context.input(2, "mask"), shape.grid);
+    const auto threshold = constant_threshold(context, 5, thresholds_.has_value());
     ConvArguments arguments{
         .out = device_map(shape.grid),
         .mask = with_patterns(mask, patterns_.data()),
+        .threshold = {},
         .groups = attributes_.groups,
         .inputs = attributes_.inputs,
         .input = {shape.input[0], shape.input[1]},
@@ -137,6 +176,7 @@ class SpatialConv : public Kernel {
         .pending = nullptr,
     };
     if (shape.batch == 0) return;
+    if (threshold) arguments.threshold = {thresholds_->data(), threshold->count() == 1 ? 0 : 1};
     ScratchLayout measure(nullptr, ScratchLayout::kDeviceAlignment);
     lay_out(measure, arguments);
     const auto scratch =
@@ -161,6 +201,7 @@ class SpatialConv : public Kernel {
 
   const ConvAttributes attributes_;
   const DeviceConstant<std::uint16_t> patterns_;
+  std::optional<const DeviceConstant<float>> thresholds_;
 };
 
 }  // namespace
@@ -194,7 +235,7 @@ const OpDefinition kSpatialPredictHalfCuda = {
 const OpDefinition kPatchCodesCuda = {
     .name = "PatchCodes",
     .provider = kCudaProvider,
-    .inputs = kCodesInputs,
+    .inputs = kCodesInputs<abi::kFloat>,
     .outputs = kCodesOutputs,
     .create = create_kernel<PatchCodes>,
 };

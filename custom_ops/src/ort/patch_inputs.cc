@@ -1,6 +1,7 @@
 #include "ort/patch_inputs.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 namespace spatialonnx {
@@ -62,6 +63,30 @@ MaskView check_mask(const Tensor& mask, const PatchGrid& grid) {
   const MaskView view = view_mask(mask, grid);
   check_patterns(mask, grid.patch_size);
   return view;
+}
+
+std::int64_t check_threshold_shape(const Tensor& threshold, std::int64_t channels,
+                                   const char* name) {
+  threshold.expect_rank(1, "[1] or [C]");
+  if (threshold.dim(0) != 1 && threshold.dim(0) != channels) {
+    throw OpError(std::string("input ") + name + " has shape " + shape_text(threshold.shape()) +
+                  ", but takes [1] or [" + std::to_string(channels) + "]");
+  }
+  return threshold.dim(0) == 1 ? 0 : 1;
+}
+
+ThresholdView check_threshold(const std::optional<Tensor>& threshold, std::int64_t channels,
+                              const char* name) {
+  if (!threshold) return {};
+  const std::int64_t stride = check_threshold_shape(*threshold, channels, name);
+  const auto* values = threshold->data<float>();
+  for (std::int64_t i = 0; i < threshold->count(); ++i) {
+    if (!(values[i] >= 0) || !std::isfinite(values[i])) {
+      throw OpError(std::string("input ") + name + " holds " + std::to_string(values[i]) +
+                    ", but takes finite values of 0 or more");
+    }
+  }
+  return {values, stride};
 }
 
 }  // namespace spatialonnx

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "core/mask_view.h"
 #include "core/patch_grid.h"
+#include "core/threshold_view.h"
 #include "ort/ort.h"
 
 namespace spatialonnx {
@@ -24,5 +26,14 @@ void check_patterns(const Tensor& mask, std::int64_t patch_size);
 
 // Both.
 MaskView check_mask(const Tensor& mask, const PatchGrid& grid);
+
+// Throws OpError unless thresholds are [1] or [channels]; returns their stride, 0 or 1.
+std::int64_t check_threshold_shape(const Tensor& threshold, std::int64_t channels,
+                                   const char* name = "threshold");
+
+// Float thresholds as kernels see them; none where there is no tensor. Throws OpError unless they
+// have that shape, are finite and 0 or more.
+ThresholdView check_threshold(const std::optional<Tensor>& threshold, std::int64_t channels,
+                              const char* name = "threshold");
 
 }  // namespace spatialonnx

@@ -5,10 +5,11 @@
 #include <algorithm>
 #include <array>
 
-#include "core/zero_limits.h"
 #include "ort/op.h"
 #include "ort/ops.h"
 #include "ort/patch_inputs.h"
+#include "ort/signatures.h"
+#include "ort/zero_limits.h"
 
 namespace spatialonnx {
 namespace {
@@ -49,24 +50,14 @@ class PatchCodes : public Kernel {
   CodePlanes<T> code_;
 };
 
-template <abi::ElementType map, abi::ElementType threshold>
-constexpr TensorDefinition kInputs[] = {
-    {map},
-    {abi::kInt64, abi::kRequired, abi::kCpuInput},
-    {threshold, abi::kOptional, abi::kCpuInput},
-    {map, abi::kOptional, abi::kCpuInput},
-};
-constexpr TensorDefinition kOutputs[] = {{abi::kUint16}};
-
 template <class T>
 constexpr OpDefinition define() {
   constexpr abi::ElementType map = element_type<T>();
-  constexpr abi::ElementType threshold = map == abi::kFloat ? abi::kFloat : abi::kUint8;
   return {
       .name = "PatchCodes",
       .provider = nullptr,
-      .inputs = kInputs<map, threshold>,
-      .outputs = kOutputs,
+      .inputs = kCodesInputs<map>,
+      .outputs = kCodesOutputs,
       .create = create_kernel<PatchCodes<T>>,
   };
 }

@@ -4,11 +4,13 @@
 #include <cstdint>
 
 #include "core/patch_index.h"
+#include "core/threshold_view.h"
 
 namespace spatialonnx {
 
 struct CodesArguments {
   DeviceMap map;
+  ThresholdView threshold;
   const float* x;
   std::uint16_t* codes;  // [N, C, nH, nW]
 };
@@ -30,10 +32,12 @@ struct CodesKernel {
     const std::int64_t stride = block.blocks() * block.threads();
     for (std::int64_t i = block.block() * block.threads() + block.thread(); i < count;
          i += stride) {
-      const float* plane = a.x + i / patches * a.map.map_size();
+      const std::int64_t plane = i / patches;
+      const float* x = a.x + plane * a.map.map_size();
       const PatchAt at = patch_at(a.map, i % patches);
-      const unsigned zeros = zero_bits(a.map, at, inside_bits(a.map, at), plane);
-      a.codes[i] = static_cast<std::uint16_t>(zeros);
+      const unsigned code = quiet_bits(a.map, at, inside_bits(a.map, at), x, a.threshold,
+                                       plane % a.map.channels);
+      a.codes[i] = static_cast<std::uint16_t>(code);
     }
   }
 };

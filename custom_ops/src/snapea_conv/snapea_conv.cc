@@ -1,4 +1,4 @@
-// The op SnapeaConv: X, W, B?, residual?, heads?, threshold?, mask? -> Y, macs?
+// The op SnapeaConv: X, W, B?, residual?, heads?, threshold?, mask?, mask_threshold? -> Y, macs?
 #include "snapea_conv/snapea_conv.h"
 
 #include <algorithm>
@@ -48,6 +48,10 @@ class SnapeaConv : public Kernel {
     element_count(output_shape);
     std::optional<MaskView> view;
     if (mask) view = check_mask(*mask, shape.grid);
+    const auto mask_threshold = context.optional_input(7, "mask_threshold");
+    if (mask_threshold && !mask) {
+      throw OpError("input mask_threshold goes with a mask, but none is given");
+    }
     const auto channels = static_cast<std::size_t>(attributes_.outputs);
     const auto count = channels * static_cast<std::size_t>(weights_.taps());
     const auto taps = context.scratch<std::int32_t>(count);
@@ -63,6 +67,7 @@ class SnapeaConv : public Kernel {
                                 {taps.data(), weights.data(), head.data(), unchecked.data()}),
         .threshold = threshold ? threshold->data<float>() : nullptr,
         .mask = view ? &*view : nullptr,
+        .mask_threshold = check_threshold(mask_threshold, attributes_.outputs, "mask_threshold"),
         .x = x.data<float>(),
         .bias = bias ? bias->data<float>() : nullptr,
         .residual = residual ? residual->data<float>() : nullptr,
@@ -104,6 +109,7 @@ constexpr TensorDefinition kInputs[] = {
     {abi::kInt64, abi::kOptional, abi::kCpuInput},
     {abi::kFloat, abi::kOptional},
     {abi::kUint16, abi::kOptional, abi::kCpuInput},
+    {abi::kFloat, abi::kOptional, abi::kCpuInput},
 };
 constexpr TensorDefinition kOutputs[] = {
     {abi::kFloat},

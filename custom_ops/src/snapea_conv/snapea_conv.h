@@ -8,6 +8,7 @@
 
 #include "core/isa.h"
 #include "core/mask_view.h"
+#include "core/threshold_view.h"
 #include "snapea_conv/snapea_order.h"
 #include "spatial_conv/conv_shape.h"
 
@@ -20,6 +21,7 @@ struct SnapeaTask {
   SnapeaOrder order;
   const float* threshold;  // per channel; null where no channel has a head
   const MaskView* mask;    // null: nothing is predicted from neighbours
+  ThresholdView mask_threshold;
   const float* x;
   const float* bias;      // null: none
   const float* residual;  // null: none

@@ -84,6 +84,7 @@ void snapea_planes(const SnapeaTask& task, std::size_t first, std::size_t last,
 void drop_predicted(const SnapeaTask& task, std::int64_t channel, float* y, std::int32_t* macs) {
   const PatchGrid& grid = task.shape->grid;
   const std::int64_t p = grid.patch_size;
+  const float threshold = task.mask_threshold.given() ? task.mask_threshold.at(channel) : 0.0f;
   for (std::int64_t patch_row = 0; patch_row < grid.rows(); ++patch_row) {
     for (std::int64_t patch_column = 0; patch_column < grid.columns(); ++patch_column) {
       const unsigned pattern = task.mask->at(channel, patch_row, patch_column);
@@ -99,7 +100,7 @@ void drop_predicted(const SnapeaTask& task, std::int64_t channel, float* y, std:
       bool fired = false;
       each(true, [&](std::int64_t at) {
         blind = false;
-        fired |= !(y[at] == 0);
+        fired |= !(y[at] <= threshold);  // NaN fires
       });
       if (blind || fired) continue;
       each(false, [&](std::int64_t at) {

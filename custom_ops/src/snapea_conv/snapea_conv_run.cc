@@ -9,33 +9,33 @@ namespace {
 using std::int64_t;
 
 // Consecutive outputs of one row of Y within a tile.
-struct Piece {
+struct Run {
   int64_t row;
   int64_t column;
   int64_t count;
   int64_t at;  // its place in the tile
 };
 
-// What one piece of a tile reads for one tap.
-void gather(const SnapeaTask& task, const float* plane, int64_t ky, int64_t kx, const Piece& piece,
+// What one run of a tile reads for one tap.
+void gather(const SnapeaTask& task, const float* plane, int64_t ky, int64_t kx, const Run& run,
             float* column) {
   const ConvAttributes& attributes = *task.attributes;
   const ConvShape& shape = *task.shape;
-  float* out = column + piece.at;
+  float* out = column + run.at;
   const int64_t y =
-      piece.row * attributes.stride[0] + ky * attributes.dilation[0] - shape.pad[0];
+      run.row * attributes.stride[0] + ky * attributes.dilation[0] - shape.pad[0];
   if (y < 0 || y >= shape.input[0]) {
-    std::fill_n(out, piece.count, 0.0f);
+    std::fill_n(out, run.count, 0.0f);
     return;
   }
   const int64_t stride = attributes.stride[1];
-  const int64_t first = piece.column * stride + kx * attributes.dilation[1] - shape.pad[1];
-  // Outputs [low, high) of the piece read within the row.
+  const int64_t first = run.column * stride + kx * attributes.dilation[1] - shape.pad[1];
+  // Outputs [low, high) of the run read within the row.
   const int64_t low = std::clamp<int64_t>(first < 0 ? (-first + stride - 1) / stride : 0, 0,
-                                          piece.count);
+                                          run.count);
   const int64_t room = shape.input[1] - first;
   const int64_t high =
-      std::clamp<int64_t>(room > 0 ? (room + stride - 1) / stride : 0, low, piece.count);
+      std::clamp<int64_t>(room > 0 ? (room + stride - 1) / stride : 0, low, run.count);
   std::fill_n(out, low, 0.0f);
   const float* row = plane + y * shape.input[1];
   if (stride == 1) {
@@ -43,7 +43,7 @@ void gather(const SnapeaTask& task, const float* plane, int64_t ky, int64_t kx, 
   } else {
     for (int64_t i = low; i < high; ++i) out[i] = row[first + i * stride];
   }
-  std::fill_n(out + high, piece.count - high, 0.0f);
+  std::fill_n(out + high, run.count - high, 0.0f);
 }
 
 // One sample's outputs of one group of channels.
@@ -89,12 +89,12 @@ class Task {
     const ConvAttributes& attributes = *task_.attributes;
     const ConvShape& shape = *task_.shape;
     if (count < kSnapeaTile) std::fill_n(columns_.data(), taps_ * kSnapeaTile, 0.0f);
-    Piece pieces[kSnapeaTile];
+    Run runs[kSnapeaTile];
     int64_t number = 0;
     for (int64_t at = 0; at < count;) {
       const int64_t column = (first + at) % shape.output[1];
       const int64_t length = std::min(count - at, shape.output[1] - column);
-      pieces[number++] = {(first + at) / shape.output[1], column, length, at};
+      runs[number++] = {(first + at) / shape.output[1], column, length, at};
       at += length;
     }
     const float* x = task_.x + (sample_ * attributes.groups + group_) * attributes.inputs *
@@ -103,7 +103,7 @@ class Task {
     for (int64_t i = 0; i < attributes.inputs; ++i, x += shape.input[0] * shape.input[1]) {
       for (int64_t ky = 0; ky < attributes.kernel[0]; ++ky) {
         for (int64_t kx = 0; kx < attributes.kernel[1]; ++kx, column += kSnapeaTile) {
-          for (int64_t j = 0; j < number; ++j) gather(task_, x, ky, kx, pieces[j], column);
+          for (int64_t j = 0; j < number; ++j) gather(task_, x, ky, kx, runs[j], column);
         }
       }
     }

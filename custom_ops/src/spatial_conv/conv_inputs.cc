@@ -12,13 +12,26 @@ void check_shape(const Tensor& tensor, const char* name, std::span<const std::in
   }
 }
 
+namespace {
+
+[[noreturn]] void refuse_input(const char* name) {
+  throw OpError(std::string("input ") + name +
+                " is fed or computed, but takes a constant: an initializer that is not an input");
+}
+
+}  // namespace
+
 Tensor constant(const NodeInfo& info, std::size_t index, const char* name) {
   std::optional<Tensor> tensor = info.constant_input(index, name);
-  if (!tensor) {
-    throw OpError(std::string("input ") + name +
-                  " is fed or computed, but takes a constant: an initializer that is not an input");
-  }
+  if (!tensor) refuse_input(name);
   return *std::move(tensor);
+}
+
+std::optional<Tensor> constant_threshold(const RunContext& context, std::size_t index,
+                                         bool constant) {
+  std::optional<Tensor> threshold = context.optional_input(index, "threshold");
+  if (threshold && !constant) refuse_input("threshold");
+  return threshold;
 }
 
 PatchGrid grid_of_mask(const ConvAttributes& attributes, const Tensor& mask) {

@@ -158,7 +158,8 @@ void sort_mixed(const MaskView& mask, PerAxis mask_patches, ConvPlan& plan) {
 }  // namespace
 
 ConvPlan::ConvPlan(const ConvAttributes& attributes, const float* w, const MaskView& mask,
-                   PerAxis mask_patches, const ConvKernels& kernels)
+                   PerAxis mask_patches, const ThresholdView& threshold,
+                   const ConvKernels& kernels)
     : order(static_cast<std::size_t>(attributes.outputs)) {
   std::iota(order.begin(), order.end(), 0);
   // Neighbouring taps lie side by side in a channels-last map, so a row of the kernel is one segment.
@@ -175,6 +176,9 @@ ConvPlan::ConvPlan(const ConvAttributes& attributes, const float* w, const MaskV
   pack_filters(attributes, w, kernels, *this);
   pack_panels(kernels, *this);
   thresholds = AlignedFloats(static_cast<std::size_t>(attributes.outputs + kConvSlack));
+  for (std::size_t i = 0; i < order.size() && threshold.given(); ++i) {
+    thresholds.data()[i] = threshold.at(order[i]);
+  }
   if (blocks.front().mixed) sort_mixed(mask, mask_patches, *this);
 }
 

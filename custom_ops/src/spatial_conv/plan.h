@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/mask_view.h"
+#include "core/threshold_view.h"
 #include "spatial_conv/conv_shape.h"
 #include "spatial_conv/kernels.h"
 
@@ -41,7 +42,7 @@ struct ConvBlock {
 struct ConvPlan {
   // `mask` has the given number of rows and columns of patches (1 x 1: one for all).
   ConvPlan(const ConvAttributes& attributes, const float* w, const MaskView& mask,
-           PerAxis mask_patches, const ConvKernels& kernels);
+           PerAxis mask_patches, const ThresholdView& threshold, const ConvKernels& kernels);
 
   std::vector<std::int64_t> order;  // of the channels of Y
   std::vector<ConvBlock> blocks;
@@ -50,7 +51,7 @@ struct ConvPlan {
   std::int64_t filter_length;  // floats of a channel's weights, each segment in whole vectors
   AlignedFloats filters;       // [channel in order][segment][input]
   AlignedFloats panels;        // [panel][input][channel of it]
-  AlignedFloats thresholds;    // [channel in order]: a probe fires unless it is <= this
+  AlignedFloats thresholds;    // [channel in order]: a probe fires unless it is <= this; 0 if none
   std::int64_t most_channels;  // of a block
 
   // Where channels of a block differ in their patterns patch by patch: for every block and patch

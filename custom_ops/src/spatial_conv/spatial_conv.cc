@@ -1,4 +1,4 @@
-// The op SpatialConv: X, W, mask, B?, residual? -> Y, skipped?, macs?
+// The op SpatialConv: X, W, mask, B?, residual?, threshold? -> Y, skipped?, macs?
 #include "spatial_conv/spatial_conv.h"
 
 #include <array>
@@ -31,21 +31,27 @@ class SpatialConv : public Kernel {
     const Tensor mask = constant(info, 2, "mask");
     const PatchGrid grid = grid_of_mask(attributes_, mask);
     const MaskView view = check_mask(mask, grid);
+    const auto threshold = info.constant_input(5, "threshold");
+    const ThresholdView thresholds = check_threshold(threshold, attributes_.outputs);
     if (kernels_ != nullptr) {
       plan_ = std::make_unique<const ConvPlan>(attributes_, w.data<float>(), view,
-                                               PerAxis{grid.rows(), grid.columns()}, *kernels_);
+                                               PerAxis{grid.rows(), grid.columns()}, thresholds,
+                                               *kernels_);
     }
+    constant_threshold_ = threshold.has_value();
   }
 
   void run(const RunContext& context) const override {
     const Tensor x = context.input(0, "X");
     const ConvShape shape(attributes_, x);
     const ConvInputs inputs = check_inputs(context, attributes_, shape);
+    const auto threshold = constant_threshold(context, 5, constant_threshold_);
     const std::array<std::int64_t, 2> counts{shape.batch, attributes_.outputs};
     ConvTask task{
         .attributes = &attributes_,
         .shape = &shape,
         .mask = view_mask(context.input(2, "mask"), shape.grid),  // the patterns are checked
+        .threshold = check_threshold(threshold, attributes_.outputs),
         .x = x.data<float>(),
         .w = context.input(1, "W").data<float>(),
         .bias = inputs.bias,
@@ -67,6 +73,7 @@ class SpatialConv : public Kernel {
  private:
   const ConvKernels* kernels_;
   const ConvAttributes attributes_;
+  bool constant_threshold_ = false;
   std::unique_ptr<const ConvPlan> plan_;
   mutable ThreadCount threads_;  // learns from run to run, and changes no output
 };

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "core/mask_view.h"
+#include "core/threshold_view.h"
 #include "spatial_conv/conv_shape.h"
 
 namespace spatialonnx {
@@ -14,6 +15,7 @@ struct ConvTask {
   const ConvAttributes* attributes;
   const ConvShape* shape;
   MaskView mask;
+  ThresholdView threshold;
   const float* x;
   const float* w;
   const float* bias;      // null: none

@@ -12,6 +12,7 @@
 
 #include "core/mask_view.h"
 #include "core/patch_index.h"
+#include "core/threshold_view.h"
 #include "cuda/block_sums.h"
 
 namespace spatialonnx {
@@ -26,6 +27,7 @@ enum PatchState : std::uint8_t {
 struct ConvArguments {
   DeviceMap out;
   MaskView mask;
+  ThresholdView threshold;
   std::int64_t groups;
   std::int64_t inputs;  // channels of X in one group
   // Height first, then width.
@@ -104,20 +106,21 @@ SPATIALONNX_BOTH inline float pre_activation(const ConvArguments& a, const ConvP
   return sum;
 }
 
-// Computes the positions in `bits`; returns whether one of them is not zero after the ReLU. NaN
-// fires and stays NaN.
+// Computes the positions in `bits`; returns whether one of them is not at most the channel's
+// threshold, or 0. NaN fires and stays NaN.
 SPATIALONNX_BOTH inline bool compute_positions(const ConvArguments& a, const ConvPatch& at,
                                                unsigned bits) {
   const std::int64_t plane = (at.image * a.out.channels + at.channel) * a.out.map_size();
+  const float threshold = a.threshold.given() ? a.threshold.at(at.channel) : 0.0f;
   bool fired = false;
   for (int bit = 0; bits >> bit != 0; ++bit) {
     if ((bits >> bit & 1) == 0) continue;
     const std::int64_t position = position_of(a.out, at.patch, bit);
     float sum = pre_activation(a, at, position);
     if (a.residual != nullptr) sum += a.residual[plane + position];
-    const bool zero = sum <= 0;
-    a.y[plane + position] = zero ? 0.0f : sum > a.clip_max ? a.clip_max : sum;
-    fired |= !zero;
+    const float y = sum <= 0 ? 0.0f : sum > a.clip_max ? a.clip_max : sum;
+    a.y[plane + position] = y;
+    fired |= !(y <= threshold);
   }
   return fired;
 }

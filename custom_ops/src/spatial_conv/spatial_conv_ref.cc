@@ -51,8 +51,10 @@ struct Plane {
     const float sum = pre_activation(row, column);
     const bool zero = sum <= 0;
     const float clip_max = task.attributes->clip_max;
-    task.y[index(row, column)] = zero ? 0.0f : sum > clip_max ? clip_max : sum;
-    return !zero;
+    const float y = zero ? 0.0f : sum > clip_max ? clip_max : sum;
+    task.y[index(row, column)] = y;
+    // Not "above": NaN fires.
+    return !(y <= (task.threshold.given() ? task.threshold.at(channel) : 0.0f));
   }
 };
 

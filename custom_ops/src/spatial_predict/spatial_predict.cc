@@ -5,10 +5,11 @@
 #include <algorithm>
 #include <array>
 
-#include "core/zero_limits.h"
 #include "ort/op.h"
 #include "ort/ops.h"
 #include "ort/patch_inputs.h"
+#include "ort/signatures.h"
+#include "ort/zero_limits.h"
 
 namespace spatialonnx {
 namespace {
@@ -102,31 +103,14 @@ class SpatialPredict : public Kernel {
   PredictPlanes<T> predict_;
 };
 
-// A threshold is float32 beside float maps, and steps above the zero point, uint8, beside others.
-template <abi::ElementType map, abi::ElementType threshold>
-constexpr TensorDefinition kInputs[] = {
-    {map},
-    {abi::kUint16, abi::kRequired, abi::kCpuInput},
-    {abi::kInt64, abi::kRequired, abi::kCpuInput},
-    {threshold, abi::kOptional, abi::kCpuInput},
-    {map, abi::kOptional, abi::kCpuInput},
-};
-template <abi::ElementType map>
-constexpr TensorDefinition kOutputs[] = {
-    {map},
-    {abi::kInt64, abi::kOptional},
-    {abi::kInt64, abi::kOptional},
-};
-
 template <class T>
 constexpr OpDefinition define() {
   constexpr abi::ElementType map = element_type<T>();
-  constexpr abi::ElementType threshold = map == abi::kFloat ? abi::kFloat : abi::kUint8;
   return {
       .name = "SpatialPredict",
       .provider = nullptr,
-      .inputs = kInputs<map, threshold>,
-      .outputs = kOutputs<map>,
+      .inputs = kPredictInputs<map>,
+      .outputs = kPredictOutputs<map>,
       .create = create_kernel<SpatialPredict<T>>,
       .in_place = true,
   };

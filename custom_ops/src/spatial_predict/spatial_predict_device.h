@@ -6,6 +6,7 @@
 
 #include "core/mask_view.h"
 #include "core/patch_index.h"
+#include "core/threshold_view.h"
 #include "cuda/block_sums.h"
 
 namespace spatialonnx {
@@ -15,6 +16,7 @@ template <class T>
 struct PredictArguments {
   DeviceMap map;
   MaskView mask;
+  ThresholdView threshold;
   const T* x;
   T* y;
   std::int64_t* skipped;     // [N, C]; null where nobody asks
@@ -44,8 +46,9 @@ struct PredictKernel {
         const PatchAt at = patch_at(a.map, patch);
         const unsigned inside = inside_bits(a.map, at);
         const unsigned zeros = zero_bits(a.map, at, inside, x);
+        const unsigned quiet = quiet_bits(a.map, at, inside, x, a.threshold, channel);
         const unsigned pattern = a.mask.at(channel, at.row, at.column);
-        const unsigned predicted = predicted_bits(pattern, inside, zeros);
+        const unsigned predicted = predicted_bits(pattern, inside, quiet);
         for (int bit = 0; inside >> bit != 0; ++bit) {
           if ((inside >> bit & 1) == 0) continue;
           const std::int64_t position = position_of(a.map, at, bit);

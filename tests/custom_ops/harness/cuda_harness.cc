@@ -4,12 +4,13 @@
 // A request is one line of words and the bytes of its arrays; an answer is the bytes of its arrays,
 // whose sizes follow from the request. tests/support/harness.py is the other side.
 //
-//     predict TYPE ORDER MOST N C H W P MASK IN_PLACE COUNTS    x, patterns -> y, skipped, false_zero
-//     codes ORDER MOST N C H W P                                x -> codes
-//     conv ORDER MOST N C H W P MASK COUNTS GROUPS INPUTS IH IW KH KW SH SW DH DW PH PW CLIP BIAS
-//         RESIDUAL                                  x, w, patterns, bias, residual -> y, skipped, macs
+//     predict TYPE ORDER MOST N C H W P THRESHOLDS MASK IN_PLACE COUNTS
+//                                               x, thresholds, patterns -> y, skipped, false_zero
+//     codes ORDER MOST N C H W P THRESHOLDS     x, thresholds -> codes
+//     conv ORDER MOST N C H W P THRESHOLDS MASK COUNTS GROUPS INPUTS IH IW KH KW SH SW DH DW PH PW
+//         CLIP BIAS RESIDUAL        x, thresholds, w, patterns, bias, residual -> y, skipped, macs
 //
-// MOST is the largest grid; MASK is three strides and a count. COUNTS has bit 0 for the first
+// MOST is the largest grid; THRESHOLDS is 0 (none), 1 or C; MASK is three strides and a count. COUNTS has bit 0 for the first
 // count and bit 1 for the second. An optional argument --skip-barrier PLACE plants a fault.
 #include "emulation.h"
 
@@ -35,6 +36,7 @@ class Array {
     std::memset(data_.get(), 0xa5, bytes_);
   }
   T* data() const { return reinterpret_cast<T*>(data_.get()); }
+  std::int64_t count() const { return static_cast<std::int64_t>(bytes_ / sizeof(T)); }
 
   void read() const {
     if (!std::cin.read(data_.get(), static_cast<std::streamsize>(bytes_))) die("input ends early");
@@ -45,6 +47,11 @@ class Array {
   std::size_t bytes_;
   std::unique_ptr<char[]> data_;
 };
+
+ThresholdView view_of(const Array<float>& thresholds) {
+  if (thresholds.count() == 0) return {};
+  return {thresholds.data(), thresholds.count() == 1 ? 0 : 1};
+}
 
 class Request {
  public:
@@ -67,6 +74,12 @@ class Request {
     const std::int64_t width = integer();
     return {batch, channels, height, width, next<std::int32_t>()};
   }
+  // Thresholds of a map, to be read behind x.
+  Array<float> thresholds(std::int64_t channels) {
+    const std::int64_t count = integer();
+    if (count != 0 && count != 1 && count != channels) die("a request has strange thresholds");
+    return Array<float>(count);
+  }
   void per_axis(std::int64_t (&values)[2]) {
     values[0] = integer();
     values[1] = integer();
@@ -82,6 +95,7 @@ void predict(Request& request) {
   const Launch launch = request.launch();
   PredictArguments<T> a{};
   a.map = request.map();
+  const Array<float> thresholds = request.thresholds(a.map.channels);
   const std::int64_t size = a.map.planes() * a.map.map_size();
   a.mask = {nullptr, request.integer(), request.integer(), request.integer()};
   const Array<std::uint16_t> patterns(request.integer());
@@ -90,8 +104,10 @@ void predict(Request& request) {
   const Array<T> x(size), separate(size);
   const Array<std::int64_t> skipped(a.map.planes()), false_zero(a.map.planes());
   x.read();
+  thresholds.read();
   patterns.read();
   a.mask.patterns = patterns.data();
+  a.threshold = view_of(thresholds);
   a.x = x.data();
   const Array<T>& y = in_place ? x : separate;
   a.y = y.data();
@@ -107,9 +123,12 @@ void codes(Request& request) {
   const Launch launch = request.launch();
   CodesArguments a{};
   a.map = request.map();
+  const Array<float> thresholds = request.thresholds(a.map.channels);
   const Array<float> x(a.map.planes() * a.map.map_size());
   const Array<std::uint16_t> found(a.map.planes() * a.map.patches());
   x.read();
+  thresholds.read();
+  a.threshold = view_of(thresholds);
   a.x = x.data();
   a.codes = found.data();
   if (launch_codes(launch, a).failed()) die("a launch failed");
@@ -120,6 +139,7 @@ void conv(Request& request) {
   const Launch launch = request.launch();
   ConvArguments a{};
   a.out = request.map();
+  const Array<float> thresholds = request.thresholds(a.out.channels);
   a.mask = {nullptr, request.integer(), request.integer(), request.integer()};
   const Array<std::uint16_t> patterns(request.integer());
   const std::int64_t counts = request.integer();
@@ -143,11 +163,13 @@ void conv(Request& request) {
   const Array<std::uint8_t> states(a.patches());
   const Array<std::int64_t> chunk_begin(chunks_of(a) + 1), pending(a.patches());
   x.read();
+  thresholds.read();
   w.read();
   patterns.read();
   bias.read();
   residual.read();
   a.mask.patterns = patterns.data();
+  a.threshold = view_of(thresholds);
   a.x = x.data();
   a.w = w.data();
   a.bias = has_bias ? bias.data() : nullptr;

@@ -1,9 +1,9 @@
-#include "core/zero_limits.h"
+#include "ort/zero_limits.h"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
-#include <string>
+
+#include "ort/patch_inputs.h"
 
 namespace spatialonnx {
 namespace {
@@ -27,24 +27,6 @@ struct ThresholdOf<float> {
 
 }  // namespace
 
-std::int64_t check_threshold_shape(const Tensor& threshold, std::int64_t channels) {
-  threshold.expect_rank(1, "[1] or [C]");
-  if (threshold.dim(0) != 1 && threshold.dim(0) != channels) {
-    throw OpError("input threshold has shape " + shape_text(threshold.shape()) +
-                  ", but takes [1] or [" + std::to_string(channels) + "]");
-  }
-  return threshold.dim(0) == 1 ? 0 : 1;
-}
-
-void check_threshold_values(const float* values, std::int64_t count) {
-  for (std::int64_t i = 0; i < count; ++i) {
-    if (!(values[i] >= 0) || !std::isfinite(values[i])) {
-      throw OpError("input threshold holds " + std::to_string(values[i]) +
-                    ", but takes finite values of 0 or more");
-    }
-  }
-}
-
 template <class T>
 ZeroLimits<T>::ZeroLimits(const RunContext& context, std::size_t index, std::int64_t channels) {
   using Threshold = typename ThresholdOf<T>::Type;
@@ -60,7 +42,7 @@ ZeroLimits<T>::ZeroLimits(const RunContext& context, std::size_t index, std::int
   stride_ = check_threshold_shape(*threshold, channels);
   const Threshold* values = threshold->template data<Threshold>();
   const std::int64_t count = threshold->count();
-  if constexpr (std::is_same_v<T, float>) check_threshold_values(values, count);
+  if constexpr (std::is_same_v<T, float>) check_threshold(threshold, channels);
   // One more than none: a map without channels has no limits, which is not the same as no threshold.
   limits_.emplace(context.scratch<T>(static_cast<std::size_t>(count + 1)));
   for (std::int64_t i = 0; i < count; ++i) {

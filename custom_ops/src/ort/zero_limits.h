@@ -27,10 +27,4 @@ class ZeroLimits {
   std::optional<Scratch<T>> limits_;
 };
 
-// Throws OpError unless a threshold has shape [1] or [C]; returns 0 or 1, its stride.
-std::int64_t check_threshold_shape(const Tensor& threshold, std::int64_t channels);
-
-// Throws OpError unless all values are finite and 0 or more.
-void check_threshold_values(const float* values, std::int64_t count);
-
 }  // namespace spatialonnx
