@@ -6,6 +6,10 @@ a ReLU, and each channel's bias is the quantile of its patches' largest probe th
 rate. The bias lies in a gap between two patches, so that rounding decides nothing.
 
     python benchmarks/conv_kernels.py --quick
+
+With ``--thresholds``, SpatialConv with a threshold per channel is timed against SpatialConv
+without. The thresholds lie between 0 and the smallest probe that fires: both compute the same
+outputs, and the ratio is what the comparison costs.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from conv_shapes import ConvShape, read_shapes
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from spatialonnx.graph.ops import DOMAIN
+from spatialonnx.graph.ops import DOMAIN, VERSION
 from spatialonnx.runtime.library import build_info
 from spatialonnx.runtime.session import Runtime, Session, open_session, runtime_version
 
@@ -35,6 +39,25 @@ MASKS = {"p2diag": (2, 0b1001), "p2one": (2, 0b0001), "p3diag": (3, 0b100010001)
 """Patch size and pattern, by name."""
 RATES = (0.0, 0.3, 0.5, 0.7, 0.9)
 """Shares of patches that are predicted."""
+
+
+@dataclass(frozen=True)
+class ThresholdRow:
+    """What thresholds cost in one cell of the table.
+
+    Attributes:
+        shape: Name of the convolution.
+        mask: Name of the mask.
+        rate: Share of patches meant to be predicted.
+        ratio: Median time with thresholds / median time without.
+        without_ms: Median time without.
+    """
+
+    shape: str
+    mask: str
+    rate: float
+    ratio: float
+    without_ms: float
 
 
 @dataclass(frozen=True)
@@ -79,7 +102,11 @@ def smooth_input(shape: ConvShape, batch: int, rng: np.random.Generator) -> Floa
 
 
 def model_of(
-    shape: ConvShape, w: Float, b: Float | None, mask: tuple[int, int] | None
+    shape: ConvShape,
+    w: Float,
+    b: Float | None,
+    mask: tuple[int, int] | None,
+    threshold: Float | None = None,
 ) -> onnx.ModelProto:
     """Conv, or Conv + Relu where there is a bias, or SpatialConv where there is a mask."""
     constants = [numpy_helper.from_array(w, "w")]
@@ -96,6 +123,9 @@ def model_of(
     if b is not None:
         constants.append(numpy_helper.from_array(b, "b"))
         inputs.append("b")
+    if threshold is not None:
+        constants.append(numpy_helper.from_array(threshold, "threshold"))
+        inputs += [""] * (5 - len(inputs)) + ["threshold"]
     if mask is not None:
         node = helper.make_node(
             "SpatialConv", inputs, ["y"], domain=DOMAIN, patch_size=mask[0], **attributes
@@ -116,7 +146,7 @@ def model_of(
         [value("y", TensorProto.FLOAT, ["n", shape.outputs, None, None])],
         constants,
     )
-    opsets = [helper.make_opsetid("", 17), helper.make_opsetid(DOMAIN, 1)]
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid(DOMAIN, VERSION)]
     return helper.make_model(graph, ir_version=8, opset_imports=opsets)
 
 
@@ -234,6 +264,75 @@ def measure(
     return rows
 
 
+def quiet_thresholds(largest: Float, b: Float) -> Float:
+    """Per channel, half of the smallest probe that fires; `largest` [N, C, nH, nW] is without b."""
+    probes = largest + b[:, None, None]
+    smallest = np.where(probes > 0, probes, np.inf).min(axis=(0, 2, 3))
+    return np.where(np.isfinite(smallest), smallest / 2, 1).astype(np.float32)
+
+
+def measure_thresholds(
+    shape: ConvShape,
+    batch: int,
+    masks: Sequence[str],
+    rates: Sequence[float],
+    threads: int,
+    seconds: float,
+) -> list[ThresholdRow]:
+    """All cells of one convolution, with thresholds against without."""
+    rng = np.random.default_rng(1)
+    x = smooth_input(shape, batch, rng)
+    size = (shape.outputs, shape.inputs // shape.group, shape.kernel, shape.kernel)
+    w = rng.normal(0, (2 / shape.macs_per_output) ** 0.5, size).astype(np.float32)
+    runtime = Runtime(threads=threads)
+    conv = open_session(model_of(shape, w, None, None), runtime).run({"x": x})[0]
+    rows = []
+    for name in masks:
+        mask = MASKS[name]
+        probe = (mask[1] >> np.arange(mask[0] ** 2) & 1).astype(bool)
+        largest = by_patches(conv, mask[0], -np.inf)[..., probe].max(-1)
+        for rate in rates:
+            b = bias_for(rate, largest)
+            thresholds = quiet_thresholds(largest, b)
+            given, without = (
+                open_session(model_of(shape, w, b, mask, t), runtime, taking_turns=True)
+                for t in (thresholds, None)
+            )
+            if given.run({"x": x})[0].tobytes() != without.run({"x": x})[0].tobytes():
+                raise SystemExit(f"{shape.name} {name} {rate}: thresholds changed the outputs")
+            times = alternate(
+                lambda run=given.run: run({"x": x}),
+                lambda run=without.run: run({"x": x}),
+                seconds,
+                threads,
+            )
+            ours, theirs = (float(np.median(side)) for side in times)
+            rows.append(ThresholdRow(shape.name, name, rate, ours / theirs, theirs * 1e3))
+    return rows
+
+
+def compare_thresholds(
+    shapes: Sequence[ConvShape],
+    masks: Sequence[str],
+    rates: Sequence[float],
+    options: argparse.Namespace,
+) -> tuple[list[ThresholdRow], dict[str, float]]:
+    """Measures all shapes and prints a row for each; returns the rows and their summary."""
+    rows: list[ThresholdRow] = []
+    for shape in shapes:
+        measured = measure_thresholds(
+            shape, options.batch, masks, rates, options.threads, options.seconds
+        )
+        cells = [f"{row.mask} {row.rate:.1f}: {row.ratio:.3f}" for row in measured]
+        print(f"{shape.name:17} with / without thresholds | " + " | ".join(cells), flush=True)
+        rows += measured
+    ratios = [row.ratio for row in rows]
+    return rows, {
+        "median_with_over_without": float(np.median(ratios)),
+        "geometric_mean_with_over_without": float(np.exp(np.mean(np.log(ratios)))),
+    }
+
+
 def fit(rows: Sequence[Row]) -> tuple[float, float]:
     """Least-squares a and b of ratio = a + b * kept."""
     b, a = np.polyfit([row.kept for row in rows], [row.ratio for row in rows], 1)
@@ -287,6 +386,9 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, default=0.5, help="seconds of alternated runs per cell"
     )
+    parser.add_argument(
+        "--thresholds", action="store_true", help="time thresholds against none, not against ORT"
+    )
     parser.add_argument("-o", "--output", type=Path, help="JSON file to write")
     options = parser.parse_args()
     shapes = [s for s in read_shapes() if s.quick or not options.quick]
@@ -297,12 +399,16 @@ def main() -> None:
     rates = (0.0, 0.5, 0.9) if options.quick else RATES
     if options.rates:
         rates = tuple(map(float, options.rates.split(",")))
-    rows: list[Row] = []
-    for shape in shapes:
-        measured = measure(shape, options.batch, masks, rates, options.threads, options.seconds)
-        print_shape(shape, measured, masks)
-        rows += measured
-    total = summary(shapes, rows)
+    rows: list[Row] | list[ThresholdRow]
+    if options.thresholds:
+        rows, total = compare_thresholds(shapes, masks, rates, options)
+    else:
+        rows = []
+        for shape in shapes:
+            measured = measure(shape, options.batch, masks, rates, options.threads, options.seconds)
+            print_shape(shape, measured, masks)
+            rows += measured
+        total = summary(shapes, rows)
     for key, value in total.items():
         print(f"{key.replace('_', ' ')}: {value:.3f}")
     isa = os.environ.get("SPATIALONNX_ISA") or build_info()["supported"][0]
