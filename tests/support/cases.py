@@ -197,7 +197,7 @@ CASES: tuple[Case, ...] = (
         for p in (2, 3, 4)
     ),
     *(Case(f"one-probe-p{p}", (2, 3, 9, 9), p, "uniform-layer", "zeros", 1) for p in (2, 3, 4)),
-    # Widths around the words and vectors of the kernels, and more rows than one block holds.
+    # Widths around the words and vectors of the kernels, and more rows than one band holds.
     *(
         Case(f"width-{w}-p{p}", (1, 1, 5, w), p, "max-granularity")
         for p in (2, 3, 4)
@@ -205,7 +205,7 @@ CASES: tuple[Case, ...] = (
     ),
     *(Case(f"tall-p{p}", (1, 2, 67, 33), p, "max-granularity") for p in (2, 3, 4)),
     *(Case(f"wide-p{p}", (1, 1, p + 1, 1100), p, "uniform-filter") for p in (2, 3, 4)),
-    Case("wider-than-blocks", (1, 1, 3, 2100), 2, "max-granularity"),
+    Case("wider-than-bands", (1, 1, 3, 2100), 2, "max-granularity"),
     # Enough planes for several tasks.
     Case("many-planes", (3, 200, 8, 8), 2, "uniform-patch"),
     # Thresholds.

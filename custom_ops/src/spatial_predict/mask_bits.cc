@@ -58,52 +58,52 @@ bool fill_patch_row(const MaskView& mask, const PatchGrid& grid, std::int64_t ch
 }
 
 template <int p>
-bool fill_channel(const MaskView& mask, const PatchGrid& grid, const BlockGrid& blocks,
+bool fill_channel(const MaskView& mask, const PatchGrid& grid, const BandGrid& bands,
                   std::int64_t channel, std::uint64_t* bits) {
-  std::fill_n(bits, blocks.blocks * 2 * blocks.words, 0);
+  std::fill_n(bits, bands.count * 2 * bands.words, 0);
   bool active = false;
   for (std::int64_t row = 0; row < grid.rows(); ++row) {
-    std::uint64_t* block = bits + row / blocks.patch_rows * 2 * blocks.words;
-    active |= fill_patch_row<p>(mask, grid, channel, row, row % blocks.patch_rows * p * grid.width,
-                                block, block + blocks.words);
+    std::uint64_t* band = bits + row / bands.patch_rows * 2 * bands.words;
+    active |= fill_patch_row<p>(mask, grid, channel, row, row % bands.patch_rows * p * grid.width,
+                                band, band + bands.words);
   }
   return active;
 }
 
 }  // namespace
 
-bool fits_blocks(const PatchGrid& grid) { return grid.patch_size * grid.width <= kBlockLimit; }
+bool fits_band(const PatchGrid& grid) { return grid.patch_size * grid.width <= kBandLimit; }
 
-BlockGrid make_blocks(const PatchGrid& grid) {
+BandGrid make_bands(const PatchGrid& grid) {
   const std::int64_t row = grid.patch_size * grid.width;
-  BlockGrid blocks{};
-  blocks.patch_rows = std::clamp<std::int64_t>(kBlockTarget / row, 1, grid.rows());
-  blocks.positions = blocks.patch_rows * row;
-  blocks.words = (blocks.positions + 63) / 64;
-  blocks.blocks = (grid.rows() + blocks.patch_rows - 1) / blocks.patch_rows;
-  return blocks;
+  BandGrid bands{};
+  bands.patch_rows = std::clamp<std::int64_t>(kBandTarget / row, 1, grid.rows());
+  bands.positions = bands.patch_rows * row;
+  bands.words = (bands.positions + 63) / 64;
+  bands.count = (grid.rows() + bands.patch_rows - 1) / bands.patch_rows;
+  return bands;
 }
 
-void fill_grid_bits(const PatchGrid& grid, const BlockGrid& blocks, std::uint64_t* bits) {
+void fill_grid_bits(const PatchGrid& grid, const BandGrid& bands, std::uint64_t* bits) {
   const std::int64_t p = grid.patch_size;
-  std::fill_n(bits, (p + 1) * blocks.words, 0);
-  for (std::int64_t position = 0; position < blocks.positions; ++position) {
+  std::fill_n(bits, (p + 1) * bands.words, 0);
+  for (std::int64_t position = 0; position < bands.positions; ++position) {
     const std::int64_t column = position % grid.width;
     if (column % p != 0) continue;
     const std::uint64_t bit = std::uint64_t{1} << (position % 64);
     for (std::int64_t c = 0; c < std::min(p, grid.width - column); ++c) {
-      bits[c * blocks.words + position / 64] |= bit;
+      bits[c * bands.words + position / 64] |= bit;
     }
-    if (position / grid.width % p == 0) bits[p * blocks.words + position / 64] |= bit;
+    if (position / grid.width % p == 0) bits[p * bands.words + position / 64] |= bit;
   }
 }
 
-bool fill_pattern_bits(const MaskView& mask, const PatchGrid& grid, const BlockGrid& blocks,
+bool fill_pattern_bits(const MaskView& mask, const PatchGrid& grid, const BandGrid& bands,
                        std::int64_t channel, std::uint64_t* bits) {
   switch (grid.patch_size) {
-    case 2: return fill_channel<2>(mask, grid, blocks, channel, bits);
-    case 3: return fill_channel<3>(mask, grid, blocks, channel, bits);
-    default: return fill_channel<4>(mask, grid, blocks, channel, bits);
+    case 2: return fill_channel<2>(mask, grid, bands, channel, bits);
+    case 3: return fill_channel<3>(mask, grid, bands, channel, bits);
+    default: return fill_channel<4>(mask, grid, bands, channel, bits);
   }
 }
 

@@ -60,18 +60,18 @@ class SpatialPredict : public Kernel {
   void predict(const RunContext& context, PredictTask<T>& task) const {
     const PatchGrid& grid = task.grid;
     // Maps this wide are no CNN's; the reference takes them.
-    if (!fits_blocks(grid)) return run_planes(context, task, reference::predict_planes);
+    if (!fits_band(grid)) return run_planes(context, task, reference::predict_planes);
 
     MaskBits& bits = task.bits;
-    bits.blocks = make_blocks(grid);
+    bits.bands = make_bands(grid);
     bits.stored_channels = task.mask.channel_stride == 0 ? 1 : grid.channels;
-    const auto words = static_cast<std::size_t>(bits.blocks.words);
+    const auto words = static_cast<std::size_t>(bits.bands.words);
     const auto p = static_cast<std::size_t>(grid.patch_size);
     const auto channel_words = static_cast<std::size_t>(bits.channel_words());
     const auto channels = static_cast<std::size_t>(bits.stored_channels);
 
     const auto grid_bits = context.scratch<std::uint64_t>((p + 1) * words);
-    fill_grid_bits(grid, bits.blocks, grid_bits.data());
+    fill_grid_bits(grid, bits.bands, grid_bits.data());
     bits.columns = grid_bits.data();
     bits.corners = grid_bits.data() + p * words;
 
@@ -82,7 +82,7 @@ class SpatialPredict : public Kernel {
       const std::size_t end = std::min(channels, (i + 1) * step);
       for (std::size_t channel = i * step; channel < end; ++channel) {
         active[channel] =
-            fill_pattern_bits(task.mask, grid, bits.blocks, static_cast<std::int64_t>(channel),
+            fill_pattern_bits(task.mask, grid, bits.bands, static_cast<std::int64_t>(channel),
                               patterns.data() + channel * channel_words);
       }
     });

@@ -1,4 +1,4 @@
-// SpatialPredict on bits, one bit a position (mask_bits.h): which positions of a block are not
+// SpatialPredict on bits, one bit a position (mask_bits.h): which positions of a band are not
 // zero; the rule, by shifts of whole words; a copy that clears what is predicted.
 // Compiled once per instruction set (isa.h).
 #include <string.h>
@@ -14,11 +14,11 @@ struct Counts {
   std::int64_t false_zero = 0;
 };
 
-// Bits of one block, with zeros on both sides for what shifts bring in: none is as long as a block.
-constexpr std::int64_t kLimitWords = kBlockLimit / 64;
+// Bits of one band, with zeros on both sides for what shifts bring in: none is as long as a band.
+constexpr std::int64_t kLimitWords = kBandLimit / 64;
 constexpr std::int64_t kMargin = kLimitWords + 1;
 
-struct BlockBits {
+struct BandBits {
   std::uint64_t words[kMargin + kLimitWords + kMargin];
   std::uint64_t* data() { return words + kMargin; }
   void clear(std::int64_t first, std::int64_t last) {
@@ -27,10 +27,10 @@ struct BlockBits {
 };
 
 struct Buffers {
-  BlockBits fired;
-  BlockBits rows;
-  BlockBits corners;
-  BlockBits spread;
+  BandBits fired;
+  BandBits rows;
+  BandBits corners;
+  BandBits spread;
 };
 
 // Word i of a bit array moved towards its start or its end by `distance` bits.
@@ -59,7 +59,7 @@ inline void spread_over_patches(const MaskBits& mask, std::int64_t width, std::i
   for (std::int64_t i = 0; i < words; ++i) {
     std::uint64_t bits = fired[i];
     for (int c = 1; c < p; ++c) {
-      bits |= moved_down(fired, i, c) & mask.columns[c * mask.blocks.words + i];
+      bits |= moved_down(fired, i, c) & mask.columns[c * mask.bands.words + i];
     }
     rows[i] = bits;
   }
@@ -76,7 +76,7 @@ inline void spread_over_patches(const MaskBits& mask, std::int64_t width, std::i
   for (std::int64_t i = 0; i < words; ++i) {
     std::uint64_t bits = rows[i];
     for (int c = 1; c < p; ++c) {
-      const std::uint64_t* inside = mask.columns + c * mask.blocks.words + i;
+      const std::uint64_t* inside = mask.columns + c * mask.bands.words + i;
       const std::uint64_t carried = i == 0 ? 0 : (rows[i - 1] & inside[-1]) >> (64 - c);
       bits |= (rows[i] & inside[0]) << c | carried;
     }
@@ -86,7 +86,7 @@ inline void spread_over_patches(const MaskBits& mask, std::int64_t width, std::i
 
 // Copies `size` positions, of which `keep` says which are kept; the others become `zero`.
 template <class T>
-inline void write_block(const T* x, T* y, std::int64_t size, const std::uint64_t* keep, T zero) {
+inline void write_band(const T* x, T* y, std::int64_t size, const std::uint64_t* keep, T zero) {
   for (std::int64_t at = 0; at + 64 <= size; at += 64) {
     copy_kept(x + at, y + at, 64, keep[at / 64], zero);
   }
@@ -97,12 +97,12 @@ inline void write_block(const T* x, T* y, std::int64_t size, const std::uint64_t
 }
 
 // The same past the caches, by whole lines.
-inline void stream_block(const float* x, float* y, std::int64_t size, const std::uint64_t* keep) {
+inline void stream_band(const float* x, float* y, std::int64_t size, const std::uint64_t* keep) {
   std::int64_t at = to_line(y);
   if (at > size) at = size;
   copy_kept(x, y, static_cast<int>(at), keep[0]);
   for (; at + kLine <= size; at += kLine) {
-    prefetch_line(x + size + at);  // the next block, while this one is written
+    prefetch_line(x + size + at);  // the next band, while this one is written
     stream_line(x + at, y + at, moved_down(keep, 0, at));
   }
   if (at < size) {
@@ -112,9 +112,9 @@ inline void stream_block(const float* x, float* y, std::int64_t size, const std:
 
 // 8-bit maps are a quarter as large: they are not streamed.
 template <class T>
-inline void stream_block(const T*, T*, std::int64_t, const std::uint64_t*) {}
+inline void stream_band(const T*, T*, std::int64_t, const std::uint64_t*) {}
 
-// `size` positions of one block, as one of `bits(x, count)` a word.
+// `size` positions of one band, as one of `bits(x, count)` a word.
 template <class T, class Bits>
 inline void fill_words(const T* x, std::int64_t size, std::uint64_t* words, Bits bits) {
   const std::int64_t whole = size / 64;
@@ -122,22 +122,22 @@ inline void fill_words(const T* x, std::int64_t size, std::uint64_t* words, Bits
   if (whole * 64 < size) words[whole] = bits(x + whole * 64, static_cast<int>(size - whole * 64));
 }
 
-// One block: its patterns, `size` positions of x and y, and the limit of its channel (null: none).
+// One band: its patterns, `size` positions of x and y, and the limit of its channel (null: none).
 template <int p, bool count, class T>
-inline void predict_block(const PredictTask<T>& task, const std::uint64_t* patterns, const T* x,
+inline void predict_band(const PredictTask<T>& task, const std::uint64_t* patterns, const T* x,
                           T* y, std::int64_t size, const T* limit, Buffers& buffers,
                           Counts& counts) {
   const MaskBits& mask = task.bits;
   const T zero = task.zero;
   const std::int64_t words = (size + 63) / 64;
   const std::uint64_t* probes = patterns;
-  const std::uint64_t* kept = patterns + mask.blocks.words;
+  const std::uint64_t* kept = patterns + mask.bands.words;
   std::uint64_t* fired = buffers.fired.data();
   std::uint64_t nonzero[kLimitWords];
-  // The last block of a plane may be shorter: nothing of the one before it may be left.
-  buffers.fired.clear(words, mask.blocks.words);
-  buffers.rows.clear(words, mask.blocks.words);
-  buffers.corners.clear(words, mask.blocks.words);
+  // The last band of a plane may be shorter: nothing of the one before it may be left.
+  buffers.fired.clear(words, mask.bands.words);
+  buffers.rows.clear(words, mask.bands.words);
+  buffers.corners.clear(words, mask.bands.words);
   if (limit != nullptr) {
     const T above = *limit;
     fill_words(x, size, fired, [=](const T* at, int n) { return above_bits(at, n, above); });
@@ -152,7 +152,7 @@ inline void predict_block(const PredictTask<T>& task, const std::uint64_t* patte
   spread_over_patches<p>(mask, task.grid.width, words, fired, buffers);
   std::uint64_t* keep = buffers.spread.data();
   for (std::int64_t i = 0; i < words; ++i) keep[i] |= kept[i];
-  task.stream ? stream_block(x, y, size, keep) : write_block(x, y, size, keep, zero);
+  task.stream ? stream_band(x, y, size, keep) : write_band(x, y, size, keep, zero);
   if constexpr (count) {
     for (std::int64_t i = 0; i < words; ++i) {
       const std::uint64_t inside = first_bits(size - i * 64);
@@ -181,13 +181,13 @@ void predict_planes_of(const PredictTask<T>& task, std::size_t first, std::size_
       if (x != y) memcpy(y, x, static_cast<std::size_t>(size) * sizeof(T));
     } else {
       const std::uint64_t* patterns =
-          mask.patterns + channel * mask.blocks.blocks * 2 * mask.blocks.words;
-      for (std::int64_t start = 0; start < size; start += mask.blocks.positions) {
+          mask.patterns + channel * mask.bands.count * 2 * mask.bands.words;
+      for (std::int64_t start = 0; start < size; start += mask.bands.positions) {
         const std::int64_t rest = size - start;
-        predict_block<p, count>(task, patterns, x + start, y + start,
-                                rest < mask.blocks.positions ? rest : mask.blocks.positions, limit,
+        predict_band<p, count>(task, patterns, x + start, y + start,
+                                rest < mask.bands.positions ? rest : mask.bands.positions, limit,
                                 buffers, counts);
-        patterns += 2 * mask.blocks.words;
+        patterns += 2 * mask.bands.words;
       }
     }
     if (task.skipped != nullptr) task.skipped[plane] = counts.skipped;
