@@ -1,4 +1,4 @@
-"""A detector: outputs that are no class scores, judged by a metric that knows the right boxes.
+"""A detector: outputs that are not class scores, judged by a metric that knows the right boxes.
 
 The network gives a heat map [n, 1, 16, 16]; an image is right when the hottest cell lies within
 one cell of the object. Labels are numbers of images here, and the metric looks the boxes up.

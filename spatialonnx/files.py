@@ -99,7 +99,7 @@ def check_writable(path: Path) -> None:
     if path.is_dir():
         raise OutputError(f"cannot write {path}: it is a folder; name a file with -o")
     if path.exists() and not path.is_file():
-        raise OutputError(f"cannot write {path}: it is no regular file; name another with -o")
+        raise OutputError(f"cannot write {path}: it is not a regular file; name another with -o")
     if not path.parent.is_dir():
         raise OutputError(f"cannot write {path}: there is no folder {path.parent}; create it first")
     try:

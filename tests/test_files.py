@@ -74,9 +74,9 @@ def test_an_unwritable_folder_is_found_early(tmp_path):
 def test_a_device_or_a_pipe_is_not_replaced(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    with pytest.raises(OutputError, match="no regular file"):
+    with pytest.raises(OutputError, match="not a regular file"):
         check_writable(pipe)
-    with pytest.raises(OutputError, match="no regular file"):
+    with pytest.raises(OutputError, match="not a regular file"):
         check_writable(Path("/dev/null"))
 
 

@@ -107,7 +107,7 @@ def measure_diagonals(
     Args:
         comparer: Holds the network and the samples.
         patch_sizes: Sides of a window.
-        progress: Told how many samples of all sizes are done.
+        progress: Called with how many samples of all sizes are done.
     """
     total = len(comparer.experiment.verify)
     before = 0

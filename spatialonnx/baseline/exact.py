@@ -89,7 +89,7 @@ def measure_together(
             mask has a threshold, which SnapeaConv does not take.
         plan: Masks by site.
         name: Name of the plan.
-        progress: Told how many samples are done.
+        progress: Called with how many samples are done.
     """
     experiment = comparer.experiment
     with_threshold = [site for site, mask in plan.items() if mask.threshold is not None]

@@ -152,7 +152,7 @@ def run_early(
         samples: The samples.
         runtime: Provider and threads.
         batch: Samples per run.
-        progress: Told how many samples are done.
+        progress: Called with how many samples are done.
     """
     network = Network(proto, runtime)
     run = run_samples(network, samples, network.plan, batch=batch, steps=progress)

@@ -233,7 +233,7 @@ def _check_study(experiment: Experiment, path: Path, about: dict[str, Any]) -> N
     """Checks that a study's trials are of this model, and did not use verify samples."""
     mode, strategy = str(about.get("mode")), str(about.get("strategy"))
     if mode not in MODES or strategy not in _LAST_PASSES:
-        raise StudyError(f"{path} is no study of a search of masks: leave it out of --studies")
+        raise StudyError(f"{path} is not a study of a search of masks: leave it out of --studies")
     if about.get("model") != experiment.model.sha256:
         raise StudyError(
             f"{path} is the study of another model file: compare with the model.spatial.onnx that "

@@ -138,7 +138,7 @@ def parse_shares(option: str, text: str) -> tuple[float, ...]:
     """Reads ``0.125,0.25``.
 
     Raises:
-        UsageError: The text is no list of numbers.
+        UsageError: The text is not a list of numbers.
     """
     from spatialonnx.errors import UsageError
 

@@ -45,7 +45,7 @@ def bench(
         bool, typer.Option("--profile", help="Also print the time per node (ORT's profiler).")
     ] = False,
 ) -> None:
-    """Time models in turns on the same images: median, spread, peak memory and their ratio.
+    """Time models in alternation on the same images: median, spread, peak memory and their ratio.
 
     What a masked model skips depends on the data: give real images with --data. It may be left out
     where the model names a built-in set; otherwise noise is used, and the output says so.

@@ -45,7 +45,7 @@ def demo(common: CommonOptions) -> None:
         ["time", f"{result.seconds:.0f} s"],
     ]
     lines: list[str | Table] = [
-        table(f"Certified on {answer.verify.samples} images that chose nothing", ["", ""], rows),
+        table(f"Certified on {answer.verify.samples} images that no choice used", ["", ""], rows),
         f"the model: {result.model}",
     ]
     if result.page is None:

@@ -150,7 +150,7 @@ def search(
     """Search masks that save the most MACs while the metric falls by at most eps.
 
     Trials run on one part of the data, the choice among the best is made on a second, and the
-    bound is checked on a third that chose nothing. Every trial is journalled: the same command
+    bound is checked on a third that no choice used. Every trial is journalled: the same command
     continues after Ctrl-C or a crash. Exit code 3: the bound does not hold (*.missed.onnx).
 
     Example: spatialonnx search model.spatial.onnx --eps 0.01 --data folder:images/val

@@ -46,7 +46,7 @@ def result_lines(report: SearchReport, confidence: float | None) -> list[str | T
     samples = report.results[0].verify.samples
     columns = ["bound", "MACs saved", "drop", "95 % interval", "met", "plans on select", "file"]
     lines: list[str | Table] = [
-        table(f"On verify, which chose nothing ({samples} samples)", columns, rows)
+        table(f"On verify, which no choice used ({samples} samples)", columns, rows)
     ]
     lines += [
         verdict(result.bound, result.bound_met, result.verify, confidence)

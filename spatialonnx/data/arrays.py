@@ -152,7 +152,7 @@ def check_arrays(name: str, arrays: NamedArrays, where: str) -> TensorDataset:
         if y.shape != x.shape[:1]:
             raise DataError(f"{where}: y has shape {list(y.shape)}, must be [{len(x)}] as x has")
         if y.max() > _LARGEST_LABEL or y.min() < -_LARGEST_LABEL:
-            raise DataError(f"{where}: y holds {y.max()} or {y.min()}, which is no class")
+            raise DataError(f"{where}: y holds {y.max()} or {y.min()}, which is not a class")
         labels = y.astype(np.int64)
     kind = np.uint8 if x.dtype == np.uint8 else np.float32
     x = np.ascontiguousarray(x, kind)

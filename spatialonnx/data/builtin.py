@@ -238,9 +238,9 @@ def user_path(text: str) -> Path:
     """
     try:
         if b"\0" in os.fsencode(text):
-            raise DataError(f"{text!r} is no path")
+            raise DataError(f"{text!r} is not a path")
         return Path(text).expanduser()
     except UnicodeEncodeError:
-        raise DataError(f"{text!r} is no path") from None
+        raise DataError(f"{text!r} is not a path") from None
     except RuntimeError:
         raise DataError(f"{text}: no such user: write the whole path") from None

@@ -126,7 +126,7 @@ def _list_pickle(content: bytes, key: bytes) -> tuple[bytes, Labels]:
         The pictures' bytes, one after the other, and the labels.
 
     Raises:
-        ValueError: it is no whole pickle, or does not hold exactly one array of pictures, row by
+        ValueError: it is not a whole pickle, or does not hold exactly one array of pictures, row by
             row.
     """
     pixels, labels = b"", []

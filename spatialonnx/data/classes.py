@@ -193,7 +193,7 @@ def _of_json(where: str, value: Any) -> ClassList:
     listed = value if isinstance(value, Sequence) else ()
     rows = [[row] if isinstance(row, str) else row for row in listed]
     if not rows or not all(isinstance(row, (list, tuple)) and row for row in rows):
-        raise DataError(f"{where}: is no list of classes: write {_ADVICE}")
+        raise DataError(f"{where}: is not a list of classes: write {_ADVICE}")
     return _of_names(where, [[str(name) for name in row] for row in rows])
 
 

@@ -117,7 +117,7 @@ class _Walk:
         return fresh
 
     def pictures(self, folders: Sequence[str]) -> dict[str, list[str]]:
-        """As `files`; files that are no pictures are counted as skipped."""
+        """As `files`; files that are not pictures are counted as skipped."""
         found = self.files(folders)
         for name in (name for names in found.values() for name in names if not is_picture(name)):
             ending = PurePosixPath(name).suffix

@@ -177,7 +177,7 @@ def decode(content: bytes, where: str) -> Image.Image:
         where: the file, for the message.
 
     Raises:
-        DataError: it is no picture, is damaged, too large, or not of integers.
+        DataError: it is not a picture, is damaged, too large, or not of integers.
     """
     with _known_errors(where):  # What a file is called does not decide what opens it.
         image = Image.open(io.BytesIO(content), formats=_taken()[0])

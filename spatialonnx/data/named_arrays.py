@@ -73,7 +73,7 @@ class InputNames:
         labels = next((y for x, y in pairs if x == image and y in left), None)
         x = left[image]
         if x.ndim == 0:
-            raise DataError(f"{where}: {image} is no array: give one row per image")
+            raise DataError(f"{where}: {image} is not an array: give one row per image")
         further = {}
         for name in self.further:
             array = arrays.get(name)

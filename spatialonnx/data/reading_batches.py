@@ -119,7 +119,7 @@ def as_array(value: Any, where: str) -> Array:
         # A torch tensor that needs gradients, or is on a GPU, does not convert itself.
         return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
     except Exception as error:
-        raise DataError(f"{where}: {type(value).__name__} is no array ({error})") from None
+        raise DataError(f"{where}: {type(value).__name__} is not an array ({error})") from None
 
 
 class _Images:

@@ -1,7 +1,7 @@
 """STL-10, the binary archive.
 
 Source: A. Coates, H. Lee, A. Y. Ng, "STL-10 dataset": `X` holds 96 x 96 pictures, red, green and
-blue planes, each plane column by column; `y` holds one byte a picture, 1 to 10.
+blue planes, each plane column by column; `y` holds one byte per picture, 1 to 10.
 """
 
 from __future__ import annotations

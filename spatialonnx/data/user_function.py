@@ -45,7 +45,7 @@ def load_function(spec: str, target: str) -> Callable[..., Any]:
     if function is None:
         raise UsageError(f"{spec}: {module_name} has no {function_name}")
     if not callable(function):
-        raise UsageError(f"{spec}: {function_name} of {module_name} is no function")
+        raise UsageError(f"{spec}: {function_name} of {module_name} is not a function")
 
     @functools.wraps(function)
     def run(*args: Any, **options: Any) -> Any:

@@ -53,7 +53,7 @@ class DeployJob:
 
         Raises:
             UsageError: An option is out of range.
-            ModelError: The model is no masked one.
+            ModelError: The model is not a masked one.
         """
         if self.fuse not in FUSE:
             raise UsageError(f"--fuse {self.fuse}: use {', '.join(FUSE)}")
@@ -64,7 +64,7 @@ class DeployJob:
         model = self.experiment.model
         if model.stage != "masked":
             raise ModelError(
-                f"{model.path.name} is no masked model: run spatialonnx search, or insert "
+                f"{model.path.name} is not a masked model: run spatialonnx search, or insert "
                 "with --pattern, and deploy what it writes"
             )
 

@@ -202,7 +202,7 @@ def _certify(
 def _time(
     job: DeployJob, rivals: Sequence[onnx.ModelProto], proto: onnx.ModelProto, images: Images
 ) -> list[Ratio]:
-    """The time of the deployed model as a multiple of each rival's, all timed in turns."""
+    """The time of the deployed model as a multiple of each rival's, all timed in alternation."""
     sessions = [open_timed(model, job.experiment.runtime) for model in (*rivals, proto)]
     burst = 1 if job.cold else BURST
     *theirs, ours = time_alternately(sessions, images, job.runs, burst=burst)

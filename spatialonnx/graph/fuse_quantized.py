@@ -55,14 +55,14 @@ def explain_unfusable(index: GraphIndex, shapes: Shapes, match: SiteMatch) -> st
     if index.constant_type(weight.tensor) != TensorProto.INT8 or (zero is not None and zero.any()):
         return "its weights are not symmetric int8"
     if len(match.conv.input) > 2 and match.conv.input[2] and _bias(index, match, x, weight) is None:
-        return "its bias is no constant"
+        return "its bias is not a constant"
     if match.add is None:
         return "its ReLU stands between two QuantizeLinears" if match.between else ""
     if len(match.between) != 2:
         return "no QuantizeLinear stands between its Conv and its residual Add"
     residual = _dequantized(index, match.residual)
     if residual is None or _type(index, residual.zero_point) != np.uint8:
-        return "its residual is no uint8 map"
+        return "its residual is not a uint8 map"
     if shapes.get(match.residual) != shapes.get(match.output):
         return "its residual has another shape than its map"
     return ""
@@ -137,7 +137,7 @@ def _type(index: GraphIndex, zero_point: str) -> type[np.generic] | None:
 def _bias(
     index: GraphIndex, match: SiteMatch, x: _Quantized, weight: _Quantized
 ) -> NDArray[np.int32] | None:
-    """The bias in units of the sums: int32 [M]; None without one, or where it is no constant.
+    """The bias in units of the sums: int32 [M]; None without one, or where it is not a constant.
 
     A float bias is rounded to that scale, as ONNX Runtime does when it fuses the Conv.
     """

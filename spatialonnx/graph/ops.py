@@ -322,7 +322,7 @@ def write_plan(proto: onnx.ModelProto, plan: PlanLike) -> onnx.ModelProto:
     copy.CopyFrom(proto)
     predictors = {p.site: p for p in find_predictors(copy)}
     if unknown := sorted(plan.keys() - predictors.keys()):
-        raise PlanError(f"the plan names {unknown[0]}, which is no site of this model")
+        raise PlanError(f"the plan names {unknown[0]}, which is not a site of this model")
     arrays: dict[str, NDArray[np.generic]] = {}
     for site, predictor in predictors.items():
         arrays |= mask_feeds(predictor, plan.get(site, _OFF))

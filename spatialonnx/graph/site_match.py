@@ -89,14 +89,14 @@ class SiteMatch:
 
 @dataclass(frozen=True)
 class SkippedConv:
-    """A Conv that is no site, with the reason."""
+    """A Conv that is not a site, with the reason."""
 
     conv: str
     reason: str
 
 
 class Mismatch(Exception):
-    """Why a Conv is no site."""
+    """Why a Conv is not a site."""
 
 
 def weight_name(conv: NodeProto) -> str:
@@ -153,7 +153,7 @@ def match_sites(index: GraphIndex, shapes: Shapes) -> tuple[list[SiteMatch], lis
         shapes: Its tensors' shapes.
 
     Returns:
-        The matches in order of their Convs, and the Convs that are no site.
+        The matches in order of their Convs, and the Convs that are not sites.
     """
     by_relu: dict[int, list[SiteMatch]] = {}
     skipped: list[SkippedConv] = []
@@ -203,9 +203,9 @@ def _cost(index: GraphIndex, conv: NodeProto) -> int:
 
 
 def _refused(node: NodeProto) -> str:
-    """Why a convolution that is no ONNX Conv is refused; empty for every other node."""
+    """Why a convolution that is not an ONNX Conv is refused; empty for every other node."""
     if is_op(node, "ConvInteger"):
-        return "it is a ConvInteger, whose output is no 8-bit map: quantise to QDQ instead"
+        return "it is a ConvInteger, whose output is not an 8-bit map: quantise to QDQ instead"
     if node.domain in _FUSED_DOMAINS and node.op_type.endswith("Conv"):
         return (
             f"it is {op_label(node)}, made by ONNX Runtime's optimiser: insert into the model as "
@@ -323,7 +323,7 @@ def _clip_max(index: GraphIndex, node: NodeProto, slot: int) -> float:
         raise Mismatch("it is a bound of a Clip, not what is clipped")
     low, high = _clip_bounds(index, node)
     if low != 0:
-        raise Mismatch(f"a Clip from {low:g} follows it, which is no ReLU: only Clip from 0 is")
+        raise Mismatch(f"a Clip from {low:g} follows it, which is not a ReLU: only Clip from 0 is")
     if not high > 0:
         raise Mismatch(f"a Clip to {high:g} follows it, which leaves nothing but zeros")
     return high

@@ -62,7 +62,7 @@ class SiteReport:
 
     Attributes:
         sites: In graph order of their ReLUs.
-        skipped: Convs that are no site.
+        skipped: Convs that are not sites.
         conv_macs: MACs of the Conv nodes of the main graph for one sample; None where shapes are
             dynamic.
     """

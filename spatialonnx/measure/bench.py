@@ -1,4 +1,4 @@
-"""Bench: time models in turns on the same images."""
+"""Bench: time models in alternation on the same images."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def bench(
     progress: ProgressCallback | None = None,
     **options: Unpack[RuntimeOptions],
 ) -> Benchmark:
-    """Times models in turns on the same images.
+    """Times models in alternation on the same images.
 
     What a model with masks skips depends on the images: give real ones.
 
@@ -49,7 +49,7 @@ def bench(
             in bursts.
         profile: Whether ONNX Runtime's profiler runs afterwards, for the time per node.
         preprocessing: How pixels become the network's input; default: as the model says.
-        progress: Told after every timed run.
+        progress: Called after every timed run.
         **options: ``provider`` (``auto``, ``cpu`` or ``cuda``) and ``threads`` (0 = all
             processors that this process may use).
 

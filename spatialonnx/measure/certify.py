@@ -1,4 +1,4 @@
-"""Certification: does the bound hold on samples that chose nothing?
+"""Certification: does the bound hold on samples that no choice used?
 
 The bound is met when the drop on verify is at most eps; with a confidence, when the one-sided
 upper limit of the drop is.
@@ -101,7 +101,7 @@ class Certifier:
             plan: Masks of the sites that predict; the others are off; None = the plan that
                 the model carries.
             samples: Where to measure.
-            steps: Told how many samples are done, and how many there are.
+            steps: Called with how many samples are done, and how many there are.
             confidence: Confidence of the upper limit, in place of the certifier's own.
             expect: Whether the divergence and the expected drop are wanted too.
         """

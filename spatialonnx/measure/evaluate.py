@@ -130,7 +130,7 @@ def evaluate(
         data: As ``open_dataset`` takes them; None = the built-in set that the model names.
         split: The part that is measured; ``all`` is the whole set.
         samples: Number of samples to measure: of ``all`` drawn at random, of a part the first ones.
-        progress: Told after every batch.
+        progress: Called after every batch.
         **options: Seed and sizes of the split, metric, baseline (the network that ``agreement``
             compares with), preprocessing, provider, threads.
 
@@ -177,7 +177,7 @@ def evaluate_model(
         baseline: The network that ``agreement`` compares with; default: the model itself with
             prediction off.
         batch: Samples per run.
-        steps: Told how many samples are done, and how many there are.
+        steps: Called with how many samples are done, and how many there are.
 
     Raises:
         DataError: Images or labels do not fit the model.

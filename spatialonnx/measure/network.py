@@ -151,7 +151,7 @@ def run_samples(
         plan: Masks by site; sites that it does not name are off.
         batch: Samples per run, unless the model is fixed to another number.
         each: Called with every batch's outputs, for further counts.
-        steps: Told after every batch how many samples are done, and how many there are.
+        steps: Called after every batch with how many samples are done, and how many there are.
 
     Raises:
         DataError: There are no images, or they do not fit the model.
@@ -187,7 +187,7 @@ def collect_outputs(
         samples: The samples, in their order.
         batch: Samples per run; the last run may have fewer.
         run: Gives the outputs of one batch of images, batch first.
-        steps: Told after every batch how many samples are done, and how many there are.
+        steps: Called after every batch with how many samples are done, and how many there are.
 
     Returns:
         The outputs of all samples, batch first.

@@ -48,7 +48,7 @@ def as_model(model: ModelLike) -> ModelFile:
         model: A path, an ``onnx.ModelProto`` with its weights inside, or a loaded file.
 
     Raises:
-        ModelError: It is no complete model, or one in memory beyond 1.9 GB.
+        ModelError: It is not a complete model, or one in memory beyond 1.9 GB.
     """
     if isinstance(model, ModelFile):
         return model
@@ -69,7 +69,7 @@ def load_model(path: Path) -> ModelFile:
     """Loads an ONNX file with its external data.
 
     Raises:
-        ModelError: The file is missing, is no ONNX model, is truncated, or its external data
+        ModelError: The file is missing, is not an ONNX model, is truncated, or its external data
             are missing or lie outside its folder.
     """
     if not path.is_file():

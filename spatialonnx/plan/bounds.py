@@ -47,7 +47,7 @@ def parse_bounds(text: str) -> tuple[Bound, ...]:
         The bounds in increasing order.
 
     Raises:
-        UsageError: One is no number, or lies outside 0 to 1.
+        UsageError: One is not a number, or lies outside 0 to 1.
     """
     bounds = []
     for part in (item.strip() for item in text.split(",")):
@@ -61,7 +61,7 @@ def parse_bounds(text: str) -> tuple[Bound, ...]:
         except (ValueError, ZeroDivisionError):
             raise UsageError(
                 f"--eps {part!r}: give a fraction such as 0.01 (one percentage point), several "
-                "as 0.005,0.01, or a relative bound as 1%rel"
+                "as 0.005,0.01, or a relative bound, for example 1%rel"
             ) from None
         if not 0 <= value <= 1:
             raise UsageError(

@@ -103,7 +103,9 @@ def patch_sizes(text: str) -> tuple[int, ...]:
     try:
         sizes = {int(part) for part in text.split(",")}
     except ValueError:
-        raise PlanError(f"--patch-size {text!r}: use 2, 3 or 4, or several as 2,3,4") from None
+        raise PlanError(
+            f"--patch-size {text!r}: use 2, 3 or 4, or several, for example 2,3,4"
+        ) from None
     return tuple(sorted(check_patch_size(size) for size in sizes))
 
 
@@ -111,7 +113,7 @@ def parse_patch_size(text: str) -> int:
     """Reads one patch size.
 
     Raises:
-        PlanError: The text is no patch size, or several.
+        PlanError: The text is not a patch size, or several.
     """
     size, *others = patch_sizes(text)
     if others:

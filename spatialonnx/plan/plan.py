@@ -116,7 +116,7 @@ def plan_from_text(text: str) -> Plan:
     except PlanError:
         raise
     except Exception as error:  # whatever a damaged text makes json, base64, zlib or numpy raise
-        raise PlanError(f"the text is no plan: {error}") from None
+        raise PlanError(f"the text is not a plan: {error}") from None
 
 
 def _read_site(patch_size: int, shape: list[int], data: str, threshold: str = "") -> SiteMask:

@@ -96,7 +96,7 @@ def read_json(path: Path) -> Fields:
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is no JSON file that spatialonnx printed ({error})") from None
+        raise UsageError(f"{path} is not a JSON file that spatialonnx printed ({error})") from None
     if not isinstance(value, dict):
-        raise UsageError(f"{path} is no JSON file that spatialonnx printed: it holds no object")
+        raise UsageError(f"{path} is not a JSON file that spatialonnx printed: it holds no object")
     return Fields(value)

@@ -28,7 +28,7 @@ def prepare_page(sources: Sources, wanted: Path | None, *, force: bool) -> Path:
         force: Whether the user agreed to lose what is there.
 
     Raises:
-        OutputError: A file cannot be written, or exists and is no report of the same model.
+        OutputError: A file cannot be written, or exists and is not a report of the same model.
         SetupError: jinja2 or matplotlib is missing.
     """
     if wanted is None:
@@ -49,7 +49,7 @@ def check_output(page: Path, source: str, *, force: bool) -> None:
         force: Whether the user agreed to lose what is there.
 
     Raises:
-        OutputError: A file cannot be written, or exists and is no report of the same model.
+        OutputError: A file cannot be written, or exists and is not a report of the same model.
         SetupError: jinja2 or matplotlib is missing.
     """
     require_report_extra()
@@ -63,7 +63,7 @@ def check_output(page: Path, source: str, *, force: bool) -> None:
             head = stream.read(_HEAD)
         if (MARK + source).encode() not in head:
             raise OutputError(
-                f"{path} exists and is no report of the same model; choose another name with -o, "
+                f"{path} exists and is not a report of the same model; name another with -o, "
                 "or replace it with --force"
             )
 

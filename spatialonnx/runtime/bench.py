@@ -1,4 +1,4 @@
-"""Benchmarks: latency in turns on the same images, peak memory, time per node."""
+"""Benchmarks: latency in alternation on the same images, peak memory, time per node."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def bench_models(
     profile: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Benchmark:
-    """Times models in turns on the same images.
+    """Times models in alternation on the same images.
 
     Args:
         paths: The models; all sessions are open at the same time.
@@ -173,7 +173,7 @@ def bench_models(
         cold: Whether a round is one run of each model, not a burst of runs in a row: every model
             then finds the caches as the others left them.
         profile: Whether ORT's profiler runs afterwards, for the time per node.
-        progress: Told after every timed run.
+        progress: Called after every timed run.
 
     Raises:
         UsageError: There is no model, or one is fixed to another batch size.

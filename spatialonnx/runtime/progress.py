@@ -28,7 +28,7 @@ class Progress:
 
 ProgressCallback = Callable[[Progress], None]
 Steps = Callable[[int, int], None]
-"""Told how many steps of one stage are done, and how many there are."""
+"""Called with how many steps of one stage are done, and how many there are."""
 
 
 def report_stage(progress: ProgressCallback | None, stage: str, *, warning: bool = False) -> None:

@@ -178,7 +178,7 @@ def open_session(
         taking_turns: Whether it is one of many sessions that run one after another. Its threads
             do not spin after a run, which would slow down the next session, and its working
             memory is shared with the others.
-        timed: Whether it is timed in turns with others: its threads spin during a run, ORT's
+        timed: Whether it is timed in alternation with others: its threads spin during a run, ORT's
             default, but not after it.
 
     Raises:

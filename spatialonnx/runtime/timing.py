@@ -131,7 +131,7 @@ def time_alternately(
     clock: Callable[[], float] = time.perf_counter,
     progress: ProgressCallback | None = None,
 ) -> tuple[Timing, ...]:
-    """Times sessions in turns.
+    """Times sessions in alternation.
 
     Args:
         sessions: The sessions; all are open at the same time.
@@ -142,7 +142,7 @@ def time_alternately(
             the caches.
         clock: Another clock, such as ``time.thread_time`` for sessions of one thread on a shared
             machine.
-        progress: Told after every timed round.
+        progress: Called after every timed round.
 
     Returns:
         One timing per session.
@@ -168,7 +168,7 @@ def time_alternately(
                     seconds[k, number] = elapsed / runs
             order.reverse()
             if progress and number >= 0:
-                progress(Progress("timing in turns", number + 1, rounds))
+                progress(Progress("timing in alternation", number + 1, rounds))
     finally:
         if collecting:
             gc.enable()
@@ -181,7 +181,7 @@ def count_runs(rounds: int, warmup: int, burst: int) -> int:
 
 
 def open_timed(model: onnx.ModelProto | Path, runtime: Runtime) -> Session:
-    """Opens a session that is timed in turns with others, optimised as ORT does by default."""
+    """Opens a session to be timed in alternation with others, optimised as ORT does by default."""
     return open_session(model, runtime, timed=True)
 
 

@@ -62,7 +62,7 @@ def search(
     """Searches the masks that save the most MACs while the metric falls by at most ``eps``.
 
     Trials run on one part of the data, the choice among the best is made on a second, and the
-    bound is checked on a third that chose nothing.
+    bound is checked on a third that no choice used.
 
     Args:
         model: A model with SpatialPredict nodes (``insert`` makes one): a path, or an

@@ -100,7 +100,7 @@ def _read_groups(path: Path, names: list[str]) -> Groups:
         raise UsageError(f"--couple {path}: the file must hold a JSON list of lists of site names")
     listed = [name for group in value for name in group]
     if unknown := sorted(set(listed) - set(names)):
-        raise UsageError(f"--couple {path}: {unknown[0]} is no site of this model")
+        raise UsageError(f"--couple {path}: {unknown[0]} is not a site of this model")
     if len(set(listed)) != len(listed):
         raise UsageError(f"--couple {path}: a site is in two groups")
     home: dict[str, object] = {name: name for name in names}

@@ -124,7 +124,7 @@ def parse_thresholds(value: str | Sequence[float] | None) -> tuple[float, ...] |
     """Reads ``0,0.1,0.2``; increasing, each once, with 0; None stays None.
 
     Raises:
-        UsageError: One is no number.
+        UsageError: One is not a number.
     """
     if value is None:
         return None

@@ -27,7 +27,7 @@ from spatialonnx.searching.study_lock import StudyLock
 
 _FORMAT = 1
 _BROKEN = (sqlite3.Error, UnicodeError)
-"""SQLite's complaint about a damaged file may quote bytes that are no text."""
+"""SQLite's complaint about a damaged file may quote bytes that are not text."""
 
 _NOT_WRITTEN = (
     sqlite3.SQLITE_READONLY,
@@ -78,7 +78,7 @@ class Study:
             readonly: Only list what is in it; needs no lock.
 
         Raises:
-            StudyError: The file is missing, is no study, or another search is writing to it.
+            StudyError: The file is missing, is not a study, or another search is writing to it.
             OutputError: It cannot be written.
         """
         self.path = path
@@ -289,7 +289,7 @@ class Study:
         self.add_text(key, plan_to_text(plan), outcome)
 
     def add_text(self, key: str, text: str, outcome: Outcome) -> None:
-        """Records a finished trial of something that is no plan of masks, described by a text."""
+        """Records a finished trial of something other than a plan of masks, described by a text."""
         row = (
             key,
             text,
@@ -387,7 +387,7 @@ def _fraction(value: object) -> Fraction:
     """Reads what ``str(Fraction)`` wrote; 1e999999999, which Fraction takes, is damage."""
     text = str(value)
     if not re.fullmatch(r"-?[0-9]+(/[0-9]+)?", text):
-        raise ValueError(f"{text[:40]!r} is no fraction")
+        raise ValueError(f"{text[:40]!r} is not a fraction")
     return Fraction(text)
 
 

@@ -82,7 +82,7 @@ class TrialGroup:
         patches: Flat patches that they set, [s]; a slice where it is all of them.
         inside: Bits inside the ofmap, uint16 [s].
         probes: Probes inside the ofmap, uint16 [t, s]; ``_NEVER`` where there is none.
-        others: Positions inside the ofmap that are no probes, uint16 [t, s].
+        others: Positions inside the ofmap that are not probes, uint16 [t, s].
         weights: Outputs predicted in a patch that is predicted, uint8 [t, s].
     """
 

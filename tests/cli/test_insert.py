@@ -159,7 +159,7 @@ def test_bad_models_are_one_line_and_nothing_is_written(tmp_path, monkeypatch, k
         (["-o", "no/such/folder/x.onnx"], "no folder"),
         (["-o", "."], "it is a folder"),
         (["-o", "/proc/x.onnx"], "cannot write"),
-        (["-o", "/dev/null", "--force"], "no regular file"),
+        (["-o", "/dev/null", "--force"], "not a regular file"),
     ],
 )
 def test_bad_options_are_one_line_and_nothing_is_written(tiny, arguments, message):

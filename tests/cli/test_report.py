@@ -54,7 +54,7 @@ def test_a_set_that_only_the_model_names_may_be_missing(folder, tmp_path, monkey
 def test_what_is_not_ours_is_kept(folder, tmp_path):
     (tmp_path / "report.md").write_text("mine")
     before = contents(tmp_path)
-    assert "is no report of the same model" in fail(2, "report", "--data", folder.spec)
+    assert "is not a report of the same model" in fail(2, "report", "--data", folder.spec)
     assert contents(tmp_path) == before
     succeed("report", "--force", "--samples", 5)
     succeed("report", "--samples", 5)

@@ -56,7 +56,7 @@ def test_other_orders_are_brought_to_the_usual_one(tmp_path: Path) -> None:
         ({"x": X, "y": Y[:4]}, r"y has shape \[4\], must be \[5\]"),
         ({"x": X, "y": np.eye(3, dtype=np.int64)[Y]}, r"y has shape \[5, 3\]"),
         ({"x": X, "y": Y.astype(np.float32)}, "y is float32, must be integers"),
-        ({"x": X, "y": Y.astype(np.uint64) + (1 << 63)}, "which is no class"),
+        ({"x": X, "y": Y.astype(np.uint64) + (1 << 63)}, "which is not a class"),
         ({"x": np.array(["text"])}, "must be numbers"),
     ],
 )

@@ -114,7 +114,7 @@ def test_a_real_onnxruntime_reader_is_taken() -> None:
         ([(X, Y), (X, Y[:, None])], "differ in shape"),
         ([(X, Y[:3])], r"y has shape \[3\], must be \[7\]"),
         ([X[:0]], "none of them 0"),
-        ([(X, [[1], [1, 2]])], "list is no array"),
+        ([(X, [[1], [1, 2]])], "list is not an array"),
     ],
 )
 def test_what_a_source_does_wrong_is_named(batches: list[Any], says: str) -> None:

@@ -55,7 +55,7 @@ def test_the_path_is_restored_after_an_exception() -> None:
     [
         ("no_such_module_here:f", "importing no_such_module_here fails"),
         ("function_module:absent", "function_module has no absent"),
-        ("function_module:CONSTANT", "CONSTANT of function_module is no function"),
+        ("function_module:CONSTANT", "CONSTANT of function_module is not a function"),
         ("function_module", "write python:MODULE:FUNCTION"),
         (":f", "write python:MODULE:FUNCTION"),
         ("..relative:f", "fails"),

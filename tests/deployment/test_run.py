@@ -233,7 +233,7 @@ def test_options_out_of_range_are_refused(
 
 
 def test_a_model_that_is_not_masked_is_refused(tiny: TinyFiles) -> None:
-    with pytest.raises(ModelError, match="no masked model: run spatialonnx search"):
+    with pytest.raises(ModelError, match="not a masked model: run spatialonnx search"):
         make_job(tiny.spatial, tiny)
 
 

@@ -55,7 +55,7 @@ def test_a_plan_survives_writing_and_reading(spatial):
 
 
 def test_a_plan_of_another_model_is_refused(spatial):
-    with pytest.raises(PlanError, match="names nowhere, which is no site"):
+    with pytest.raises(PlanError, match="names nowhere, which is not a site"):
         write_plan(spatial, {"nowhere": uniform_mask(2, 9)})
 
 

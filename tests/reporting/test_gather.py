@@ -99,7 +99,7 @@ def test_files_that_are_nothing_of_ours(searched, tiny_files, tmp_path):
         find_sources([tmp_path / "none"], tmp_path)
     broken = tmp_path / "b.json"
     broken.write_text("{")
-    with pytest.raises(UsageError, match="no JSON file"):
+    with pytest.raises(UsageError, match="not a JSON file"):
         find_sources([broken], tmp_path)
     text = tmp_path / "x.onnx"
     text.write_text("hello")

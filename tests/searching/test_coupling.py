@@ -79,7 +79,7 @@ def test_groups_of_a_file(network, tmp_path):
         ("[1]", "JSON list of lists"),
         ("[[1]]", "JSON list of lists"),
         ("[" * 100_000, "JSON list of lists"),
-        ('[["nowhere"]]', "nowhere is no site"),
+        ('[["nowhere"]]', "nowhere is not a site"),
         ('[["SITE"], ["SITE"]]', "in two groups"),
         ('[["SITE", "SITE"]]', "in two groups"),
     ],

@@ -48,7 +48,7 @@ class TinyFiles:
 
 
 def draw_images(count: int, seed: int = 1) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Noisy copies of one picture a class: float32 [count, 1, 7, 7] and labels int64 [count]."""
+    """Noisy copies of one picture per class: float32 [count, 1, 7, 7] and labels int64 [count]."""
     pictures = np.random.default_rng(0).normal(0, 1, (CLASSES, *SHAPE))
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, CLASSES, count)
