@@ -16,14 +16,13 @@ from spatialonnx.model.metadata import read_search_record
 from spatialonnx.model.stages import save_judged
 from spatialonnx.plan.bounds import Bound
 from spatialonnx.runtime.machine import describe_machine, instruction_set, versions
-from spatialonnx.runtime.timing import Ratio
+from spatialonnx.runtime.timing import RUNS, Ratio
 from spatialonnx.simulate.site_timing import SiteTime
 
 Fuse = Literal["auto", "all", "none"]
 FUSE: tuple[Fuse, ...] = ("auto", "all", "none")
 Form = Literal["fused", "dense", "simulated"]
 GUARD = 1.05
-RUNS = 50
 
 
 @dataclass(frozen=True, eq=False)

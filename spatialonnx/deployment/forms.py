@@ -11,9 +11,9 @@ from spatialonnx.deployment.deployment import DeployedSite, DeployJob
 from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.network import Network
 from spatialonnx.plan.macs import fraction
-from spatialonnx.runtime.progress import ProgressCallback, report_stage
-from spatialonnx.runtime.timing import BURST, Images
-from spatialonnx.simulate.site_timing import time_sites
+from spatialonnx.runtime.progress import ProgressCallback
+from spatialonnx.runtime.timing import Images, Schedule
+from spatialonnx.simulate.site_timing import ROUNDS, time_sites
 
 _WORTH_TIMING = 0.02
 """Share of predicted outputs below which a site cannot gain from SpatialConv."""
@@ -95,8 +95,8 @@ def choose_forms(
             images,
             runtime,
             shares={site.name: site.share for site in sites},
-            burst=1 if job.cold else BURST,
-            progress=lambda name: report_stage(progress, f"timing site {name}"),
+            schedule=Schedule(ROUNDS, job.cold),
+            progress=progress,
         )
         lost = 0
         for name, time in times.items():

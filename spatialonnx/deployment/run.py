@@ -17,7 +17,6 @@ import onnx
 from spatialonnx.data.opening import DataLike
 from spatialonnx.deployment.deployment import (
     GUARD,
-    RUNS,
     DeployedSite,
     DeployJob,
     Deployment,
@@ -38,9 +37,10 @@ from spatialonnx.model.metadata import read_search_record, set_metadata
 from spatialonnx.model.model_file import ModelLike, as_model
 from spatialonnx.runtime.progress import ProgressCallback, count_steps, report_stage
 from spatialonnx.runtime.timing import (
-    BURST,
+    RUNS,
     Images,
     Ratio,
+    Schedule,
     compare_timings,
     open_timed,
     time_alternately,
@@ -204,7 +204,7 @@ def _time(
 ) -> list[Ratio]:
     """The time of the deployed model as a multiple of each rival's, all timed in alternation."""
     sessions = [open_timed(model, job.experiment.runtime) for model in (*rivals, proto)]
-    burst = 1 if job.cold else BURST
+    burst = Schedule(job.runs, job.cold).burst
     *theirs, ours = time_alternately(sessions, images, job.runs, burst=burst)
     return [compare_timings(ours, timing) for timing in theirs]
 

@@ -16,9 +16,10 @@ from spatialonnx.measure.experiment import open_data
 from spatialonnx.measure.opening import RuntimeOptions, check_options
 from spatialonnx.model.metadata import get_metadata
 from spatialonnx.model.model_file import ModelFile, ModelLike, as_model, save_model
-from spatialonnx.runtime.bench import RUNS, Benchmark, bench_models
+from spatialonnx.runtime.bench import Benchmark, bench_models
 from spatialonnx.runtime.progress import ProgressCallback
 from spatialonnx.runtime.providers import choose_runtime
+from spatialonnx.runtime.timing import RUNS, Schedule
 
 
 def bench(
@@ -83,8 +84,7 @@ def bench(
             runtime=choose_runtime(**options),
             baseline=None if rival is None else rival.path,
             batch=batch,
-            runs=runs,
-            cold=cold,
+            schedule=Schedule(runs, cold),
             profile=profile,
             progress=progress,
         )

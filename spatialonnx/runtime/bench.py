@@ -25,11 +25,11 @@ from spatialonnx.runtime.peak_memory import measure_peak
 from spatialonnx.runtime.progress import ProgressCallback
 from spatialonnx.runtime.session import Runtime, Session
 from spatialonnx.runtime.timing import (
-    BURST,
     Images,
     NodeTimes,
     ProfiledSession,
     Ratio,
+    Schedule,
     Timing,
     compare_timings,
     noise_images,
@@ -37,9 +37,9 @@ from spatialonnx.runtime.timing import (
     time_alternately,
 )
 
-RUNS = 50
 NOISE = "noise (skipping depends on the data: real images give other times)"
 _MOST_IMAGES = 256
+_SCHEDULE = Schedule()
 _PROFILED_RUNS = 20
 
 
@@ -156,8 +156,7 @@ def bench_models(
     runtime: Runtime,
     baseline: Path | None = None,
     batch: int = 1,
-    runs: int = RUNS,
-    cold: bool = False,
+    schedule: Schedule = _SCHEDULE,
     profile: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Benchmark:
@@ -169,9 +168,7 @@ def bench_models(
         runtime: Provider and threads.
         baseline: The model that ratios are to; it is timed too. Default: the first one.
         batch: Images per run.
-        runs: Rounds in which each model is timed.
-        cold: Whether a round is one run of each model, not a burst of runs in a row: every model
-            then finds the caches as the others left them.
+        schedule: How often each model is timed.
         profile: Whether ORT's profiler runs afterwards, for the time per node.
         progress: Called after every timed run.
 
@@ -184,14 +181,14 @@ def bench_models(
         paths = [baseline, *paths]
     if not paths:
         raise UsageError("name one or more models to time")
-    if batch < 1 or runs < 1:
+    rounds = schedule.rounds
+    if batch < 1 or rounds < 1:
         raise UsageError("--batch and --runs take 1 or more")
     sessions = [open_timed(path, runtime) for path in paths]
     for path, session in zip(paths, sessions, strict=True):
         _check_batch(path, session, batch)
-    images = choose_images(sessions[0], source, batch, runs)
-    burst = 1 if cold else BURST
-    timings = time_alternately(sessions, images, runs, burst=burst, progress=progress)
+    images = choose_images(sessions[0], source, batch, rounds)
+    timings = time_alternately(sessions, images, rounds, burst=schedule.burst, progress=progress)
     reference = timings[list(paths).index(baseline) if baseline else 0]
     del sessions
     contestants = [
@@ -210,8 +207,8 @@ def bench_models(
         baseline=baseline or paths[0],
         data=NOISE if source is None else source.name,
         batch=batch,
-        runs=runs,
-        cold=cold,
+        runs=rounds,
+        cold=schedule.cold,
         runtime=runtime,
     )
 

@@ -29,6 +29,7 @@ from spatialonnx.runtime.feeds import feeds_of
 from spatialonnx.runtime.progress import Progress, ProgressCallback
 from spatialonnx.runtime.session import Runtime, Session, open_session
 
+RUNS = 50
 WARMUP = 3
 BURST = 5
 """Consecutive runs of a network per round, when networks are timed in bursts."""
@@ -119,6 +120,25 @@ def _median_ratio(
 ) -> NDArray[np.float64]:
     ratio: NDArray[np.float64] = np.median(seconds, axis=axis) / np.median(baseline, axis=axis)
     return ratio
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How often models are timed in turns.
+
+    Attributes:
+        rounds: Rounds in which each model is timed.
+        cold: Whether a round is one run of each model, not a burst of runs in a row: every model
+            then finds the caches as the others left them.
+    """
+
+    rounds: int = RUNS
+    cold: bool = False
+
+    @property
+    def burst(self) -> int:
+        """Runs of a model in a row."""
+        return 1 if self.cold else BURST
 
 
 def time_alternately(

@@ -8,7 +8,7 @@ site that saves less than its overhead saves nothing: deploy leaves it dense.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -24,6 +24,7 @@ from spatialonnx.measure.samples import Samples
 from spatialonnx.plan.masks import SiteMask, make_mask, uniform_mask
 from spatialonnx.plan.patterns import full_pattern
 from spatialonnx.plan.plan import PlanLike
+from spatialonnx.runtime.progress import ProgressCallback
 from spatialonnx.searching.ranking import Contender
 from spatialonnx.searching.study import Study
 from spatialonnx.simulate.site_timing import SiteTime, time_sites
@@ -106,7 +107,7 @@ def measure_latency(
     patterns: Sequence[int],
     *,
     by_channel: bool = False,
-    progress: Callable[[str], None] | None = None,
+    progress: ProgressCallback | None = None,
 ) -> LatencyModel:
     """Times every site with few and with many of its outputs predicted.
 

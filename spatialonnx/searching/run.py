@@ -160,7 +160,7 @@ def _keep_latency(
             job.settings.patch_size,
             job.settings.patterns[job.settings.patch_size],
             by_channel=MODES[job.settings.mode].grain.by_channel,
-            progress=lambda site: report_stage(progress, f"timing site {site}"),
+            progress=progress,
         ).to_text()
 
     return LatencyModel.from_text(study.keep("latency", measure))

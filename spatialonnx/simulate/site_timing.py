@@ -9,34 +9,34 @@ attributed to the site.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 
 from spatialonnx.graph.fuse import fuse_sites
+from spatialonnx.runtime.progress import ProgressCallback, report_stage
 from spatialonnx.runtime.session import Runtime
 from spatialonnx.runtime.timing import (
-    BURST,
     WARMUP,
     Images,
     NodeTimes,
     ProfiledSession,
+    Schedule,
     Timing,
     count_runs,
     time_alternately,
 )
 
 ROUNDS = 4
+_SCHEDULE = Schedule(ROUNDS)
 LAYOUT_OPS = frozenset({"ReorderInput", "ReorderOutput", "Reshape", "Transpose"})
 """Ops that ORT inserts between layouts, with its own names."""
 _PROFILED = ("cpu",)
 """Providers whose nodes the profiler times; CUDA's kernels run on after their launch."""
 _QUANTILE = 0.25
 """Quantile of a node's runs: other load only adds time."""
-Progress = Callable[[str], None]
-"""Called with a site's name before it is timed."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,8 @@ def time_sites(
     runtime: Runtime,
     *,
     shares: dict[str, float],
-    rounds: int = ROUNDS,
-    burst: int = BURST,
-    progress: Progress | None = None,
+    schedule: Schedule = _SCHEDULE,
+    progress: ProgressCallback | None = None,
 ) -> dict[str, SiteTime]:
     """Times every fused site against itself left dense; all others are unchanged.
 
@@ -86,17 +85,16 @@ def time_sites(
         runtime: Provider and threads.
         shares: Each site's share of the model's MACs; used where the profiler cannot time nodes
             (CUDA, whose kernels run on after their launch).
-        rounds: Rounds in which both models are timed.
-        burst: Runs of a model in a row; 1 = run by run, with cold caches.
+        schedule: How often both models are timed.
         progress: Called with the site that is timed.
     """
     profile = runtime.provider in _PROFILED
+    rounds, burst = schedule.rounds, schedule.burst
     size = count_runs(rounds, WARMUP, burst)
     all_fused = ProfiledSession(fuse_sites(proto, fused, dense), runtime, profile=profile)
     windows: list[tuple[NodeTimes | None, Timing, Timing]] = []
     for site in fused:
-        if progress:
-            progress(site)
+        report_stage(progress, f"timing site {site}")
         others = [name for name in fused if name != site]
         variant = ProfiledSession(
             fuse_sites(proto, others, [*dense, site]), runtime, profile=profile

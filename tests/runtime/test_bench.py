@@ -18,7 +18,7 @@ from spatialonnx.errors import DataError, UsageError
 from spatialonnx.runtime.bench import NOISE, bench_models, choose_images
 from spatialonnx.runtime.peak_memory import measure_peak
 from spatialonnx.runtime.session import Runtime
-from spatialonnx.runtime.timing import open_timed
+from spatialonnx.runtime.timing import Schedule, open_timed
 
 ONE = Runtime("cpu", 1)
 
@@ -39,7 +39,7 @@ def dataset(count: int, size: int = 8) -> TensorDataset:
 
 
 def test_every_model_gets_times_and_a_ratio_to_the_first(models: list[Path]) -> None:
-    result = bench_models(models, None, runtime=ONE, runs=4)
+    result = bench_models(models, None, runtime=ONE, schedule=Schedule(4))
     first, second = result.contestants
     assert first.ratio.value == 1
     assert second.ratio.value == pytest.approx(second.timing.median / first.timing.median)
@@ -51,7 +51,7 @@ def test_a_baseline_that_is_not_among_the_models_is_timed_too(
     models: list[Path], tmp_path: Path
 ) -> None:
     other = save(plain(1), tmp_path / "other.onnx")
-    result = bench_models(models, dataset(3), runtime=ONE, runs=2, baseline=other)
+    result = bench_models(models, dataset(3), runtime=ONE, schedule=Schedule(2), baseline=other)
     assert [c.path for c in result.contestants] == [other, *models]
     assert result.contestants[0].ratio.value == 1
     assert result.data == "numbers"
@@ -75,7 +75,7 @@ def test_another_batch_than_the_model_is_fixed_to_is_refused(tmp_path: Path) -> 
     fixed = save(plain(shape=(4, 3, 8, 8)), tmp_path / "fixed.onnx")
     with pytest.raises(UsageError, match="--batch 4"):
         bench_models([fixed], None, runtime=ONE)
-    assert bench_models([fixed], None, runtime=ONE, batch=4, runs=1).batch == 4
+    assert bench_models([fixed], None, runtime=ONE, batch=4, schedule=Schedule(1)).batch == 4
 
 
 def test_peak_memory_grows_with_the_batch(tmp_path: Path) -> None:

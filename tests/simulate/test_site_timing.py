@@ -7,8 +7,9 @@ import pytest
 from support.masked import masked, names
 from support.trained import RUNTIME, draw_images, trained_model
 
+from spatialonnx.runtime.progress import Progress
 from spatialonnx.runtime.session import Runtime
-from spatialonnx.runtime.timing import NodeTimes
+from spatialonnx.runtime.timing import NodeTimes, Schedule
 from spatialonnx.simulate.site_timing import SiteTime, compare_nodes, time_sites
 
 
@@ -37,7 +38,7 @@ def test_every_fused_site_of_a_model_is_timed() -> None:
     proto = masked(trained_model())
     first, second, third = names(proto)
     images = [draw_images(1)[0]]
-    told: list[str] = []
+    told: list[Progress] = []
     times = time_sites(
         proto,
         [first, third],
@@ -45,10 +46,11 @@ def test_every_fused_site_of_a_model_is_timed() -> None:
         images,
         RUNTIME,
         shares={},
-        rounds=3,
+        schedule=Schedule(3),
         progress=told.append,
     )
-    assert list(times) == told == [first, third]
+    assert list(times) == [first, third]
+    assert [at.stage for at in told] == [f"timing site {site}" for site in times]
     assert all(time.dense > 0 and time.fused > 0 for time in times.values())
 
 
@@ -58,6 +60,8 @@ def test_without_a_profiler_the_whole_models_are_compared(monkeypatch: pytest.Mo
     sites = names(proto)
     monkeypatch.setattr("spatialonnx.simulate.site_timing._PROFILED", ())
     shares = dict.fromkeys(sites, 0.3)
-    times = time_sites(proto, sites, [], [draw_images(1)[0]], runtime, shares=shares, rounds=3)
+    times = time_sites(
+        proto, sites, [], [draw_images(1)[0]], runtime, shares=shares, schedule=Schedule(3)
+    )
     assert list(times) == sites
     assert all(time.dense > 0 and time.layout == 0 for time in times.values())
