@@ -7,6 +7,9 @@ second-level cache as they do in a network; both ops are channels last, so no Tr
 Outputs are compared with ONNX Runtime's, to the last bit, before anything is timed.
 
     python benchmarks/qconv_kernels.py --quick
+
+With AMX everything is computed, so the ratio does not depend on the MACs kept;
+SPATIALONNX_ISA=avx512vnni measures the kernels of processors without it.
 """
 
 from __future__ import annotations
