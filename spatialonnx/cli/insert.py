@@ -11,6 +11,8 @@ from spatialonnx.cli.options import CommonOptions, ModelArgument, Output, PatchS
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from spatialonnx.graph.insert import Insertion
+
 
 @command
 def insert(
@@ -51,7 +53,7 @@ def insert(
 
     Example: spatialonnx insert model.onnx
     """
-    from spatialonnx.cli.console import show, table
+    from spatialonnx.cli.console import show
     from spatialonnx.cli.inputs import read_model
     from spatialonnx.graph.insert import insert as insert_ops
     from spatialonnx.model.stages import check_replaceable, stage_path
@@ -71,7 +73,14 @@ def insert(
         threads=common.runtime().threads,
     )
     result.save(path)
-    total = result.conv_macs
+    lines = [*result_lines(result), f"wrote {path}"]
+    show(common, {"output": str(path), **result.to_json()}, lines)
+
+
+def result_lines(result: Insertion) -> list[str | Table]:
+    """The sites and the other Convs for a person."""
+    from spatialonnx.cli.console import table
+
     rows = [
         [
             site.name,
@@ -83,12 +92,11 @@ def insert(
         for site in result.sites
     ]
     skipped = [[conv.conv, conv.reason] for conv in result.skipped]
-    lines: list[str | Table] = [
+    total = result.conv_macs
+    macs = f", {total / 1e6:.1f} million MACs per sample in all Convs" if total else ""
+    return [
         table("Sites", ["site", "Conv", "ofmap (C x H x W)", "MACs/output", "note"], rows),
         *([table("Convs that are no site", ["Conv", "reason"], skipped)] if skipped else []),
-        f"{len(rows)} sites, {len(skipped)} Convs skipped"
-        + (f", {total / 1e6:.1f} million MACs per sample in all Convs" if total else ""),
+        f"{len(rows)} sites, {len(skipped)} Convs skipped{macs}",
         *result.notes,
-        f"wrote {path}",
     ]
-    show(common, {"output": str(path), **result.to_json()}, lines)
