@@ -99,13 +99,18 @@ class Insertion:
         report = SiteReport(self.sites, self.skipped, self.conv_macs).to_json()
         return {**report, "notes": list(self.notes)}
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path) -> Path:
         """Writes the model, whole or not at all; a file of this name is replaced.
+
+        Returns:
+            The file.
 
         Raises:
             OutputError: It cannot be written.
         """
-        save_model(self.model, Path(path))
+        path = Path(path)
+        save_model(self.model, path)
+        return path
 
 
 def insert(

@@ -140,13 +140,15 @@ class Benchmark:
             "notes": list(self.notes),
         }
 
-    def save(self, path: str | Path) -> None:
-        """Writes ``to_json`` to a file.
+    def save(self, path: str | Path) -> Path:
+        """Writes ``to_json`` to a file, and returns its path.
 
         Raises:
             OutputError: It cannot be written.
         """
-        write_bytes(Path(path), json.dumps(self.to_json(), indent=2).encode())
+        path = Path(path)
+        write_bytes(path, json.dumps(self.to_json(), indent=2).encode())
+        return path
 
 
 def bench_models(

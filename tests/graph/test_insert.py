@@ -308,7 +308,7 @@ def test_external_data(tmp_path: Path) -> None:
     )
     model = load_model(tmp_path / "model.onnx")
     result = spatialonnx.insert(model, threads=1)
-    result.save(tmp_path / "model.spatial.onnx")
+    assert result.save(tmp_path / "model.spatial.onnx") == tmp_path / "model.spatial.onnx"
     (tmp_path / "model.data").unlink()
     written = load_model(tmp_path / "model.spatial.onnx")
     assert written.stage == "spatial"
