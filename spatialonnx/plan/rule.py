@@ -1,8 +1,9 @@
 """The prediction rule and the patch grid, in numpy.
 
 In a patch all of whose probes are zero, every other output is predicted to be zero. Positions
-beyond the border are neither probes nor predicted; a patch without a probe inside the map is
-computed in full. With a threshold, a probe is zero where it is at most the threshold; NaN is not.
+beyond the border are neither probes nor predicted. A patch without a probe inside the map is
+blind: it is computed in full. With a threshold, a probe counts as zero if it is at most the
+threshold; NaN does not.
 """
 
 from __future__ import annotations

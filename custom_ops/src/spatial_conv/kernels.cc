@@ -403,7 +403,7 @@ void scatter(const float* pixels, int64_t stride, int64_t count, float* const* p
       } else {
         for (int i = 0; i < valid; ++i) store8(planes[c + i] + offset + q, v[i]);
       }
-      // The last eight overlap those before them where the count is no multiple of eight.
+      // The last eight overlap those before them where the count is not a multiple of eight.
       q = q + 16 <= count || q + 8 == count ? q + 8 : count - 8;
     }
     for (; q < count; ++q) {

@@ -1,4 +1,4 @@
-// A mask as bits, one bit a position of the map, in the order of memory: what the vector kernel
+// A mask as bits, one bit per position of the map, in the order of memory: what the vector kernel
 // needs to apply the rule to 64 positions at once.
 //
 // A map of one channel is cut into bands of whole rows of patches. A band's positions lie one

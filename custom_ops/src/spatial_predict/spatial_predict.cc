@@ -59,7 +59,7 @@ class SpatialPredict : public Kernel {
  private:
   void predict(const RunContext& context, PredictTask<T>& task) const {
     const PatchGrid& grid = task.grid;
-    // Maps this wide are no CNN's; the reference takes them.
+    // Maps this wide do not occur in CNNs; the reference takes them.
     if (!fits_band(grid)) return run_planes(context, task, reference::predict_planes);
 
     MaskBits& bits = task.bits;

@@ -1,4 +1,4 @@
-// SpatialPredict on bits, one bit a position (mask_bits.h): which positions of a band are not
+// SpatialPredict on bits, one bit per position (mask_bits.h): which positions of a band are not
 // zero; the rule, by shifts of whole words; a copy that clears what is predicted.
 // Compiled once per instruction set (isa.h).
 #include <string.h>
