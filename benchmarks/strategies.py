@@ -22,7 +22,7 @@ from modes import spatialonnx, spread
 
 GREEDY, JOINT = ("--strategy", "greedy"), ("--strategy", "joint")
 FEW = ("--patterns", "1001,1000")
-THRESHOLDS = ("--thresholds", "0,0.1,0.2,0.35,0.5,0.7,1")
+ZEROS = ("--thresholds", "0")
 ROWS: dict[str, tuple[str, ...]] = {
     "greedy-layer": (*GREEDY, "--mode", "uniform-layer"),
     "greedy-layer-few": (*GREEDY, "--mode", "uniform-layer", *FEW),
@@ -30,15 +30,15 @@ ROWS: dict[str, tuple[str, ...]] = {
     "greedy-patch-few": (*GREEDY, "--mode", "uniform-patch", *FEW),
     "greedy-max-few": (*GREEDY, "--mode", "max-granularity", "--max-clusters", "10", *FEW),
     "joint-layer": (*JOINT, "--mode", "uniform-layer"),
-    "joint-layer-thresholds": (*JOINT, "--mode", "uniform-layer", *THRESHOLDS),
+    "joint-layer-zeros": (*JOINT, "--mode", "uniform-layer", *ZEROS),
     "joint-layer-p4": (*JOINT, "--mode", "uniform-layer", "--patch-size", "4"),
     "joint-layer-p234": (*JOINT, "--mode", "uniform-layer", "--patch-size", "2,3,4"),
     "joint-filter-p234": (*JOINT, "--mode", "uniform-filter", "--patch-size", "2,3,4"),
     "joint-patch": (*JOINT, "--mode", "uniform-patch"),
     "joint-patch-p4": (*JOINT, "--mode", "uniform-patch", "--patch-size", "4"),
     "joint-patch-p234": (*JOINT, "--mode", "uniform-patch", "--patch-size", "2,3,4"),
-    "joint-patch-p234-thresholds": (
-        *JOINT, "--mode", "uniform-patch", "--patch-size", "2,3,4", *THRESHOLDS,
+    "joint-patch-p234-zeros": (
+        *JOINT, "--mode", "uniform-patch", "--patch-size", "2,3,4", *ZEROS,
     ),
     "joint-max-p234": (
         *JOINT, "--mode", "max-granularity", "--max-clusters", "10", "--patch-size", "2,3,4",

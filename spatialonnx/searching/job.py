@@ -15,7 +15,7 @@ from spatialonnx.model.stages import check_replaceable
 from spatialonnx.plan.plan import Plan
 from spatialonnx.searching.coupling import find_groups
 from spatialonnx.searching.modes import MODES, Groups
-from spatialonnx.searching.rate_distortion.operating_points import check_initial
+from spatialonnx.searching.rate_distortion.initial import check_initial
 from spatialonnx.searching.settings import Settings
 from spatialonnx.searching.strategies import STRATEGIES, Strategy, check_strategy
 from spatialonnx.searching.targets import Layout

@@ -23,13 +23,14 @@ from spatialonnx.errors import UsageError
 from spatialonnx.plan.plan import Plan, PlanLike
 from spatialonnx.searching.judge import SelectJudge
 from spatialonnx.searching.modes import MODES
+from spatialonnx.searching.rate_distortion.code_tables import Choices
 from spatialonnx.searching.rate_distortion.distortion import (
     DistortionModel,
     Layer,
     best_plan,
     lagrangian_plan,
 )
-from spatialonnx.searching.rate_distortion.operating_points import Choices, find_operating_points
+from spatialonnx.searching.rate_distortion.families import find_operating_points
 from spatialonnx.searching.rate_distortion.profile import NEGLIGIBLE, masks_of, profile_layers
 from spatialonnx.searching.rate_distortion.safety_margin import estimate_drop, scale_to_bound
 from spatialonnx.searching.targets import Layout

@@ -20,6 +20,7 @@ from spatialonnx.plan.outcome import Outcome
 from spatialonnx.searching.benefit import count_macs
 from spatialonnx.searching.modes import MODES
 from spatialonnx.searching.pareto import pareto_front
+from spatialonnx.searching.rate_distortion.code_tables import Choices
 from spatialonnx.searching.rate_distortion.distortion import (
     DistortionModel,
     best_plan,
@@ -28,15 +29,10 @@ from spatialonnx.searching.rate_distortion.distortion import (
     make_layer,
     rising,
 )
+from spatialonnx.searching.rate_distortion.families import find_operating_points
 from spatialonnx.searching.rate_distortion.hull import upper_hull
-from spatialonnx.searching.rate_distortion.operating_points import (
-    OFF,
-    Choices,
-    OperatingPoint,
-    _extends,
-    check_initial,
-    find_operating_points,
-)
+from spatialonnx.searching.rate_distortion.initial import check_initial, extends
+from spatialonnx.searching.rate_distortion.operating_points import OFF, OperatingPoint
 from spatialonnx.searching.rate_distortion.profile import (
     PROFILE,
     interpolate_layer,
@@ -371,11 +367,11 @@ def test_a_cut_search_of_a_tuned_network_continues(tiny_files, tmp_path):
 def test_a_level_is_not_blind_where_its_start_is_not():
     histogram = CodeHistogram(2, (1, 7, 7))
     patterns = np.arange(1, 15)
-    kept = patterns[_extends(patterns, 0b1001, [histogram])]
+    kept = patterns[extends(patterns, 0b1001, [histogram])]
     # 1000 is the last position of a patch: outside in the last row and column.
     assert kept.tolist() == [0b0001, 0b1001]
-    assert patterns[_extends(patterns, 0b1110, [histogram])].tolist() == [0b0110, 0b1110]
-    assert _extends(patterns, 0b1111, [histogram]).all()
+    assert patterns[extends(patterns, 0b1110, [histogram])].tolist() == [0b0110, 0b1110]
+    assert extends(patterns, 0b1111, [histogram]).all()
 
 
 def test_no_level_of_a_tuned_network_is_for_nothing():
