@@ -122,6 +122,13 @@ def site_table(sites: Sequence[SiteCounts], conv_total: int) -> Table:
     return table("Sites", columns, rows)
 
 
+def dense_line(verify: Measured, metric: str) -> str:
+    """The line that comes first: what the dense network reaches."""
+    name = "top-1" if metric == "top1" else metric
+    value = percent(float(verify.baseline)) if metric == "top1" else f"{float(verify.baseline):.4f}"
+    return f"dense {name} {value} on {verify.samples} verify samples"
+
+
 def _share(part: int | None, whole: int) -> str:
     """A count as a share; - where it was not counted, or is a share of what was not."""
     return "-" if part is None or not whole else percent(part / whole)
@@ -129,10 +136,19 @@ def _share(part: int | None, whole: int) -> str:
 
 def verdict(bound: Bound, met: bool, verify: Measured, confidence: float | None) -> str:
     """One line that says whether a bound holds on verify, and by which rule."""
+    from spatialonnx.measure.doubts import NEARLY_ALL
+
     rule = f"the drop itself, {points(float(verify.drop))}"
     if verify.upper is not None and confidence is not None:
         rule = (
             f"the upper limit of the drop at {100 * confidence:g} % confidence, "
             f"{points(verify.upper)}"
         )
-    return f"bound of {bound}: {'met' if met else 'MISSED'} by {rule}"
+    text = f"bound of {bound}: {'met' if met else 'MISSED'} by {rule}"
+    if verify.one_class is not None and verify.one_class >= NEARLY_ALL:
+        text += (
+            f"; this says little: the dense network answers one class on "
+            f"{percent(verify.one_class)} of the samples (divergence of the logits "
+            f"{verify.kl or 0.0:.3g} nats)"
+        )
+    return text

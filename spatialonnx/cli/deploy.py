@@ -126,7 +126,7 @@ def explain_slow(result: Deployment) -> str:
 
 def result_lines(result: Deployment, written: Path | None) -> list[str | Table]:
     """Prints a deployment as tables."""
-    from spatialonnx.cli.console import percent, points, table, verdict
+    from spatialonnx.cli.console import dense_line, percent, points, table, verdict
 
     verify, ratio, job = result.verify, result.ratio, result.job
     columns = ["site", "MACs", "predicted", "dense ms", "fused ms", "gain", "form", "why"]
@@ -134,6 +134,7 @@ def result_lines(result: Deployment, written: Path | None) -> list[str | Table]:
     rival = "the dense 8-bit model's" if result.is_quantized else "the original's"
     left_out = sum(difference.left_out for difference in result.differences)
     lines: list[str | Table] = [
+        dense_line(verify, job.experiment.metric.name),
         table("Sites", columns, [_row(site) for site in result.sites]),
         f"{len(result.names('fused'))} sites fused, {len(result.names('dense'))} dense, "
         f"{len(result.names('simulated'))} simulated; fused equals simulated site by site "

@@ -36,7 +36,7 @@ def evaluate(
 
     Example: spatialonnx evaluate model.masked.onnx --data fashion-mnist --split verify
     """
-    from spatialonnx.cli.console import percent, show, site_table
+    from spatialonnx.cli.console import percent, show, site_table, warn
     from spatialonnx.cli.inputs import data_options, read_model
     from spatialonnx.cli.progress import show_progress
     from spatialonnx.measure.evaluate import evaluate as evaluate_model
@@ -56,6 +56,8 @@ def evaluate(
             **data_options(data),
             **parts.sizes(),
         )
+    for warning in result.warnings:
+        warn(common, f"warning: {warning}")
     lines = [f"{source.path.name} on {result.samples} samples of {result.data} ({split})"]
     if result.top1 is not None:
         lines.append(f"top-1 {percent(result.top1 / result.samples)}")

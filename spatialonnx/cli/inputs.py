@@ -28,6 +28,8 @@ def data_options(options: DataOptions) -> dict[str, Any]:
         "preprocessing": preprocessing_changes(options),
         "classes": options.classes,
         "accept_baseline": options.accept_baseline,
+        "score_output": options.score_output,
+        "decision": options.decision,
     }
 
 

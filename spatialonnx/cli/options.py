@@ -177,9 +177,25 @@ class DataOptions:
         bool,
         typer.Option(
             "--accept-baseline",
-            help="Go on where the labels cannot be the classes of the network.",
+            help="Go on where the accuracy of the dense network cannot mean anything.",
         ),
     ] = False
+    score_output: Annotated[
+        str | None,
+        typer.Option(
+            "--score-output",
+            help="Output that is scored.",
+            show_default="by its shape and the labels",
+        ),
+    ] = None
+    decision: Annotated[
+        float | None,
+        typer.Option(
+            "--decision",
+            help="Value above which an output of one column says yes, class 1: 0.5 for "
+            "probabilities.",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spatialonnx.cli.console import percent, points, table, verdict
+from spatialonnx.cli.console import dense_line, percent, points, table, verdict
 from spatialonnx.plan.macs import fraction
 from spatialonnx.searching.pareto import pareto_front
 from spatialonnx.searching.settings import JOINT
@@ -46,7 +46,8 @@ def result_lines(report: SearchReport, confidence: float | None) -> list[str | T
     samples = report.results[0].verify.samples
     columns = ["bound", "MACs saved", "drop", "95 % interval", "met", "plans on select", "file"]
     lines: list[str | Table] = [
-        table(f"On verify, which no choice used ({samples} samples)", columns, rows)
+        dense_line(report.results[-1].verify, report.metric),
+        table(f"On verify, which no choice used ({samples} samples)", columns, rows),
     ]
     lines += [
         verdict(result.bound, result.bound_met, result.verify, confidence)

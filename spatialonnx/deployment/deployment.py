@@ -192,11 +192,11 @@ class Deployment:
         record = read_search_record(experiment.model.proto)
         bound = self.job.bound
         return {
+            "baseline": {"top1": float(self.verify.baseline)},
             "model": str(experiment.model.path),
             "mode": record and record.mode,
             "strategy": record and record.strategy,
             "eps": None if bound is None else float(bound.eps(self.verify.baseline)),
-            "baseline": {"top1": float(self.verify.baseline)},
             "verify": self.verify.to_json(),
             "bound_met": self.bound_met,
             "fused": self.names("fused"),

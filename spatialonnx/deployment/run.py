@@ -211,7 +211,7 @@ def _time(
 
 def _notes(result: Deployment) -> list[str]:
     job, experiment = result.job, result.job.experiment
-    notes = []
+    notes = [f"warning: {text}" for text in result.verify.warnings]
     record = read_search_record(experiment.model.proto)
     if record is not None and record.data not in ("", experiment.data_name):
         notes.append(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from spatialonnx.measure.calibration import expected_losses, fit_temperature
 from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.measured import DenseRun, Measured, compare
-from spatialonnx.measure.metrics import Metric, first_logits, has_logits, kl_divergence
+from spatialonnx.measure.metrics import Metric
 from spatialonnx.measure.network import Network, run_samples
 from spatialonnx.measure.samples import BATCH, Samples
 from spatialonnx.measure.statistics import find_discordant
@@ -116,7 +116,7 @@ class Certifier:
             conv_total=run.conv_total,
             confidence=confidence or self._confidence,
         )
-        if not expect or not has_logits(run.outputs):
+        if not expect or not self._metric.has_logits(run.outputs):
             return measured
         return self._expect(measured, dense, run.outputs, samples)
 
@@ -133,22 +133,20 @@ class Certifier:
     def _expect(
         self, measured: Measured, dense: DenseRun, outputs: list[NDArray[Any]], samples: Samples
     ) -> Measured:
-        """Adds the divergence and the expected drop.
+        """Adds the expected drop.
 
         If the model has another baseline, the drop of the initial plan is counted; only the change
         from it is estimated.
         """
-        logits = first_logits(outputs)
-        kl = float(kl_divergence(first_logits(dense.outputs), logits).mean())
+        logits = self._metric.logits(outputs)
         initial = self._run_initial(samples)
-        before = first_logits(initial.outputs)
+        before = self._metric.logits(initial.outputs)
         finite = np.isfinite(before).all() and np.isfinite(logits).all()
         if not self._metric.counts or initial.reference is None or not finite:
-            return replace(measured, kl=kl)
+            return measured
         losses = expected_losses(before, logits, fit_temperature(before, initial.reference))
         return replace(
             measured,
-            kl=kl,
             expected=float(dense.score - initial.score) + float(losses.mean()),
             expected_error=float(losses.std()) / math.sqrt(max(len(losses), 1)),
             moved=find_discordant(

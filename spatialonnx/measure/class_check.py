@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 
-import numpy as np
-
 from spatialonnx.data.classes import class_mismatch
-from spatialonnx.errors import ModelError, UsageError
+from spatialonnx.errors import UsageError
 from spatialonnx.measure.experiment import Experiment
-from spatialonnx.measure.metrics import TOP1, first_logits
-from spatialonnx.measure.network import Network
+from spatialonnx.measure.metrics import TOP1
+from spatialonnx.measure.score_output import count_classes
 
 logger = logging.getLogger(__name__)
 
@@ -27,27 +25,17 @@ def check_classes(experiment: Experiment, *, refuse: bool) -> None:
     Raises:
         UsageError: They are refused.
     """
-    if experiment.metric.name != TOP1.name or experiment.dataset.labels is None:
+    metric = experiment.metric
+    if metric.name != TOP1.name or experiment.dataset.labels is None:
         return
-    outputs = count_classes(experiment)
-    found = None if outputs is None else class_mismatch(experiment.dataset, outputs)
+    names = [value.name for value in experiment.model.proto.graph.output]
+    outputs = count_classes(experiment).get(names[metric.position])
+    if outputs is None:
+        return
+    columns = 2 if metric.decision is not None else outputs
+    found = class_mismatch(experiment.dataset, columns) if columns > 1 else None
     if found is None:
         return
     if found.refused and refuse:
         raise UsageError(f"{found.text}, or go on all the same with --accept-baseline")
     logger.warning("%s", found.text)
-
-
-def count_classes(experiment: Experiment) -> int | None:
-    """Number of classes of a network, from its file or from a run; None without logits."""
-    dims = experiment.model.proto.graph.output[0].type.tensor_type.shape.dim
-    sizes = [dim.dim_value for dim in dims]
-    if len(sizes) >= 2 and sizes[1] > 0 and all(size == 1 for size in sizes[2:]):
-        return sizes[1]
-    network = Network(experiment.model.proto, experiment.runtime)
-    images = experiment.dataset.images(np.zeros(1, np.int64))
-    outputs = network.run(images, network.plan)
-    try:
-        return int(first_logits([outputs[name] for name in network.output_names]).shape[1])
-    except ModelError:
-        return None

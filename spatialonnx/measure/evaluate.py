@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from spatialonnx.data.opening import DataLike
 from spatialonnx.errors import ModelError, UsageError
 from spatialonnx.files import write_bytes
+from spatialonnx.measure.doubts import doubts
 from spatialonnx.measure.experiment import Experiment
-from spatialonnx.measure.metrics import TOP1, Metric, first_logits, has_logits, top_k
+from spatialonnx.measure.metrics import TOP1, Metric, top_k
 from spatialonnx.measure.network import Network, Outputs, SampleRun, codes_name, run_samples
 from spatialonnx.measure.opening import ExperimentOptions, open_experiment
 from spatialonnx.measure.samples import BATCH, Samples
@@ -70,6 +71,7 @@ class Evaluation:
         right: Which samples are right, bool [n]; None for a metric that does not count.
         outputs: The model's outputs, one array each, batch first.
         data: The text that the data were opened by.
+        warnings: Reasons why the accuracy means little, one line each.
     """
 
     score: Fraction
@@ -82,6 +84,7 @@ class Evaluation:
     right: NDArray[np.bool_] | None = field(repr=False)
     outputs: tuple[NDArray[Any], ...] = field(repr=False)
     data: str = ""
+    warnings: tuple[str, ...] = ()
 
     @property
     def saved_fraction(self) -> float:
@@ -103,6 +106,7 @@ class Evaluation:
                 "saved_fraction": self.saved_fraction if self.conv_total else None,
             },
             "sites": [vars(site) for site in self.sites],
+            "warnings": list(self.warnings),
         }
 
     def save(self, path: str | Path) -> None:
@@ -193,7 +197,7 @@ def evaluate_model(
     right = None
     if metric.counts and reference is not None:
         right = metric.right(run.outputs, reference)
-    top1, top5 = _count_top(run.outputs, samples.labels)
+    top1, top5 = _count_top(metric, run.outputs, samples.labels)
     return Evaluation(
         score=metric.score(run.outputs, reference),
         top1=top1,
@@ -205,6 +209,7 @@ def evaluate_model(
         right=right,
         outputs=tuple(run.outputs),
         data=samples.dataset.name,
+        warnings=tuple(doubts(metric, run.outputs, samples.labels)),
     )
 
 
@@ -261,12 +266,12 @@ def _choose_samples(experiment: Experiment, split: Part, samples: int | None) ->
 
 
 def _count_top(
-    outputs: list[NDArray[Any]], labels: NDArray[np.int64] | None
+    metric: Metric, outputs: list[NDArray[Any]], labels: NDArray[np.int64] | None
 ) -> tuple[int | None, int | None]:
     """Samples whose label is the largest logit, and among the five largest."""
-    if labels is None or labels.ndim != 1 or not has_logits(outputs):
+    if labels is None or labels.ndim != 1 or not metric.has_logits(outputs):
         return None, None
-    return int(TOP1.right(outputs, labels).sum()), top_k(first_logits(outputs), labels, 5)
+    return int(metric.right(outputs, labels).sum()), top_k(metric.logits(outputs), labels, 5)
 
 
 def _dense_outputs(

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spatialonnx.measure.metrics import Metric
+from spatialonnx.measure.doubts import doubts
+from spatialonnx.measure.metrics import Metric, kl_divergence
 from spatialonnx.measure.statistics import (
     Discordant,
     bootstrap_interval,
@@ -34,7 +35,10 @@ class Measured:
         upper: One-sided upper limit of the drop at the confidence asked for; None without one.
         discordant: Samples that changed; None for a metric that does not count.
         mcnemar_p: Exact McNemar's p; None likewise.
-        kl: Mean divergence of the logits from the dense network's, in nats; where asked for.
+        kl: Mean divergence of the logits from the dense network's, in nats; None without logits.
+        one_class: Share of the samples that the dense network gives its most frequent answer;
+            None without logits.
+        warnings: Reasons why the accuracy of the dense network means little, one line each.
         expected: The drop estimated from the network's calibrated confidence, which varies less
             than ``drop``; where asked for, and None for a metric that does not count. For a
             tuned network, the drop of its initial plan is counted and only the rest estimated.
@@ -52,6 +56,8 @@ class Measured:
     discordant: Discordant | None = None
     mcnemar_p: float | None = None
     kl: float | None = None
+    one_class: float | None = None
+    warnings: tuple[str, ...] = ()
     expected: float | None = None
     expected_error: float | None = None
     moved: Discordant | None = None
@@ -78,6 +84,10 @@ class Measured:
         if self.discordant is not None:
             result["discordant"] = vars(self.discordant)
             result["mcnemar_p"] = self.mcnemar_p
+        if self.kl is not None:
+            result["kl"] = self.kl
+        if self.warnings:
+            result["warnings"] = list(self.warnings)
         return result
 
 
@@ -118,6 +128,7 @@ def compare(
 
         interval, upper = bootstrap_interval(drop_of, samples, confidence)
         return Measured(drop, saved, conv_total, samples, dense.score, interval, upper)
+    logits = metric.logits(dense.outputs)
     before = metric.right(dense.outputs, dense.reference)
     after = metric.right(outputs, dense.reference)
     both = int((before & after).sum())
@@ -134,4 +145,7 @@ def compare(
         upper=None if confidence is None else paired_interval(*table, 2 * confidence - 1)[1],
         discordant=discordant,
         mcnemar_p=mcnemar_p(discordant),
+        kl=float(kl_divergence(logits, metric.logits(outputs)).mean()),
+        one_class=float(np.bincount(np.argmax(logits, axis=1)).max()) / samples,
+        warnings=tuple(doubts(metric, dense.outputs, dense.reference)),
     )

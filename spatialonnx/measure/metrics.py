@@ -35,15 +35,42 @@ class Metric:
     Attributes:
         name: ``top1``, ``agreement`` or ``python:module:function``.
         function: The user's function of (outputs, labels or None), for the third kind.
+        position: Number of the output that is scored, for the first two kinds.
+        decision: Of an output of one column: the value above which the answer is yes, class 1.
     """
 
     name: str
     function: Callable[[list[NDArray[Any]], Labels | None], float] | None = None
+    position: int = 0
+    decision: float | None = None
 
     @property
     def counts(self) -> bool:
         """Whether a score is a count of right samples."""
         return self.function is None
+
+    def logits(self, outputs: Outputs) -> NDArray[np.float32]:
+        """The logits [n, classes] of the output that is scored.
+
+        One column with a decision becomes two, below and above it.
+
+        Raises:
+            ModelError: The output has another shape.
+        """
+        scored = outputs[self.position : self.position + 1]
+        if self.decision is None:
+            return first_logits(scored)
+        column: NDArray[Any] = scored[0].reshape(len(scored[0]), -1) if scored else np.empty(0)
+        above = first_logits([column]) - np.float32(self.decision)
+        return np.concatenate([-above, above], axis=1)
+
+    def has_logits(self, outputs: Outputs) -> bool:
+        """Whether the output that is scored can be read as logits [n, classes]."""
+        try:
+            self.logits(outputs)
+        except ModelError:
+            return False
+        return True
 
     def reference(self, dense: Outputs, labels: Labels | None) -> Labels | None:
         """What each sample's top-1 is compared with: the labels, or the dense network's top-1.
@@ -57,7 +84,7 @@ class Metric:
         """
         if self.function is not None:
             return labels
-        logits = first_logits(dense)
+        logits = self.logits(dense)
         if self.name == "agreement":
             best: Labels = np.argmax(logits, axis=1).astype(np.int64)
             return best
@@ -67,7 +94,7 @@ class Metric:
 
     def right(self, outputs: Outputs, reference: Labels) -> NDArray[np.bool_]:
         """Which samples are right, bool [n]; one whose largest logit is not finite is wrong."""
-        logits = first_logits(outputs)
+        logits = self.logits(outputs)
         right: NDArray[np.bool_] = np.argmax(logits, axis=1) == reference
         return right & _have_largest(logits)
 
@@ -114,29 +141,20 @@ def find_metric(name: str) -> Metric:
 
 
 def first_logits(outputs: Outputs) -> NDArray[np.float32]:
-    """The logits [n, classes]: the first output.
+    """The first output as logits [n, classes].
 
     Raises:
-        ModelError: The first output has another shape.
+        ModelError: It has another shape.
     """
     logits: NDArray[Any] = outputs[0] if len(outputs) else np.empty(0)
     if logits.ndim > 2 and logits.shape[2:] == (1,) * (logits.ndim - 2):
         logits = logits.reshape(logits.shape[:2])
     if logits.ndim != 2 or logits.shape[1] < 1 or logits.dtype.kind != "f":
         raise ModelError(
-            f"the model's first output has shape {list(logits.shape)}, not [samples, classes]: "
-            "use --metric python:module:function"
+            f"the model's output has shape {list(logits.shape)}, not [samples, classes]: name "
+            "another with --score-output, or use --metric python:module:function"
         )
     return logits
-
-
-def has_logits(outputs: Outputs) -> bool:
-    """Whether the first output can be read as logits [n, classes]."""
-    try:
-        first_logits(outputs)
-    except ModelError:
-        return False
-    return True
 
 
 def top_k(logits: NDArray[np.float32], labels: Labels, k: int) -> int:

@@ -16,6 +16,7 @@ from spatialonnx.errors import UsageError
 from spatialonnx.measure.class_check import check_classes
 from spatialonnx.measure.experiment import OWN_FUNCTION, Experiment, open_data
 from spatialonnx.measure.metrics import TOP1, Metric, find_metric
+from spatialonnx.measure.score_output import choose_output
 from spatialonnx.measure.statistics import check_confidence
 from spatialonnx.model.metadata import SearchRecord
 from spatialonnx.model.model_file import ModelFile, ModelLike, as_model
@@ -49,6 +50,8 @@ class ExperimentOptions(RuntimeOptions, SplitOptions, total=False):
     folders (None: in the order of their names).
     ``memory`` is how many bytes the images of an iterable take before they go to a temporary file.
     ``accept_baseline`` goes on where the labels cannot be the classes of the network.
+    ``score_output`` names the output that is scored (None: by shape and labels), ``decision`` is
+    the value of a single column above which the answer is yes.
     ``baseline`` is the original network where the model is not it with masks, ``confidence``
     that of the upper limit which must meet the bound (None: the drop itself must).
     """
@@ -56,6 +59,8 @@ class ExperimentOptions(RuntimeOptions, SplitOptions, total=False):
     preprocessing: PreprocessingLike | None
     classes: ClassesLike | None
     accept_baseline: bool
+    score_output: str | None
+    decision: float | None
     memory: int | None
     metric: MetricLike | None
     baseline: ModelLike | None
@@ -119,7 +124,11 @@ def open_experiment(
         baseline=as_model(chosen["baseline"]) if "baseline" in chosen else None,
         confidence=chosen.get("confidence"),
     )
-    check_classes(experiment, refuse=refuse and not chosen.get("accept_baseline"))
+    refuse = refuse and not chosen.get("accept_baseline")
+    experiment = choose_output(
+        experiment, chosen.get("score_output"), chosen.get("decision"), refuse=refuse
+    )
+    check_classes(experiment, refuse=refuse)
     return experiment
 
 
@@ -134,6 +143,10 @@ def _recorded(record: SearchRecord) -> dict[str, Any]:
     if record.samples is not None:
         names = ("search_samples", "select_samples", "verify_samples")
         options.update(zip(names, record.samples, strict=True))
+    if record.score_output:
+        options["score_output"] = record.score_output
+    if record.decision is not None:
+        options["decision"] = record.decision
     if record.confidence is not None:
         options["confidence"] = record.confidence
     return options

@@ -22,6 +22,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from math import isfinite
 from typing import Any
 
 import onnx
@@ -54,6 +55,9 @@ class SearchRecord:
         samples: Sizes of search, select and verify; None = the defaults.
         metric: What scored outputs; ``own function`` for a user's.
         confidence: That of the upper limit that had to meet the bound; None = the drop itself.
+        score_output: Output that was scored, where there are several.
+        decision: Value above which an output of one column says yes.
+        warnings: Reasons why the accuracy of the dense network means little.
         verify: Figures of the plan on verify, as ``Measured.to_json`` gives them.
         study: Key of the study.
         onnxruntime: Version that the search ran on.
@@ -70,6 +74,9 @@ class SearchRecord:
     samples: tuple[int, int, int] | None = None
     metric: str = "top1"
     confidence: float | None = None
+    score_output: str = ""
+    decision: float | None = None
+    warnings: tuple[str, ...] = ()
     verify: Mapping[str, Any] = field(default_factory=dict)
     study: str = ""
     onnxruntime: str = ""
@@ -90,6 +97,9 @@ class SearchRecord:
             "samples": None if self.samples is None else list(self.samples),
             "metric": self.metric,
             "confidence": self.confidence,
+            "score_output": self.score_output,
+            "decision": self.decision,
+            "warnings": list(self.warnings),
             "verify": dict(self.verify),
             "study": self.study,
             "onnxruntime": self.onnxruntime,
@@ -110,6 +120,7 @@ def read_search_record(proto: onnx.ModelProto) -> SearchRecord | None:
         raise ModelError("a newer spatialonnx searched this model: install that version")
     eps, met, confidence = entry.get("eps"), entry.get("bound_met"), entry.get("confidence")
     samples, seed, verify = entry.get("samples"), entry.get("seed", 0), entry.get("verify", {})
+    decision, warnings = entry.get("decision"), entry.get("warnings", [])
     sizes = None
     if isinstance(samples, list) and len(samples) == 3 and all(_is_whole(n) for n in samples):
         sizes = (samples[0], samples[1], samples[2])
@@ -120,6 +131,8 @@ def read_search_record(proto: onnx.ModelProto) -> SearchRecord | None:
         or not (met is None or isinstance(met, bool))
         or not (confidence is None or _is_share(confidence))
         or not (samples is None or sizes)
+        or not (decision is None or _is_number(decision))
+        or not (isinstance(warnings, list) and all(isinstance(text, str) for text in warnings))
         or not all(isinstance(text, str) for text in texts.values())
     ):
         raise ModelError(_DAMAGED)
@@ -130,6 +143,8 @@ def read_search_record(proto: onnx.ModelProto) -> SearchRecord | None:
         seed=seed,
         samples=sizes,
         confidence=confidence,
+        decision=decision,
+        warnings=tuple(warnings),
         verify=verify,
         **texts,
     )
@@ -147,7 +162,9 @@ def _read_bound(text: object, eps: float) -> Bound:
 
 
 _TEXTS = {
-    **dict.fromkeys(("mode", "strategy", "goal", "data", "study", "onnxruntime"), ""),
+    **dict.fromkeys(
+        ("mode", "strategy", "goal", "data", "study", "onnxruntime", "score_output"), ""
+    ),
     "metric": "top1",
 }
 """Text entries, with their defaults."""
@@ -220,6 +237,10 @@ def drop_metadata(proto: onnx.ModelProto, *keys: str) -> None:
 
 def _is_share(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
 
 
 def _is_whole(value: Any) -> bool:

@@ -37,6 +37,8 @@ def study_about(job: SearchJob) -> dict[str, Any]:
         "provider": experiment.runtime.provider,
         "onnxruntime": runtime_version(),
     }
+    if experiment.metric.position or experiment.metric.decision is not None:
+        about["score"] = [experiment.metric.position, experiment.metric.decision]
     if others:
         about["others"] = [[size, sha256_bytes(repr(own).encode())] for size, own in others]
     if settings.multiples:

@@ -77,6 +77,7 @@ class SearchReport:
         seconds: Time of this run.
         select_plans: Plans that were measured on select in this run.
         verify_reads: How often verify was read in this study.
+        metric: What scores outputs.
         notes: Warnings for the user, one line each.
     """
 
@@ -90,6 +91,7 @@ class SearchReport:
     seconds: float
     select_plans: int
     verify_reads: int
+    metric: str = "top1"
     notes: tuple[str, ...] = ()
 
     @property
@@ -133,5 +135,5 @@ class SearchReport:
         }
         answers = [result.to_json() for result in self.results]
         if len(answers) == 1:
-            return {**common, **answers[0]}
-        return {**common, "results": answers}
+            return {"baseline": answers[0]["baseline"], **common, **answers[0]}
+        return {"baseline": answers[-1]["baseline"], **common, "results": answers}

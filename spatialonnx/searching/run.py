@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -21,7 +22,7 @@ from spatialonnx.searching.job import SearchJob, check_job
 from spatialonnx.searching.judge import SelectJudge
 from spatialonnx.searching.latency import LatencyModel, measure_latency
 from spatialonnx.searching.modes import MODES
-from spatialonnx.searching.report import SearchReport
+from spatialonnx.searching.report import SearchReport, SearchResult
 from spatialonnx.searching.study import Study
 from spatialonnx.searching.task import Task, find_layouts
 from spatialonnx.searching.trials import BudgetSpent, Trials
@@ -87,7 +88,8 @@ def search_masks(job: SearchJob, progress: ProgressCallback | None = None) -> Se
             seconds=time.monotonic() - start,
             select_plans=len(judge.known),
             verify_reads=int(study.meta().get("verify_reads", "0")),
-            notes=(*job.notes, *_notes(job), *kept_masks(job, results)),
+            metric=job.experiment.metric.name,
+            notes=(*job.notes, *_doubts(results), *_notes(job), *kept_masks(job, results)),
         )
     if interrupted:
         written = ", ".join(str(result.path) for result in results)
@@ -180,6 +182,12 @@ def _make_judge(
 
     judge = SelectJudge(measure, job.strategy.accept, len(job.experiment.split.verify))
     return judge
+
+
+def _doubts(results: Sequence[SearchResult]) -> list[str]:
+    return [
+        f"warning: {text}" for text in dict.fromkeys(w for r in results for w in r.verify.warnings)
+    ]
 
 
 def _notes(job: SearchJob) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spatialonnx.measure.metrics import Metric, first_logits, has_logits, kl_divergence
+from spatialonnx.measure.metrics import Metric, kl_divergence
 
 
 class DenseReference:
@@ -28,7 +28,7 @@ class DenseReference:
         self.metric = metric
         self.reference = metric.reference(dense, labels)
         self.score = metric.score(dense, self.reference)
-        self.logits = first_logits(dense) if has_logits(dense) else None
+        self.logits = metric.logits(dense) if metric.has_logits(dense) else None
 
     def score_of(self, outputs: list[NDArray[Any]]) -> Fraction:
         """The score of other outputs on the same samples."""
@@ -38,5 +38,5 @@ class DenseReference:
         """Mean KL of the logits; summed exactly, so that it does not depend on the order."""
         if self.logits is None:
             return None
-        divergence = kl_divergence(self.logits, first_logits(outputs))
+        divergence = kl_divergence(self.logits, self.metric.logits(outputs))
         return math.fsum(divergence.tolist()) / max(len(divergence), 1)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spatialonnx.measure.metrics import first_logits, kl_divergence, margins
+from spatialonnx.measure.metrics import kl_divergence, margins
 from spatialonnx.simulate.reference import DenseReference
 
 Rows = NDArray[np.int64]
@@ -56,7 +56,8 @@ class Scorer:
             assert self.reference.reference is not None
             right = self.reference.metric.right(outputs, self.reference.reference[rows])
         if self.reference.logits is not None:
-            kl = kl_divergence(self.reference.logits[rows], first_logits(outputs))
+            logits = self.reference.metric.logits(outputs)
+            kl = kl_divergence(self.reference.logits[rows], logits)
         return RowScores(right, kl, None if self.counts else outputs)
 
     def order(self, dense: list[NDArray[Any]]) -> Rows:
@@ -68,7 +69,7 @@ class Scorer:
         labels = self.reference.reference
         if not self.counts or labels is None:
             return np.arange(self.samples)
-        logits = first_logits(dense)
+        logits = self.reference.metric.logits(dense)
         right = self.reference.metric.right(dense, labels)
         margin = np.nan_to_num(margins(logits, labels), nan=0.0)
         return np.lexsort((np.arange(self.samples), margin, right)).astype(np.int64)

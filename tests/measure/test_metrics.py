@@ -14,9 +14,9 @@ from spatialonnx.measure.metrics import (
     AGREEMENT,
     LOST,
     TOP1,
+    Metric,
     find_metric,
     first_logits,
-    has_logits,
     kl_divergence,
     margins,
     top_k,
@@ -81,6 +81,17 @@ def test_a_class_that_is_switched_off_costs_nothing():
     assert kl_divergence(dense, masked).tolist() == [LOST]
 
 
+def test_a_column_with_a_decision_is_yes_or_no():
+    column = np.array([[0.2], [0.5], [0.7], [np.nan]], np.float32)
+    metric = Metric("top1", position=1, decision=0.5)
+    for shape in ((4, 1), (4,), (4, 1, 1, 1)):
+        outputs = [np.zeros((4, 3), np.float32), column.reshape(shape)]
+        assert metric.right(outputs, np.array([0, 0, 1, 0])).tolist() == [True, True, True, False]
+        assert metric.reference(outputs, np.array([1])).tolist() == [1]
+    agreement = Metric("agreement", position=1, decision=0.5)
+    assert agreement.reference([column, column], None)[:3].tolist() == [0, 0, 1]
+
+
 def test_agreement_compares_with_the_dense_network():
     dense = np.array([[1, 0], [0, 1], [1, 0]], np.float32)
     reference = AGREEMENT.reference([dense], None)
@@ -113,7 +124,7 @@ def test_logits_are_the_first_output_in_any_squeezable_shape():
         [np.zeros((2, 3), np.int64)],
         [np.zeros((2, 0), np.float32)],
     ):
-        assert not has_logits(outputs)
+        assert not TOP1.has_logits(outputs)
         with pytest.raises(ModelError, match="python:module:function"):
             first_logits(outputs)
 

@@ -1,0 +1,53 @@
+"""Reasons why the accuracy of a dense network means little: its answers, and chance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binom
+
+from spatialonnx.measure.metrics import TOP1, Metric, Outputs
+
+NEARLY_ALL = 0.95
+"""Share of the samples from which on one answer is said to be that of nearly all."""
+_CHANCE = 0.01
+"""Probability from which on chance explains an accuracy."""
+_FEWEST = 10
+"""Samples below which nothing is said."""
+
+
+def doubts(metric: Metric, outputs: Outputs, labels: NDArray[np.int64] | None) -> Iterator[str]:
+    """Reasons why the accuracy of a dense network means little, one line each.
+
+    Args:
+        metric: What scores its outputs.
+        outputs: Its outputs, batch first.
+        labels: int64 [n], or None.
+    """
+    if not metric.counts or not metric.has_logits(outputs):
+        return
+    logits = metric.logits(outputs)
+    if len(logits) < _FEWEST or logits.shape[1] < 2:
+        return
+    if (logits == logits[0]).all():
+        yield "the outputs never change: check the preprocessing (--mean, --std) and --score-output"
+        return
+    answers = np.argmax(logits, axis=1)
+    counts = np.bincount(answers)
+    share = counts.max() / len(answers)
+    if share >= NEARLY_ALL:
+        yield (
+            f"the network answers class {counts.argmax()} on {100 * share:.1f} % of the samples: "
+            "a small drop says little"
+        )
+    if metric.name != TOP1.name or labels is None or labels.ndim != 1:
+        return
+    right = int(metric.right(outputs, labels).sum())
+    chance = float(np.mean([(labels == answer).mean() for answer in answers]))
+    if binom.sf(right - 1, len(answers), chance) > _CHANCE:
+        yield (
+            f"an accuracy of {100 * right / len(answers):.1f} % cannot be told from chance, "
+            f"{100 * chance:.1f} %: check --mean and --std, --classes and --score-output"
+        )
