@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,13 +87,14 @@ def load_model(path: Path) -> ModelFile:
     _check_content(proto, path)
     external = _external_files(proto, path)
     try:
-        if external:
-            onnx.load_external_data_for_model(proto, str(path.parent))
+        _load_external(proto, external)
+        # What is left is in attributes and subgraphs.
+        onnx.load_external_data_for_model(proto, str(path.parent))
     except (onnx.checker.ValidationError, OSError, ValueError) as error:
         raise ModelError(
             f"{path}: its external data cannot be loaded ({_first_line(error)})"
         ) from None
-    return ModelFile(path, proto, sha256_files(path, *external))
+    return ModelFile(path, proto, sha256_files(path, *external.values()))
 
 
 def peek_model(path: Path) -> onnx.ModelProto | None:
@@ -143,24 +146,52 @@ def _check_content(proto: onnx.ModelProto, path: Path) -> None:
         raise ModelError(f"{path} is not an ONNX model: it holds no graph; export it again")
 
 
-def _external_files(proto: onnx.ModelProto, path: Path) -> list[Path]:
-    """The files that hold a model's external data, each inside the model's folder."""
+def _external_files(proto: onnx.ModelProto, path: Path) -> dict[str, Path]:
+    """The files that hold a model's external data, by the names that the model gives them.
+
+    A name must lie inside the model's folder. It may be a link, as in the cache of a model hub,
+    into the folder that holds the model's own content.
+    """
     folder = path.parent.resolve()
-    names: list[str] = []
+    homes = (folder, path.resolve().parent)
+    files: dict[str, Path] = {}
     for tensor in proto.graph.initializer:
-        if uses_external_data(tensor):
-            location = next((e.value for e in tensor.external_data if e.key == "location"), "")
-            if location not in names:
-                names.append(location)
-    files = []
-    for name in names:
-        file = (folder / name).resolve()
-        if not file.is_relative_to(folder):
+        if not uses_external_data(tensor):
+            continue
+        name = next((e.value for e in tensor.external_data if e.key == "location"), "")
+        if name in files:
+            continue
+        place = Path(os.path.normpath(folder / name))
+        file = place.resolve()
+        inside = any(file.is_relative_to(home) for home in homes)
+        if not place.is_relative_to(folder) or not inside:
             raise ModelError(f"{path}: external data {name!r} lies outside the model's folder")
         if not file.is_file():
             raise ModelError(f"{path}: its external data file {name!r} is missing beside it")
-        files.append(file)
+        files[name] = file
     return files
+
+
+def _load_external(proto: onnx.ModelProto, files: Mapping[str, Path]) -> None:
+    """Reads the weights that lie in files of their own into a model; onnx follows no links.
+
+    Raises:
+        ValueError: A file is shorter than the model says, or its place is no number.
+        OSError: A file cannot be read.
+    """
+    for tensor in proto.graph.initializer:
+        if not uses_external_data(tensor):
+            continue
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        name, length = entries.get("location", ""), int(entries.get("length", -1))
+        with files[name].open("rb") as stream:
+            stream.seek(int(entries.get("offset", 0)))
+            data = stream.read(length)
+        if len(data) < length:
+            raise ValueError(f"{name} is cut off")
+        tensor.raw_data = data
+        del tensor.external_data[:]
+        tensor.data_location = onnx.TensorProto.DEFAULT
 
 
 def _first_line(error: Exception) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 from support.models import feeds, plain
 
 from spatialonnx.errors import ModelError
@@ -174,3 +174,31 @@ def test_models_in_memory_whose_weights_are_elsewhere(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "PROTOBUF_LIMIT", 100)
     with pytest.raises(ModelError, match="give its path"):
         as_model(plain())
+
+
+def test_a_model_hub_s_cache_of_links_is_read(tmp_path):
+    """Model and external data are links into a folder of contents, as in a model hub's cache."""
+    contents, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "abc"
+    contents.mkdir()
+    snapshot.mkdir(parents=True)
+    proto = plain()
+    save_external(proto, contents / "m.onnx", "m.onnx_data")
+    for name, blob in (("m.onnx", "0a1b"), ("m.onnx_data", "2c3d")):
+        (contents / name).rename(contents / blob)
+        (snapshot / name).symlink_to(f"../../blobs/{blob}")
+    loaded = load_model(snapshot / "m.onnx")
+    weights = {t.name: numpy_helper.to_array(t) for t in loaded.proto.graph.initializer}
+    for tensor in proto.graph.initializer:
+        np.testing.assert_array_equal(weights[tensor.name], numpy_helper.to_array(tensor))
+
+
+def test_links_that_lead_elsewhere_are_refused(tmp_path):
+    """A link beside the model must not read any file of the machine into it."""
+    folder, other = tmp_path / "models", tmp_path / "secrets"
+    folder.mkdir()
+    other.mkdir()
+    save_external(plain(), folder / "m.onnx")
+    (folder / "weights.bin").rename(other / "weights.bin")
+    (folder / "weights.bin").symlink_to(other / "weights.bin")
+    with pytest.raises(ModelError, match="lies outside the model's folder"):
+        load_model(folder / "m.onnx")
