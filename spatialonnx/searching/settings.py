@@ -12,7 +12,7 @@ from spatialonnx.searching.modes import COARSEST, MODES
 
 GOALS = ("macs", "latency")
 JOINT, GREEDY, EXHAUSTIVE = "joint", "greedy", "exhaustive"
-THRESHOLDS = (0.0, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0)
+THRESHOLDS = (0.0, 0.2, 0.5)
 """Thresholds of the joint strategy, where none are asked for."""
 
 

@@ -55,6 +55,8 @@ _WORTHWHILE = 0.005
 """A plan must promise this part more than the best so far: less is within the noise."""
 _PATIENCE = 2
 """Moves in a row that may fail."""
+_MOST_MOVES = 8
+"""Moves that are tried under thresholds, whose steps are small and run to their end."""
 _RETREATS = 12
 """Plans that are measured, each of less distortion, while none is within the bound at all."""
 _RETREAT = 0.75
@@ -236,8 +238,9 @@ class PlanSearch:
         best = self._best(limit, eps)
         if not any(best):
             return best
-        failures = 0
-        while failures < _PATIENCE:
+        failures = moves = 0
+        while failures < _PATIENCE and (self._rejects or moves < _MOST_MOVES):
+            moves += 1
             move = next((m for m in self._moves(best, limit) if m not in self._tried), None)
             if move is None:
                 break
