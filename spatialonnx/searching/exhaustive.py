@@ -1,4 +1,4 @@
-"""The exact search of the uniform-layer mode (report, section 5.2.2.2): every plan there is."""
+"""The exhaustive search of the uniform-layer mode (report, section 5.2.2.2): all plans."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def exhaustive_search(task: Task) -> dict[Fraction, frozenset[str]]:
     """Tries all products of all choices and off; the all-off plan is recorded, not run.
 
     Args:
-        task: What is searched, for one patch size; each group of coupled sites is one layer.
+        task: The task, for one patch size; each group of coupled sites is one layer.
 
     Returns:
         By bound, the keys of all plans.

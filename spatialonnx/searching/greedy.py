@@ -2,7 +2,7 @@
 
 First level: every pattern of every target alone. Patch, channel and group passes: targets are
 merged rank by rank. Layer pass: from the greediest plan down, always the step that loses the
-least saving for the accuracy it brings back.
+least saving for the accuracy it regains.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def greedy_search(task: Task) -> dict[Fraction, frozenset[str]]:
     """Runs all passes of a mode.
 
     Args:
-        task: What is searched, for one patch size.
+        task: The task, for one patch size.
 
     Returns:
         By bound, the keys of the plans of the layer pass; one pass serves all bounds.
@@ -116,7 +116,7 @@ def _merge_pass(
 def layer_pass(
     trials: Trials, layers: Sequence[Sequence[Option]], layout: Layout
 ) -> Iterator[tuple[Trial, tuple[int, ...]]]:
-    """Steps from the greediest plan down until every layer is off.
+    """Steps down from the greediest plan until every layer is off.
 
     Args:
         trials: Runs and journals candidates.
@@ -138,17 +138,17 @@ def layer_pass(
         yield trial, tuple(indices)
         layer = next_layer(layers, indices)
         if layer is None:
-            # Only "off" is left everywhere: the last layer that is on goes first.
+            # Only "off" is left everywhere: the last layer that is on is switched off first.
             layer = max(k for k, i in enumerate(indices) if not layers[k][i].is_off)
         indices[layer] += 1
     trials.record_off(LAYER, "network", ",".join(options[-1].label for options in layers))
 
 
 def next_layer(layers: Sequence[Sequence[Option]], indices: Sequence[int]) -> int | None:
-    """UpdateMask: the layer whose next option brings the most score for the saving it gives up.
+    """UpdateMask: the layer whose next option gains the most score for the saving it gives up.
 
     gain = score(next) - score(current), cost = (S - S' + 1) / (S + 1), both from isolated trials;
-    the last of equals wins. None where every next option is "off".
+    the last of equal ones is taken. None if every next option is "off".
     """
     total = sum(layers[k][i].saved for k, i in enumerate(indices))
     best: tuple[Fraction, int] | None = None

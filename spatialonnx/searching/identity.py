@@ -1,4 +1,4 @@
-"""The key of a study: a hash of everything that decides the outcome of a trial."""
+"""The key of a study: a hash of everything that determines the outcome of a trial."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from spatialonnx.searching.job import SearchJob
 
 
 def study_about(job: SearchJob) -> dict[str, Any]:
-    """Everything that decides a trial's outcome, for the study's key and for a reader.
+    """Everything that determines a trial's outcome, for the study's key and for readers.
 
     Bounds, budgets and verbosity are not part of it.
     """
@@ -56,11 +56,11 @@ def study_key(job: SearchJob) -> str:
 
 
 def name_study(job: SearchJob) -> tuple[SearchJob, tuple[str, ...]]:
-    """Names the study of a job after what decides its trials.
+    """Names the study of a job by a hash of what determines its trials.
 
     Returns:
-        The job with the study beside its output, and the names of the studies there of other
-        options, where this one is new.
+        The job with the study beside its output and, if the study is new, the names of studies
+        of other options there.
     """
     assert job.files.output is not None
     folder = job.files.output.parent

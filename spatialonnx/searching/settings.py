@@ -1,4 +1,4 @@
-"""Settings: the options of a search that decide its trials."""
+"""Settings: the options of a search that determine its trials."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ def all_patterns(patch_size: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Settings:
-    """Options of a search that decide its trials.
+    """Options of a search that determine its trials.
 
     Attributes:
         mode: A row of the table of modes.
         strategy: A row of the table of strategies.
         patterns: Patterns of the first level by patch size. A strategy that takes several sizes
             chooses one per layer.
-        max_clusters: Largest number of clusters of a channel's map; 0 = one patch each.
+        max_clusters: Largest number of clusters per channel; 0 = one per patch.
         top: Options kept per target; None = all.
         couple: ``none``, ``block``, ``stage`` or a file.
         goal: ``macs`` or ``latency``: what accuracy is weighed against.
-        thresholds: What probes may reach to count as zero, as multiples of the mean positive
-            activation of their channel, increasing; 0 = only zeros, always among them. None =
+        thresholds: Values up to which probes count as zero, as multiples of the mean positive
+            activation of their channel, increasing; always includes 0, only zeros. None =
             those of the strategy, where the mode can have any.
     """
 
@@ -49,7 +49,7 @@ class Settings:
     thresholds: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Refuses what does not fit together, whatever the strategy.
+        """Refuses options that do not fit together under any strategy.
 
         Raises:
             UsageError: An option is unknown or two do not fit together.
@@ -78,7 +78,7 @@ class Settings:
 
     @property
     def patch_size(self) -> int:
-        """The patch size, the first where there are several."""
+        """The patch size; the first if there are several."""
         return next(iter(self.patterns))
 
     @property
@@ -101,7 +101,7 @@ def choose_patterns(
 ) -> dict[int, tuple[int, ...]]:
     """The patterns of ``--ones-range`` or ``--patterns`` by patch size; default: all.
 
-    With several patch sizes a range is cut to what a size has.
+    With several patch sizes a range is cut to that of each size.
 
     Raises:
         UsageError: Both are given, or explicit patterns with several patch sizes.

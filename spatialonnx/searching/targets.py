@@ -1,8 +1,8 @@
-"""Targets and options: what a pass chooses for, and what it chooses from.
+"""Targets and options: a pass chooses one option for each target.
 
-A target is a set of patches: of one site or of several coupled ones, of all channels or one, of
-the whole map or one cluster of patches. An option is what a target may be set to: pieces, each a
-pattern in the patches of one region; what no piece covers is off.
+A target is a set of patches: of one site or of several coupled ones, of all channels or one, of the
+whole map or one cluster of patches. An option is a list of pieces, each a pattern in the patches of
+one region; patches without a piece are off.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from spatialonnx.plan.plan import Plan
 
 @dataclass(frozen=True)
 class Grain:
-    """How fine the targets of a site are.
+    """The grain of the targets of a site.
 
     Attributes:
         by_channel: Whether a target is of one channel.
@@ -51,10 +51,10 @@ class Region:
 
 @dataclass(frozen=True)
 class Target:
-    """What one choice is made for: one region, or the regions of coupled sites.
+    """The object of one choice: one region, or the regions of coupled sites.
 
     Attributes:
-        name: For records.
+        name: Name in records.
         regions: One or several.
     """
 
@@ -72,10 +72,10 @@ class Piece:
     """A pattern in one region.
 
     Attributes:
-        region: Where.
+        region: The region.
         pattern: The pattern.
-        threshold: What its probes may reach to count as zero, one value per channel of the
-            region; empty = only zeros. A region of some patches alone has none.
+        threshold: Values up to which its probes count as zero, one per channel of the region;
+            empty = only zeros. A region of single clusters has none.
     """
 
     region: Region
@@ -85,12 +85,12 @@ class Piece:
 
 @dataclass(frozen=True)
 class Option:
-    """What a target may be set to, with what its isolated trial gave.
+    """One option of a target, with the result of its isolated trial.
 
     Attributes:
-        label: For records: the pattern, or the rank among the target's candidates.
+        label: Name in records: the pattern, or the rank among the target's candidates.
         order: Breaks ties: the pattern's integer, or the rank.
-        pieces: Where which pattern is; none = off.
+        pieces: Patterns by region; empty = off.
         saved: MACs that were saved with only this target on.
         score: The metric's value with only this target on.
     """
@@ -109,14 +109,14 @@ class Option:
 
 @dataclass(frozen=True)
 class Layout:
-    """How the maps of a network are cut into targets, and masks made of targets' patterns.
+    """Cuts the maps of a network into targets, and makes masks from targets' patterns.
 
     The targets of a site are numbered channel by channel, and within one cluster by cluster.
 
     Attributes:
         sites: In graph order.
         patch_size: Side of a patch.
-        max_clusters: Largest number of clusters of a channel's map; 0 = one patch each.
+        max_clusters: Largest number of clusters per channel; 0 = one per patch.
     """
 
     sites: tuple[Site, ...]
@@ -198,7 +198,7 @@ class Layout:
         return patterns if (patterns[labels] == wanted).all() else None
 
     def plan(self, pieces: Sequence[Piece]) -> Plan:
-        """The plan that pieces make; regions that overlap must not occur.
+        """The plan of some pieces, whose regions must not overlap.
 
         Every site gets the smallest of the four mask shapes that its regions need.
         """

@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 
 
 def upper_hull(saved: NDArray[np.int64], lost: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Which points, the origin included, maximise saved - multiplier * lost for a multiplier.
+    """Points, the origin included, that maximise saved - multiplier * lost for some multiplier.
 
-    From the two ends inwards (quickhull): between two corners, the point that lies farthest above
-    their chord is a corner, and what lies below the chord is none. Of 65,534 patterns per
-    target most are gone after the first chord, and nothing is sorted.
+    From the two ends inwards (quickhull): between two corners, the point farthest above their chord
+    is a corner, and points below the chord are not. Of 65,534 patterns per target most are
+    discarded by the first chord, and nothing is sorted.
 
     Args:
         saved: int64 [n].

@@ -1,4 +1,4 @@
-"""Profiling: a few trials per layer turn lost signal into distortion."""
+"""Profiling: a few trials per layer convert lost signal into distortion."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Curve = list[tuple[float, float]]
 NEGLIGIBLE = 1e-9
 """Distortion, in nats, of a plan that has none."""
 _MEASURED, _MEASURED_UNDER_THRESHOLDS = (0.3, 0.75), (0.2, 0.5)
-"""Which points of a layer are measured, as parts of their number, for every patch size. The last
+"""Points of a layer that are measured, as fractions of their number, for every patch size. The last
 ones under thresholds lose more than any plan allows."""
 _LEAST = 0.05
-"""Part of the other layers' distortion that a layer of a tuned network costs at least."""
+"""Least distortion of a layer of a tuned network, as a fraction of the other layers'."""
 
 
 def profile_layers(
@@ -47,12 +47,12 @@ def profile_layers(
         tables: The operating points of every layer, one list per patch size, the initial masks
             first.
         layouts: How maps are cut, by patch size.
-        benefit: What saving MACs is worth.
+        benefit: The benefit of saving MACs.
         initial: The initial plan.
-        begun: Its trial.
+        begun: The trial of the initial plan.
     """
     curves: dict[int, list[Curve]] = {}
-    # With an initial plan, trials begin where they differ from the last one: the deepest first.
+    # With an initial plan, a trial starts where it differs from the last one: deepest layers first.
     order = list(reversed(range(len(groups))) if initial else range(len(groups)))
     total = sum(len(_measured(own)) for table in tables for own in table)
     done = 0
@@ -90,10 +90,10 @@ def _measured(own: Sequence[OperatingPoint]) -> list[OperatingPoint]:
 
 
 def least_distortion(profiles: Iterable[Sequence[Curve]]) -> float:
-    """What the last point measured of any layer costs at least, in nats.
+    """The least distortion of the last measured point of a layer, in nats.
 
     A point may bring the logits of a tuned network nearer to the original's than its initial plan
-    does. Every point needs a positive cost all the same: what costs nothing cannot be learned.
+    does. Every point still needs a positive cost, because corrections are relative.
     """
     last = [curve[-1][1] for found in profiles for curve in found if curve]
     costs = [distortion for distortion in last if distortion > 0]
