@@ -16,6 +16,7 @@ from onnx.external_data_helper import uses_external_data
 from onnx.reference import ReferenceEvaluator
 
 from spatialonnx.errors import ModelError
+from spatialonnx.model.interface import settable_inputs
 
 ONNX_DOMAINS = ("", "ai.onnx")
 _CONV_ATTRIBUTES = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
@@ -64,7 +65,10 @@ class GraphIndex:
         self.uses: dict[str, list[Use]] = {}
         self.outputs = {value.name for value in graph.output}
         self._opsets = {entry.domain: entry.version for entry in proto.opset_import}
-        self._constants: dict[str, TensorProto] = {t.name: t for t in graph.initializer}
+        settable = settable_inputs(proto)
+        self._constants: dict[str, TensorProto] = {
+            t.name: t for t in graph.initializer if t.name not in settable
+        }
         self._stored_in: dict[str, tuple[str, list[NodeProto]]] = {}
         self._sparse = {t.values.name: tuple(t.dims) for t in graph.sparse_initializer}
         for position, node in enumerate(self.nodes):

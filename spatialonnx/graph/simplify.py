@@ -18,6 +18,7 @@ from onnx import NodeProto, TensorProto
 
 from spatialonnx.graph.index import attribute, inline_functions, inner_nodes, is_op
 from spatialonnx.graph.shapes import correct_value_info
+from spatialonnx.model.interface import settable_inputs
 from spatialonnx.model.model_file import PROTOBUF_LIMIT
 from spatialonnx.runtime.session import optimize_model
 
@@ -29,9 +30,9 @@ _FIRST_IR_WITH_FREE_WEIGHTS = 4
 def prepare_model(proto: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of a model with its functions inlined, its weights constant and its nodes named.
 
-    Initializers that are also graph inputs (IR 3 demanded that) could be replaced at run time,
-    so nothing may be folded into them; as constants they can be. Names are unique afterwards, and
-    value_info says the sizes that the network has.
+    Initializers that are also graph inputs could be replaced at run time, so nothing may be
+    folded into them; as constants they can be. An input with a default that was meant to be set
+    stays one. Names are unique afterwards, and value_info says the sizes that the network has.
 
     Raises:
         ModelError: A function cannot be inlined.
@@ -40,7 +41,7 @@ def prepare_model(proto: onnx.ModelProto) -> onnx.ModelProto:
     if copy is proto:
         copy = onnx.ModelProto()
         copy.CopyFrom(proto)
-    weights = {t.name for t in copy.graph.initializer}
+    weights = {t.name for t in copy.graph.initializer} - settable_inputs(copy)
     inputs = [value for value in copy.graph.input if value.name not in weights]
     if len(inputs) < len(copy.graph.input):
         copy.ir_version = max(copy.ir_version, _FIRST_IR_WITH_FREE_WEIGHTS)

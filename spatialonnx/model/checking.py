@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx
 
 from spatialonnx.errors import ModelError
+from spatialonnx.model.interface import settable_inputs
 from spatialonnx.model.metadata import metadata_key
 from spatialonnx.model.model_file import PROTOBUF_LIMIT, save_model
 
@@ -39,7 +40,7 @@ def check_model(proto: onnx.ModelProto, what: str) -> None:
 
 
 def check_interface(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
-    """Checks that inputs, outputs and metadata were kept; initializers are not inputs.
+    """Checks that inputs, outputs and metadata were kept; weights are not inputs.
 
     Args:
         before: The original model.
@@ -48,7 +49,7 @@ def check_interface(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
     Raises:
         ModelError: They were not.
     """
-    weights = {tensor.name for tensor in before.graph.initializer}
+    weights = {t.name for t in before.graph.initializer} - settable_inputs(before)
     inputs = [value for value in before.graph.input if value.name not in weights]
     kept = {e.key: e.value for e in before.metadata_props if e.key not in _REWRITTEN}
     ours = {e.key: e.value for e in after.metadata_props}

@@ -12,6 +12,8 @@ from spatialonnx.errors import DataError, ModelError
 
 IMAGE_TYPES = ("tensor(float)", "tensor(uint8)")
 
+_FIRST_IR_WITH_FREE_WEIGHTS = 4
+
 
 @dataclass(frozen=True)
 class TensorInfo:
@@ -33,6 +35,18 @@ def model_inputs(proto: onnx.ModelProto) -> tuple[TensorInfo, ...]:
     weights = {tensor.name for tensor in proto.graph.initializer}
     weights |= {tensor.values.name for tensor in proto.graph.sparse_initializer}
     return tuple(_info(value) for value in proto.graph.input if value.name not in weights)
+
+
+def settable_inputs(proto: onnx.ModelProto) -> frozenset[str]:
+    """The inputs that have a default value and were meant to be set.
+
+    IR 3 demanded that every initializer be an input too, and some exporters still list them all:
+    those are weights. Where only some are listed, these were chosen.
+    """
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    listed = weights & {value.name for value in proto.graph.input}
+    chosen = proto.ir_version >= _FIRST_IR_WITH_FREE_WEIGHTS and listed < weights
+    return frozenset(listed if chosen else ())
 
 
 def find_image_input(inputs: Iterable[TensorInfo], others: Collection[str] = ()) -> TensorInfo:

@@ -25,7 +25,7 @@ from spatialonnx.simulate.code_histogram import CodeHistogram
 def extends(
     patterns: NDArray[np.int64], initial: int, histograms: Sequence[CodeHistogram]
 ) -> NDArray[np.bool_]:
-    """Patterns whose predictions include those of a target's initial pattern."""
+    """Whether a pattern's predictions include those of the initial one, [patterns]."""
     found: NDArray[np.bool_] = (patterns & initial) == patterns
     if initial == full_pattern(histograms[0].patch_size):  # it predicts nothing
         return found
@@ -70,7 +70,11 @@ def check_initial(
 def initial_patterns(
     sites: Sequence[str], grain: Grain, layout: Layout, initial: PlanLike
 ) -> NDArray[np.int64]:
-    """The pattern that every target begins with, int64 [targets]."""
+    """The pattern that every target begins with, int64 [targets].
+
+    Raises:
+        UsageError: The masks are finer than the targets, or coupled sites carry different ones.
+    """
     found = []
     for name in sites:
         mask = initial.get(name, full_mask(layout.patch_size))
