@@ -137,7 +137,9 @@ def _run(
 
 def _equal(expected: list[NDArray[Any]], got: list[NDArray[Any]]) -> bool:
     return all(
-        a.shape == b.shape and a.tobytes() == b.tobytes()
+        a.shape == b.shape
+        # Strings and maps are Python objects, whose bytes are addresses.
+        and (a.tolist() == b.tolist() if a.dtype == object else a.tobytes() == b.tobytes())
         for a, b in zip(expected, got, strict=True)
     )
 

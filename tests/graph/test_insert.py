@@ -522,3 +522,36 @@ def test_an_input_with_a_default_stays_an_input(stage: str) -> None:
     for further in ({}, {"gain": np.float32([3])}):
         wanted = open_session(proto, one).run({**x, **further})
         np.testing.assert_allclose(open_session(model, one).run({**x, **further}), wanted, 1e-4)
+
+
+@pytest.mark.parametrize("maps", [False, True])
+def test_outputs_may_be_strings_and_maps(maps: bool) -> None:
+    """As a hosted trainer exports a classifier: the class's name, and a map of names to scores."""
+    net = Net()
+    scores = net.head(net.relu(net.conv("x", 4)))
+    proto = net.model(scores)
+    names = ["cat", "dog", "hen", "owl", "rat"]
+    proto.graph.initializer.append(
+        helper.make_tensor("names", TensorProto.STRING, [5], [n.encode() for n in names])
+    )
+    domain = {"domain": "ai.onnx.ml"}
+    proto.graph.node.extend(
+        [
+            helper.make_node("ArgMax", [scores], ["best"], axis=1, keepdims=1),
+            helper.make_node("ArrayFeatureExtractor", ["names", "best"], ["label"], **domain),
+        ]
+    )
+    label = helper.make_tensor_value_info("label", TensorProto.STRING, ["n", 1])
+    proto.graph.output.append(label)
+    if maps:
+        zipped = helper.make_node("ZipMap", [scores], ["loss"], classlabels_strings=names, **domain)
+        entry = helper.make_tensor_type_proto(TensorProto.FLOAT, [])
+        kind = helper.make_sequence_type_proto(
+            helper.make_map_type_proto(TensorProto.STRING, entry)
+        )
+        proto.graph.node.append(zipped)
+        proto.graph.output.append(helper.make_value_info("loss", kind))
+    proto.opset_import.append(helper.make_opsetid("ai.onnx.ml", 1))
+    result = spatialonnx.insert(proto, threads=1)
+    assert len(result.sites) == 1
+    assert len(result.model.graph.output) == len(proto.graph.output)
