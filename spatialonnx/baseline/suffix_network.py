@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.samples import Samples
-from spatialonnx.model.interface import find_image_input, model_inputs
+from spatialonnx.model.metadata import fixed_batch
 from spatialonnx.runtime.resources import free_memory
 from spatialonnx.simulate.prefix import Prefix
 from spatialonnx.simulate.reference import DenseReference
@@ -112,7 +112,7 @@ class SuffixNetwork:
 
 def _open(experiment: Experiment, samples: Samples) -> SegmentedNetwork:
     proto = experiment.model.proto
-    fixed = find_image_input(model_inputs(proto)).shape[0]
+    fixed = fixed_batch(proto)
     size = fixed or max(min(experiment.batch, len(samples)), 1)
     rows = np.resize(np.arange(len(samples)), size)
     example = samples.dataset.images(samples.indices[rows])

@@ -28,6 +28,7 @@ def data_options(options: DataOptions) -> dict[str, Any]:
         "preprocessing": preprocessing_changes(options),
         "classes": options.classes,
         "accept_baseline": options.accept_baseline,
+        "model_batch": options.model_batch,
         "score_output": options.score_output,
         "decision": options.decision,
     }

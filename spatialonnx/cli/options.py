@@ -180,6 +180,16 @@ class DataOptions:
             help="Go on where the accuracy of the dense network cannot mean anything.",
         ),
     ] = False
+    model_batch: Annotated[
+        int | None,
+        typer.Option(
+            "--model-batch",
+            help="Images that the model takes at once, where its input leaves that open and a "
+            "Reshape inside does not.",
+            min=1,
+            show_default="as insert found it",
+        ),
+    ] = None
     score_output: Annotated[
         str | None,
         typer.Option(

@@ -28,7 +28,13 @@ from spatialonnx.measure.measured import Measured
 from spatialonnx.measure.opening import ExperimentOptions, open_experiment
 from spatialonnx.measure.samples import Samples
 from spatialonnx.model.interface import find_image_input, model_inputs
-from spatialonnx.model.metadata import ORIGINAL, drop_metadata, read_search_record, set_metadata
+from spatialonnx.model.metadata import (
+    ORIGINAL,
+    drop_metadata,
+    fixed_batch,
+    read_search_record,
+    set_metadata,
+)
 from spatialonnx.model.model_file import ModelFile, ModelLike, as_model
 from spatialonnx.model.stages import save_judged
 from spatialonnx.plan.plan import Plan
@@ -197,7 +203,7 @@ def _batches(
 ) -> Iterator[dict[str, NDArray[Any]]]:
     """Inputs by name, batch by batch, of the size that the model takes."""
     image = find_image_input(model_inputs(proto))
-    fixed, done = image.shape[0] or 0, 0
+    fixed, done = fixed_batch(proto) or 0, 0
     for images in samples.batches(fixed or _CALIBRATION_BATCH):
         yield feeds_of(image.name, fill_up(images, fixed))
         done += len(images)

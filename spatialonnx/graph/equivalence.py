@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -12,6 +12,7 @@ import onnx
 from numpy.typing import NDArray
 
 from spatialonnx.errors import ModelError
+from spatialonnx.graph.index import GraphIndex, is_op
 from spatialonnx.graph.random_inputs import random_input
 from spatialonnx.model.metadata import get_metadata
 from spatialonnx.runtime.session import Level, Runtime, Session, open_session
@@ -19,7 +20,9 @@ from spatialonnx.runtime.session import Level, Runtime, Session, open_session
 TOLERANCE = 1e-5
 """Largest change of an output, relative to the largest output: ORT's default level fuses nodes."""
 _SIZES = (64, 224, 32, 128, 256, 28, 299, 320, 416, 512)
+_RANK = 4
 _BATCHES = (2, 1)
+_LARGEST_BATCH = 256
 Feeds = dict[str, NDArray[Any]]
 
 
@@ -51,6 +54,12 @@ class OriginalRun:
     extended: list[NDArray[Any]]
     default: list[NDArray[Any]]
     repeats: bool
+
+    @property
+    def only_batch(self) -> int | None:
+        """The number of images that it runs on; None where two, the first tried, will do."""
+        batch = max((len(x) for x in self.feeds.values() if x.ndim >= _RANK), default=_BATCHES[0])
+        return None if batch == _BATCHES[0] else batch
 
 
 def run_original(
@@ -124,9 +133,22 @@ def _candidates(session: Session, proto: onnx.ModelProto) -> Iterator[Feeds]:
     sizes = [s for s in sizes if str(s) in recorded] + [s for s in sizes if str(s) not in recorded]
     dynamic = any(None in info.shape[1:] for info in session.inputs)
     batch = any(info.shape[:1] == (None,) for info in session.inputs)
+    batches = (*_BATCHES, *_inner_batches(proto)) if batch else (1,)
     rng = np.random.default_rng(0)
-    for size, count in product(sizes if dynamic else sizes[:1], _BATCHES if batch else (1,)):
+    for size, count in product(sizes if dynamic else sizes[:1], batches):
         yield {info.name: random_input(info, size, count, rng) for info in session.inputs}
+
+
+def _inner_batches(proto: onnx.ModelProto) -> list[int]:
+    """First dimensions of the shapes that a model's Reshapes ask for: it may take these alone."""
+    index = GraphIndex(proto)
+    shapes = [
+        index.constant_array(node.input[1])
+        for node in index.nodes
+        if is_op(node, "Reshape") and len(node.input) > 1
+    ]
+    first = {int(shape.reshape(-1)[0]) for shape in shapes if shape is not None and shape.size > 1}
+    return sorted(size for size in first if max(_BATCHES) < size <= _LARGEST_BATCH)
 
 
 def _run(
@@ -136,12 +158,18 @@ def _run(
 
 
 def _equal(expected: list[NDArray[Any]], got: list[NDArray[Any]]) -> bool:
-    return all(
-        a.shape == b.shape
-        # Strings and maps are Python objects, whose bytes are addresses.
-        and (a.tolist() == b.tolist() if a.dtype == object else a.tobytes() == b.tobytes())
-        for a, b in zip(expected, got, strict=True)
-    )
+    return all(_is_same(a, b) for a, b in zip(expected, got, strict=True))
+
+
+def _is_same(a: Any, b: Any) -> bool:
+    """Whether tensors, texts, maps or sequences are equal, numbers to the last bit."""
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        if a.dtype != object:
+            return a.shape == b.shape and a.tobytes() == b.tobytes()
+        return a.shape == b.shape and all(map(_is_same, a.ravel(), b.ravel()))
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(_is_same(a[key], b[key]) for key in a)
+    return bool(a == b or (a != a and b != b))  # NaN is equal to NaN
 
 
 def _largest_difference(expected: list[NDArray[Any]], got: list[NDArray[Any]]) -> float:

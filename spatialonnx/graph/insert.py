@@ -40,7 +40,7 @@ from spatialonnx.model.interface import (
     find_image_input,
     model_inputs,
 )
-from spatialonnx.model.metadata import ORIGINAL, model_stage, set_metadata
+from spatialonnx.model.metadata import ORIGINAL, fixed_batch, model_stage, set_metadata
 from spatialonnx.model.model_file import ModelFile, ModelLike, as_model, save_model
 from spatialonnx.plan.masks import SiteMask, full_mask, uniform_mask
 from spatialonnx.plan.patterns import parse_pattern
@@ -162,6 +162,9 @@ def insert(
     require_sites(report)
     report = _select(report, include, exclude)
     original = run_original(source.proto, prepared, runtime)
+    if original.only_batch is not None and fixed_batch(network) is None:
+        set_metadata(network, batch=str(original.only_batch))
+        report = _select(find_sites(network), include, exclude)
     del prepared  # copies of a large model add up
     spatial = _insert(network, report.sites, mask)
     set_metadata(spatial, stage="spatial", source_sha256=source.sha256)

@@ -22,6 +22,7 @@ from spatialonnx.errors import ModelError
 from spatialonnx.graph.index import conv_attributes, is_op
 from spatialonnx.graph.ops import CONV, DOMAIN, PREDICT, QCONV
 from spatialonnx.graph.random_inputs import random_input
+from spatialonnx.model.metadata import get_text
 from spatialonnx.plan.masks import Dim
 from spatialonnx.runtime.session import Runtime, open_session
 
@@ -80,8 +81,10 @@ def infer_shapes(
     for value in copy.graph.output:
         value.type.tensor_type.ClearField("shape")
     dynamic_batch = any(_is_dynamic(value.type) for value in inputs)
+    inner = get_text(proto, "batch")
+    one = int(inner) if inner is not None and inner.isdecimal() else 1
     for value in inputs:
-        _fix_input(value.type, given.get(value.name))
+        _fix_input(value.type, given.get(value.name), one)
     first = next((_dims(v.type) for v in inputs if len(_dims(v.type) or ()) >= 3), None)
     batch = (first[0] if first else None) or 1
     try:
@@ -140,7 +143,7 @@ def _run_for_shapes(
     copy.CopyFrom(proto)
     for value in copy.graph.input:
         if value.name in given:
-            _fix_input(value.type, given[value.name])
+            _fix_input(value.type, given[value.name], batch)
     del copy.graph.output[:]
     for name in names:
         output = f"{name}/shape of the run"
@@ -210,8 +213,8 @@ def _known(node: NodeProto) -> list[NodeProto]:
     return [node]
 
 
-def _fix_input(value: TypeProto, wanted: tuple[int, ...] | None) -> None:
-    """Gives a graph input the given shape, and one image where the batch is dynamic."""
+def _fix_input(value: TypeProto, wanted: tuple[int, ...] | None, batch: int) -> None:
+    """Gives a graph input the shape asked for, or so many images where the batch is dynamic."""
     if value.WhichOneof("value") != "tensor_type":
         return
     tensor = value.tensor_type
@@ -221,7 +224,7 @@ def _fix_input(value: TypeProto, wanted: tuple[int, ...] | None) -> None:
             tensor.shape.dim.add().dim_value = size
     elif _is_dynamic(value):
         tensor.shape.dim[0].Clear()
-        tensor.shape.dim[0].dim_value = 1
+        tensor.shape.dim[0].dim_value = batch
 
 
 def _is_dynamic(value: TypeProto) -> bool:

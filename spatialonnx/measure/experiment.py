@@ -18,7 +18,7 @@ from spatialonnx.graph.sites import SiteReport, find_sites
 from spatialonnx.measure.metrics import TOP1, Metric
 from spatialonnx.measure.samples import BATCH, Samples
 from spatialonnx.model.interface import find_further_inputs, find_image_input, model_inputs
-from spatialonnx.model.metadata import OWN_DATA, get_text
+from spatialonnx.model.metadata import OWN_DATA, fixed_batch, get_text
 from spatialonnx.model.model_file import ModelFile
 from spatialonnx.plan.bounds import Bound
 from spatialonnx.runtime.session import Runtime
@@ -79,7 +79,8 @@ class Experiment:
         """
         image = find_image_input(model_inputs(self.model.proto))
         first = self.dataset.images(np.zeros(1, np.int64)).shape
-        return find_sites(self.model.proto, {image.name: (1, *first[1:])})
+        batch = fixed_batch(self.model.proto) or 1
+        return find_sites(self.model.proto, {image.name: (batch, *first[1:])})
 
     @property
     def data_name(self) -> str:

@@ -11,11 +11,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from spatialonnx.errors import ModelError
 from spatialonnx.graph.instrument import instrument, plan_feeds
 from spatialonnx.graph.ops import CODES, DOMAIN, find_fused, find_predictors, read_plan
 from spatialonnx.graph.sites import SiteReport, find_sites
 from spatialonnx.measure.samples import BATCH, Samples, check_images
 from spatialonnx.model.interface import find_image_input
+from spatialonnx.model.metadata import fixed_batch
 from spatialonnx.plan.plan import PlanLike
 from spatialonnx.runtime.feeds import feeds_of, fill_up
 from spatialonnx.runtime.progress import Steps
@@ -69,12 +71,12 @@ class Network:
     @property
     def fixed_batch(self) -> int | None:
         """The batch size that the model is fixed to, or None."""
-        return self._image.shape[0]
+        return fixed_batch(self.proto)
 
     def sites(self, image_shape: tuple[int, ...]) -> SiteReport:
         """The sites with the shapes that images of [C, H, W] give them; found once."""
         if image_shape not in self._reports:
-            shapes = {self.image_input: (1, *image_shape)}
+            shapes = {self.image_input: (self.fixed_batch or 1, *image_shape)}
             self._reports[image_shape] = find_sites(self.proto, shapes)
         return self._reports[image_shape]
 
@@ -98,11 +100,29 @@ class Network:
         images = fill_up(images, self.fixed_batch or 0)
         feeds = plan_feeds(plan, self.predictors) | feeds_of(self.image_input, images)
         names = [value.name for value in self.session.outputs]
-        values = self.session.run(feeds, names)
+        try:
+            values = self.session.run(feeds, names)
+        except ModelError:
+            if self.fixed_batch is not None or len(images) < 2:
+                raise
+            self._explain(images[:1], plan)
+            raise
         return {
             name: value[:count] if value.ndim and len(value) == len(images) else value
             for name, value in zip(names, values, strict=True)
         }
+
+    def _explain(self, image: NDArray[np.float32], plan: PlanLike) -> None:
+        """Says so where the model runs one image and not several."""
+        feeds = plan_feeds(plan, self.predictors) | feeds_of(self.image_input, image)
+        try:
+            self.session.run(feeds)
+        except ModelError:
+            return
+        raise ModelError(
+            "the model takes one image at a time, although its input leaves their number open: "
+            "give --model-batch 1"
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, TypedDict
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from spatialonnx.data.classes import ClassesLike
@@ -18,7 +20,7 @@ from spatialonnx.measure.experiment import OWN_FUNCTION, Experiment, open_data
 from spatialonnx.measure.metrics import TOP1, Metric, find_metric
 from spatialonnx.measure.score_output import choose_output
 from spatialonnx.measure.statistics import check_confidence
-from spatialonnx.model.metadata import SearchRecord
+from spatialonnx.model.metadata import SearchRecord, set_metadata
 from spatialonnx.model.model_file import ModelFile, ModelLike, as_model
 from spatialonnx.runtime.providers import choose_runtime
 
@@ -50,8 +52,9 @@ class ExperimentOptions(RuntimeOptions, SplitOptions, total=False):
     folders (None: in the order of their names).
     ``memory`` is how many bytes the images of an iterable take before they go to a temporary file.
     ``accept_baseline`` goes on where the labels cannot be the classes of the network.
-    ``score_output`` names the output that is scored (None: by shape and labels), ``decision`` is
-    the value of a single column above which the answer is yes.
+    ``model_batch`` is the number of images that a model takes at once although its input leaves
+    that open. ``score_output`` names the output that is scored (None: by shape and labels);
+    ``decision`` is the value of a single column above which the answer is yes.
     ``baseline`` is the original network where the model is not it with masks, ``confidence``
     that of the upper limit which must meet the bound (None: the drop itself must).
     """
@@ -61,6 +64,7 @@ class ExperimentOptions(RuntimeOptions, SplitOptions, total=False):
     accept_baseline: bool
     score_output: str | None
     decision: float | None
+    model_batch: int | None
     memory: int | None
     metric: MetricLike | None
     baseline: ModelLike | None
@@ -100,6 +104,7 @@ def open_experiment(
     if record is not None:
         chosen = {**_recorded(record), **chosen}
     check_confidence(chosen.get("confidence"))
+    model = _with_batch(model, chosen.get("model_batch"))
     dataset = open_data(
         model,
         data,
@@ -130,6 +135,18 @@ def open_experiment(
     )
     check_classes(experiment, refuse=refuse)
     return experiment
+
+
+def _with_batch(model: ModelFile, batch: int | None) -> ModelFile:
+    """The model with the user's number of images per run recorded in a copy."""
+    if batch is None:
+        return model
+    if batch < 1:
+        raise UsageError(f"--model-batch {batch}: give 1 or more")
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    set_metadata(proto, batch=str(batch))
+    return replace(model, proto=proto)
 
 
 def _whole(n: int, seed: int, *_: object) -> Split:

@@ -4,6 +4,7 @@
 ``stage``                ``spatial``, ``masked`` or ``deploy``; a user's model has none
 ``source_sha256``        hash of the file that the model was made from
 ``input``                JSON: the preprocessing of pictures (``data.preprocessing``)
+``batch``                images per run, where the graph fixes what its input leaves open
 ``data``                 name of a built-in data set
 ``baseline``             JSON: accuracy of the network as it was trained, and on verify
 ``search``               JSON: the search that chose the plan (``SearchRecord``)
@@ -28,6 +29,7 @@ from typing import Any
 import onnx
 
 from spatialonnx.errors import ModelError, UsageError
+from spatialonnx.model.interface import find_image_input, model_inputs
 from spatialonnx.plan.bounds import Bound, parse_bounds
 
 _PREFIX = "spatialonnx."
@@ -212,6 +214,24 @@ def get_json(proto: onnx.ModelProto, key: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ModelError(f"the model's metadata entry {_PREFIX}{key} is not a JSON object")
     return value
+
+
+def fixed_batch(proto: onnx.ModelProto) -> int | None:
+    """The number of images that a model takes at once; None where any number will do.
+
+    It is that of the image input, else the one recorded: a Reshape inside may fix what the
+    input leaves open.
+
+    Raises:
+        ModelError: The model takes no images, or the entry is no number.
+    """
+    declared = find_image_input(model_inputs(proto)).shape[0]
+    text = get_text(proto, "batch")
+    if text is None or declared is not None:
+        return declared
+    if not text.isdecimal() or not 0 < int(text) < 1 << 20:
+        raise ModelError(f"the model's metadata entry {_PREFIX}batch is no number of images")
+    return int(text)
 
 
 def set_metadata(proto: onnx.ModelProto, **values: str | dict[str, Any]) -> None:

@@ -113,7 +113,7 @@ class Session:
             result = self._inner.run(list(outputs) if outputs is not None else None, dict(feeds))
         except Exception as error:
             raise ModelError(f"ONNX Runtime: {error}") from None
-        return [np.asarray(value) for value in result]
+        return [_as_array(value) for value in result]
 
     def run_bound(
         self,
@@ -274,6 +274,16 @@ def _open(model: str | bytes, options: Any, runtime: Runtime) -> Session:
 def runtime_version() -> str:
     """The version of onnxruntime in use."""
     return str(ort.__version__)
+
+
+def _as_array(value: Any) -> NDArray[Any]:
+    """A tensor, or the maps or tensors of a sequence as an array of objects."""
+    if isinstance(value, (list, tuple)):
+        array = np.empty(len(value), object)
+        for k, item in enumerate(value):
+            array[k] = item
+        return array
+    return np.asarray(value)
 
 
 def _tensor_info(value: Any) -> TensorInfo:

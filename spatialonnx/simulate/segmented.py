@@ -16,6 +16,7 @@ from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.network import Network, run_samples
 from spatialonnx.measure.samples import check_images
 from spatialonnx.model.interface import find_image_input, model_inputs
+from spatialonnx.model.metadata import fixed_batch
 from spatialonnx.plan.masks import SiteMask
 from spatialonnx.plan.outcome import Outcome
 from spatialonnx.plan.plan import Plan, PlanLike
@@ -78,7 +79,8 @@ class SegmentSimulator:
             memory = (free_memory() if runtime.provider == "cpu" else free_device_memory()) // 2
         samples = experiment.search
         self._samples = samples
-        fixed, *image = find_image_input(model_inputs(proto)).shape
+        _, *image = find_image_input(model_inputs(proto)).shape
+        fixed = fixed_batch(proto)
         self._batch = fixed or max(min(experiment.batch, len(samples)), 1)
         check_images(samples, tuple(image))
         example = self._images(np.resize(np.arange(len(samples)), self._batch))
@@ -92,7 +94,7 @@ class SegmentSimulator:
         self.sites = tuple(by_name[p.site] for p in self._network.predictors)
         self.samples = len(samples)
         self.conv_total = report.conv_macs * len(samples)
-        shapes = infer_shapes(proto, {self._network.cut.image: (1, *example.shape[1:])})
+        shapes = infer_shapes(proto, {self._network.cut.image: (fixed or 1, *example.shape[1:])})
         macs = segment_macs(proto, self._network.cut, shapes)
         self._shares = [m / max(sum(macs), 1) for m in macs]
 

@@ -106,6 +106,32 @@ def test_external_data_outside_the_folder_are_refused(tmp_path, location):
         load_model(folder / "m.onnx")
 
 
+@pytest.mark.parametrize("layout", ["both are links", "the model is a link", "in a subfolder"])
+def test_external_data_behind_links(tmp_path, layout):
+    """As a model hub's cache has them: links into a folder of blobs."""
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "abc"
+    blobs.mkdir()
+    snapshot.mkdir(parents=True)
+    proto = plain()
+    save_external(proto, blobs / "m.onnx")
+    exact = load_model(blobs / "m.onnx")
+    (snapshot / "m.onnx").symlink_to("../../blobs/m.onnx")
+    if layout == "both are links":
+        (blobs / "weights.bin").rename(blobs / "2c3d")
+        (snapshot / "weights.bin").symlink_to("../../blobs/2c3d")
+    if layout == "in a subfolder":
+        (snapshot / "m.onnx").unlink()
+        (blobs / "m.onnx").rename(blobs / "0a1b")
+        (blobs / "weights.bin").rename(blobs / "2c3d")
+        (snapshot / "onnx").mkdir()
+        (snapshot / "onnx" / "m.onnx").symlink_to("../../../blobs/0a1b")
+        (snapshot / "onnx" / "weights.bin").symlink_to("../../../blobs/2c3d")
+        snapshot = snapshot / "onnx"
+    found = load_model(snapshot / "m.onnx")
+    assert found.sha256 == exact.sha256
+    assert found.proto.graph.initializer == exact.proto.graph.initializer
+
+
 def wide(factor: int) -> onnx.ModelProto:
     """One op and 8 kB of weights."""
     return helper.make_model(
