@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from onnx import helper
+from onnx_graphsurgeon.logger import G_LOGGER
 
 from spatialonnx.errors import ModelError, UsageError
 from spatialonnx.graph.equivalence import (
@@ -157,6 +158,7 @@ def insert(
         raise UsageError("--threshold goes with --pattern: without it nothing is predicted")
     _check_original(source)
     prepared = prepare_model(source.proto)
+    check_model(prepared, str(source.path))
     network = simplify_model(prepared) if simplify else prepared
     report = find_sites(network)
     require_sites(report)
@@ -196,7 +198,6 @@ def _check_original(model: ModelFile) -> None:
             f"{model.path} holds predictions already, and inserting twice is refused: insert into "
             "the original model that it was made from"
         )
-    check_model(model.proto, str(model.path))
 
 
 def _select(report: SiteReport, include: str | None, exclude: str | None) -> SiteReport:
@@ -233,6 +234,7 @@ def _insert(network: onnx.ModelProto, sites: tuple[Site, ...], mask: SiteMask) -
     Nodes of the given one that are named like a site get another name.
     """
     name_nodes(network, frozenset(site.name for site in sites))
+    G_LOGGER.severity = G_LOGGER.ERROR  # it warns of outputs that are no tensors
     graph = gs.import_onnx(network)
     tensors = graph.tensors()
     taken = set(tensors)

@@ -48,8 +48,25 @@ def prepare_model(proto: onnx.ModelProto) -> onnx.ModelProto:
         del copy.graph.input[:]
         copy.graph.input.extend(inputs)
     name_nodes(copy)
+    _sort_nodes(copy)
+    copy.graph.name = copy.graph.name or "graph"
     correct_value_info(copy)
     return copy
+
+
+def _sort_nodes(proto: onnx.ModelProto) -> None:
+    """Sorts nodes topologically where they are not: ONNX Runtime takes any order."""
+    known = {value.name for value in proto.graph.input} | {""}
+    known |= {tensor.name for tensor in proto.graph.initializer}
+    known |= {tensor.values.name for tensor in proto.graph.sparse_initializer}
+    for node in proto.graph.node:
+        if not known.issuperset(node.input):
+            nodes = _in_order(proto, proto)
+            copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+            del proto.graph.node[:]
+            proto.graph.node.extend(copies)
+            return
+        known.update(node.output)
 
 
 def copy_around(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -631,3 +632,18 @@ def test_outputs_that_are_texts_maps_or_sequences(ends: tuple[str, ...]) -> None
         data = np.zeros((12, 3, 8, 8), np.float32), np.arange(12) % 4
         found = spatialonnx.evaluate(result.model, data, provider="cpu", threads=1)
         assert found.top1 == 3
+
+
+@pytest.mark.parametrize("make", [plain, residual, depthwise])
+def test_nodes_in_any_order_and_graphs_without_a_name(
+    make: Callable[..., onnx.ModelProto],
+) -> None:
+    proto = make()
+    expected = insert(proto)
+    nodes = list(proto.graph.node)
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes[::-1])
+    proto.graph.name = ""
+    found = insert(proto)
+    assert {site.name for site in found.sites} == {site.name for site in expected.sites}
+    assert_same_outputs(proto, found.model, feeds(proto))
