@@ -19,6 +19,10 @@ class Colours:
     dark: Annotated[str | None, typer.Option("--dark")] = None
 
 
+TWO_MEANINGS = {"--method", "method"}
+"""baseline measures systems, quantize calibrates: each has its methods."""
+
+
 def test_no_option_is_declared_twice():
     """The same spelling in two commands is the same object."""
     declared = defaultdict(dict)
@@ -28,7 +32,8 @@ def test_no_option_is_declared_twice():
             if isinstance(info, typer.models.OptionInfo):
                 for spelling in info.param_decls or (name,):
                     declared[spelling].setdefault(id(info), []).append(one.name)
-    assert {spelling: list(by.values()) for spelling, by in declared.items() if len(by) > 1} == {}
+    twice = {spelling: list(by.values()) for spelling, by in declared.items() if len(by) > 1}
+    assert {spelling: by for spelling, by in twice.items() if spelling not in TWO_MEANINGS} == {}
 
 
 def test_a_group_arrives_filled_in():
