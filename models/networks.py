@@ -9,7 +9,7 @@ from torch import nn
 
 from models.alexnet import alexnet
 from models.resnet import resnet18, resnet34
-from models.vgg import vgg16, vgg16_bn
+from models.vgg import vgg6, vgg6_bn, vgg16, vgg16_bn
 from spatialonnx.errors import UsageError
 
 __all__ = ["NETWORKS", "NetworkSpec", "build_network", "choose_memory_format"]
@@ -18,10 +18,12 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "alexnet": alexnet,
     "resnet18": resnet18,
     "resnet34": resnet34,
+    "vgg6": vgg6,
+    "vgg6_bn": vgg6_bn,
     "vgg16": vgg16,
     "vgg16_bn": vgg16_bn,
 }
-"""Builders by name; names are spelled as in torchvision."""
+"""Builders by name; names are spelled as in torchvision, where it has the network."""
 
 
 @dataclass(frozen=True)

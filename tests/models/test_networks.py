@@ -7,11 +7,15 @@ from torch import nn
 from models.networks import NETWORKS, NetworkSpec, build_network, choose_memory_format
 from spatialonnx.errors import UsageError
 
-# Trainable parameters, as torchvision's documentation of each model's weights states them.
-TORCHVISION_PARAMETERS = {
+# Trainable parameters, as torchvision's documentation of each model's weights states them; those of
+# VGG-6 follow from its six kernels: 9 * (64 * (1 + 64) + 128 * (64 + 128) + 256 * (128 + 256)),
+# 896 biases (with BatchNorm twice as many again) and 2,570 for the classifier.
+PARAMETERS = {
     "alexnet": 61_100_840,
     "resnet18": 11_689_512,
     "resnet34": 21_797_672,
+    "vgg6": 1_146_826,
+    "vgg6_bn": 1_148_618,
     "vgg16": 138_357_544,
     "vgg16_bn": 138_365_992,
 }
@@ -22,7 +26,7 @@ SIZES = (28, 32, 64, 96, 224)
 def test_default_size_is_torchvisions(name: str) -> None:
     with torch.device("meta"):
         model = NETWORKS[name]()
-    assert sum(p.numel() for p in model.parameters()) == TORCHVISION_PARAMETERS[name]
+    assert sum(p.numel() for p in model.parameters()) == PARAMETERS[name]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
