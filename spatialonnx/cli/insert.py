@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spatialonnx.cli.options import CommonOptions, ModelArgument, Output, PatchSize, command
+from spatialonnx.cli.options import (
+    CommonOptions,
+    ModelArgument,
+    Output,
+    PatchSize,
+    Pattern,
+    PlanSource,
+    command,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,14 +34,7 @@ def insert(
         str | None, typer.Option("--exclude", help="No sites whose name matches this regex.")
     ] = None,
     patch_size: PatchSize = "2",
-    pattern: Annotated[
-        str | None,
-        typer.Option(
-            "--pattern",
-            help="A plan by hand: this pattern in every patch (1001 = the 2 x 2 diagonal). "
-            "Writes model.masked.onnx; nothing bounds its accuracy.",
-        ),
-    ] = None,
+    pattern: Pattern = None,
     threshold: Annotated[
         float,
         typer.Option(
@@ -42,6 +43,7 @@ def insert(
             min=0,
         ),
     ] = 0.0,
+    plan: PlanSource = None,
     simplify: Annotated[
         bool, typer.Option("--simplify/--no-simplify", help="Simplify the graph first.")
     ] = True,
@@ -60,7 +62,7 @@ def insert(
     from spatialonnx.plan.patterns import parse_patch_size
 
     source = read_model(model, "original")
-    path = output or stage_path(source.path, "spatial" if pattern is None else "masked")
+    path = output or stage_path(source.path, "masked" if pattern or plan else "spatial")
     check_replaceable(path, source.sha256, force=common.force)
     result = insert_ops(
         source,
@@ -69,6 +71,7 @@ def insert(
         patch_size=parse_patch_size(patch_size),
         pattern=pattern,
         threshold=threshold,
+        plan=plan,
         simplify=simplify,
         threads=common.runtime().threads,
     )

@@ -68,6 +68,23 @@ PatchSize = Annotated[
         help="Side of a patch: 2, 3 or 4. A joint search also takes several, such as 2,3,4.",
     ),
 ]
+Pattern = Annotated[
+    str | None,
+    typer.Option(
+        "--pattern",
+        help="A plan by hand: this pattern in every patch of every site (1001 is the 2 x 2 "
+        "diagonal, 1000 one probe).",
+    ),
+]
+PlanSource = Annotated[
+    str | None,
+    typer.Option(
+        "--plan",
+        help="Take over the plan of this model file, whose network was exported again: sites "
+        "correspond by name, or by order. tune also takes auto: every site gets the pattern and "
+        "patch size that the MAC budget favours.",
+    ),
+]
 SampleCount = Annotated[
     int | None,
     typer.Option("--samples", help="Use at most this many samples.", min=1, show_default="all"),
@@ -78,6 +95,15 @@ StudyFile = Annotated[
         "--study",
         help="Journal of the trials; the same command continues it.",
         show_default="beside the model",
+    ),
+]
+Confidence = Annotated[
+    float | None,
+    typer.Option(
+        "--confidence",
+        help="The bound is met when the one-sided upper limit of the drop meets it, at this "
+        "confidence: 0.95.",
+        show_default="the drop itself decides",
     ),
 ]
 Batch = Annotated[int, typer.Option("--batch", help="Images per run.", min=1)]
@@ -256,15 +282,7 @@ class SplitOptions:
 class ConfidenceOptions:
     """What must meet the bound: the drop itself, or its upper limit."""
 
-    confidence: Annotated[
-        float | None,
-        typer.Option(
-            "--confidence",
-            help="The bound is met when the one-sided upper limit of the drop meets it, at this "
-            "confidence: 0.95.",
-            show_default="the drop itself decides",
-        ),
-    ] = None
+    confidence: Confidence = None
     select_confidence: Annotated[
         float | None,
         typer.Option(

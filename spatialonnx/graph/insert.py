@@ -15,6 +15,7 @@ from onnx import helper
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from spatialonnx.errors import ModelError, UsageError
+from spatialonnx.graph.carrying_plan import carry_plan
 from spatialonnx.graph.equivalence import (
     Difference,
     compare_models,
@@ -55,7 +56,7 @@ class Insertion:
     """What inserting gave.
 
     Attributes:
-        model: The model, of stage ``spatial``, or ``masked`` where a pattern was given.
+        model: The model, of stage ``spatial``, or ``masked`` where a pattern or a plan was given.
         sites: Its sites, in graph order.
         skipped: Convs that are no site, with the reason.
         conv_macs: MACs of all Conv nodes for one sample; None where shapes are dynamic.
@@ -122,6 +123,7 @@ def insert(
     patch_size: int = 2,
     pattern: str | None = None,
     threshold: float = 0.0,
+    plan: ModelLike | None = None,
     simplify: bool = True,
     threads: int = 0,
 ) -> Insertion:
@@ -137,16 +139,20 @@ def insert(
         pattern: A plan by hand: this pattern, such as ``1001``, in every patch of every site.
         threshold: Of the plan by hand: a probe counts as zero when its value is at most this, in
             the units of the ofmaps.
+        plan: A model whose plan is taken over: its network was exported again.
         simplify: Whether the graph is simplified first.
         threads: Threads of the check, which runs on the CPU; 0 = all processors.
 
     Raises:
         ModelError: The model is not valid, holds no site or holds predictions already, or its
             outputs change although every mask is full.
-        PlanError: The patch size, the pattern or the threshold is not allowed.
+        PlanError: The patch size, the pattern or the threshold is not allowed, or the plan is of
+            another network.
         UsageError: ``include`` or ``exclude`` is no regular expression, or leaves no site; a
-            threshold without a pattern.
+            threshold without a pattern; both a pattern and a plan.
     """
+    if pattern is not None and plan is not None:
+        raise UsageError("--pattern and --plan: give one of them")
     source = as_model(model)
     runtime = Runtime("cpu", threads)
     mask = full_mask(patch_size)
@@ -175,6 +181,9 @@ def insert(
     difference = compare_models(original, network, spatial, runtime)
     if by_hand is not None:
         spatial = write_plan(spatial, {site.name: by_hand for site in report.sites})
+    elif plan is not None:
+        spatial = write_plan(spatial, carry_plan(as_model(plan).proto, spatial))
+    if by_hand is not None or plan is not None:
         set_metadata(spatial, stage="masked")
     return Insertion(spatial, report.sites, report.skipped, report.conv_macs, difference)
 

@@ -1,6 +1,7 @@
 """``insert``: what it writes, and what it refuses without writing."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -225,3 +226,14 @@ def test_it_says_what_later_commands_will_need(tmp_path, monkeypatch):
     first, second = succeed("insert", "more.onnx").stdout.splitlines()[-3:-1]
     assert "the model also takes gain" in first
     assert "has the shape [samples, classes]: later commands need --metric" in second
+
+
+def test_a_plan_is_taken_over(tiny):
+    succeed("insert", "model.onnx", "--pattern", 1001, "-o", "a.masked.onnx")
+    value = succeed_json("insert", "model.onnx", "--plan", "a.masked.onnx")
+    assert value["output"] == "model.masked.onnx"
+    model, source = (load_model(Path(name)) for name in ("model.masked.onnx", "a.masked.onnx"))
+    assert model.stage == "masked"
+    assert read_plan(model.proto) == read_plan(source.proto)
+    both = ["--plan", "a.masked.onnx", "--pattern", 1001]
+    assert "give one of them" in fail(2, "insert", "model.onnx", *both)
