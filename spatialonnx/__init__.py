@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from spatialonnx.runtime.library import library_path as library_path
     from spatialonnx.runtime.session import register as register
     from spatialonnx.searching.api import search as search
+    from spatialonnx.tuning.run import tune as tune
 
 __version__ = "0.1.0"
 

@@ -20,10 +20,11 @@ from spatialonnx.cli.insert import insert
 from spatialonnx.cli.quantize import quantize
 from spatialonnx.cli.report import report
 from spatialonnx.cli.search import search
+from spatialonnx.cli.tune import tune
 from spatialonnx.errors import SpatialOnnxError
 
 _COMMANDS = {
-    "From a model to a faster one": (insert, search, quantize, deploy),
+    "From a model to a faster one": (insert, search, tune, quantize, deploy),
     "Measure and show": (evaluate, bench, baseline, report),
     "Start here": (demo, doctor),
 }

@@ -8,7 +8,8 @@
 ``data``                 name of a built-in data set
 ``baseline``             JSON: accuracy of the network as it was trained, and on verify
 ``search``               JSON: the search that chose the plan (``SearchRecord``)
-``finetune``             JSON: how the network was tuned with its masks on
+``tune``                 JSON: how the weights were tuned with the plan on; with its masks off,
+                         such a model is no baseline
 ``deploy``               JSON: what a deployment made and measured
 ``command``              the command that made the file
 ======================== =========================================================================

@@ -1,0 +1,175 @@
+"""``spatialonnx tune``: trains a network so that whole patches of its ofmaps are zero."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spatialonnx.cli.options import (
+    Baseline,
+    Batch,
+    CommonOptions,
+    Confidence,
+    DataOptions,
+    Eps,
+    Metric,
+    ModelArgument,
+    Output,
+    Pattern,
+    PlanSource,
+    SplitOptions,
+    command,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from spatialonnx.tuning.job import Tuned
+
+
+@command
+def tune(
+    common: CommonOptions,
+    model: ModelArgument = None,
+    output: Output = None,
+    saved: Annotated[
+        float, typer.Option("--saved", help="MACs to save, as a fraction of those of all Convs.")
+    ] = 0.5,
+    eps: Eps = "0.01",
+    train: Annotated[
+        str | None,
+        typer.Option(
+            "--train",
+            help="Images to learn from, as --data; never those that certify.",
+            show_default="the training split of the built-in set",
+        ),
+    ] = None,
+    data: DataOptions = DataOptions(),
+    pattern: Pattern = None,
+    plan: PlanSource = None,
+    epochs: Annotated[int, typer.Option("--epochs", help="Passes over the images.", min=1)] = 4,
+    labels: Annotated[
+        bool,
+        typer.Option(
+            "--labels/--no-labels",
+            help="Learn the labels beside the original network's answers, or these alone.",
+        ),
+    ] = True,
+    flip: Annotated[
+        bool, typer.Option("--flip/--no-flip", help="Mirror half of the images, left to right.")
+    ] = False,
+    batch: Batch = 128,
+    lr: Annotated[float, typer.Option("--lr", help="Peak learning rate.")] = 0.05,
+    device: Annotated[
+        str, typer.Option("--device", help="Where torch trains: auto, cpu or cuda.")
+    ] = "auto",
+    precision: Annotated[
+        str,
+        typer.Option(
+            "--precision",
+            help="Of the training's arithmetic: auto, float32 or bf16 (auto: bf16 where the "
+            "processor multiplies it).",
+        ),
+    ] = "auto",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue a tuning that was broken off.")
+    ] = False,
+    metric: Metric = None,
+    baseline: Baseline = None,
+    parts: SplitOptions = SplitOptions(),
+    confidence: Confidence = None,
+) -> None:
+    """Train a network so that whole patches are zero and their MACs can be skipped.
+
+    Starts from any ONNX CNN, with --pattern 1000 or --plan auto, or from the plan of a masked
+    model. The result is the same graph with new weights and the plan inside, certified on verify
+    against the original. Exit code 3: the bound does not hold (*.missed.onnx).
+
+    Example: spatialonnx tune model.onnx --pattern 1000 --saved 0.5 --eps 0.01
+    """
+    from spatialonnx.cli.console import points, show, warn
+    from spatialonnx.cli.inputs import preprocessing_of, read_model
+    from spatialonnx.cli.progress import show_progress
+    from spatialonnx.errors import BoundMissedError, UsageError
+    from spatialonnx.model.stages import check_replaceable, missed_path, stage_path
+    from spatialonnx.tuning.run import tune as tune_model
+
+    if plan and pattern:
+        raise UsageError("--pattern and --plan: give one of them")
+    source = read_model(model, "masked", "spatial", "original")
+    path = output or stage_path(stage_path(source.path, "tuned"), "masked")
+    for place in (path, missed_path(path)):
+        check_replaceable(place, source.sha256, force=common.force)
+    journal = path.with_name(path.name + ".journal")
+    if journal.exists() and not (resume or common.force):
+        raise UsageError(
+            f"{journal} is left of a tuning that was broken off: --resume continues it, --force "
+            "starts again"
+        )
+    with show_progress(common) as progress:
+        result = tune_model(
+            source,
+            data.data,
+            train=train,
+            saved=saved,
+            eps=eps,
+            plan=plan or pattern,
+            device=device,
+            precision=precision,
+            journal=journal,
+            resume=resume,
+            progress=progress,
+            epochs=epochs,
+            batch=batch,
+            rate=lr,
+            labels=labels,
+            flip=flip,
+            metric=metric,
+            baseline=baseline,
+            confidence=confidence,
+            provider=common.provider,
+            threads=common.threads,
+            preprocessing=preprocessing_of(source, data),
+            **parts.sizes(),
+        )
+    for note in result.notes:
+        warn(common, note)
+    written = result.save(path)
+    show(common, {**result.to_json(), "output": str(written)}, _result_lines(result, written))
+    if not result.bound_met:
+        raise BoundMissedError(
+            f"the bound of {result.job.experiment.bounds[0]} does not hold on verify (drop "
+            f"{points(float(result.verify.drop))} at {100 * result.verify.saved_fraction:.1f} % of "
+            f"MACs saved): kept as {written}; try more --epochs or a smaller --saved"
+        )
+
+
+def _result_lines(result: Tuned, written: Path) -> list[str | Table]:
+    """A tuning's result for a person."""
+    from spatialonnx.cli.console import percent, points, table
+
+    verify = result.verify
+    low, high = verify.interval
+    rows = [
+        [
+            epoch.number,
+            f"{epoch.loss:.4f}",
+            percent(1 - epoch.kept),
+            f"{100 * epoch.score:.2f} %",
+            f"{epoch.seconds:.0f}",
+            "kept" if epoch.number == result.best else "",
+        ]
+        for epoch in result.epochs
+    ]
+    bound = result.job.experiment.bounds[0]
+    columns = ["epoch", "loss", "MACs saved", "held-out", "seconds", ""]
+    return [
+        table("Epochs", columns, rows),
+        f"before tuning the plan saved {percent(1 - result.start)}",
+        f"MACs saved {percent(verify.saved_fraction)}, drop {points(float(verify.drop))} "
+        f"(95 % {100 * low:+.2f} to {100 * high:+.2f}) on {verify.samples} verify samples, bound "
+        f"{bound}: {'met' if result.bound_met else 'MISSED'}",
+        f"wrote {written}",
+    ]

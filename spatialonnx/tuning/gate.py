@@ -1,0 +1,249 @@
+"""The prediction rule as a differentiable gate: a patch can learn that it matters, and to die.
+
+Forward, the gate is the rule itself: g = 1 where a probe is above the threshold, else 0, and what
+is not a probe is multiplied by g. Backward, g passes the derivative of sigmoid((z - t) / slope),
+z being the largest probe before its ReLU (straight-through estimator; Bengio, Léonard, Courville,
+arXiv 1308.3432). So the gradient of the loss with respect to the outputs of a patch, and the price
+of computing it, reach its probes even while the patch is predicted.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from spatialonnx.plan.masks import SiteMask, patch_grid
+
+__all__ = ["SLOPE", "SiteGate", "positions"]
+
+SLOPE = 0.5
+"""Width of the sigmoid, in units of the ofmap."""
+
+
+def positions(patch_size: int) -> list[tuple[int, int, int]]:
+    """Returns (bit, row, column) of every position of a patch."""
+    return [(bit, *divmod(bit, patch_size)) for bit in range(patch_size**2)]
+
+
+@dataclass(frozen=True, eq=False)
+class _Geometry:
+    """A mask laid over a map of a given size.
+
+    Attributes:
+        probes: By position, bool [C or 1, nH or 1, nW or 1] of the patches that probe there, or
+            True or False where all patches agree.
+        blind: bool [C or 1, nH, nW], patches without a probe inside the map; None if there is none.
+        predictable: float [C or 1, nH, nW], outputs of each patch that may be predicted.
+        threshold: Largest value of a probe that counts as zero, [C or 1, 1, 1] or a number.
+        zero_threshold: Whether it is zero everywhere.
+    """
+
+    patch_size: int
+    probes: tuple[Tensor | bool, ...]
+    blind: Tensor | None
+    predictable: Tensor
+    threshold: Tensor | float
+    zero_threshold: bool
+
+
+class SiteGate(nn.Module):
+    """ReLU and prediction rule of one site, differentiable.
+
+    After each call `kept` holds the share of the map's outputs that were computed, a tensor that
+    passes gradients, and `alive` the share of patches that were not predicted.
+    """
+
+    bits: Tensor
+    thresholds: Tensor
+
+    def __init__(self, mask: SiteMask, *, clip_max: float = math.inf, slope: float = SLOPE) -> None:
+        """Makes the gate of a mask.
+
+        Args:
+            mask: Patch size and patterns, broadcastable to [C, nH, nW], and its thresholds.
+            clip_max: Upper bound of the ReLU, for example 6.
+            slope: Width of the surrogate's sigmoid.
+        """
+        super().__init__()
+        self.patch_size = mask.patch_size
+        self.clip_max = clip_max
+        self.slope = slope
+        self.register_buffer(
+            "bits", torch.from_numpy(mask.patterns.astype(np.int32)), persistent=False
+        )
+        self.register_buffer("thresholds", _thresholds(mask), persistent=False)
+        self.kept: Tensor | None = None
+        self.alive: Tensor | None = None
+        self._geometry: dict[tuple[int, int, torch.device], _Geometry] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps a map before its ReLU, [N, C, H, W], to the ofmap under the rule."""
+        geometry = self._lay_over(x.shape[2], x.shape[3], x.device)
+        ofmap, kept, alive = _Gate.apply(x, geometry, self.clip_max, self.slope)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self.kept, self.alive = kept, alive
+        result: Tensor = ofmap
+        return result
+
+    def most_predictable(self, height: int, width: int) -> float:
+        """Returns the largest share of a map's outputs that the rule can predict."""
+        geometry = self._lay_over(height, width, self.bits.device)
+        channels = geometry.predictable.shape[0]
+        return float(geometry.predictable.sum()) / (channels * height * width)
+
+    def _lay_over(self, height: int, width: int, device: torch.device) -> _Geometry:
+        key = (height, width, device)
+        if key not in self._geometry:
+            self._geometry[key] = _make_geometry(
+                self.bits, self.thresholds, self.patch_size, height, width
+            )
+        return self._geometry[key]
+
+    def extra_repr(self) -> str:
+        """Returns the patch size for the network's printed form."""
+        return f"patch_size={self.patch_size}"
+
+
+def _thresholds(mask: SiteMask) -> Tensor:
+    """Thresholds of a mask, [C or 1, 1, 1]; 0 where it has none."""
+    values = np.zeros(1, np.float32) if mask.threshold is None else mask.threshold
+    return torch.from_numpy(values.reshape(-1, 1, 1).copy())
+
+
+def _make_geometry(bits: Tensor, thresholds: Tensor, p: int, height: int, width: int) -> _Geometry:
+    rows, columns = patch_grid(height, width, p)
+    probes: list[Tensor | bool] = []
+    inside_probes = torch.zeros((bits.shape[0], rows, columns), device=bits.device)
+    inside = torch.zeros((1, rows, columns), device=bits.device)
+    for bit, row, column in positions(p):
+        probe = ((bits >> bit) & 1).bool()
+        within = torch.zeros((rows, columns), device=bits.device)
+        within[: len(range(row, height, p)), : len(range(column, width, p))] = 1
+        inside += within
+        inside_probes += within * probe
+        same = bool((probe == probe.flatten()[0]).all())
+        probes.append(bool(probe.flatten()[0]) if same else probe)
+    blind = inside_probes == 0
+    predictable = torch.where(blind, 0, inside - inside_probes)
+    threshold = float(thresholds) if thresholds.numel() == 1 else thresholds
+    return _Geometry(
+        p,
+        tuple(probes),
+        blind if blind.any() else None,
+        predictable,
+        threshold,
+        not thresholds.any(),
+    )
+
+
+class _Gate(torch.autograd.Function):
+    """ReLU, gate and share of computed outputs in one step, with the gradients of the module."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, geometry: _Geometry, clip_max: float, slope: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        height, width = x.shape[2:]
+        z = _largest_probe(x, geometry)
+        gate = _exceeds(z, geometry.threshold)
+        if geometry.blind is not None:
+            gate.masked_fill_(geometry.blind, 1)
+        ofmap = x.clamp(0, clip_max) if clip_max < math.inf else x.clamp_min(0)
+        spread = functional.interpolate(gate, scale_factor=geometry.patch_size, mode="nearest")
+        y = ofmap * spread[:, :, :height, :width]
+        if not geometry.zero_threshold:  # else the probes of a predicted patch are zero anyway
+            for probe, row, column in _probes(geometry):
+                _part(y, geometry, row, column).copy_(
+                    _choose(probe, *(_part(v, geometry, row, column) for v in (ofmap, y)))
+                )
+        several = len(_probes(geometry)) > 1
+        ctx.save_for_backward(ofmap, y, z, x if several else None)
+        ctx.geometry, ctx.clip_max, ctx.slope = geometry, clip_max, slope
+        alive = gate.sum(0, dtype=torch.float32)
+        each = geometry.predictable.expand_as(alive)
+        predicted = (len(x) * each - alive * each).sum() / x.numel()
+        return y, 1 - predicted, alive.sum() / gate.numel()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        ofmap, y, z, x = ctx.saved_tensors
+        geometry: _Geometry = ctx.geometry
+        of_map, of_kept = gradients[0], gradients[1]
+        effect = ofmap * of_map
+        for probe, row, column in _probes(geometry):
+            part = _part(effect, geometry, row, column)
+            part.mul_(0) if probe is True else part.masked_fill_(_cut(probe, part), 0)
+        p = geometry.patch_size
+        of_gate = functional.avg_pool2d(effect, p, ceil_mode=True, divisor_override=1)
+        of_gate += (geometry.predictable * (of_kept / y.numel())).to(of_gate.dtype)
+        above = z if geometry.zero_threshold else z - geometry.threshold
+        surrogate = (above / ctx.slope).sigmoid_()
+        of_probe = torch.ops.aten.sigmoid_backward(of_gate, surrogate).div_(ctx.slope)
+        if geometry.blind is not None:
+            of_probe.masked_fill_(geometry.blind, 0)
+        result = torch.ops.aten.hardtanh_backward(of_map, y, 0, ctx.clip_max)
+        for probe, row, column in _probes(geometry):
+            part = _part(result, geometry, row, column)
+            added = of_probe[:, :, : part.shape[2], : part.shape[3]]
+            if x is not None:
+                largest = (
+                    _part(x, geometry, row, column) == z[:, :, : part.shape[2], : part.shape[3]]
+                )
+                if probe is not True:
+                    largest &= _cut(probe, part)
+                added = added * largest
+            part.copy_(part + added)  # faster than an addition in place
+        return result, None, None, None
+
+
+def _probes(geometry: _Geometry) -> list[tuple[Tensor | bool, int, int]]:
+    """Positions at which some patch probes: (which patches do, row, column)."""
+    return [
+        (geometry.probes[bit], row, column)
+        for bit, row, column in positions(geometry.patch_size)
+        if geometry.probes[bit] is not False
+    ]
+
+
+def _part(x: Tensor, geometry: _Geometry, row: int, column: int) -> Tensor:
+    """Views the outputs at one position of every patch: [N, C, rows, columns]."""
+    return x[:, :, row :: geometry.patch_size, column :: geometry.patch_size]
+
+
+def _cut(probe: Tensor | bool, part: Tensor) -> Tensor:
+    """A position's probes, cut to the patches that have this position inside the map."""
+    assert isinstance(probe, Tensor)
+    return probe[:, : part.shape[2], : part.shape[3]]
+
+
+def _choose(probe: Tensor | bool, ofmap: Tensor, gated: Tensor) -> Tensor:
+    return ofmap if probe is True else torch.where(_cut(probe, ofmap), ofmap, gated)
+
+
+def _exceeds(z: Tensor, threshold: Tensor | float) -> Tensor:
+    """1 where z is above the threshold, else 0, in z's own type (twice as fast as a comparison)."""
+    if isinstance(threshold, Tensor):
+        z, threshold = z - threshold, 0.0
+    return functional.threshold(z, threshold, 0.0).ne_(0)  # of NaN it is 1
+
+
+def _largest_probe(x: Tensor, geometry: _Geometry) -> Tensor:
+    """Largest probe of every patch before the ReLU, [N, C, nH, nW]; -inf without one inside."""
+    rows, columns = patch_grid(x.shape[2], x.shape[3], geometry.patch_size)
+    largest: Tensor | None = None
+    for probe, row, column in _probes(geometry):
+        part = _part(x, geometry, row, column)
+        if probe is not True:
+            part = part.masked_fill(~_cut(probe, part), -math.inf)
+        missing = (columns - part.shape[3], rows - part.shape[2])
+        if any(missing):
+            part = functional.pad(part, (0, missing[0], 0, missing[1]), value=-math.inf)
+        largest = part if largest is None else torch.maximum(largest, part)
+    assert largest is not None, "a pattern has at least one probe"
+    dense = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else None
+    return largest.contiguous(memory_format=dense or torch.contiguous_format)

@@ -1,0 +1,186 @@
+"""What a tuning is asked to do, and what it gave."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx
+import torch
+
+from spatialonnx.data.dataset import Dataset
+from spatialonnx.errors import DataError, ModelError, ProviderError, UsageError
+from spatialonnx.files import sha256_bytes
+from spatialonnx.measure.experiment import Experiment
+from spatialonnx.measure.measured import Measured
+from spatialonnx.model.metadata import get_metadata
+from spatialonnx.model.model_file import ModelFile, save_model
+from spatialonnx.model.stages import missed_path
+from spatialonnx.plan.masks import SiteMask
+from spatialonnx.plan.plan import Plan
+from spatialonnx.tuning.journal import Epoch
+from spatialonnx.tuning.recipe import PRECISIONS, Recipe
+
+__all__ = ["TuneJob", "Tuned", "choose_device", "choose_precision"]
+
+
+@dataclass(frozen=True, eq=False)
+class TuneJob:
+    """Everything a tuning works on.
+
+    Attributes:
+        experiment: The model of any stage before deploy, the data that certify, one bound.
+        train: What is learned; never the images that certify.
+        recipe: How.
+        plan: A mask for every site, ``auto`` for what the MAC budget favours, a model whose plan is
+            taken over, or None for the plan that the model carries.
+        device: ``cpu`` or ``cuda``.
+        journal: Written after every epoch; None = no journal.
+        resume: Whether to continue from the journal of a run that was broken off.
+    """
+
+    experiment: Experiment
+    train: Dataset
+    recipe: Recipe
+    plan: SiteMask | Literal["auto"] | ModelFile | None = None
+    device: str = "cpu"
+    journal: Path | None = None
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses what makes no sense.
+
+        Raises:
+            UsageError: The same images train and certify, or a tuned model has no baseline.
+            DataError: Labels are asked for and missing.
+            ModelError: The model is a deployed one.
+        """
+        model, experiment = self.experiment.model, self.experiment
+        if model.stage == "deploy":
+            raise ModelError(f"{model.path.name} is a deployed model: tune what it was made from")
+        if self.recipe.labels and self.train.labels is None:
+            raise DataError(
+                f"{self.train.name} has no labels: add --no-labels to learn from the network's "
+                "own answers"
+            )
+        if experiment.baseline is None and "tune" in get_metadata(model.proto):
+            raise UsageError(
+                f"{model.path.name} was tuned already: name the original with --baseline"
+            )
+        if self.train.fingerprint() == experiment.dataset.fingerprint():
+            raise UsageError(
+                f"{self.train.name} would train and certify: give other images with --train"
+            )
+
+    def key(self, plan: Plan) -> str:
+        """What a journal must agree with: model, plan, recipe and data."""
+        parts = [
+            self.experiment.model.sha256,
+            plan.key,
+            json.dumps(self.recipe.to_json(), sort_keys=True),
+            self.train.fingerprint(),
+        ]
+        return sha256_bytes(*(part.encode() for part in parts))
+
+
+@dataclass(frozen=True, eq=False)
+class Tuned:
+    """What a tuning gave.
+
+    Attributes:
+        job: What was asked.
+        epochs: What each epoch reached.
+        best: Number of the epoch that was kept.
+        start: Share of all MACs kept before tuning.
+        verify: How the tuned model did on verify, beside the original.
+        bound_met: Whether the bound holds there.
+        notes: For the user, one line each.
+        model: The tuned model with its plan.
+    """
+
+    job: TuneJob
+    epochs: tuple[Epoch, ...]
+    best: int
+    start: float
+    verify: Measured
+    bound_met: bool
+    notes: tuple[str, ...]
+    model: onnx.ModelProto
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the model, whatever was there, and removes the journal.
+
+        Args:
+            path: Where it goes. A model that misses its bound goes to ``*.missed.onnx``.
+
+        Returns:
+            The file that was written.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        path = Path(path) if self.bound_met else missed_path(Path(path))
+        save_model(self.model, path)
+        if self.job.journal is not None:
+            self.job.journal.unlink(missing_ok=True)
+        return path
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that ``tune --json`` prints, which adds ``output``: the file."""
+        recipe = self.job.recipe
+        return {
+            "model": str(self.job.experiment.model.path),
+            "eps": str(self.job.experiment.bounds[0].value),
+            "recipe": recipe.to_json(),
+            "start": {"saved_fraction": 1 - self.start},
+            "epochs": [
+                {
+                    "loss": epoch.loss,
+                    "saved_fraction": 1 - epoch.kept,
+                    "held_out": epoch.score,
+                    "seconds": epoch.seconds,
+                }
+                for epoch in self.epochs
+            ],
+            "best_epoch": self.best,
+            "verify": self.verify.to_json(),
+            "bound_met": self.bound_met,
+            "complete": len(self.epochs) == recipe.epochs,
+            "notes": list(self.notes),
+        }
+
+
+def choose_device(wanted: str) -> str:
+    """Turns ``auto``, ``cpu`` or ``cuda`` into a device that torch can use.
+
+    Raises:
+        UsageError: The name is none of the three.
+        ProviderError: ``cuda`` was asked for and torch has none.
+    """
+    if wanted not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"--device {wanted}: use auto, cpu or cuda")
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ProviderError("torch sees no CUDA device: leave --device out")
+    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def choose_precision(wanted: str, device: str) -> Literal["float32", "bf16"]:
+    """Turns ``auto`` into bf16 where the device multiplies it and float32 elsewhere.
+
+    Raises:
+        UsageError: The name is none of `PRECISIONS`.
+    """
+    if wanted not in PRECISIONS:
+        raise UsageError(f"--precision {wanted}: use {', '.join(PRECISIONS)}")
+    if wanted == "auto":
+        fast = torch.cuda.is_bf16_supported() if device == "cuda" else _cpu_multiplies_bf16()
+        return "bf16" if fast else "float32"
+    return "bf16" if wanted == "bf16" else "float32"
+
+
+def _cpu_multiplies_bf16() -> bool:
+    """Whether the processor has bfloat16 instructions; torch has no public name for it."""
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(getattr(torch.cpu, name, bool)()) for name in names)

@@ -1,0 +1,109 @@
+"""A tuning's journal: all that the next epoch needs, written after every epoch."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spatialonnx.errors import UsageError
+from spatialonnx.files import writing
+
+__all__ = ["Epoch", "State", "read_journal", "write_journal"]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch reached.
+
+    Attributes:
+        number: Counted from 1.
+        loss: Mean loss, penalties included.
+        kept: Share of all MACs kept on the held-out images.
+        score: Held-out accuracy, or agreement with the teacher without labels.
+        seconds: Time that it took.
+    """
+
+    number: int
+    loss: float
+    kept: float
+    score: float
+    seconds: float
+
+
+@dataclass
+class State:
+    """Between two epochs.
+
+    Attributes:
+        epochs: What the epochs so far reached.
+        start: Share of all MACs kept before tuning.
+        best: Number of the best epoch; 0 for none.
+        weights: The best epoch's state dict.
+    """
+
+    epochs: list[Epoch] = field(default_factory=list)
+    start: float = 1.0
+    best: int = 0
+    weights: dict[str, Tensor] = field(default_factory=dict)
+
+
+def write_journal(
+    path: Path, key: str, state: State, network: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    """Writes the journal, whole or not at all.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    content = {
+        "key": key,
+        "epochs": [vars(epoch) for epoch in state.epochs],
+        "start": state.start,
+        "best": state.best,
+        "weights": state.weights,
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
+    with writing(path) as temporary:
+        torch.save(content, temporary)
+
+
+def read_journal(
+    path: Path, key: str, network: nn.Module, optimizer: torch.optim.Optimizer
+) -> State:
+    """Restores network and optimizer, in place, and returns the rest.
+
+    Args:
+        path: The journal; nothing in it is executed.
+        key: Of the tuning that continues.
+        network: As it was built for this tuning.
+        optimizer: Of its parameters.
+
+    Raises:
+        UsageError: The file is missing or no journal, or of another model, recipe or data.
+    """
+    if not path.is_file():
+        raise UsageError(f"there is no journal {path} to continue: leave --resume out")
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        same = content["key"] == key
+    except (RuntimeError, EOFError, KeyError, TypeError, OSError, pickle.UnpicklingError):
+        raise UsageError(f"{path} is no journal of a tuning: leave --resume out") from None
+    if not same:
+        raise UsageError(
+            f"{path} was written with another model, plan, options or data: repeat that line, or "
+            "leave --resume out"
+        )
+    network.load_state_dict(content["network"])
+    optimizer.load_state_dict(content["optimizer"])
+    return State(
+        epochs=[Epoch(**epoch) for epoch in content["epochs"]],
+        start=content["start"],
+        best=content["best"],
+        weights=content["weights"],
+    )

@@ -1,0 +1,223 @@
+"""The training loop: epochs under a MAC budget, the best of them by held-out images."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from spatialonnx.errors import ModelError
+from spatialonnx.tuning.images import TrainingImages
+from spatialonnx.tuning.journal import Epoch, State, read_journal, write_journal
+from spatialonnx.tuning.network import GraphNetwork
+from spatialonnx.tuning.objective import Teacher, budget_penalty, learning_loss
+from spatialonnx.tuning.recipe import Recipe
+
+__all__ = ["Step", "StepCallback", "measure_held_out", "train_network"]
+
+_LOG = logging.getLogger(__name__)
+_TOLERANCE = 0.002
+"""By how much an epoch may miss the MAC budget on the held-out images and still be chosen."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far a tuning is.
+
+    Attributes:
+        epoch: Epoch under way, counted from 1.
+        done: Steps done in all epochs.
+        total: Steps of all epochs.
+        loss: Mean loss of the epoch so far.
+        kept: Mean share of all MACs kept in the epoch so far.
+        score: Held-out score of the last epoch that ended; None before the first.
+        seconds_left: Estimated from the steps of this run.
+    """
+
+    epoch: int
+    done: int
+    total: int
+    loss: float
+    kept: float
+    score: float | None
+    seconds_left: float
+
+
+StepCallback = Callable[[Step], None]
+
+
+def train_network(
+    network: GraphNetwork,
+    teacher: Teacher,
+    images: TrainingImages,
+    recipe: Recipe,
+    *,
+    journal: Path | None,
+    key: str,
+    resume: bool = False,
+    progress: StepCallback | None = None,
+) -> State:
+    """Trains in place and leaves the weights of the best epoch in the network.
+
+    Of the epochs that meet the MAC budget on the held-out images, the most accurate one is best.
+    An epoch draws from generators seeded by its number, so a resumed run takes the steps of an
+    unbroken one.
+
+    Args:
+        network: On the device that it runs on, with gates.
+        teacher: Answers for the dense network.
+        images: What to learn from.
+        recipe: How.
+        journal: Written after every epoch; None = none is.
+        key: Of model, plan, recipe and data, for the journal.
+        resume: Whether to continue from the journal.
+        progress: Told after every step.
+
+    Raises:
+        UsageError: The journal is missing or of another tuning.
+        ModelError: The loss was not a number before the first epoch ended.
+    """
+    optimizer = _make_optimizer(network, recipe)
+    if resume and journal is not None:
+        state = read_journal(journal, key, network, optimizer)
+    else:
+        state = State(start=measure_held_out(network, teacher, images, recipe)[0])
+    started, first = time.perf_counter(), len(state.epochs) * images.steps(recipe.batch)
+    while len(state.epochs) < recipe.epochs:
+        began = time.perf_counter()
+        loss = _train_epoch(
+            network, optimizer, teacher, images, recipe, state, (progress, started, first)
+        )
+        if not math.isfinite(loss):
+            if not state.weights:
+                raise ModelError("the loss is not a number: try a smaller --lr, or float32")
+            _LOG.warning("the loss is not a number: the best epoch so far is kept")
+            break
+        kept, score = measure_held_out(network, teacher, images, recipe)
+        number = len(state.epochs) + 1
+        state.epochs.append(Epoch(number, loss, kept, score, time.perf_counter() - began))
+        best = min(state.epochs, key=lambda epoch: _rank(epoch, recipe))
+        if best.number == number:
+            state.best = number
+            state.weights = {n: v.detach().clone() for n, v in network.state_dict().items()}
+        if journal is not None:
+            write_journal(journal, key, state, network, optimizer)
+        _LOG.info(
+            "epoch %d/%d: loss %.4f, kept %.1f %%, held-out %.2f %%, %.0f s",
+            *(number, recipe.epochs, loss, 100 * kept, 100 * score, state.epochs[-1].seconds),
+        )
+    network.load_state_dict(state.weights)
+    return state
+
+
+def measure_held_out(
+    network: GraphNetwork, teacher: Teacher, images: TrainingImages, recipe: Recipe
+) -> tuple[float, float]:
+    """Returns the share of MACs kept and the score on the held-out images.
+
+    The score is the accuracy, or without labels the agreement with the teacher.
+    """
+    network.eval()
+    device = _device(network)
+    kept, right = 0.0, 0
+    with torch.no_grad():
+        for batch, labels, positions in images.held_out_batches():
+            batch = _place(batch, device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+                answers = network.logits(batch).argmax(1).cpu()
+                if not recipe.labels:
+                    labels = teacher.answer(batch, positions).argmax(1).cpu()
+            assert labels is not None
+            right += int((answers == labels).sum())
+            kept += float(network.kept_share()) * len(batch)
+    n = len(images.held_out)
+    return kept / n, right / n
+
+
+def _rank(epoch: Epoch, recipe: Recipe) -> tuple[float, float, int]:
+    """Smaller is better: the excess over the MAC budget, then the score, then the later one."""
+    excess = epoch.kept - (1 - recipe.saved)
+    return (max(0.0, excess - _TOLERANCE), -epoch.score, -epoch.number)
+
+
+def _make_optimizer(network: GraphNetwork, recipe: Recipe) -> torch.optim.Optimizer:
+    learning = [p for p in network.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in learning if p.dim() > 1], "weight_decay": recipe.decay},
+        {"params": [p for p in learning if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(groups, lr=recipe.rate, momentum=recipe.momentum, nesterov=True)
+
+
+def _train_epoch(
+    network: GraphNetwork,
+    optimizer: torch.optim.Optimizer,
+    teacher: Teacher,
+    images: TrainingImages,
+    recipe: Recipe,
+    state: State,
+    watch: tuple[StepCallback | None, float, int],
+) -> float:
+    """Takes one pass; returns the mean loss, not a number as soon as one is not."""
+    epoch, steps = len(state.epochs), images.steps(recipe.batch)
+    draws = torch.Generator().manual_seed(recipe.seed * 100_003 + epoch)
+    device = _device(network)
+    network.train()
+    sums = [0.0, 0.0]
+    for step, (batch, labels, positions) in enumerate(
+        images.shuffled(recipe.batch, draws, flip=recipe.flip)
+    ):
+        done = epoch * steps + step
+        passed = done / (recipe.epochs * steps)
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.rate_at(passed)
+        batch = _place(batch, device)
+        if labels is not None:
+            labels = labels.to(device)
+        optimizer.zero_grad()
+        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            answers = teacher.answer(batch, positions)
+            logits = network.logits(batch)
+        loss = learning_loss(logits, answers, labels if recipe.labels else None, recipe)
+        budget = recipe.budget_at(passed, state.start)
+        loss = loss + budget_penalty(network, budget, recipe).to(device)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            return math.nan
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
+        optimizer.step()
+        sums[0] += value
+        sums[1] += float(network.kept_share().detach())
+        _tell(watch, state, done + 1, recipe.epochs * steps, [s / (step + 1) for s in sums])
+    return sums[0] / steps
+
+
+def _tell(
+    watch: tuple[StepCallback | None, float, int],
+    state: State,
+    done: int,
+    total: int,
+    means: list[float],
+) -> None:
+    progress, started, first = watch
+    if progress is not None:
+        left = (time.perf_counter() - started) / (done - first) * (total - done)
+        score = state.epochs[-1].score if state.epochs else None
+        loss, kept = means
+        progress(Step(len(state.epochs) + 1, done, total, loss, kept, score, left))
+
+
+def _device(network: GraphNetwork) -> torch.device:
+    return next(network.parameters()).device
+
+
+def _place(images: Tensor, device: torch.device) -> Tensor:
+    """Moves images to a device in the memory layout of its fastest convolutions."""
+    return images.to(device, memory_format=torch.channels_last)

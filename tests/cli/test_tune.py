@@ -1,0 +1,169 @@
+"""``tune`` as a command: files, exit codes, JSON, bad input, and a run that is killed."""
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import numpy_helper
+from support.commands import START, fail, invoke, one_line, succeed, succeed_json
+from support.models import Net
+from support.trained import draw_images
+
+from spatialonnx.graph.ops import find_predictors, read_plan
+from spatialonnx.model.metadata import get_metadata, read_search_record
+from spatialonnx.model.model_file import load_model, save_model
+from spatialonnx.plan.masks import uniform_mask
+from spatialonnx.tuning.choosing_plan import CANDIDATES
+
+FEW = ["--epochs", 2, "--batch", 32, "--threads", 1, "--precision", "float32"]
+PATTERN = ["--pattern", 1000]
+TUNED = "model.tuned.masked.onnx"
+
+
+@pytest.fixture
+def line(tiny):
+    """Arguments that tune the tiny network: other images train than certify."""
+    x, y = draw_images(300, seed=7)
+    np.savez("train.npz", x=x, y=y)
+    return ["model.onnx", "--data", tiny.spec, "--train", "npz:train.npz", *FEW]
+
+
+def read(name):
+    return load_model(Path(name)).proto
+
+
+def weights(proto):
+    return {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
+
+
+def test_the_same_graph_with_new_weights_and_the_plan_inside(line, tiny):
+    value = succeed_json("tune", *line, *PATTERN, "--eps", 1, "--saved", 0.4)
+    assert value["model"] == "model.onnx" and value["output"] == TUNED
+    assert value["bound_met"] is True and value["complete"] is True
+    assert len(value["epochs"]) == 2
+    assert value["verify"]["samples"] == 96
+    spatial, tuned = read("model.spatial.onnx"), read(TUNED)
+    assert [n.SerializeToString() for n in tuned.graph.node] == [
+        n.SerializeToString() for n in spatial.graph.node
+    ]
+    assert list(tuned.graph.input) == list(spatial.graph.input)
+    assert list(tuned.graph.output) == list(spatial.graph.output)
+    assert set(read_plan(tuned).values()) == {uniform_mask(2, 1)}
+    before, after = weights(spatial), weights(tuned)
+    assert before.keys() == after.keys()
+    ours = {n for p in find_predictors(tuned) for n in (p.mask, p.patch_size)}
+    assert {name for name in before if np.array_equal(before[name], after[name])} <= ours
+    facts = get_metadata(tuned)
+    assert facts["stage"] == "masked"
+    assert facts["source_sha256"] == load_model(tiny.model).sha256
+    assert "npz" not in "".join(facts.values()), "files never name a user's own data"
+    record = read_search_record(tuned)
+    assert record is not None and record.strategy == "tune" and record.met is True
+    assert not list(tiny.model.parent.glob("*journal*"))
+    measured = succeed_json("evaluate", TUNED, "--data", tiny.spec, "--split", "verify")
+    saved = measured["macs"]["saved_fraction"]
+    assert saved == pytest.approx(value["verify"]["saved_fraction"])
+
+
+def test_it_starts_from_the_plan_of_a_masked_model(line):
+    succeed("insert", "model.onnx", "--pattern", "100010001", "-o", "m.masked.onnx")
+    succeed("tune", "m.masked.onnx", *line[1:], "--eps", 1, "--saved", 0.3)
+    assert set(read_plan(read("m.tuned.masked.onnx")).values()) == {uniform_mask(3, 273)}
+    taken = ["--plan", "m.masked.onnx", "--eps", 1, "--saved", 0.3]
+    succeed("tune", *line, *taken, "-o", "taken.masked.onnx")
+    assert read_plan(read("taken.masked.onnx")) == read_plan(read("m.tuned.masked.onnx"))
+
+
+def test_auto_chooses_a_pattern_for_every_site(line):
+    succeed("tune", *line, "--plan", "auto", "--eps", 1, "--saved", 0.3)
+    plan = read_plan(read(TUNED))
+    assert len(plan) == 3
+    assert set(plan.values()) <= set(CANDIDATES)
+
+
+def test_without_labels_the_metric_is_agreement(line):
+    x, _ = draw_images(300, seed=7)
+    np.savez("train.npz", x=x)
+    assert fail(2, "tune", *line, *PATTERN) == (
+        "npz:train.npz has no labels: add --no-labels to learn from the network's own answers"
+    )
+    succeed("tune", *line, *PATTERN, "--no-labels", "--eps", 1, "--saved", 0.3)
+    record = read_search_record(read(TUNED))
+    assert record is not None and record.metric == "agreement"
+
+
+def test_a_missed_bound_is_kept_apart(line, tiny):
+    impossible = ["--eps", 0, "--confidence", 0.999, "--saved", 0.6]
+    done = invoke("tune", *line, *PATTERN, *impossible)
+    assert done.exit_code == 3
+    last = done.stderr.splitlines()[-1]
+    assert re.match(r"error: the bound of 0 points does not hold on verify \(drop .* at", last)
+    assert read_plan(read("model.tuned.masked.missed.onnx"))
+    assert not (tiny.model.parent / TUNED).exists()
+
+
+def test_bad_input_is_one_line(line, tiny):
+    cases = [
+        (line, "the model carries no plan: give --pattern 1000"),
+        ([*line, *PATTERN, "--saved", 0.8], "can save at most 67.3 % of the MACs"),
+        ([*line, *PATTERN, "--saved", 1.5], "--saved must be between 0 and 1"),
+        ([*line, *PATTERN, "--lr", 0], "--lr must be above 0"),
+        ([*line, *PATTERN, "--device", "tpu"], "--device tpu: use auto, cpu or cuda"),
+        ([*line, *PATTERN, "--precision", "int4"], "--precision int4"),
+        ([*line, *PATTERN, "--plan", "auto"], "--pattern and --plan: give one"),
+        ([*line, *PATTERN, "--eps", "0.1,0.2"], "tune takes one bound"),
+        ([*line, *PATTERN, "--train", tiny.spec], "would train and certify"),
+        ([*line, *PATTERN, "--resume"], "there is no journal"),
+        ([*line, "--plan", "no.onnx"], "there is no model file no.onnx"),
+        ([*line, *PATTERN, "--batch", 1], "--batch must be 2 or more"),
+        (["model.onnx", "--data", tiny.spec, *PATTERN], "give images to learn from with --train"),
+    ]
+    for arguments, message in cases:
+        assert message in fail(2, "tune", *arguments), arguments
+    assert not list(tiny.model.parent.glob("*tuned*"))
+
+
+def test_a_model_without_sites_is_one_line(line, tmp_path):
+    net = Net(("n", 1, 7, 7))
+    save_model(net.model(net.head(net.node("Sigmoid", net.conv("x", 4)))), tmp_path / "s.onnx")
+    assert "has no site" in fail(2, "tune", "s.onnx", *line[1:], *PATTERN)
+
+
+def test_a_tuned_model_is_no_baseline(line):
+    succeed("tune", *line, *PATTERN, "--eps", 1, "--saved", 0.3)
+    again = [TUNED, *line[1:], "--eps", 1, "--saved", 0.35]
+    assert "name the original with --baseline" in fail(2, "tune", *again)
+    succeed("tune", *again, "--baseline", "model.onnx", "-o", "again.masked.onnx")
+
+
+def test_a_killed_run_continues(line, tiny):
+    folder = tiny.model.parent
+    arguments = ["tune", *line, *PATTERN, "--eps", 1, "--saved", 0.4, "--epochs", 60]
+    journal = folder / f"{TUNED}.journal"
+    command = [*START, *map(str, arguments)]
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL) as run:
+        while not journal.exists() and run.poll() is None:
+            time.sleep(0.05)
+        run.kill()
+    assert run.returncode == -9, "it was still at work"
+    assert "--resume continues it" in fail(2, *arguments)
+    value = succeed_json(*arguments, "--resume")
+    assert len(value["epochs"]) == 60
+    assert not journal.exists()
+
+
+def test_without_torch_it_says_what_to_install(line, tiny):
+    hide = "import sys; sys.modules['torch'] = None; from spatialonnx.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", hide, "tune", *map(str, [*line, *PATTERN])],
+        cwd=tiny.model.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    message = one_line(4, done.returncode, done.stdout, done.stderr)
+    assert re.search(r"tuning needs PyTorch.*pip install torch", message)
