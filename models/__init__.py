@@ -1,1 +1,1 @@
-"""Torch networks: training, export, fine-tuning. The only place of the repository with torch."""
+"""Torch networks: training and export."""

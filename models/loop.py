@@ -43,7 +43,6 @@ class Recipe:
         augmentation: Random changes of training images.
         seed: Seed of the initial weights, the held-out part, the order and the augmentation.
         holdout: Fraction of the training split that chooses the epoch.
-        freeze_norms: Whether BatchNorm keeps its statistics (its scale and shift still learn).
         precision: A key of `PRECISIONS`: the number format of the forward and backward passes.
     """
 
@@ -57,7 +56,6 @@ class Recipe:
     augmentation: Augmentation = field(default_factory=Augmentation)
     seed: int = 0
     holdout: float = 0.05
-    freeze_norms: bool = False
     precision: str = "float32"
 
 
@@ -154,10 +152,6 @@ def _train_epoch(
     steps = math.ceil(len(order) / recipe.batch_size)
     factor = SCHEDULES[recipe.schedule]
     model.train()
-    if recipe.freeze_norms:
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
     total = 0.0
     for step, (images, labels) in enumerate(stream(dataset, order, recipe.batch_size)):
         if (

@@ -1,7 +1,7 @@
 """ResNet-18 and ResNet-34 (He et al., "Deep Residual Learning for Image Recognition", CVPR 2016).
 
 State-dict names are torchvision's, so its checkpoints load. Unlike there, every ReLU call is a
-module of its own: a ReLU is a site, and fine-tuning replaces sites one by one.
+module of its own: a ReLU is a site.
 """
 
 from collections.abc import Sequence

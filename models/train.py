@@ -16,10 +16,12 @@ import torch
 
 from models.checkpoint import Checkpoint, load_weights, read_checkpoint, write_checkpoint
 from models.data import image_shape, open_training_data
+from models.distillation import Distillation
 from models.export import Exporter, describe, export_onnx
 from models.images import Augmentation, count_correct
 from models.loop import PRECISIONS, Recipe, say, train_network
-from models.networks import NETWORKS, NetworkSpec, build_network
+from models.networks import NETWORKS, NetworkSpec, build_network, choose_memory_format
+from models.restore import restore_network
 from models.schedule import SCHEDULES
 from spatialonnx.data.spec import parse_spec
 from spatialonnx.errors import SpatialOnnxError, UsageError
@@ -51,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0)
     add("--holdout", type=float, default=0.05, help="fraction that chooses the best epoch")
     add("--weights", type=Path, help="start from this checkpoint (torchvision's names)")
+    add("--teacher", type=Path, help="also learn the answers of this checkpoint's network")
     add("--resume", type=Path, help="continue from FILE.journal.safetensors of an interrupted run")
     add("--exporter", choices=get_args(Exporter), default="dynamo")
     add(
@@ -139,7 +142,14 @@ def _run(options: argparse.Namespace, command: str) -> None:
         if left:
             say(f"drawn anew, their shapes differ: {', '.join(left)}")
     journal = options.output.with_suffix(".journal.safetensors")
-    train_network(model, data.train, recipe, journal=journal, resume=options.resume)
+    objective = None
+    if options.teacher is not None:
+        teacher = restore_network(options.teacher, None, options).model
+        choose_memory_format(teacher)
+        objective = Distillation(teacher)
+    train_network(
+        model, data.train, recipe, journal=journal, resume=options.resume, objective=objective
+    )
     correct = count_correct(model, data.test, np.arange(len(data.test), dtype=np.int64))
     say(f"test top-1: {correct / len(data.test):.4f} ({correct} of {len(data.test)})")
     facts = describe(data.name, data.preprocessing, correct, len(data.test), command)

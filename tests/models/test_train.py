@@ -48,6 +48,8 @@ def test_command_writes_a_model_and_a_checkpoint(
     ]
     assert main(line) == 2
     assert "add --force" in capsys.readouterr().err
+    thinner = ["--width", "1", "--teacher", str(tmp_path / "out.safetensors")]
+    assert main([*line[:-3], str(tmp_path / "thin.onnx"), *line[-2:], *thinner]) == 0
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,169 @@
+"""Tunes networks, counts again what they save and lose, and trains their thinner rivals.
+
+    python benchmarks/tuning.py w16-45 w16-55 vgg6 --seeds 0,1,2 --threads 1
+    python benchmarks/tuning.py w16-45 --rival
+
+Every row tunes one network with `spatialonnx tune`; the drop on verify is the command's own, the
+count on the 2,000 images that verify leaves is `benchmarks/independent.py`'s. The rival is the same
+network made thinner until its MACs are those that the tuned one keeps, trained with as many passes
+and the same teacher. Commands are printed, and what is there already is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+PRETRAINED = Path("models/pretrained")
+UNLABELLED = 5000
+"""Images of the row without labels."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        model: The dense network.
+        saved: Goal, as a fraction of all MACs.
+        eps: Bound.
+        epochs: Passes.
+        options: Further options of `tune`.
+        network: The rival's name in `models.train`, its width and its teacher; None = no rival.
+    """
+
+    model: Path
+    saved: float
+    eps: float
+    epochs: int
+    options: str = ""
+    network: tuple[str, int, Path] | None = None
+
+
+W16 = PRETRAINED / "resnet18-w16-fashion-mnist.onnx"
+VGG6 = PRETRAINED / "vgg6-fashion-mnist.onnx"
+W64 = Path("build/tuning/resnet18-w64-fashion-mnist.onnx")
+THINNER_W16 = ("resnet18", 16, W16.with_suffix(".safetensors"))
+ROWS = {
+    "w16-45": Row(W16, 0.45, 0.005, 12, network=THINNER_W16),
+    "w16-55": Row(W16, 0.55, 0.01, 12, network=THINNER_W16),
+    "w16-no-labels": Row(W16, 0.30, 0.01, 12, "--no-labels --metric top1"),
+    "vgg6": Row(VGG6, 0.60, 0.005, 4),
+    "w64": Row(W64, 0.60, 0.005, 4, "--lr 0.03"),
+}
+
+
+def run(line: Sequence[object]) -> str:
+    """Prints a command and runs it; returns its standard output."""
+    words = [str(word) for word in line]
+    print("$ " + shlex.join(words), flush=True)
+    start = [sys.executable, "-m"] if words[0] == "spatialonnx" else []
+    done = subprocess.run([*start, *words], stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode not in (0, 3):  # 3: the bound is missed, and the model kept
+        raise SystemExit(f"exit code {done.returncode}")
+    return done.stdout
+
+
+def tune(folder: Path, name: str, seed: int, epochs: int | None, threads: int) -> Path:
+    """Tunes a row's network with a seed; returns the model, whether or not it met its bound."""
+    row = ROWS[name]
+    tuned = folder / f"{name}.{seed}.masked.onnx"
+    missed = tuned.with_name(f"{name}.{seed}.masked.missed.onnx")
+    for path in (tuned, missed):
+        if path.exists():
+            return path
+    line = ["spatialonnx", "tune", row.model, "--pattern", 1000, "--saved", row.saved]
+    line += ["--eps", row.eps, "--epochs", epochs or row.epochs, "--seed", seed]
+    line += ["--threads", threads, *row.options.split(), "-o", tuned]
+    if "--no-labels" in row.options:
+        line += ["--train", f"npz:{unlabelled(folder)}"]
+    if tuned.with_name(tuned.name + ".journal").exists():
+        line.append("--resume")
+    run(line)
+    return tuned if tuned.exists() else missed
+
+
+def unlabelled(folder: Path) -> Path:
+    """Training images without their labels, as `--train` takes them."""
+    from spatialonnx.data.opening import open_dataset
+
+    path = folder / "unlabelled.npz"
+    if not path.exists():
+        data = open_dataset("fashion-mnist:train")
+        chosen = np.random.default_rng(0).permutation(len(data))[:UNLABELLED].astype(np.int64)
+        np.savez(path, x=data.images(chosen))
+    return path
+
+
+def report(folder: Path, name: str, seed: int, tuned: Path) -> None:
+    """Prints a line of the table, and the independent count."""
+    metadata = {p.key: p.value for p in onnx.load(str(tuned)).metadata_props}
+    search = json.loads(metadata["spatialonnx.search"])
+    verify = search["verify"]
+    low, high = (100 * limit for limit in verify["drop_ci95"])
+    print("| row | seed | saved, % | drop on verify, points (95 %) | bound met |")
+    print("|---|---|---|---|---|")
+    print(
+        f"| {name} | {seed} | {100 * verify['saved_fraction']:.1f} | {100 * verify['drop']:.2f} "
+        f"({low:.2f} to {high:.2f}) | {'yes' if search['bound_met'] else 'no'} |"
+    )
+    line = [sys.executable, "benchmarks/independent.py", tuned, "--original", ROWS[name].model]
+    # The split has the seed of the tuning.
+    print(run([*line, "--seed", seed]))
+
+
+def train_rival(folder: Path, name: str, tuned: Path, epochs: int | None, threads: int) -> None:
+    """Trains the same network, thinner, and prints its accuracy beside the tuned one's."""
+    row = ROWS[name]
+    if row.network is None:
+        raise SystemExit(f"{name} has no rival")
+    network, width, teacher = row.network
+    metadata = {p.key: p.value for p in onnx.load(str(tuned)).metadata_props}
+    kept = 1 - json.loads(metadata["spatialonnx.search"])["verify"]["saved_fraction"]
+    thin = max(1, round(width * math.sqrt(kept)))
+    rival = folder / f"{network}-w{thin}.onnx"
+    if not rival.exists():
+        line = [sys.executable, "-m", "models.train", network, "--width", thin]
+        line += ["--data", "fashion-mnist", "--epochs", epochs or row.epochs, "--lr", 0.1]
+        line += ["--teacher", teacher, "--precision", "bf16", "--threads", threads, "-o", rival]
+        run(line)
+    for path in (row.model, tuned, rival):
+        line = ["spatialonnx", "evaluate", path, "--data", "fashion-mnist", "--split", "verify"]
+        value = json.loads(run([*line, "--json"]))
+        macs = value["macs"]
+        computed = (macs["conv_total"] - macs["saved"]) / value["accuracy"]["samples"]
+        top1 = value["accuracy"]["top1"]
+        print(f"| {path.name} | {100 * top1:.2f} % on verify | {computed / 1e6:.2f} million MACs |")
+
+
+def main() -> None:
+    """Runs the rows asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("rows", nargs="+", choices=list(ROWS))
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--epochs", type=int, help="other passes than the row's")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--folder", type=Path, default=Path("build/tuning"))
+    parser.add_argument("--rival", action="store_true", help="also train the thinner network")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    for name in options.rows:
+        for seed in (int(part) for part in options.seeds.split(",")):
+            tuned = tune(options.folder, name, seed, options.epochs, options.threads)
+            report(options.folder, name, seed, tuned)
+            if options.rival:
+                train_rival(options.folder, name, tuned, options.epochs, options.threads)
+
+
+if __name__ == "__main__":
+    main()
