@@ -90,7 +90,7 @@ def tune(
     Example: spatialonnx tune model.onnx --pattern 1000 --saved 0.5 --eps 0.01
     """
     from spatialonnx.cli.console import points, show, warn
-    from spatialonnx.cli.inputs import preprocessing_of, read_model
+    from spatialonnx.cli.inputs import data_options, read_model
     from spatialonnx.cli.progress import show_progress
     from spatialonnx.errors import BoundMissedError, UsageError
     from spatialonnx.model.stages import check_replaceable, missed_path, stage_path
@@ -131,7 +131,7 @@ def tune(
             confidence=confidence,
             provider=common.provider,
             threads=common.threads,
-            preprocessing=preprocessing_of(source, data),
+            **data_options(data),
             **parts.sizes(),
         )
     for note in result.notes:

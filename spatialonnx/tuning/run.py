@@ -15,14 +15,14 @@ from onnx import numpy_helper
 from spatialonnx.data.builtin import BUILT_IN
 from spatialonnx.data.opening import DataLike, public_name
 from spatialonnx.data.spec import parse_spec
-from spatialonnx.errors import ModelError, UsageError
+from spatialonnx.errors import DataError, ModelError, UsageError
 from spatialonnx.graph.carrying_plan import carry_plan
 from spatialonnx.graph.insert import insert
 from spatialonnx.graph.ops import write_plan
 from spatialonnx.measure.certify import Certifier
 from spatialonnx.measure.experiment import open_data
 from spatialonnx.measure.measured import Measured
-from spatialonnx.measure.metrics import AGREEMENT, check_labels
+from spatialonnx.measure.metrics import AGREEMENT
 from spatialonnx.measure.network import Network
 from spatialonnx.measure.opening import ExperimentOptions, check_options, open_experiment
 from spatialonnx.model.checking import check_model
@@ -136,7 +136,13 @@ def tune(
     training = training_split(source, data) if train is None else train
     job = TuneJob(
         experiment=replace(experiment, bounds=bounds),
-        train=open_data(source, training, options.get("preprocessing")),
+        train=open_data(
+            source,
+            training,
+            options.get("preprocessing"),
+            classes=options.get("classes"),
+            memory=options.get("memory"),
+        ),
         recipe=recipe,
         plan=_read_plan(plan),
         device=chosen,
@@ -284,8 +290,12 @@ def _check_labels(job: TuneJob, network: GraphNetwork, images: NDArray[Any]) -> 
     """Makes sure that the network has logits, and that every label is one of its classes."""
     with torch.inference_mode():
         classes = network.logits(torch.from_numpy(images)).shape[1]
-    if job.recipe.labels and job.train.labels is not None:
-        check_labels(job.train.labels, classes)
+    labels = job.train.labels
+    if job.recipe.labels and labels is not None and not 0 <= labels.min() <= labels.max() < classes:
+        raise DataError(
+            f"{job.train.name} has labels {labels.min()} to {labels.max()}, the network has "
+            f"{classes} classes: give its own labels, or --no-labels"
+        )
 
 
 def write_weights(proto: onnx.ModelProto, network: GraphNetwork) -> onnx.ModelProto:

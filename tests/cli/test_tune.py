@@ -127,6 +127,16 @@ def test_bad_input_is_one_line(line, tiny):
     assert not list(tiny.model.parent.glob("*tuned*"))
 
 
+def test_labels_that_are_no_classes_are_refused(line):
+    x, y = draw_images(300, seed=7)
+    np.savez("train.npz", x=x, y=y + 1)
+    message = fail(2, "tune", *line, *PATTERN)
+    assert message == (
+        "npz:train.npz has labels 1 to 4, the network has 4 classes: give its own labels, or "
+        "--no-labels"
+    )
+
+
 def test_a_model_without_sites_is_one_line(line, tmp_path):
     net = Net(("n", 1, 7, 7))
     save_model(net.model(net.head(net.node("Sigmoid", net.conv("x", 4)))), tmp_path / "s.onnx")
