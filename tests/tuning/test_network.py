@@ -10,8 +10,9 @@ from support.zoo import light_model
 from spatialonnx.errors import ModelError
 from spatialonnx.graph.insert import insert
 from spatialonnx.graph.ops import find_predictors, read_plan
+from spatialonnx.graph.sites import find_sites
 from spatialonnx.measure.evaluate import Network
-from spatialonnx.plan.masks import uniform_mask
+from spatialonnx.plan.masks import SiteMask, uniform_mask
 from spatialonnx.runtime.session import Runtime
 from spatialonnx.tuning.network import GraphNetwork
 
@@ -64,6 +65,24 @@ def test_outputs_and_macs_are_those_of_onnx_runtime(name: str, simplify: bool) -
             )
             share = saved / (network.conv_macs * len(images))
             assert float(network.kept_share()) == pytest.approx(1 - share, abs=1e-6)
+
+
+def test_thresholds_of_the_plan_count() -> None:
+    proto = masked(residual())
+    channels = [site.shape[0] for site in find_sites(proto).sites]
+    plan = {
+        site: SiteMask(2, mask.patterns, np.linspace(0, 0.8, count, dtype=np.float32))
+        for (site, mask), count in zip(read_plan(proto).items(), channels, strict=True)
+    }
+    (images,) = feeds(proto, batch=3).values()
+    runtime = Network(proto, Runtime())
+    network = GraphNetwork(proto, plan).eval()
+    with torch.no_grad():
+        (got,) = network(torch.from_numpy(images))
+    wanted = runtime.run(images, plan)[runtime.output_names[0]]
+    assert np.allclose(got.numpy(), wanted, atol=1e-5)
+    without = runtime.run(images, read_plan(proto))[runtime.output_names[0]]
+    assert not np.allclose(wanted, without, atol=1e-3)
 
 
 @pytest.mark.parametrize("architecture", ["squeezenet", "shufflenet"])
