@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from spatialonnx.runtime.library import library_path as library_path
     from spatialonnx.runtime.session import register as register
     from spatialonnx.searching.api import search as search
-    from spatialonnx.tuning.run import tune as tune
+    from spatialonnx.tuning.api import tune as tune
 
 __version__ = "0.1.0"
 
@@ -70,6 +70,7 @@ _HOMES = {
     "register": "spatialonnx.runtime.session",
     "report": "spatialonnx.reporting.run",
     "search": "spatialonnx.searching.api",
+    "tune": "spatialonnx.tuning.api",
 }
 
 __all__ = ["__version__", *_HOMES]

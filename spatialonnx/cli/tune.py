@@ -94,7 +94,7 @@ def tune(
     from spatialonnx.cli.progress import show_progress
     from spatialonnx.errors import BoundMissedError, UsageError
     from spatialonnx.model.stages import check_replaceable, missed_path, stage_path
-    from spatialonnx.tuning.run import tune as tune_model
+    from spatialonnx.tuning.api import tune as tune_model
 
     if plan and pattern:
         raise UsageError("--pattern and --plan: give one of them")

@@ -143,6 +143,15 @@ def test_a_model_without_sites_is_one_line(line, tmp_path):
     assert "has no site" in fail(2, "tune", "s.onnx", *line[1:], *PATTERN)
 
 
+def test_a_graph_that_names_its_batch_is_one_line(line, tmp_path):
+    net = Net((1, 1, 7, 7))
+    pooled = net.node("GlobalAveragePool", net.relu(net.conv("x", 4)))
+    flat = net.node("Reshape", pooled, net.constant([1, 4], "shape", np.int64))
+    save_model(net.model(flat), tmp_path / "one.onnx")
+    message = fail(2, "tune", "one.onnx", *line[1:], *PATTERN)
+    assert re.search("cannot run 8 images at once .* export it with a free batch", message)
+
+
 def test_a_tuned_model_is_no_baseline(line):
     succeed("tune", *line, *PATTERN, "--eps", 1, "--saved", 0.3)
     again = [TUNED, *line[1:], "--eps", 1, "--saved", 0.35]

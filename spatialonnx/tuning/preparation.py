@@ -1,0 +1,173 @@
+"""What training starts from: the plan, the network with gates, its teacher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+
+from spatialonnx.errors import DataError, ModelError, UsageError
+from spatialonnx.graph.carrying_plan import carry_plan
+from spatialonnx.graph.insert import insert
+from spatialonnx.graph.ops import write_plan
+from spatialonnx.measure.network import Network
+from spatialonnx.model.metadata import ORIGINAL
+from spatialonnx.model.model_file import ModelFile
+from spatialonnx.plan.plan import Plan
+from spatialonnx.runtime.progress import ProgressCallback, report_stage
+from spatialonnx.runtime.session import Runtime
+from spatialonnx.tuning.choosing_plan import choose_plan, most_saved, starting_plan
+from spatialonnx.tuning.images import TrainingImages
+from spatialonnx.tuning.job import TuneJob
+from spatialonnx.tuning.network import GraphNetwork
+from spatialonnx.tuning.normalization import restore_norms
+
+__all__ = ["Prepared", "prepare"]
+
+_COMPARED_IMAGES = 8
+_TOLERANCE = 1e-3
+"""Largest difference between torch and ONNX Runtime, as a share of the largest output."""
+_LEAST_CHANNELS = 8
+"""Channels that all inner Convs need to be a multiple of for the channels-last layout: torch's
+backward pass of a strided 1x1 Conv with fewer writes outside its buffers in it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What training starts from.
+
+    Attributes:
+        proto: The model with SpatialPredict nodes and its plan.
+        plan: Its plan.
+        student: The network with gates.
+        teacher: The dense original.
+        restored: How many Convs have BatchNorm again.
+    """
+
+    proto: onnx.ModelProto
+    plan: Plan
+    student: GraphNetwork
+    teacher: GraphNetwork
+    restored: int
+
+
+def prepare(job: TuneJob, images: TrainingImages, progress: ProgressCallback | None) -> Prepared:
+    """Builds the networks of a job and proves that torch runs them as ONNX Runtime does.
+
+    Args:
+        job: What to do.
+        images: What will be learned.
+        progress: Called with how far it is.
+
+    Raises:
+        ModelError: torch cannot run the graph, or runs it otherwise.
+        PlanError: The plan is of another network.
+        UsageError: There is no plan, or the MAC budget is beyond what it can save.
+        DataError: Labels are no classes of the network.
+    """
+    recipe, experiment = job.recipe, job.experiment
+    report_stage(progress, "reading the graph")
+    proto = experiment.model.proto
+    if experiment.model.stage == ORIGINAL:
+        proto = insert(experiment.model, threads=experiment.runtime.threads).model
+    if job.plan == "auto":
+        report_stage(progress, "choosing patterns")
+        plan = choose_plan(proto, images.calibration(256, 64), recipe.saved)
+    elif isinstance(job.plan, ModelFile):
+        plan = carry_plan(job.plan.proto, proto)
+    else:
+        plan = starting_plan(proto, job.plan)
+    proto = write_plan(proto, plan)
+    student = GraphNetwork(proto, plan, slope=recipe.slope)
+    most = most_saved(student)
+    if recipe.saved >= most:
+        raise UsageError(
+            f"--saved {recipe.saved:g}: these patterns can save at most {100 * most:.1f} % of the "
+            "MACs, were every patch predicted; ask for less, or give fewer probes per patch"
+        )
+    first = images.dataset.images(images.learn[:_COMPARED_IMAGES])
+    compare_with_runtime(student, proto, first)
+    _check_labels(job, student, first)
+    original = experiment.baseline.proto if experiment.baseline is not None else proto
+    teacher = GraphNetwork(original)
+    if original is not proto:
+        compare_with_runtime(teacher, original, first)
+    report_stage(progress, "measuring statistics")
+    restored = restore_norms(student, images.calibration())
+    for network in (student, teacher):
+        network.to(job.device)
+        if _is_wide(network):
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stub lacks it
+    return Prepared(proto, plan, student, teacher, len(restored))
+
+
+def compare_with_runtime(
+    network: GraphNetwork, proto: onnx.ModelProto, images: NDArray[Any]
+) -> None:
+    """Makes sure that torch computes what ONNX Runtime does, without prediction.
+
+    Args:
+        network: The graph in torch.
+        proto: The same graph.
+        images: As the graph takes them.
+
+    Raises:
+        ModelError: They differ.
+    """
+    runtime = Network(proto, Runtime())
+    batch = runtime.fixed_batch or len(images)
+    images = np.resize(images, (batch, *images.shape[1:]))
+    expected = runtime.run(images, {})
+    was_training, predicted = network.training, network.predicts
+    network.eval()
+    network.predicts = False
+    with torch.inference_mode():
+        outputs = network(torch.from_numpy(images))
+    network.train(was_training)
+    network.predicts = predicted
+    for name, output in zip(runtime.output_names, outputs, strict=True):
+        wanted = expected[name]
+        got = output.numpy()
+        scale = max(float(np.abs(wanted).max(initial=0)), 1e-6)
+        same = got.shape == wanted.shape and np.allclose(
+            got, wanted, atol=_TOLERANCE * scale, rtol=0
+        )
+        if not same:
+            raise ModelError(
+                f"torch computes output {name} otherwise than ONNX Runtime does: report this with "
+                "the model, and train it as a torch module with attach() until then"
+            )
+
+
+def _check_labels(job: TuneJob, network: GraphNetwork, images: NDArray[Any]) -> None:
+    """Makes sure that the network has logits, and that every label is one of its classes."""
+    try:
+        with torch.inference_mode():
+            classes = network.eval().logits(torch.from_numpy(images)).shape[1]
+    except RuntimeError as error:  # a Reshape that names the batch
+        line = str(error).partition("\n")[0]
+        raise ModelError(
+            f"the graph cannot run {len(images)} images at once ({line}): export it with a free "
+            "batch dimension"
+        ) from None
+    labels = job.train.labels
+    if job.recipe.labels and labels is not None and not 0 <= labels.min() <= labels.max() < classes:
+        raise DataError(
+            f"{job.train.name} has labels {labels.min()} to {labels.max()}, the network has "
+            f"{classes} classes: give its own labels, or --no-labels"
+        )
+
+
+def _is_wide(network: GraphNetwork) -> bool:
+    """Whether every Conv but the first reads and writes multiples of 8 channels."""
+    shapes = [
+        weight.shape
+        for node in network.nodes
+        if node.op_type == "Conv" and (weight := network.weight(node.input[1])) is not None
+    ]
+    inner = [shape[1] for shape in shapes[1:]] + [shape[0] for shape in shapes]
+    return bool(shapes) and all(channels % _LEAST_CHANNELS == 0 for channels in inner)
