@@ -99,9 +99,10 @@ class SiteGate(nn.Module):
     def _lay_over(self, height: int, width: int, device: torch.device) -> _Geometry:
         key = (height, width, device)
         if key not in self._geometry:
-            self._geometry[key] = _make_geometry(
-                self.bits, self.thresholds, self.patch_size, height, width
-            )
+            with torch.inference_mode(False):  # it outlives the pass that first needs it
+                self._geometry[key] = _make_geometry(
+                    self.bits, self.thresholds, self.patch_size, height, width
+                )
         return self._geometry[key]
 
     def extra_repr(self) -> str:
