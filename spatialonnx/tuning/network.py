@@ -58,6 +58,8 @@ class GraphNetwork(nn.Module):
         frozen: Names of the constants that do not learn although they hold real numbers.
         site_macs: MACs of the charged Conv of each site, for one image.
         conv_macs: MACs of all Convs, for one image.
+        site_weights: What each site costs when it is dense, as a share of the whole network: its
+            share of the MACs, unless somebody sets its share of the time.
         predicts: Whether gates act; without them the network is the dense one.
         observer: Shown each Conv's node and output, before BatchNorm.
         site_observer: Shown each site that has a gate: its name, its map before the ReLU, the gate.
@@ -138,7 +140,7 @@ class GraphNetwork(nn.Module):
         saved = torch.zeros(())
         for site, gate in self.named_gates():
             assert gate.kept is not None, "run the network first"
-            saved = saved + (1 - gate.kept.cpu()) * (self.site_macs[site] / self.conv_macs)
+            saved = saved + (1 - gate.kept.cpu()) * self.site_weights[site]
         return 1 - saved
 
     def named_gates(self) -> list[tuple[str, SiteGate]]:
@@ -333,6 +335,7 @@ class GraphNetwork(nn.Module):
             site.name: site.macs_per_output * math.prod(self.site_shapes[site.name])
             for site in report.sites
         }
+        self.site_weights = {site: n / self.conv_macs for site, n in self.site_macs.items()}
 
 
 def _pass_on(inputs: Inputs, a: Attributes) -> Result:
