@@ -58,6 +58,7 @@ VARIANTS = {
     "diagonal, p = 2": Variant("1001"),
     "one probe, p = 3": Variant("100000000"),
     "plan auto": Variant("auto"),
+    "thresholds learned": Variant(recipe={"learn_thresholds": True}),
     "mirrored": Variant(recipe={"flip": True}),
 }
 
@@ -73,7 +74,9 @@ def measure(variant: Variant, saved: float, images: int, epochs: int) -> tuple[f
     plan = (
         choose_plan(proto, parts.calibration(256), saved) if pattern is None else read_plan(proto)
     )
-    network = GraphNetwork(proto, plan, slope=recipe.slope)
+    network = GraphNetwork(
+        proto, plan, slope=recipe.slope, learn_thresholds=recipe.learn_thresholds
+    )
     if variant.norms:
         restore_norms(network, parts.calibration())
     teacher = GraphNetwork(proto)

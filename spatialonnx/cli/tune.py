@@ -60,6 +60,13 @@ def tune(
     flip: Annotated[
         bool, typer.Option("--flip/--no-flip", help="Mirror half of the images, left to right.")
     ] = False,
+    learn_thresholds: Annotated[
+        bool,
+        typer.Option(
+            "--learn-thresholds/--fixed-thresholds",
+            help="Each channel learns up to which value a probe counts as zero.",
+        ),
+    ] = False,
     batch: Batch = 128,
     lr: Annotated[float, typer.Option("--lr", help="Peak learning rate.")] = 0.05,
     device: Annotated[
@@ -126,6 +133,7 @@ def tune(
             rate=lr,
             labels=labels,
             flip=flip,
+            learn_thresholds=learn_thresholds,
             metric=metric,
             baseline=baseline,
             confidence=confidence,

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -40,16 +41,12 @@ class _Geometry:
             True or False where all patches agree.
         blind: bool [C or 1, nH, nW], patches without a probe inside the map; None if there is none.
         predictable: float [C or 1, nH, nW], outputs of each patch that may be predicted.
-        threshold: Largest value of a probe that counts as zero, [C or 1, 1, 1] or a number.
-        zero_threshold: Whether it is zero everywhere.
     """
 
     patch_size: int
     probes: tuple[Tensor | bool, ...]
     blind: Tensor | None
     predictable: Tensor
-    threshold: Tensor | float
-    zero_threshold: bool
 
 
 class SiteGate(nn.Module):
@@ -60,15 +57,23 @@ class SiteGate(nn.Module):
     """
 
     bits: Tensor
-    thresholds: Tensor
+    threshold: Tensor | None
 
-    def __init__(self, mask: SiteMask, *, clip_max: float = math.inf, slope: float = SLOPE) -> None:
+    def __init__(
+        self,
+        mask: SiteMask,
+        *,
+        clip_max: float = math.inf,
+        slope: float = SLOPE,
+        learn_thresholds: int = 0,
+    ) -> None:
         """Makes the gate of a mask.
 
         Args:
             mask: Patch size and patterns, broadcastable to [C, nH, nW], and its thresholds.
             clip_max: Upper bound of the ReLU, for example 6.
             slope: Width of the surrogate's sigmoid.
+            learn_thresholds: Channels of the map, where each learns a threshold; 0 = none does.
         """
         super().__init__()
         self.patch_size = mask.patch_size
@@ -77,7 +82,12 @@ class SiteGate(nn.Module):
         self.register_buffer(
             "bits", torch.from_numpy(mask.patterns.astype(np.int32)), persistent=False
         )
-        self.register_buffer("thresholds", _thresholds(mask), persistent=False)
+        threshold = None if mask.threshold is None else torch.from_numpy(mask.threshold.copy())
+        if learn_thresholds:
+            start = torch.zeros(1) if threshold is None else threshold
+            self.threshold = nn.Parameter(start.expand(learn_thresholds).clone())
+        else:
+            self.register_buffer("threshold", threshold, persistent=False)
         self.kept: Tensor | None = None
         self.alive: Tensor | None = None
         self._geometry: dict[tuple[int, int, torch.device], _Geometry] = {}
@@ -85,10 +95,17 @@ class SiteGate(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps a map before its ReLU, [N, C, H, W], to the ofmap under the rule."""
         geometry = self._lay_over(x.shape[2], x.shape[3], x.device)
-        ofmap, kept, alive = _Gate.apply(x, geometry, self.clip_max, self.slope)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        threshold = None if self.threshold is None else self.threshold.clamp_min(0)[:, None, None]
+        ofmap, kept, alive = _Gate.apply(x, threshold, geometry, self.clip_max, self.slope)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.kept, self.alive = kept, alive
         result: Tensor = ofmap
         return result
+
+    def learned_threshold(self) -> NDArray[np.float32] | None:
+        """Returns the thresholds of the mask, 0 or more; None where there are none."""
+        if self.threshold is None:
+            return None
+        return self.threshold.detach().clamp_min(0).float().cpu().numpy().copy()
 
     def most_predictable(self, height: int, width: int) -> float:
         """Returns the largest share of a map's outputs that the rule can predict."""
@@ -100,9 +117,7 @@ class SiteGate(nn.Module):
         key = (height, width, device)
         if key not in self._geometry:
             with torch.inference_mode(False):  # it outlives the pass that first needs it
-                self._geometry[key] = _make_geometry(
-                    self.bits, self.thresholds, self.patch_size, height, width
-                )
+                self._geometry[key] = _make_geometry(self.bits, self.patch_size, height, width)
         return self._geometry[key]
 
     def extra_repr(self) -> str:
@@ -110,13 +125,7 @@ class SiteGate(nn.Module):
         return f"patch_size={self.patch_size}"
 
 
-def _thresholds(mask: SiteMask) -> Tensor:
-    """Thresholds of a mask, [C or 1, 1, 1]; 0 where it has none."""
-    values = np.zeros(1, np.float32) if mask.threshold is None else mask.threshold
-    return torch.from_numpy(values.reshape(-1, 1, 1).copy())
-
-
-def _make_geometry(bits: Tensor, thresholds: Tensor, p: int, height: int, width: int) -> _Geometry:
+def _make_geometry(bits: Tensor, p: int, height: int, width: int) -> _Geometry:
     rows, columns = patch_grid(height, width, p)
     probes: list[Tensor | bool] = []
     inside_probes = torch.zeros((bits.shape[0], rows, columns), device=bits.device)
@@ -131,15 +140,7 @@ def _make_geometry(bits: Tensor, thresholds: Tensor, p: int, height: int, width:
         probes.append(bool(probe.flatten()[0]) if same else probe)
     blind = inside_probes == 0
     predictable = torch.where(blind, 0, inside - inside_probes)
-    threshold = float(thresholds) if thresholds.numel() == 1 else thresholds
-    return _Geometry(
-        p,
-        tuple(probes),
-        blind if blind.any() else None,
-        predictable,
-        threshold,
-        not thresholds.any(),
-    )
+    return _Geometry(p, tuple(probes), blind if blind.any() else None, predictable)
 
 
 class _Gate(torch.autograd.Function):
@@ -147,23 +148,30 @@ class _Gate(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, geometry: _Geometry, clip_max: float, slope: float
+        ctx: Any,
+        x: Tensor,
+        threshold: Tensor | None,
+        geometry: _Geometry,
+        clip_max: float,
+        slope: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         height, width = x.shape[2:]
-        z = _largest_probe(x, geometry)
-        gate = _exceeds(z, geometry.threshold)
+        above = _largest_probe(x, geometry)
+        if threshold is not None:
+            above = above - threshold.to(x.dtype)
+        gate = functional.threshold(above, 0.0, 0.0).ne_(0)  # of NaN it is 1
         if geometry.blind is not None:
             gate.masked_fill_(geometry.blind, 1)
         ofmap = x.clamp(0, clip_max) if clip_max < math.inf else x.clamp_min(0)
         spread = functional.interpolate(gate, scale_factor=geometry.patch_size, mode="nearest")
         y = ofmap * spread[:, :, :height, :width]
-        if not geometry.zero_threshold:  # else the probes of a predicted patch are zero anyway
+        if threshold is not None:  # else the probes of a predicted patch are zero anyway
             for probe, row, column in _probes(geometry):
                 _part(y, geometry, row, column).copy_(
                     _choose(probe, *(_part(v, geometry, row, column) for v in (ofmap, y)))
                 )
         several = len(_probes(geometry)) > 1
-        ctx.save_for_backward(ofmap, y, z, x if several else None)
+        ctx.save_for_backward(ofmap, y, above, x if several else None, threshold)
         ctx.geometry, ctx.clip_max, ctx.slope = geometry, clip_max, slope
         alive = gate.sum(0, dtype=torch.float32)
         each = geometry.predictable.expand_as(alive)
@@ -171,8 +179,8 @@ class _Gate(torch.autograd.Function):
         return y, 1 - predicted, alive.sum() / gate.numel()
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        ofmap, y, z, x = ctx.saved_tensors
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
+        ofmap, y, above, x, threshold = ctx.saved_tensors
         geometry: _Geometry = ctx.geometry
         of_map, of_kept = gradients[0], gradients[1]
         effect = ofmap * of_map
@@ -182,24 +190,28 @@ class _Gate(torch.autograd.Function):
         p = geometry.patch_size
         of_gate = functional.avg_pool2d(effect, p, ceil_mode=True, divisor_override=1)
         of_gate += (geometry.predictable * (of_kept / y.numel())).to(of_gate.dtype)
-        above = z if geometry.zero_threshold else z - geometry.threshold
         surrogate = (above / ctx.slope).sigmoid_()
         of_probe = torch.ops.aten.sigmoid_backward(of_gate, surrogate).div_(ctx.slope)
         if geometry.blind is not None:
             of_probe.masked_fill_(geometry.blind, 0)
         result = torch.ops.aten.hardtanh_backward(of_map, y, 0, ctx.clip_max)
+        largest_probes = above if x is None else _largest_probe(x, geometry)
         for probe, row, column in _probes(geometry):
             part = _part(result, geometry, row, column)
             added = of_probe[:, :, : part.shape[2], : part.shape[3]]
             if x is not None:
-                largest = (
-                    _part(x, geometry, row, column) == z[:, :, : part.shape[2], : part.shape[3]]
-                )
+                z = largest_probes[:, :, : part.shape[2], : part.shape[3]]
+                largest = _part(x, geometry, row, column) == z
                 if probe is not True:
                     largest &= _cut(probe, part)
                 added = added * largest
             part.copy_(part + added)  # faster than an addition in place
-        return result, None, None, None
+        of_threshold = None
+        if threshold is not None and ctx.needs_input_grad[1]:
+            sums = of_probe.float().sum((0, 2, 3))
+            of_threshold = -(sums if len(threshold) > 1 else sums.sum(0, keepdim=True))
+            of_threshold = of_threshold[:, None, None].to(threshold.dtype)
+        return result, of_threshold, None, None, None
 
 
 def _probes(geometry: _Geometry) -> list[tuple[Tensor | bool, int, int]]:
@@ -224,13 +236,6 @@ def _cut(probe: Tensor | bool, part: Tensor) -> Tensor:
 
 def _choose(probe: Tensor | bool, ofmap: Tensor, gated: Tensor) -> Tensor:
     return ofmap if probe is True else torch.where(_cut(probe, ofmap), ofmap, gated)
-
-
-def _exceeds(z: Tensor, threshold: Tensor | float) -> Tensor:
-    """1 where z is above the threshold, else 0, in z's own type (twice as fast as a comparison)."""
-    if isinstance(threshold, Tensor):
-        z, threshold = z - threshold, 0.0
-    return functional.threshold(z, threshold, 0.0).ne_(0)  # of NaN it is 1
 
 
 def _largest_probe(x: Tensor, geometry: _Geometry) -> Tensor:

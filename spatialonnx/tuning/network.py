@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from spatialonnx.graph.shapes import infer_shapes
 from spatialonnx.graph.site_match import SiteMatch, match_sites
 from spatialonnx.graph.sites import find_sites
 from spatialonnx.model.interface import find_image_input, model_inputs
-from spatialonnx.plan.plan import PlanLike
+from spatialonnx.plan.plan import Plan, PlanLike
 from spatialonnx.tuning.arithmetic import ARITHMETIC
 from spatialonnx.tuning.attributes import Attributes, Inputs, Op, Result, unsupported
 from spatialonnx.tuning.gate import SLOPE, SiteGate
@@ -67,7 +68,12 @@ class GraphNetwork(nn.Module):
     """
 
     def __init__(
-        self, proto: onnx.ModelProto, plan: PlanLike | None = None, *, slope: float = SLOPE
+        self,
+        proto: onnx.ModelProto,
+        plan: PlanLike | None = None,
+        *,
+        slope: float = SLOPE,
+        learn_thresholds: bool = False,
     ) -> None:
         """Reads a graph.
 
@@ -75,6 +81,7 @@ class GraphNetwork(nn.Module):
             proto: A model of any stage before deploy.
             plan: Masks of the sites that predict; they must have SpatialPredict nodes.
             slope: Width of the surrogate's sigmoid.
+            learn_thresholds: Whether each channel of a site that predicts learns a threshold.
 
         Raises:
             ModelError: An op is missing from the table, or the model is not a function of one
@@ -98,7 +105,8 @@ class GraphNetwork(nn.Module):
         self._read_constants(proto, index)
         self._input = find_image_input(model_inputs(proto)).name
         self._matches = _match_float_sites(index, proto)
-        self._add_gates(plan or {}, slope)
+        self._plan = Plan(plan or {})
+        self._add_gates(slope, learn_thresholds=learn_thresholds)
         self._scored = _before_softmax(index, self._outputs[0])
         self._steps = self._plan_steps(index)
         self._count_macs(proto)
@@ -150,6 +158,14 @@ class GraphNetwork(nn.Module):
             for site, key in self._gate_names.items()
             if isinstance(gate := self.gates[key], SiteGate)
         ]
+
+    def plan(self) -> Plan:
+        """Returns the plan, with the thresholds that were learned."""
+        learned = {
+            site: replace(self._plan[site], threshold=gate.learned_threshold())
+            for site, gate in self.named_gates()
+        }
+        return Plan({**self._plan, **learned})
 
     def named_norms(self) -> list[tuple[NodeProto, nn.BatchNorm2d]]:
         """Returns each Conv with the BatchNorm that was put back behind it."""
@@ -236,14 +252,18 @@ class GraphNetwork(nn.Module):
             if value.is_floating_point() and value.numel() > 1
         )
 
-    def _add_gates(self, plan: PlanLike, slope: float) -> None:
-        for site, mask in plan.items():
+    def _add_gates(self, slope: float, *, learn_thresholds: bool) -> None:
+        for site, mask in self._plan.items():
             if site not in self._matches:
                 raise ModelError(f"site {site} is not in the graph: insert again")
             if not mask.is_full:
                 self._gate_names[site] = key = f"gate{len(self._gate_names)}"
-                clip_max = self._matches[site].clip_max
-                self.gates[key] = SiteGate(mask, clip_max=clip_max, slope=slope)
+                match = self._matches[site]
+                weight = self.weight(match.conv.input[1])
+                channels = len(weight) if learn_thresholds and weight is not None else 0
+                self.gates[key] = SiteGate(
+                    mask, clip_max=match.clip_max, slope=slope, learn_thresholds=channels
+                )
 
     def _plan_steps(self, index: GraphIndex) -> list[tuple[NodeProto, Op, Attributes, list[str]]]:
         """Returns the nodes with their functions, and the tensors that nothing reads afterwards."""

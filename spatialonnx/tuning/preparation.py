@@ -82,7 +82,9 @@ def prepare(job: TuneJob, images: TrainingImages, progress: ProgressCallback | N
     else:
         plan = starting_plan(proto, job.plan)
     proto = write_plan(proto, plan)
-    student = GraphNetwork(proto, plan, slope=recipe.slope)
+    student = GraphNetwork(
+        proto, plan, slope=recipe.slope, learn_thresholds=recipe.learn_thresholds
+    )
     most = most_saved(student)
     if recipe.saved >= most:
         raise UsageError(

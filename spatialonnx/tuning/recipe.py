@@ -16,16 +16,14 @@ the processor multiplies it."""
 
 
 class RecipeOptions(TypedDict, total=False):
-    """What a user may change: ``epochs``, ``batch``, ``rate``, ``labels`` and ``flip``.
-
-    See ``Recipe``.
-    """
+    """What a user may change, see ``Recipe``."""
 
     epochs: int
     batch: int
     rate: float
     labels: bool
     flip: bool
+    learn_thresholds: bool
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,7 @@ class Recipe:
         rate: Peak learning rate.
         labels: Whether the labels are learned; else the teacher's answers alone.
         flip: Whether half of the images are mirrored.
+        learn_thresholds: Whether each channel of a site learns a threshold.
         seed: Of the held-out part, the order and the mirroring.
         precision: ``float32`` or ``bf16``.
         holdout: Fraction of the images that chooses the epoch.
@@ -60,6 +59,7 @@ class Recipe:
     rate: float = 0.05
     labels: bool = True
     flip: bool = False
+    learn_thresholds: bool = False
     seed: int = 0
     precision: Literal["float32", "bf16"] = "float32"
     holdout: float = 0.05

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from spatialonnx.data.opening import public_name
+from spatialonnx.graph.ops import write_plan
 from spatialonnx.measure.certify import Certifier
 from spatialonnx.measure.measured import Measured
 from spatialonnx.model.checking import check_model
@@ -63,10 +64,9 @@ def _as_progress(step: Step) -> Progress:
 
 
 def write_weights(proto: onnx.ModelProto, network: GraphNetwork) -> onnx.ModelProto:
-    """Returns the same graph with a network's weights, BatchNorm folded where it was put back."""
+    """Returns the same graph with what a network learned: weights and thresholds."""
     tensors = fold_norms(network)
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
+    copy = write_plan(proto, network.plan())
     for tensor in copy.graph.initializer:
         _replace(tensor, tensors.get(tensor.name))
     for node in copy.graph.node:

@@ -85,6 +85,13 @@ def test_auto_chooses_a_pattern_for_every_site(line):
     assert set(plan.values()) <= set(CANDIDATES)
 
 
+def test_thresholds_are_learned_where_asked_for(line):
+    wanted = ["--learn-thresholds", "--eps", 1, "--saved", 0.55, "--epochs", 4]
+    succeed("tune", *line, *PATTERN, *wanted)
+    thresholds = [mask.threshold for mask in read_plan(read(TUNED)).values()]
+    assert any(threshold is not None and threshold.max() > 0 for threshold in thresholds)
+
+
 def test_without_labels_the_metric_is_agreement(line):
     x, _ = draw_images(300, seed=7)
     np.savez("train.npz", x=x)

@@ -125,6 +125,26 @@ def test_gradients_are_those_of_the_oracle(
         assert torch.allclose(fast_value, slow_value, atol=1e-6)
 
 
+@pytest.mark.parametrize("pattern", [1, 6])
+def test_a_threshold_learns_what_its_channel_costs(pattern: int) -> None:
+    mask = SiteMask(2, uniform_mask(2, pattern).patterns, np.float32([0.3]))
+    gate = SiteGate(mask, learn_thresholds=2).double()
+    x = torch.randn(6, 2, 5, 4, dtype=torch.float64)
+    gate(x)
+    assert gate.kept is not None and gate.threshold is not None
+    gate.kept.backward()
+    assert gate.threshold.grad is not None
+    assert bool((gate.threshold.grad < 0).all()), "a higher threshold keeps less"
+    # Moving a threshold up is moving its channel's probes down.
+    leaf = x.clone().requires_grad_()
+    fixed = SiteGate(SiteMask(2, mask.patterns, np.full(2, 0.3, np.float32))).double()
+    fixed(leaf)
+    assert fixed.kept is not None
+    fixed.kept.backward()
+    assert leaf.grad is not None
+    assert torch.allclose(gate.threshold.grad, -leaf.grad.sum((0, 2, 3)), atol=1e-8)
+
+
 def test_a_dead_probe_learns_that_its_patch_matters() -> None:
     x = torch.tensor([[[[-0.2, 3.0], [2.0, 1.0]]]], requires_grad=True)
     gate = SiteGate(uniform_mask(2, 1))
