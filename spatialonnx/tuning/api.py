@@ -36,7 +36,7 @@ def tune(
     *,
     train: DataLike | None = None,
     saved: float = 0.5,
-    eps: float | str = "0.01",
+    eps: float | str = 0.01,
     plan: str | SiteMask | None = None,
     device: str = "auto",
     precision: str = "auto",

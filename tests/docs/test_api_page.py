@@ -11,9 +11,20 @@ import pytest
 import spatialonnx
 from spatialonnx.measure.opening import ExperimentOptions
 from spatialonnx.searching.api import SearchOptions
+from spatialonnx.tuning.api import TuneOptions
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
-FUNCTIONS = ("find_sites", "insert", "search", "evaluate", "quantize", "deploy", "bench", "report")
+FUNCTIONS = (
+    "find_sites",
+    "insert",
+    "search",
+    "tune",
+    "evaluate",
+    "quantize",
+    "deploy",
+    "bench",
+    "report",
+)
 
 
 def test_the_examples_run_in_their_order(tmp_path):
@@ -48,7 +59,12 @@ def test_every_parameter_and_its_default_are_documented(name):
 
 
 @pytest.mark.parametrize(
-    "option", sorted(ExperimentOptions.__annotations__ | SearchOptions.__annotations__)
+    "option",
+    sorted(
+        ExperimentOptions.__annotations__
+        | SearchOptions.__annotations__
+        | TuneOptions.__annotations__
+    ),
 )
 def test_every_shared_option_is_documented(option):
     assert f"`{option}`" in PAGE
