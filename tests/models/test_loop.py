@@ -98,7 +98,7 @@ def test_resume_refuses_another_recipe_and_other_files(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="written with other options"):
         train_network(tiny(), data, other, journal=tmp_path / "k", resume=journal)
     torch.save(tiny().state_dict(), tmp_path / "weights.pth")
-    with pytest.raises(UsageError, match="no journal"):
+    with pytest.raises(UsageError, match="not a journal"):
         train_network(tiny(), data, RECIPE, journal=tmp_path / "k", resume=tmp_path / "weights.pth")
 
 
