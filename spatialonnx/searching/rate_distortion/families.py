@@ -142,19 +142,22 @@ def _find_hulls(
     for first in range(0, len(begun), TARGETS_AT_ONCE):
         last = min(first + TARGETS_AT_ONCE, len(begun))
         tables = [tables_of(level, macs, first, last) for level in levels]
-        before = tables_of(replace(levels[0], patterns=begun[first:last]), macs, first, last)
+        before = None
+        if initial:
+            own_patterns = replace(levels[0], patterns=begun[first:last])
+            before = tables_of(own_patterns, macs, first, last)
         for target, own in enumerate(begun[first:last].tolist()):
-            saved_before = int(before[0][target, target])
-            lost_before = float(before[1][target, target])
+            saved_before = 0 if before is None else int(before[0][target, target])
+            lost_before = 0.0 if before is None else float(before[1][target, target])
             regions = [layout.region(layout.site(name), grain, first + target) for name in sites]
-            used: list[tuple[ThresholdLevel, int]] = []
+            used: list[tuple[ThresholdLevel, NDArray[np.int64]]] = []
             more: list[NDArray[np.int64]] = []
             costs: list[NDArray[np.float64]] = []
             for level, (saved, lost) in zip(levels, tables, strict=True):
                 if not _is_as_high(level, levels[0], regions):
                     continue
                 fewer = extends(level.patterns, own, level.histograms)
-                used += [(level, pattern) for pattern in level.patterns[fewer].tolist()]
+                used.append((level, level.patterns[fewer]))
                 more.append(saved[target, fewer] - saved_before)
                 costs.append(np.maximum(lost[target, fewer] - lost_before, 0.0))
             gains, prices = np.concatenate(more), np.concatenate(costs)
@@ -165,12 +168,23 @@ def _find_hulls(
                     _hull(
                         () if full else _pieces(levels[0], own, regions),
                         saved_before,
-                        [_pieces(*used[int(corner)], regions) for corner in corners],
+                        [_pieces(*_choice(used, int(corner)), regions) for corner in corners],
                         gains[corners],
                         prices[corners],
                     )
                 )
     return hulls
+
+
+def _choice(
+    used: Sequence[tuple[ThresholdLevel, NDArray[np.int64]]], number: int
+) -> tuple[ThresholdLevel, int]:
+    """A choice of a target by its number: the patterns of all levels, one after another."""
+    for level, patterns in used:
+        if number < len(patterns):
+            return level, int(patterns[number])
+        number -= len(patterns)
+    raise IndexError(number)
 
 
 def _pieces(level: ThresholdLevel, pattern: int, regions: Sequence[Region]) -> tuple[Piece, ...]:
