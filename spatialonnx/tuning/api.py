@@ -66,7 +66,8 @@ def tune(
         The tuned model with its figures; look at ``bound_met``.
 
     Raises:
-        SpatialOnnxError: Anything that a user can fix.
+        UsageError: An option is out of range, or two do not fit together.
+        SpatialOnnxError: Anything else that a user can fix.
     """
     check_options(options, TuneOptions)
     source = as_model(model)

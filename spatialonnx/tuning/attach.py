@@ -112,7 +112,7 @@ def detach(module: nn.Module) -> None:
 
 
 def mac_share(module: nn.Module) -> Tensor:
-    """Share of all Conv MACs that the last forward pass computed; passes gradients to the gates.
+    """Share of all Conv MACs that the last forward pass computed, []; the gates get its gradients.
 
     Raises:
         ModelError: The module has no gates, or has not run.

@@ -102,7 +102,7 @@ class SiteGate(nn.Module):
         return result
 
     def learned_threshold(self) -> NDArray[np.float32] | None:
-        """Returns the thresholds of the mask, 0 or more; None where there are none."""
+        """Returns the thresholds of the mask, [1] or [C], 0 or more; None where there are none."""
         if self.threshold is None:
             return None
         return self.threshold.detach().clamp_min(0).float().cpu().numpy().copy()

@@ -82,7 +82,7 @@ class TrainingImages:
     def held_out_batches(
         self, batch: int = 500
     ) -> Iterator[tuple[Tensor, Tensor | None, NDArray[np.int64]]]:
-        """Yields the held-out images, their labels and positions."""
+        """Yields held-out images [N, C, H, W], labels [N] and positions [N]."""
         done = 0
         for images, labels in batches(self.dataset, self.held_out, batch):
             positions = self.held_out[done : done + len(images)]
@@ -94,7 +94,7 @@ class TrainingImages:
             )
 
     def calibration(self, images: int = 1000, batch: int = 125) -> Iterator[Tensor]:
-        """Yields images that are learned, for statistics."""
+        """Yields images that are learned, [N, C, H, W], for statistics."""
         for part, _ in batches(self.dataset, self.learn[:images], batch):
             yield torch.from_numpy(part)
 

@@ -112,7 +112,7 @@ class GraphNetwork(nn.Module):
         self._count_macs(proto)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Maps images, in the layout that the graph takes, to the graph's outputs."""
+        """Maps images [N, C, H, W] or [N, H, W, C], as the graph takes them, to its outputs."""
         return self._run(images, self._outputs)
 
     def logits(self, images: Tensor) -> Tensor:
@@ -144,7 +144,7 @@ class GraphNetwork(nn.Module):
         return [self._value(values, name) for name in outputs]
 
     def kept_share(self) -> Tensor:
-        """Share of all Conv MACs that the last batch computed; passes gradients to the gates."""
+        """Share of all Conv MACs that the last batch computed, []; the gates get its gradients."""
         saved = torch.zeros(())
         for site, gate in self.named_gates():
             assert gate.kept is not None, "run the network first"
@@ -201,7 +201,7 @@ class GraphNetwork(nn.Module):
         return sum(list(node.input).count(name) for node in self.nodes)
 
     def learned(self) -> dict[str, NDArray[np.float32]]:
-        """Returns the tensors that may have changed, by their names in the graph."""
+        """Returns the tensors that may have changed, each in its own shape, by their names."""
         tensors: dict[str, Tensor] = {name: self._weights[i] for name, i in self._slots.items()}
         tensors |= {name: self.get_buffer(key) for name, key in self._statistics.items()}
         return {n: t.detach().cpu().numpy().copy() for n, t in tensors.items()}

@@ -68,7 +68,7 @@ def fold_norms(network: GraphNetwork) -> dict[str, NDArray[np.float32]]:
         network: Left as it is.
 
     Returns:
-        Every tensor that may have changed, by its name in the graph.
+        Every tensor that may have changed, in its own shape, by its name in the graph.
     """
     tensors = network.learned()
     for node, norm in network.named_norms():

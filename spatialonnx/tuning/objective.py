@@ -73,7 +73,7 @@ def learning_loss(logits: Tensor, answers: Tensor, labels: Tensor | None, recipe
 
 
 def budget_penalty(network: GraphNetwork, budget: float, recipe: Recipe) -> Tensor:
-    """Penalty on the last batch's MACs above the MAC budget, and on sites that are dying.
+    """Penalty on the last batch's MACs above the MAC budget, and on dying sites, [].
 
     Args:
         network: After a forward pass.
