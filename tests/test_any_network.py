@@ -115,12 +115,13 @@ def test_squeeze_and_excite() -> None:
     }
 
 
-def test_a_quantised_network_is_refused_with_the_reason() -> None:
+def test_every_conv_of_a_quantised_network_is_a_site() -> None:
     proto = plain(depth=3)
     int8 = quantised(proto, feeds(proto, batch=8)["x"])
     assert "DequantizeLinear" in {node.op_type for node in int8.graph.node}
-    with pytest.raises(ModelError, match=r"of 3 Convs 3 .* quantised .* into the float model"):
-        insert(int8)
+    result = insert(int8)
+    assert [site.dtype for site in result.sites] == ["uint8"] * 3
+    assert result.difference.exact
 
 
 def test_a_half_precision_network_is_refused_with_the_reason() -> None:

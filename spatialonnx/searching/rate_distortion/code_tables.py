@@ -97,7 +97,7 @@ def count_codes(
                 threshold = level.thresholds[k]
                 small = None
                 if threshold is not None:
-                    counted = ofmap * (ofmap <= threshold[:, None, None])
+                    counted = np.where(ofmap <= threshold[:, None, None], ofmap, np.float32(0))
                     small = patch_squares(counted, size)
                 level.histograms[k].add(block, squares, small)
     return levels
