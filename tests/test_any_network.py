@@ -120,7 +120,7 @@ def test_every_conv_of_a_quantised_network_is_a_site() -> None:
     int8 = quantised(proto, feeds(proto, batch=8)["x"])
     assert "DequantizeLinear" in {node.op_type for node in int8.graph.node}
     result = insert(int8)
-    assert [site.dtype for site in result.sites] == ["uint8"] * 3
+    assert [site.dtype for site in result.sites] == ["int8"] * 3
     assert result.difference.exact
 
 
