@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 
+import onnx
 import torch
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (
@@ -42,11 +43,10 @@ quantizer.set_global(get_default_x86_inductor_quantization_config())
 prepared = prepare_pt2e(exported, quantizer)
 for _ in range(4):
     prepared(torch.randn(4, 3, 8, 8))
-torch.onnx.export(
-    convert_pt2e(prepared),
-    (images,),
-    sys.argv[1],
-    dynamo=True,
-    external_data=False,
-    opset_version=18,
+exported = torch.onnx.export(
+    convert_pt2e(prepared), (images,), dynamo=True, external_data=False, opset_version=18
 )
+proto = exported.model_proto
+for part in (*proto.graph.node, *proto.graph.value_info, *proto.graph.input, *proto.graph.output):
+    del part.metadata_props[:]  # stack traces, which name the machine's folders
+onnx.save(proto, sys.argv[1])
