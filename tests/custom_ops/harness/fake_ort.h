@@ -223,6 +223,11 @@ inline Status* KernelInfo_GetOutputCount(const KernelInfo* info, std::size_t* ou
   *out = info->outputs;
   return nullptr;
 }
+// Every input that a node counts has a name: the harness leaves none out.
+inline Status* KernelInfo_GetInputName(const KernelInfo*, std::size_t, char* out,
+                                       std::size_t* size) {
+  return text("input", out, size);
+}
 inline Status* KernelInfo_GetOutputName(const KernelInfo*, std::size_t, char* out,
                                         std::size_t* size) {
   return text("output", out, size);
