@@ -58,7 +58,11 @@ def explain_unfusable(proto: onnx.ModelProto) -> dict[str, str]:
 
 
 def fuse_sites(
-    proto: onnx.ModelProto, fused: Collection[str], dense: Collection[str]
+    proto: onnx.ModelProto,
+    fused: Collection[str],
+    dense: Collection[str],
+    *,
+    pools: bool = True,
 ) -> onnx.ModelProto:
     """A copy of a model with some sites fused and some left dense; the others stay simulated.
 
@@ -68,6 +72,8 @@ def fuse_sites(
         proto: A model with SpatialPredict nodes.
         fused: Sites that become a SpatialConv node each.
         dense: Sites whose SpatialPredict is removed.
+        pools: Whether pools between 8-bit sites are kept channels last; their maps are then
+            gone from the graph.
 
     Raises:
         ModelError: A site is not in the model, or cannot be fused.
@@ -95,7 +101,8 @@ def fuse_sites(
     result.graph.value_info.extend(info for site in sites for info in site.infos)
     before = set(index.uses)
     _replace_nodes(result, kept)
-    pool_channels_last(result)
+    if pools:
+        pool_channels_last(result)
     _rebuild(result, [tensor for site in sites for tensor in site.constants], before)
     return result
 

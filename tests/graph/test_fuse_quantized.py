@@ -16,6 +16,7 @@ from support.quantized import FORMS, explicit, folded, pooled, residual_quantize
 from spatialonnx.graph.fuse import explain_unfusable, fuse_sites
 from spatialonnx.graph.insert import insert
 from spatialonnx.graph.ops import find_fused, find_predictors, read_plan, write_plan
+from spatialonnx.graph.site_equivalence import compare_quantized_sites
 from spatialonnx.graph.sites import find_sites
 from spatialonnx.plan.masks import SiteMask, full_mask, uniform_mask
 from spatialonnx.runtime.session import Runtime, open_session
@@ -110,6 +111,15 @@ def test_a_pool_between_sites_stays_channels_last(tmp_path: Path) -> None:
     for fused in (sites[:1], sites[1:]):
         dense = [site for site in sites if site not in fused]
         assert optimized_ops(fuse_sites(masked, fused, dense), tmp_path)["Transpose"] == 2
+
+
+def test_sites_before_a_pool_are_compared_too() -> None:
+    masked = inserted(pooled(), uniform_mask(2, 1))
+    sites = [p.site for p in find_predictors(masked)]
+    images = next(iter(feeds(masked, batch=5).values()))
+    found = list(compare_quantized_sites(masked, sites, images, ONE))
+    assert [difference.site for difference in found] == sites
+    assert all(d.largest == 0 and not d.counts_differ for d in found)
 
 
 def optimized_ops(proto: onnx.ModelProto, folder: Path) -> Counter[str]:
