@@ -132,7 +132,7 @@ class NamedTrials(Trials):
     def run(
         self,
         pass_name: str,
-        candidates: Sequence[Candidate],
+        candidates: Iterable[Candidate],
         expected: int | None = None,
         done: int = 0,
         *,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 from spatialonnx.searching.modes import Groups, group_target
@@ -33,18 +33,20 @@ def exhaustive_search(task: Task) -> dict[Fraction, frozenset[str]]:
     multiples = task.settings.multiples
     choices = first_choices(task.patterns, layout.patch_size, multiples)
     means = find_means(trials.simulator, multiples)
+    nothing = ",".join("off" for _ in targets)
+    combinations = itertools.product((*choices, None), repeat=len(targets))
+
+    def candidates() -> Iterator[Candidate]:
+        for combination in combinations:
+            pieces: list[Piece] = []
+            for target, choice in zip(targets, combination, strict=True):
+                if choice is not None:
+                    pieces += choice.pieces(target, means)
+            label = ",".join("off" if choice is None else choice.label for choice in combination)
+            if pieces:
+                yield Candidate("network", label, layout.plan(pieces))
+
     expected = count_plans(choices, task.groups) - 1
-    keys: list[str] = []
-    for combination in itertools.product((*choices, None), repeat=len(targets)):
-        pieces: list[Piece] = []
-        for target, choice in zip(targets, combination, strict=True):
-            if choice is not None:
-                pieces += choice.pieces(target, means)
-        label = ",".join("off" if choice is None else choice.label for choice in combination)
-        if not pieces:
-            trials.record_off(EXHAUSTIVE, "network", label)
-            continue
-        candidate = Candidate("network", label, layout.plan(pieces))
-        (trial,) = trials.run(EXHAUSTIVE, [candidate], expected, len(keys))
-        keys.append(trial.key)
-    return dict.fromkeys(task.bounds, frozenset(keys))
+    keys = frozenset(t.key for t in trials.run(EXHAUSTIVE, candidates(), expected))
+    trials.record_off(EXHAUSTIVE, "network", nothing)
+    return dict.fromkeys(task.bounds, keys)

@@ -8,20 +8,17 @@ least saving for the accuracy it regains.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from typing import TypeVar
 
 from spatialonnx.searching.modes import MODES, first_targets, merges_of
-from spatialonnx.searching.targets import Layout, Option, Target, off_option
+from spatialonnx.searching.targets import Layout, Option, Piece, Target, off_option
 from spatialonnx.searching.task import Task
 from spatialonnx.searching.thresholds import find_means, first_choices
 from spatialonnx.searching.trials import Candidate, Trial, Trials
 
 FIRST, LAYER = "first", "layer"
-CHUNK = 1024
-Pair = TypeVar("Pair")
 
 
 def greedy_search(task: Task) -> dict[Fraction, frozenset[str]]:
@@ -58,21 +55,17 @@ def first_level(task: Task, targets: Sequence[Target]) -> dict[Target, list[Opti
     found: dict[Target, list[Option]] = {target: [] for target in targets}
     choices = first_choices(task.patterns, layout.patch_size, multiples)
     means = find_means(trials.simulator, multiples)
-    done, expected = 0, len(targets) * len(choices)
-    # In chunks: there may be millions of candidates, and the simulator shares work among those
-    # that it sees together.
-    for chunk in chunks(itertools.product(targets, choices), CHUNK):
-        candidates = [
-            Candidate(target.name, choice.label, layout.plan(choice.pieces(target, means)))
-            for target, choice in chunk
-        ]
-        results = trials.run(FIRST, candidates, expected, done)
-        for (target, choice), trial in zip(chunk, results, strict=True):
-            saved, score = trial.outcome.saved, trial.outcome.score
-            if saved is not None and score is not None:
-                pieces = choice.pieces(target, means)
-                found[target].append(Option(choice.label, choice.order, pieces, saved, score))
-        done += len(candidates)
+    candidates = (
+        Candidate(target.name, choice.label, layout.plan(choice.pieces(target, means)))
+        for target, choice in itertools.product(targets, choices)
+    )
+    results = trials.run(FIRST, candidates, len(targets) * len(choices))
+    pairs = itertools.product(targets, choices)
+    for (target, choice), trial in zip(pairs, results, strict=True):
+        saved, score = trial.outcome.saved, trial.outcome.score
+        if saved is not None and score is not None:
+            pieces = choice.pieces(target, means)
+            found[target].append(Option(choice.label, choice.order, pieces, saved, score))
     return found
 
 
@@ -91,25 +84,24 @@ def _merge_pass(
     trials: Trials, name: str, children: dict[Target, list[list[Option]]], layout: Layout
 ) -> dict[Target, list[Option]]:
     """Candidate i of a parent takes every sub-target's i-th option, "off" beyond its list."""
-    choices: dict[Target, list[Option]] = {}
     lengths = {t: max(len(options) for options in lists) - 1 for t, lists in children.items()}
-    done, expected = 0, sum(lengths.values())
-    for parent, lists in children.items():
-        merged = []
-        for rank in range(lengths[parent]):
-            chosen = [options[min(rank, len(options) - 1)] for options in lists]
-            merged.append(tuple(piece for option in chosen for piece in option.pieces))
-        candidates = [
-            Candidate(parent.name, str(rank + 1), layout.plan(pieces))
-            for rank, pieces in enumerate(merged)
-        ]
-        found = list(trials.run(name, candidates, expected, done))
-        done += len(candidates)
-        choices[parent] = [
-            Option(str(rank + 1), rank + 1, pieces, t.outcome.saved or 0, t.outcome.score)
-            for rank, (pieces, t) in enumerate(zip(merged, found, strict=True))
-            if t.outcome.score is not None
-        ]
+
+    def merged() -> Iterator[tuple[Target, int, tuple[Piece, ...]]]:
+        for parent, lists in children.items():
+            for rank in range(lengths[parent]):
+                chosen = [options[min(rank, len(options) - 1)] for options in lists]
+                yield parent, rank + 1, tuple(p for option in chosen for p in option.pieces)
+
+    tried, taken = itertools.tee(merged())
+    candidates = (
+        Candidate(parent.name, str(rank), layout.plan(pieces)) for parent, rank, pieces in tried
+    )
+    results = trials.run(name, candidates, sum(lengths.values()))
+    choices: dict[Target, list[Option]] = {parent: [] for parent in children}
+    for (parent, rank, pieces), trial in zip(taken, results, strict=True):
+        saved, score = trial.outcome.saved, trial.outcome.score
+        if score is not None:
+            choices[parent].append(Option(str(rank), rank, pieces, saved or 0, score))
     return choices
 
 
@@ -126,22 +118,33 @@ def layer_pass(
     Yields:
         Every plan's trial and the index of each layer's option.
     """
+    steps = list(layer_steps(layers))
+    chosen = [[layers[k][i] for k, i in enumerate(step)] for step in steps]
+    candidates = (
+        Candidate(
+            "network",
+            ",".join(option.label for option in options),
+            layout.plan([piece for option in options for piece in option.pieces]),
+        )
+        for options in chosen
+    )
+    yield from zip(trials.run(LAYER, candidates, len(steps)), steps, strict=True)
+    trials.record_off(LAYER, "network", ",".join(options[-1].label for options in layers))
+
+
+def layer_steps(layers: Sequence[Sequence[Option]]) -> Iterator[tuple[int, ...]]:
+    """The index of each layer's option, step by step, until every layer is off.
+
+    They depend on the isolated trials alone, so all of them are known before one is run.
+    """
     indices = [0] * len(layers)
-    expected = sum(len(options) - 1 for options in layers)
-    done = 0
     while any(not layers[k][i].is_off for k, i in enumerate(indices)):
-        pieces = [piece for k, i in enumerate(indices) for piece in layers[k][i].pieces]
-        label = ",".join(layers[k][i].label for k, i in enumerate(indices))
-        candidate = Candidate("network", label, layout.plan(pieces))
-        (trial,) = trials.run(LAYER, [candidate], expected, done)
-        done += 1
-        yield trial, tuple(indices)
+        yield tuple(indices)
         layer = next_layer(layers, indices)
         if layer is None:
             # Only "off" is left everywhere: the last layer that is on is switched off first.
             layer = max(k for k, i in enumerate(indices) if not layers[k][i].is_off)
         indices[layer] += 1
-    trials.record_off(LAYER, "network", ",".join(options[-1].label for options in layers))
 
 
 def next_layer(layers: Sequence[Sequence[Option]], indices: Sequence[int]) -> int | None:
@@ -162,10 +165,3 @@ def next_layer(layers: Sequence[Sequence[Option]], indices: Sequence[int]) -> in
         if best is None or ratio >= best[0]:
             best = (ratio, k)
     return None if best is None else best[1]
-
-
-def chunks(pairs: Iterable[Pair], size: int) -> Iterator[tuple[Pair, ...]]:
-    """Cuts an iterable into tuples of at most ``size`` (itertools.batched of Python 3.12)."""
-    iterator = iter(pairs)
-    while chunk := tuple(itertools.islice(iterator, size)):
-        yield chunk

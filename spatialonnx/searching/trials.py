@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -12,6 +13,7 @@ from spatialonnx.plan.outcome import Outcome
 from spatialonnx.plan.plan import PlanLike, plan_key
 from spatialonnx.runtime.progress import Progress, ProgressCallback
 from spatialonnx.searching.study import Study
+from spatialonnx.simulate.executor import Executor, LocalExecutor
 from spatialonnx.simulate.simulator import Simulator
 
 
@@ -62,6 +64,7 @@ class Trials:
         study: Study,
         *,
         eps: Fraction,
+        executor: Executor | None = None,
         time_budget: float | None = None,
         max_trials: int | None = None,
         progress: ProgressCallback | None = None,
@@ -70,9 +73,10 @@ class Trials:
         """Stores what trials need; nothing is run.
 
         Args:
-            simulator: Runs trials that the study does not have.
+            simulator: The network on its samples.
             study: The journal.
             eps: The largest bound of this search: trials beyond it may be rejected.
+            executor: Runs trials that the study does not have; default: the simulator, here.
             time_budget: Seconds after which no further trial is started.
             max_trials: Number of trials after which no further one is started.
             progress: Called with how far the search is.
@@ -83,6 +87,7 @@ class Trials:
         self.study = study
         self.eps = eps
         self.best: tuple[int, str] | None = None
+        self._executor = executor or LocalExecutor(simulator)
         self._deadline = None if time_budget is None else time.monotonic() + time_budget
         self._max_trials = max_trials
         self._progress = progress
@@ -92,40 +97,52 @@ class Trials:
     def run(
         self,
         pass_name: str,
-        candidates: Sequence[Candidate],
+        candidates: Iterable[Candidate],
         expected: int | None = None,
         done: int = 0,
         *,
         reject: bool = True,
     ) -> Iterator[Trial]:
-        """Runs the candidates of one pass, in order.
+        """Runs the candidates of one pass; they do not depend on each other's outcomes.
 
         Args:
             pass_name: For records and progress.
-            candidates: The plans to try.
-            expected: Total number of trials of the pass, if they come in several calls.
+            candidates: The plans to try; no more are taken at once than the executor wants.
+            expected: Total number of trials of the pass; None = that of the candidates, if they
+                are few.
             done: Number of trials of the pass that earlier calls ran.
             reject: Whether trials beyond the bound may be rejected early.
 
         Yields:
-            One trial per candidate.
+            One trial per candidate, in their order.
 
         Raises:
             BudgetSpent: A budget is used up; finished trials are in the study.
         """
+        iterator = iter(candidates)
+        while chunk := list(itertools.islice(iterator, self._executor.at_once)):
+            total = expected or done + len(chunk)
+            for trial in self._run_together(pass_name, chunk, self.eps if reject else None):
+                done += 1
+                self._tell(pass_name, done, total)
+                yield trial
+
+    def _run_together(
+        self, pass_name: str, candidates: Sequence[Candidate], reject_above: Fraction | None
+    ) -> Iterator[Trial]:
         keys = [plan_key(candidate.plan) for candidate in candidates]
         known: dict[str, Outcome] = {}
         new: dict[str, PlanLike] = {}
         for key, candidate in zip(keys, candidates, strict=True):
             if key in known or key in new:
                 continue
-            outcome = self.study.find(key, self.eps if reject else None)
+            outcome = self.study.find(key, reject_above)
             if outcome is None:
                 new[key] = candidate.plan
             else:
                 known[key] = outcome
-        fresh = self._simulate(new, self.eps if reject else None)
-        for index, (key, candidate) in enumerate(zip(keys, candidates, strict=True)):
+        fresh = self._execute(new, reject_above)
+        for key, candidate in zip(keys, candidates, strict=True):
             while key not in known:
                 try:
                     finished, outcome = next(fresh)
@@ -133,9 +150,7 @@ class Trials:
                     raise BudgetSpent from None
                 known[finished] = outcome
             self.study.add_record(pass_name, candidate.target, candidate.option, key)
-            trial = self._trial(key, known[key])
-            self._tell(pass_name, done + index + 1, expected or len(candidates))
-            yield trial
+            yield self._trial(key, known[key])
 
     def record_off(self, pass_name: str, target: str, option: str) -> None:
         """Records the plan that is off everywhere; as the dense network it needs no run."""
@@ -146,25 +161,24 @@ class Trials:
             self.study.add(key, {}, Outcome(self.simulator.baseline, 0, 0.0, 0.0, 0.0))
         self.study.add_record(pass_name, target, option, key)
 
-    def _simulate(
+    def _execute(
         self, plans: dict[str, PlanLike], reject_above: Fraction | None
     ) -> Iterator[tuple[str, Outcome]]:
         """Runs plans that are new, each journalled as it ends; stops where a budget is spent."""
-
-        def within_budget() -> Iterator[PlanLike]:
-            for plan in plans.values():
-                late = self._deadline is not None and time.monotonic() >= self._deadline
-                if late or (self._max_trials is not None and self._begun >= self._max_trials):
-                    return
-                self._begun += bool(plan)  # prediction off is known, it runs nothing
-                yield plan
-
         if not plans:
             return
-        outcomes = self.simulator.simulate(within_budget(), reject_above)
-        for (key, plan), outcome in zip(plans.items(), outcomes, strict=False):
-            self.study.add(key, plan, outcome)
-            yield key, outcome
+        keys, values = list(plans), list(plans.values())
+        for position, outcome in self._executor.run(values, reject_above, self._may_start):
+            self.study.add(keys[position], values[position], outcome)
+            yield keys[position], outcome
+
+    def _may_start(self, plan: PlanLike) -> bool:
+        """Whether the budgets allow one more trial, which then counts as begun."""
+        late = self._deadline is not None and time.monotonic() >= self._deadline
+        if late or (self._max_trials is not None and self._begun >= self._max_trials):
+            return False
+        self._begun += bool(plan)  # prediction off is known, it runs nothing
+        return True
 
     def _trial(self, key: str, outcome: Outcome) -> Trial:
         drop = None if outcome.score is None else self.simulator.baseline - outcome.score

@@ -1,6 +1,8 @@
 """Running trials: nothing twice, budgets, what is rejected and run again."""
 
 import contextlib
+import itertools
+import random
 from fractions import Fraction
 
 import pytest
@@ -91,6 +93,50 @@ def test_no_trial_begins_after_the_time_budget(tmp_path):
     with Study(tmp_path / "s.db") as study, pytest.raises(BudgetSpent):
         search(study, simulator, time_budget=0)
     assert simulator.runs == {}
+
+
+class Shuffled:
+    """Runs plans like workers do: outcomes arrive in any order."""
+
+    status = ""
+
+    def __init__(self, simulator, at_once, seed):
+        self.simulator, self.at_once, self.random = simulator, at_once, random.Random(seed)
+
+    def run(self, plans, reject_above, may_start):
+        started = list(itertools.takewhile(may_start, plans))
+        found = list(enumerate(self.simulator.simulate(started, reject_above)))
+        self.random.shuffle(found)
+        yield from found
+
+
+@pytest.mark.parametrize("mode", sorted(MODES))
+@pytest.mark.parametrize("at_once", [1, 7, 1024])
+def test_records_do_not_depend_on_the_order_in_which_outcomes_arrive(tmp_path, mode, at_once):
+    with Study(tmp_path / "local.db") as study:
+        search(study, FakeSimulator(WORLD), mode=mode)
+        expected = journal(study)
+    with Study(tmp_path / "shuffled.db") as study:
+        simulator = FakeSimulator(WORLD)
+        search(study, simulator, mode=mode, executor=Shuffled(simulator, at_once, 5))
+        assert journal(study) == expected
+        assert set(simulator.runs.values()) == {1}
+
+
+@pytest.mark.parametrize("trials", [1, 9, 25])
+def test_what_arrived_before_the_budget_was_spent_is_not_run_again(tmp_path, trials):
+    runs = []
+    with Study(tmp_path / "local.db") as study:
+        search(study, FakeSimulator(WORLD))
+        expected = journal(study)
+    with Study(tmp_path / "s.db") as study:
+        for budget in (trials, None):
+            simulator = FakeSimulator(WORLD)
+            with contextlib.suppress(BudgetSpent):
+                search(study, simulator, executor=Shuffled(simulator, 40, 3), max_trials=budget)
+            runs.append(simulator.runs)
+        assert sum(runs[0].values()) == trials and not runs[0].keys() & runs[1].keys()
+        assert sorted(journal(study), key=str) == sorted(expected, key=str)
 
 
 def test_what_is_known_needs_no_budget(tmp_path):

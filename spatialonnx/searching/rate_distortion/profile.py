@@ -51,27 +51,20 @@ def profile_layers(
         initial: The initial plan.
         begun: The trial of the initial plan.
     """
-    curves: dict[int, list[Curve]] = {}
     # With an initial plan, a trial starts where it differs from the last one: deepest layers first.
     order = list(reversed(range(len(groups))) if initial else range(len(groups)))
-    total = sum(len(_measured(own)) for table in tables for own in table)
-    done = 0
-    for k in order:
-        curves[k] = []
-        for own in tables[k]:
-            chosen = _measured(own)
-            candidates = [
-                Candidate("+".join(groups[k]), p.label, {**initial, **masks_of(p, layouts)})
-                for p in chosen
-            ]
-            measured = trials.run(PROFILE, candidates, total, done, reject=False)
-            curves[k].append(
-                [
-                    (point.lost, (trial.outcome.kl or 0.0) - (begun.outcome.kl or 0.0))
-                    for point, trial in zip(chosen, measured, strict=True)
-                ]
-            )
-            done += len(chosen)
+    chosen = [
+        (k, part, p) for k in order for part, own in enumerate(tables[k]) for p in _measured(own)
+    ]
+    candidates = (
+        Candidate("+".join(groups[k]), point.label, {**initial, **masks_of(point, layouts)})
+        for k, _, point in chosen
+    )
+    curves: dict[int, list[Curve]] = {k: [[] for _ in tables[k]] for k in order}
+    measured = trials.run(PROFILE, candidates, len(chosen), reject=False)
+    for (k, part, point), trial in zip(chosen, measured, strict=True):
+        distortion = (trial.outcome.kl or 0.0) - (begun.outcome.kl or 0.0)
+        curves[k][part].append((point.lost, distortion))
     least = least_distortion(curves.values()) if initial else 0.0
     return [
         interpolate_layer(groups[k], tables[k], curves[k], least, benefit)
