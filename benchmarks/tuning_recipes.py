@@ -60,6 +60,8 @@ VARIANTS = {
     "plan auto": Variant("auto"),
     "thresholds learned": Variant(recipe={"learn_thresholds": True}),
     "mirrored": Variant(recipe={"flip": True}),
+    "shifted by 2 pixels": Variant(recipe={"crop": 2}),
+    "half of the images mixed": Variant(recipe={"mix": 0.5}),
 }
 
 
@@ -82,7 +84,7 @@ def measure(variant: Variant, saved: float, images: int, epochs: int) -> tuple[f
     teacher = GraphNetwork(proto)
     for part in (network, teacher):
         part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stub lacks it
-    answers = Teacher(teacher, len(dataset), keep=not recipe.flip)
+    answers = Teacher(teacher, len(dataset), keep=not recipe.augmentation.changes)
     state = train_network(network, answers, parts, recipe, journal=None, key="")
     last = state.epochs[-1]
     return last.kept, last.score

@@ -1,49 +1,16 @@
-"""Batches of images for training: order, augmentation, accuracy."""
+"""Batches of images for training: order and accuracy."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from spatialonnx.data.dataset import Dataset, batches
 from spatialonnx.errors import DataError
 
-__all__ = ["Augmentation", "augment", "count_correct", "stream", "training_split"]
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Random changes of training images.
-
-    Attributes:
-        flip: Mirror every second image, left to right.
-        crop: Pixels by which an image is padded on each side before a random crop of the
-            original size; 0 = no crop.
-    """
-
-    flip: bool = True
-    crop: int = 0
-
-
-def augment(images: Tensor, how: Augmentation, generator: torch.Generator) -> Tensor:
-    """Returns [N, C, H, W] with each image shifted and mirrored by its own draw."""
-    n, _, height, width = images.shape
-    if how.crop:
-        # The border's own pixels: zeros would be a grey frame after normalisation.
-        padded = functional.pad(images, (how.crop,) * 4, mode="replicate")
-        shift = torch.randint(0, 2 * how.crop + 1, (2, n, 1), generator=generator)
-        rows = (shift[0] + torch.arange(height))[:, :, None]
-        columns = (shift[1] + torch.arange(width))[:, None, :]
-        each = torch.arange(n)[:, None, None]
-        images = padded[each, :, rows, columns].permute(0, 3, 1, 2)
-    if how.flip:
-        mirrored = torch.rand((n, 1, 1, 1), generator=generator) < 0.5
-        images = torch.where(mirrored, images.flip(3), images)
-    return images
+__all__ = ["count_correct", "stream", "training_split"]
 
 
 def training_split(

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.checkpoint import Checkpoint, load_weights, read_checkpoint, write_checkpoint
-from models.images import Augmentation, augment, count_correct, stream, training_split
+from models.images import count_correct, stream, training_split
 from models.networks import choose_memory_format
 from models.schedule import SCHEDULES
 from spatialonnx.data.dataset import Dataset
 from spatialonnx.errors import UsageError
+from spatialonnx.tuning.augmentation import Augmentation, augment
 
 __all__ = ["PRECISIONS", "Objective", "Recipe", "say", "train_network"]
 

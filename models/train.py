@@ -18,7 +18,7 @@ from models.checkpoint import Checkpoint, load_weights, read_checkpoint, write_c
 from models.data import image_shape, open_training_data
 from models.distillation import Distillation
 from models.export import Exporter, describe, export_onnx
-from models.images import Augmentation, count_correct
+from models.images import count_correct
 from models.loop import PRECISIONS, Recipe, say, train_network
 from models.networks import NETWORKS, NetworkSpec, build_network, choose_memory_format
 from models.restore import restore_network
@@ -27,6 +27,7 @@ from spatialonnx.data.spec import parse_spec
 from spatialonnx.errors import SpatialOnnxError, UsageError
 from spatialonnx.files import check_writable
 from spatialonnx.model.model_file import save_model
+from spatialonnx.tuning.augmentation import Augmentation
 
 __all__ = ["main", "without_paths"]
 

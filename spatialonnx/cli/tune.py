@@ -60,6 +60,19 @@ def tune(
     flip: Annotated[
         bool, typer.Option("--flip/--no-flip", help="Mirror half of the images, left to right.")
     ] = False,
+    crop: Annotated[
+        int, typer.Option("--crop", help="Shift images by up to this many pixels.", min=0)
+    ] = 0,
+    mix: Annotated[
+        float,
+        typer.Option(
+            "--mix",
+            help="Fraction of the images that are mixed with another one (mixup): worth it where "
+            "training images are few.",
+            min=0,
+            max=1,
+        ),
+    ] = 0.0,
     learn_thresholds: Annotated[
         bool,
         typer.Option(
@@ -133,6 +146,8 @@ def tune(
             rate=lr,
             labels=labels,
             flip=flip,
+            crop=crop,
+            mix=mix,
             learn_thresholds=learn_thresholds,
             metric=metric,
             baseline=baseline,

@@ -13,6 +13,7 @@ from torch import Tensor
 from spatialonnx.data.dataset import Dataset, batches
 from spatialonnx.data.input_form import find_input_form
 from spatialonnx.errors import DataError
+from spatialonnx.tuning.augmentation import Augmentation, Examples, augment, mix
 
 __all__ = ["TrainingImages"]
 
@@ -53,14 +54,14 @@ class TrainingImages:
         return TrainingImages(dataset, order[held_out:], order[:held_out])
 
     def shuffled(
-        self, batch: int, generator: torch.Generator, *, flip: bool
-    ) -> Iterator[tuple[Tensor, Tensor | None, NDArray[np.int64]]]:
-        """Yields images [N, C, H, W], labels [N] and positions, in an order drawn anew.
+        self, batch: int, generator: torch.Generator, augmentation: Augmentation
+    ) -> Iterator[tuple[Examples, NDArray[np.int64]]]:
+        """Yields the examples of each step and their positions, in an order drawn anew.
 
         Args:
             batch: Images per step; a last one that is smaller than half of it is left out.
-            generator: Draws the order and which images are mirrored.
-            flip: Whether half of the images are mirrored.
+            generator: Draws the order and the changes.
+            augmentation: How images are changed.
         """
         order = self.learn[torch.randperm(len(self.learn), generator=generator).numpy()]
         order = order[: self.steps(batch) * batch]
@@ -69,10 +70,15 @@ class TrainingImages:
             positions = order[done : done + len(images)]
             done += len(images)
             tensor = torch.from_numpy(images)
-            if flip:
-                mirrored = torch.rand((len(tensor), 1, 1, 1), generator=generator) < 0.5
-                tensor = torch.where(mirrored, tensor.flip(_width_axis(tensor)), tensor)
-            yield tensor, None if labels is None else torch.from_numpy(labels), positions
+            last = _channels_last(tensor)
+            tensor = augment(tensor.movedim(3, 1) if last else tensor, augmentation, generator)
+            examples = Examples(
+                tensor.movedim(1, 3) if last else tensor,
+                None if labels is None else torch.from_numpy(labels),
+            )
+            if augmentation.mix:
+                examples = mix(examples, augmentation.mix, generator)
+            yield examples, positions
 
     def steps(self, batch: int) -> int:
         """Returns the steps of one epoch."""
@@ -99,7 +105,6 @@ class TrainingImages:
             yield torch.from_numpy(part)
 
 
-def _width_axis(images: Tensor) -> int:
-    """The axis of the width: 3, or 2 where channels are last."""
-    form = find_input_form(images.shape[1:], "")
-    return 2 if form.channels_last else 3
+def _channels_last(images: Tensor) -> bool:
+    """Whether images are [N, H, W, C]."""
+    return find_input_form(images.shape[1:], "").channels_last

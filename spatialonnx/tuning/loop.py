@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from spatialonnx.errors import ModelError
 from spatialonnx.tuning.images import TrainingImages
@@ -128,7 +127,7 @@ def measure_held_out(
     kept, right = 0.0, 0
     with torch.no_grad():
         for batch, labels, positions in images.held_out_batches():
-            batch = _place(batch, device)
+            batch = batch.to(device, memory_format=torch.channels_last)
             with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
                 answers = network.logits(batch).argmax(1).cpu()
                 if not recipe.labels:
@@ -170,21 +169,19 @@ def _train_epoch(
     device = _device(network)
     network.train()
     sums = [0.0, 0.0]
-    for step, (batch, labels, positions) in enumerate(
-        images.shuffled(recipe.batch, draws, flip=recipe.flip)
+    for step, (examples, positions) in enumerate(
+        images.shuffled(recipe.batch, draws, recipe.augmentation)
     ):
         done = epoch * steps + step
         passed = done / (recipe.epochs * steps)
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate_at(passed)
-        batch = _place(batch, device)
-        if labels is not None:
-            labels = labels.to(device)
+        examples = examples.to(device)
         optimizer.zero_grad()
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-            answers = teacher.answer(batch, positions)
-            logits = network.logits(batch)
-        loss = learning_loss(logits, answers, labels if recipe.labels else None, recipe)
+            answers = teacher.answer(examples.images, positions)
+            logits = network.logits(examples.images)
+        loss = learning_loss(logits, answers, examples, recipe)
         budget = recipe.budget_at(passed, state.start)
         loss = loss + budget_penalty(network, budget, recipe).to(device)
         value = float(loss.detach())
@@ -216,8 +213,3 @@ def _tell(
 
 def _device(network: GraphNetwork) -> torch.device:
     return next(network.parameters()).device
-
-
-def _place(images: Tensor, device: torch.device) -> Tensor:
-    """Moves images to a device in the memory layout of its fastest convolutions."""
-    return images.to(device, memory_format=torch.channels_last)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from spatialonnx.tuning.augmentation import Examples
 from spatialonnx.tuning.network import GraphNetwork
 from spatialonnx.tuning.recipe import Recipe
 
@@ -49,13 +50,13 @@ class Teacher:
         return logits
 
 
-def learning_loss(logits: Tensor, answers: Tensor, labels: Tensor | None, recipe: Recipe) -> Tensor:
+def learning_loss(logits: Tensor, answers: Tensor, examples: Examples, recipe: Recipe) -> Tensor:
     """Loss of the answers: knowledge distillation (Hinton et al., arXiv 1503.02531).
 
     Args:
         logits: The network's, [N, classes].
         answers: The teacher's, [N, classes].
-        labels: [N], or None to learn from the teacher alone.
+        examples: Whose labels are learned beside them, where the recipe does.
         recipe: Weights and temperature.
     """
     t = recipe.temperature
@@ -66,9 +67,9 @@ def learning_loss(logits: Tensor, answers: Tensor, labels: Tensor | None, recipe
         log_target=True,
     )
     loss = loss * t**2  # the square keeps the gradient's size, whatever the temperature
-    if labels is None:
+    if not recipe.labels:
         return loss
-    own = functional.cross_entropy(logits.float(), labels)
+    own = examples.cross_entropy(logits.float())
     return recipe.teaching * loss + (1 - recipe.teaching) * own
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypedDict
 
 from spatialonnx.errors import UsageError
+from spatialonnx.tuning.augmentation import Augmentation
 
 __all__ = ["PRECISIONS", "Recipe", "RecipeOptions"]
 
@@ -23,6 +24,8 @@ class RecipeOptions(TypedDict, total=False):
     rate: float
     labels: bool
     flip: bool
+    crop: int
+    mix: float
     learn_thresholds: bool
 
 
@@ -37,8 +40,10 @@ class Recipe:
         rate: Peak learning rate.
         labels: Whether the labels are learned; else the teacher's answers alone.
         flip: Whether half of the images are mirrored.
+        crop: Pixels by which images are shifted at most; 0 = they are not.
+        mix: Fraction of the images that are mixed with another one.
         learn_thresholds: Whether each channel of a site learns a threshold.
-        seed: Of the held-out part, the order and the mirroring.
+        seed: Of the held-out part, the order and the augmentation.
         precision: ``float32`` or ``bf16``.
         holdout: Fraction of the images that chooses the epoch.
         teaching: Weight of the teacher's answers beside the labels.
@@ -59,6 +64,8 @@ class Recipe:
     rate: float = 0.05
     labels: bool = True
     flip: bool = False
+    crop: int = 0
+    mix: float = 0.0
     learn_thresholds: bool = False
     seed: int = 0
     precision: Literal["float32", "bf16"] = "float32"
@@ -85,10 +92,17 @@ class Recipe:
             (self.epochs >= 1, "--epochs", "1 or more"),
             (self.batch >= 2, "--batch", "2 or more"),
             (0 < self.rate < math.inf, "--lr", "above 0"),
+            (self.crop >= 0, "--crop", "0 or more"),
+            (0 <= self.mix <= 1, "--mix", "between 0 and 1"),
             (self.seed >= 0, "--seed", "0 or more"),
         ):
             if not fine:
                 raise UsageError(f"{option} must be {allowed}")
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """How training images are changed."""
+        return Augmentation(self.flip, self.crop, self.mix)
 
     def rate_at(self, progress: float) -> float:
         """Learning rate at a progress in 0..1: a linear warm-up, then a half cosine to zero."""

@@ -35,7 +35,7 @@ def tune_model(job: TuneJob, progress: ProgressCallback | None = None) -> Tuned:
     prepared = prepare(job, images, progress)
     state = train_network(
         prepared.student,
-        Teacher(prepared.teacher, len(job.train), keep=not job.recipe.flip),
+        Teacher(prepared.teacher, len(job.train), keep=not job.recipe.augmentation.changes),
         images,
         job.recipe,
         journal=job.journal,

@@ -1,4 +1,4 @@
-"""Augmentation, the held-out part, and counting correct answers."""
+"""The held-out part, and counting correct answers."""
 
 import numpy as np
 import pytest
@@ -7,46 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from models.images import Augmentation, augment, count_correct, stream, training_split
+from models.images import count_correct, stream, training_split
 from spatialonnx.data.arrays import TensorDataset
 from spatialonnx.errors import DataError
-
-
-def draws() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
-
-
-def test_no_augmentation_changes_nothing() -> None:
-    images = torch.randn(5, 2, 4, 6)
-    assert torch.equal(augment(images, Augmentation(flip=False), draws()), images)
-
-
-def test_flip_mirrors_about_half_of_the_images() -> None:
-    images = torch.randn(400, 1, 3, 4)
-    flipped = augment(images, Augmentation(flip=True), draws())
-    kept = (flipped == images).flatten(1).all(1)
-    mirrored = (flipped == images.flip(3)).flatten(1).all(1)
-    assert bool((kept | mirrored).all())
-    assert 150 < int(mirrored.sum()) < 250
-
-
-def test_crop_shifts_each_image_by_its_own_draw() -> None:
-    images = (
-        torch.arange(2 * 5 * 6, dtype=torch.float32).reshape(1, 2, 5, 6).expand(200, -1, -1, -1)
-    )
-    cropped = augment(images, Augmentation(flip=False, crop=1), draws())
-    assert cropped.shape == images.shape
-    padded = nn.functional.pad(images[:1], (1, 1, 1, 1), mode="replicate")[0]
-    windows = [padded[:, r : r + 5, c : c + 6] for r in range(3) for c in range(3)]
-    hits = [sum(torch.equal(image, window) for image in cropped) for window in windows]
-    assert sum(hits) == 200
-    assert min(hits) > 0
-
-
-def test_same_generator_same_augmentation() -> None:
-    images = torch.randn(8, 1, 6, 6)
-    how = Augmentation(flip=True, crop=2)
-    assert torch.equal(augment(images, how, draws()), augment(images, how, draws()))
 
 
 @settings(deadline=None)

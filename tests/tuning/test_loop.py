@@ -14,6 +14,7 @@ from spatialonnx.data.arrays import TensorDataset
 from spatialonnx.errors import ModelError, UsageError
 from spatialonnx.graph.ops import read_plan
 from spatialonnx.tuning import loop
+from spatialonnx.tuning.augmentation import Augmentation
 from spatialonnx.tuning.images import TrainingImages
 from spatialonnx.tuning.journal import State
 from spatialonnx.tuning.loop import Step, train_network
@@ -41,7 +42,9 @@ class Run:
         self.data = dataset(labels=labels)
         self.images = TrainingImages.split(self.data, 0.2, 0)
         restore_norms(self.network, self.images.calibration())
-        self.teacher = Teacher(GraphNetwork(proto), len(self.data), keep=not recipe.flip)
+        self.teacher = Teacher(
+            GraphNetwork(proto), len(self.data), keep=not recipe.augmentation.changes
+        )
         self.journal = folder / "journal"
 
     def train(self, **options: Any) -> State:
@@ -141,7 +144,7 @@ def test_without_labels_the_score_is_agreement(tmp_path: Path) -> None:
 
 def test_progress_counts_every_step(tmp_path: Path) -> None:
     seen: list[Step] = []
-    run = Run(tmp_path, replace(RECIPE, epochs=2, flip=True))
+    run = Run(tmp_path, replace(RECIPE, epochs=2, flip=True, crop=1, mix=0.5))
     run.train(progress=seen.append)
     assert [step.done for step in seen] == list(range(1, 11))
     assert {step.total for step in seen} == {10}
@@ -163,7 +166,8 @@ def test_the_parts_of_a_training_set_are_disjoint() -> None:
     assert len(images.held_out) == 10
     assert sorted([*images.learn, *images.held_out]) == list(range(100))
     drawn = torch.Generator().manual_seed(0)
-    seen = [int(i) for _, _, part in images.shuffled(16, drawn, flip=False) for i in part]
+    unchanged = Augmentation(flip=False)
+    seen = [int(i) for _, part in images.shuffled(16, drawn, unchanged) for i in part]
     assert len(seen) == 90  # five batches of 16 and one of 10
     assert sorted(seen) == sorted(images.learn)
     assert images.steps(16) == 6
@@ -177,8 +181,9 @@ def test_images_are_mirrored_left_to_right_in_both_layouts() -> None:
         parts = TrainingImages.split(TensorDataset("tiny", tensor, None, None), 0.1, 0)
         drawn = torch.Generator().manual_seed(0)
         mirrored = 0
-        for got, _, positions in parts.shuffled(8, drawn, flip=True):
-            planes = got.numpy() if tensor is images else got.numpy().transpose(0, 3, 1, 2)
+        for examples, positions in parts.shuffled(8, drawn, Augmentation(flip=True)):
+            got = examples.images.numpy()
+            planes = got if tensor is images else got.transpose(0, 3, 1, 2)
             for plane, position in zip(planes, positions, strict=True):
                 flipped = np.array_equal(plane, images[position][..., ::-1])
                 assert flipped or np.array_equal(plane, images[position])
