@@ -65,6 +65,15 @@ class MaskOptions:
             show_default="joint: 0,0.2,0.5; else 0",
         ),
     ] = None
+    max_patterns: Annotated[
+        int | None,
+        typer.Option(
+            "--max-patterns",
+            help="Patterns that the channels of a site share, beside off.",
+            min=1,
+            show_default="no limit; 3 with --goal latency",
+        ),
+    ] = None
     max_clusters: Annotated[
         int,
         typer.Option(

@@ -31,6 +31,7 @@ class SearchOptions(ExperimentOptions, total=False):
     rows of their tables. ``patch_size`` is 2, 3 or 4, or several; ``ones_range`` (lowest, largest
     number of probes) or ``patterns`` (texts such as ``1001``) restrict the patterns.
     ``thresholds`` are multiples of a channel's mean positive activation.
+    ``max_patterns`` limits the patterns of a site beside off (None: no limit, 3 by latency).
     ``select_confidence`` is the confidence of the upper limit that must meet the bound on select.
     ``time_budget`` is in seconds; ``memory`` also limits the simulator.
     """
@@ -42,6 +43,7 @@ class SearchOptions(ExperimentOptions, total=False):
     ones_range: str | tuple[int, int] | None
     patterns: str | Sequence[str] | None
     thresholds: str | Sequence[float] | None
+    max_patterns: int | None
     max_clusters: int
     top: int | None
     couple: str
@@ -120,6 +122,7 @@ def open_search(
             parse_ones_range(ones) if isinstance(ones, str) else ones,
             [part.strip() for part in texts.split(",")] if isinstance(texts, str) else texts,
         ),
+        max_patterns=options.get("max_patterns"),
         max_clusters=options.get("max_clusters", 0),
         top=options.get("top"),
         couple=options.get("couple", "none"),

@@ -9,6 +9,7 @@ from typing import Any
 from spatialonnx.files import sha256_bytes
 from spatialonnx.runtime.session import runtime_version
 from spatialonnx.searching.job import SearchJob
+from spatialonnx.searching.modes import COARSEST
 
 
 def study_about(job: SearchJob) -> dict[str, Any]:
@@ -45,6 +46,8 @@ def study_about(job: SearchJob) -> dict[str, Any]:
         about["thresholds"] = list(settings.multiples)
     if job.initial:
         about["start"] = job.initial.key
+    if settings.pattern_limit and settings.mode != COARSEST:
+        about["max patterns"] = settings.pattern_limit
     if settings.by_time:
         about |= {"goal": "latency", "threads": experiment.runtime.threads}
     return about

@@ -12,6 +12,9 @@ from spatialonnx.searching.modes import COARSEST, MODES
 
 GOALS = ("macs", "latency")
 JOINT, GREEDY, EXHAUSTIVE = "joint", "greedy", "exhaustive"
+LATENCY_PATTERNS = 3
+"""Patterns that a site's channels share, beside off, where latency is the goal: the kernels work
+through the channels pattern by pattern."""
 THRESHOLDS = (0.0, 0.2, 0.5)
 """Thresholds of the joint strategy, where none are asked for."""
 
@@ -37,6 +40,8 @@ class Settings:
         thresholds: Values up to which probes count as zero, as multiples of the mean positive
             activation of their channel, increasing; always includes 0, only zeros. None =
             those of the strategy, where the mode can have any.
+        max_patterns: Patterns that the channels or patches of a site share, beside off; None =
+            no limit, or ``LATENCY_PATTERNS`` where latency is the goal.
     """
 
     mode: str = COARSEST
@@ -47,6 +52,7 @@ class Settings:
     couple: str = "none"
     goal: str = "macs"
     thresholds: tuple[float, ...] | None = None
+    max_patterns: int | None = None
 
     def __post_init__(self) -> None:
         """Refuses options that do not fit together under any strategy.
@@ -71,6 +77,8 @@ class Settings:
             )
         if len(self.patterns) > 1 and self.goal == "latency":
             raise UsageError("--goal latency times one patch size: give one with --patch-size")
+        if self.max_patterns is not None and self.max_patterns < 1:
+            raise UsageError("--max-patterns takes 1 or more")
         if self.max_clusters < 0 or (self.top is not None and self.top < 1):
             raise UsageError("--max-clusters takes 0 or more, --top 1 or more")
         if self.max_clusters and self.mode != "max-granularity":
@@ -89,6 +97,13 @@ class Settings:
             fits = self.strategy == JOINT and not MODES[self.mode].grain.by_patch
             chosen = THRESHOLDS if fits else ()
         return tuple(multiple for multiple in chosen if multiple)
+
+    @property
+    def pattern_limit(self) -> int | None:
+        """The most patterns of a site beside off; None = no limit."""
+        if self.max_patterns is None and self.by_time and self.strategy == JOINT:
+            return LATENCY_PATTERNS
+        return self.max_patterns
 
     @property
     def by_time(self) -> bool:

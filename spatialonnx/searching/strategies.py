@@ -23,6 +23,7 @@ SIZES = "several patch sizes"
 FINE = f"a mode finer than {COARSEST}"
 FINE_COUPLING = f"--couple in a mode finer than {COARSEST}"
 TOP = "--top"
+FEW = "--max-patterns"
 NO_LOGITS = "a network without logits [N, classes]"
 
 
@@ -53,7 +54,7 @@ STRATEGIES = {
         joint_search,
         likely_holds,
         prefer_safe,
-        frozenset({SIZES, FINE}),
+        frozenset({SIZES, FINE, FEW}),
         by_divergence=True,
         keeps_masks=True,
     ),
@@ -74,6 +75,7 @@ def find_needs(settings: Settings, proto: onnx.ModelProto | None = None) -> list
         FINE: fine,
         FINE_COUPLING: fine and coupled,
         TOP: settings.top is not None,
+        FEW: settings.max_patterns is not None,
         NO_LOGITS: proto is not None and not _gives_logits(proto),
     }
     return [name for name, needed in needs.items() if needed]

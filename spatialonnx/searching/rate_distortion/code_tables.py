@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from spatialonnx.plan.patterns import PATCH_SIZES
 from spatialonnx.plan.plan import PlanLike
-from spatialonnx.searching.targets import Grain, Layout
+from spatialonnx.searching.targets import Grain, Layout, Piece, Region
 from spatialonnx.searching.thresholds import mean_positive
 from spatialonnx.simulate.code_histogram import CodeHistogram, patch_squares
 from spatialonnx.simulate.simulator import Simulator
@@ -28,10 +28,12 @@ class Choices:
     Attributes:
         patterns: Patterns without a threshold.
         thresholds: Multiples of a channel's mean positive activation beside 0, increasing.
+        most_patterns: Patterns that the targets may share, beside off; None = no limit.
     """
 
     patterns: Sequence[int]
     thresholds: Sequence[float] = ()
+    most_patterns: int | None = None
 
     def thin(self, patch_size: int) -> tuple[NDArray[np.int64], Sequence[float]]:
         """The patterns that are tried with a threshold, [n], and the thresholds.
@@ -120,3 +122,28 @@ def tables_of(
     ]
     lost = [h.lost(first, last, level.patterns) for h in level.histograms]
     return np.sum(saved, axis=0), np.sum(lost, axis=0)
+
+
+def pieces_of(level: ThresholdLevel, pattern: int, regions: Sequence[Region]) -> tuple[Piece, ...]:
+    """A pattern under a threshold in all regions of a target."""
+    found = []
+    for region, values in zip(regions, level.thresholds, strict=True):
+        chosen = (
+            slice(None) if region.channel is None else slice(region.channel, region.channel + 1)
+        )
+        threshold = () if values is None else tuple(values[chosen].tolist())
+        found.append(Piece(region, pattern, threshold))
+    return tuple(found)
+
+
+def is_as_high(level: ThresholdLevel, begun: ThresholdLevel, regions: Sequence[Region]) -> bool:
+    """Whether a level's thresholds are at least the initial ones in all regions."""
+    for region, own, least in zip(regions, level.thresholds, begun.thresholds, strict=True):
+        if least is not None and (own is None or _lower(own, least, region.channel)):
+            return False
+    return True
+
+
+def _lower(own: NDArray[np.float32], least: NDArray[np.float32], channel: int | None) -> bool:
+    chosen = slice(None) if channel is None else channel
+    return bool((own[chosen] < least[chosen]).any())

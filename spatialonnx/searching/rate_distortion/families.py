@@ -22,8 +22,11 @@ from spatialonnx.searching.rate_distortion.code_tables import (
     Choices,
     ThresholdLevel,
     count_codes,
+    is_as_high,
+    pieces_of,
     tables_of,
 )
+from spatialonnx.searching.rate_distortion.few_patterns import find_few_pattern_points
 from spatialonnx.searching.rate_distortion.hull import upper_hull
 from spatialonnx.searching.rate_distortion.initial import extends, initial_patterns
 from spatialonnx.searching.rate_distortion.operating_points import (
@@ -33,7 +36,7 @@ from spatialonnx.searching.rate_distortion.operating_points import (
     OperatingPoint,
 )
 from spatialonnx.searching.rate_distortion.shared_pattern import find_layer_points
-from spatialonnx.searching.targets import Grain, Layout, Piece, Region
+from spatialonnx.searching.targets import Grain, Layout, Piece
 from spatialonnx.simulate.simulator import Simulator
 
 
@@ -86,6 +89,8 @@ def find_operating_points(
     own = {name: mask for name, mask in (initial or {}).items() if name in sites}
     if grain == Grain() and choices.thresholds and not own:
         return find_layer_points(simulator, sites, layout, choices)
+    if choices.most_patterns and grain != Grain():
+        return find_few_pattern_points(simulator, sites, grain, layout, choices, own)
     hulls = _find_hulls(simulator, sites, grain, layout, choices, own)
     size = layout.patch_size
     points = [_point(f"p{size} start", size, hulls, None) if own else OFF]
@@ -154,7 +159,7 @@ def _find_hulls(
             more: list[NDArray[np.int64]] = []
             costs: list[NDArray[np.float64]] = []
             for level, (saved, lost) in zip(levels, tables, strict=True):
-                if not _is_as_high(level, levels[0], regions):
+                if not is_as_high(level, levels[0], regions):
                     continue
                 fewer = extends(level.patterns, own, level.histograms)
                 used.append((level, level.patterns[fewer]))
@@ -166,9 +171,9 @@ def _find_hulls(
             if len(corners) or not full:
                 hulls.append(
                     _hull(
-                        () if full else _pieces(levels[0], own, regions),
+                        () if full else pieces_of(levels[0], own, regions),
                         saved_before,
-                        [_pieces(*_choice(used, int(corner)), regions) for corner in corners],
+                        [pieces_of(*_choice(used, int(corner)), regions) for corner in corners],
                         gains[corners],
                         prices[corners],
                     )
@@ -185,31 +190,6 @@ def _choice(
             return level, int(patterns[number])
         number -= len(patterns)
     raise IndexError(number)
-
-
-def _pieces(level: ThresholdLevel, pattern: int, regions: Sequence[Region]) -> tuple[Piece, ...]:
-    """A pattern under a threshold in all regions of a target."""
-    found = []
-    for region, values in zip(regions, level.thresholds, strict=True):
-        chosen = (
-            slice(None) if region.channel is None else slice(region.channel, region.channel + 1)
-        )
-        threshold = () if values is None else tuple(values[chosen].tolist())
-        found.append(Piece(region, pattern, threshold))
-    return tuple(found)
-
-
-def _is_as_high(level: ThresholdLevel, begun: ThresholdLevel, regions: Sequence[Region]) -> bool:
-    """Whether a level's thresholds are at least the initial ones in all regions."""
-    for region, own, least in zip(regions, level.thresholds, begun.thresholds, strict=True):
-        if least is not None and (own is None or _lower(own, least, region.channel)):
-            return False
-    return True
-
-
-def _lower(own: NDArray[np.float32], least: NDArray[np.float32], channel: int | None) -> bool:
-    chosen = slice(None) if channel is None else channel
-    return bool((own[chosen] < least[chosen]).any())
 
 
 def _hull(

@@ -51,6 +51,24 @@ def efficient(saved: NDArray[np.int64], lost: NDArray[np.float64]) -> NDArray[np
     return order[saved[order] > best[:-1]]
 
 
+def spaced(saved: NDArray[np.int64], lost: NDArray[np.float64], most: int) -> NDArray[np.int64]:
+    """The efficient points nearest to equal steps of saving.
+
+    Args:
+        saved: int64 [n].
+        lost: float64 [n], none negative.
+        most: Number of steps.
+
+    Returns:
+        Indices by increasing saving, at most ``most``.
+    """
+    kept = efficient(saved, lost)
+    if not len(kept):
+        return kept
+    wanted = np.linspace(0, saved[kept[-1]], most + 1)[1:]
+    return kept[np.unique(np.searchsorted(saved[kept], wanted))]
+
+
 def _between(
     saved: NDArray[np.int64],
     lost: NDArray[np.float64],

@@ -86,7 +86,10 @@ def joint_search(task: Task) -> dict[Fraction, frozenset[str]]:
             "one does not give: use --strategy greedy"
         )
     settings = task.settings
-    choices = {size: Choices(own, settings.multiples) for size, own in settings.patterns.items()}
+    choices = {
+        size: Choices(own, settings.multiples, settings.pattern_limit)
+        for size, own in settings.patterns.items()
+    }
     tables = [
         [
             find_operating_points(trials.simulator, group, grain, layout, choices[size], initial)

@@ -14,7 +14,7 @@ from spatialonnx.searching.rate_distortion.code_tables import (
     ThresholdLevel,
     count_codes,
 )
-from spatialonnx.searching.rate_distortion.hull import efficient
+from spatialonnx.searching.rate_distortion.hull import spaced
 from spatialonnx.searching.rate_distortion.operating_points import (
     MOST_UNDER_THRESHOLDS,
     OFF,
@@ -57,13 +57,9 @@ def find_layer_points(
         found.setdefault(total, (float(lost[ranks, channels, chosen].sum()), chosen, ranks))
     totals_found = np.array(sorted(found), np.int64)
     costs = np.array([found[total][0] for total in totals_found.tolist()])
-    kept = efficient(totals_found, costs)
-    if not len(kept):
-        return [OFF]
-    wanted = np.linspace(0, totals_found[kept[-1]], MOST_UNDER_THRESHOLDS + 1)[1:]
-    steps = np.unique(np.searchsorted(totals_found[kept], wanted))
+    chosen_levels = spaced(totals_found, costs, MOST_UNDER_THRESHOLDS).tolist()
     points = [OFF]
-    for rank, k in enumerate(kept[steps].tolist(), start=1):
+    for rank, k in enumerate(chosen_levels, start=1):
         total = int(totals_found[k])
         cost, chosen, ranks = found[total]
         pieces = _layer_pieces(levels, sites, int(few[chosen]), ranks)
