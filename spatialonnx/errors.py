@@ -45,6 +45,14 @@ __all__ = [
 ]
 
 
+_LONGEST_WORD, _LONGEST = 400, 4000
+"""Characters of a word, and of all of a message: names come out of files."""
+
+
+def _shorten(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most // 2]}...{text[-most // 4 :]}"
+
+
 class SpatialOnnxError(Exception):
     """A known error: one line for the user and an exit code."""
 
@@ -52,7 +60,8 @@ class SpatialOnnxError(Exception):
 
     def __init__(self, message: str) -> None:
         """Keeps the message on one line and free of control characters, whatever it quotes."""
-        line = " ".join(message.split())
+        line = " ".join(_shorten(word, _LONGEST_WORD) for word in message.split())
+        line = _shorten(line, _LONGEST)
         super().__init__("".join(c if c.isprintable() else "\ufffd" for c in line))
 
 

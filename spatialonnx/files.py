@@ -3,15 +3,54 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from spatialonnx.errors import InputError, OutputError
 
 _CHUNK = 1 << 20
+
+
+def open_regular(path: Path, most: int | None = None) -> BinaryIO:
+    """Opens a regular file for reading; a FIFO or a device would block, or never end.
+
+    Args:
+        path: The file.
+        most: Bytes that it may hold; None = any number.
+
+    Raises:
+        OSError: It cannot be read, is not a regular file, or is larger.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except ValueError as error:  # a name with a zero byte
+        raise OSError(errno.EINVAL, str(error)) from None
+    try:
+        state = os.fstat(handle)
+        if not stat.S_ISREG(state.st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        if most is not None and state.st_size > most:
+            raise OSError(errno.EFBIG, f"it holds {state.st_size} bytes, more than {most}")
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+        OSError: As ``open_regular``.
+    """
+    with open_regular(path, most) as stream:
+        return stream.read(most)
 
 
 def sha256_files(*paths: Path) -> str:
@@ -23,7 +62,7 @@ def sha256_files(*paths: Path) -> str:
     digest = hashlib.sha256()
     for path in paths:
         try:
-            with path.open("rb") as stream:
+            with open_regular(path) as stream:
                 while chunk := stream.read(_CHUNK):
                     digest.update(chunk)
         except OSError as error:

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+import contextlib
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
-from onnx.external_data_helper import uses_external_data
 
 from spatialonnx.errors import ModelError, OutputError
-from spatialonnx.files import check_writable, sha256_bytes, sha256_files, writing
+from spatialonnx.files import (
+    check_writable,
+    open_regular,
+    sha256_bytes,
+    sha256_files,
+    writing,
+)
+from spatialonnx.model.external_data import (
+    find_external_files,
+    has_external_data,
+    load_external_data,
+)
 from spatialonnx.model.metadata import model_stage
 
 PROTOBUF_LIMIT = 1_900_000_000
 """Bytes of a model above which it is handed on as files: protobuf stops at 2 GiB."""
+
+_LARGEST = 1 << 31
+"""Bytes of a model file: protobuf reads no larger ones."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +74,7 @@ def as_model(model: ModelLike) -> ModelFile:
         raise ModelError(f"a model is a path or an onnx.ModelProto, not {type(model).__name__}")
     name = Path(f"{model.graph.name or 'model'}.onnx".replace("/", "_"))
     _check_content(model, name)
-    if any(uses_external_data(tensor) for tensor in model.graph.initializer):
+    if has_external_data(model):
         raise ModelError(f"{name}: its weights are in files of their own: give the model's path")
     if model.ByteSize() > PROTOBUF_LIMIT:
         raise ModelError(f"{name}: the model is too large to be given in memory: give its path")
@@ -85,12 +99,10 @@ def load_model(path: Path) -> ModelFile:
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror}") from None
     _check_content(proto, path)
-    external = _external_files(proto, path)
+    external = find_external_files(proto, path)
     try:
-        _load_external(proto, external)
-        # What is left is in attributes and subgraphs.
-        onnx.load_external_data_for_model(proto, str(path.parent))
-    except (onnx.checker.ValidationError, OSError, ValueError) as error:
+        load_external_data(proto, external)
+    except (OSError, ValueError) as error:
         raise ModelError(
             f"{path}: its external data cannot be loaded ({_first_line(error)})"
         ) from None
@@ -103,6 +115,31 @@ def peek_model(path: Path) -> onnx.ModelProto | None:
         return _read(path)
     except (DecodeError, ValueError, TypeError, OSError):
         return None
+
+
+@contextlib.contextmanager
+def self_contained(path: Path) -> Iterator[Path]:
+    """A file for ONNX Runtime to read: the model, or a copy where it has external data.
+
+    ONNX Runtime has rules of its own where such data may lie.
+
+    Args:
+        path: The model's file.
+
+    Yields:
+        A file that exists while the context lasts.
+
+    Raises:
+        ModelError: As ``load_model``.
+    """
+    proto = peek_model(path)
+    if proto is not None and not has_external_data(proto):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="spatialonnx-") as folder:
+        file = Path(folder) / "model.onnx"
+        save_model(load_model(path).proto, file)
+        yield file
 
 
 def save_model(proto: onnx.ModelProto, path: Path) -> None:
@@ -138,60 +175,13 @@ def save_model(proto: onnx.ModelProto, path: Path) -> None:
 
 def _read(path: Path) -> onnx.ModelProto:
     """Parses a file as protobuf; onnx would choose the format by the name's ending."""
-    return onnx.load(str(path), format="protobuf", load_external_data=False)
+    with open_regular(path, most=_LARGEST) as stream:
+        return onnx.load(stream, format="protobuf", load_external_data=False)
 
 
 def _check_content(proto: onnx.ModelProto, path: Path) -> None:
     if not proto.graph.node or not proto.opset_import:
         raise ModelError(f"{path} is not an ONNX model: it holds no graph; export it again")
-
-
-def _external_files(proto: onnx.ModelProto, path: Path) -> dict[str, Path]:
-    """The files that hold a model's external data, by the names that the model gives them.
-
-    A name must lie inside the model's folder. It may be a link, as in the cache of a model hub,
-    into the folder that holds the model's own content.
-    """
-    folder = path.parent.resolve()
-    homes = (folder, path.resolve().parent)
-    files: dict[str, Path] = {}
-    for tensor in proto.graph.initializer:
-        if not uses_external_data(tensor):
-            continue
-        name = next((e.value for e in tensor.external_data if e.key == "location"), "")
-        if name in files:
-            continue
-        place = Path(os.path.normpath(folder / name))
-        file = place.resolve()
-        inside = any(file.is_relative_to(home) for home in homes)
-        if not place.is_relative_to(folder) or not inside:
-            raise ModelError(f"{path}: external data {name!r} lies outside the model's folder")
-        if not file.is_file():
-            raise ModelError(f"{path}: its external data file {name!r} is missing beside it")
-        files[name] = file
-    return files
-
-
-def _load_external(proto: onnx.ModelProto, files: Mapping[str, Path]) -> None:
-    """Reads the weights that lie in files of their own into a model; onnx follows no links.
-
-    Raises:
-        ValueError: A file is shorter than the model says, or its place is no number.
-        OSError: A file cannot be read.
-    """
-    for tensor in proto.graph.initializer:
-        if not uses_external_data(tensor):
-            continue
-        entries = {entry.key: entry.value for entry in tensor.external_data}
-        name, length = entries.get("location", ""), int(entries.get("length", -1))
-        with files[name].open("rb") as stream:
-            stream.seek(int(entries.get("offset", 0)))
-            data = stream.read(length)
-        if len(data) < length:
-            raise ValueError(f"{name} is cut off")
-        tensor.raw_data = data
-        del tensor.external_data[:]
-        tensor.data_location = onnx.TensorProto.DEFAULT
 
 
 def _first_line(error: Exception) -> str:

@@ -20,6 +20,7 @@ from spatialonnx.model.interface import (
     find_image_input,
     model_precision,
 )
+from spatialonnx.model.model_file import peek_model
 from spatialonnx.runtime.machine import describe_machine, instruction_set, versions
 from spatialonnx.runtime.peak_memory import measure_peak
 from spatialonnx.runtime.progress import ProgressCallback
@@ -196,7 +197,7 @@ def bench_models(
     contestants = [
         Contestant(
             path=path,
-            precision=model_precision(onnx.load(path, load_external_data=False)),
+            precision=model_precision(peek_model(path) or onnx.ModelProto()),
             timing=timing,
             ratio=compare_timings(timing, reference),
             peak=measure_peak(path, images[0].shape, runtime),

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
+from spatialonnx.errors import SpatialOnnxError
 from spatialonnx.model.interface import find_image_input
+from spatialonnx.model.model_file import self_contained
 from spatialonnx.runtime.resources import peak_memory
-from spatialonnx.runtime.session import Runtime, open_session
+from spatialonnx.runtime.session import Runtime, open_file
 
 _RUNS = 3
 _TIMEOUT = 600.0
@@ -33,13 +35,20 @@ def measure_peak(path: Path, shape: Sequence[int], runtime: Runtime) -> int | No
     Returns:
         The bytes, or None if the system does not report them or the model does not run.
     """
-    arguments = [str(path.resolve()), *map(str, shape), runtime.provider, str(runtime.threads)]
+    arguments = [*map(str, shape), runtime.provider, str(runtime.threads)]
     # -P: modules of the current folder must not replace this package's.
-    command = [sys.executable, "-P", "-m", "spatialonnx.runtime.peak_memory", *arguments]
+    command = [sys.executable, "-P", "-m", "spatialonnx.runtime.peak_memory"]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT, check=True, text=True)
+        with self_contained(path) as file:
+            done = subprocess.run(
+                [*command, str(file.resolve()), *arguments],
+                capture_output=True,
+                timeout=_TIMEOUT,
+                check=True,
+                text=True,
+            )
         value = json.loads(done.stdout)
-    except (OSError, ValueError, subprocess.SubprocessError):
+    except (OSError, ValueError, subprocess.SubprocessError, SpatialOnnxError):
         return None
     return value if isinstance(value, int) and value > 0 else None
 
@@ -49,7 +58,7 @@ def _main(arguments: Sequence[str]) -> None:
     images = np.zeros([int(d) for d in shape], np.float32)
     before = peak_memory()
     runtime = Runtime("cuda" if provider == "cuda" else "cpu", int(threads))
-    session = open_session(Path(path), runtime)
+    session = open_file(Path(path), runtime)
     image = find_image_input(session.inputs)
     if image.type == "tensor(uint8)":
         images = images.astype(np.uint8)

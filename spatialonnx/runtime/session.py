@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from spatialonnx.errors import LibraryError, ModelError, ProviderError
 from spatialonnx.model.interface import TensorInfo
-from spatialonnx.model.model_file import PROTOBUF_LIMIT, save_model
+from spatialonnx.model.model_file import PROTOBUF_LIMIT, save_model, self_contained
 from spatialonnx.runtime.library import library_path
 from spatialonnx.runtime.ort import ort
 from spatialonnx.runtime.resources import available_threads
@@ -171,7 +171,7 @@ def open_session(
     """Opens a session with the op library registered.
 
     Args:
-        model: A model, or a file that ORT reads itself.
+        model: A model without external data, or a file that ORT reads itself.
         runtime: Provider and threads; default: CPU, all processors.
         level: Graph optimisation: ``all`` is ORT's default.
         profile: Prefix of the profile file, where one is wanted.
@@ -197,13 +197,24 @@ def open_session(
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
     if isinstance(model, Path):
-        return _open(str(model), options, runtime)
+        with self_contained(model) as file:
+            return _open(str(file), options, runtime)
     if model.ByteSize() < PROTOBUF_LIMIT:
         return _open(model.SerializeToString(), options, runtime)
     with tempfile.TemporaryDirectory(prefix="spatialonnx-") as folder:
         path = Path(folder) / "model.onnx"
         save_model(model, path)
         return _open(str(path), options, runtime)
+
+
+def open_file(path: Path, runtime: Runtime) -> Session:
+    """Opens a file that is ``self_contained``; it is not looked at before ORT reads it.
+
+    Raises:
+        ModelError: ORT cannot load the model.
+        ProviderError: The provider does not load.
+    """
+    return _open(str(path), session_options(runtime), runtime)
 
 
 @functools.cache
