@@ -122,7 +122,7 @@ def read_trials(study: Study, plan: PlanLike | None) -> Trials:
         count=count,
         forward_samples=forward,
         seconds=seconds,
-        verify_reads=_whole(study.meta().get("verify_reads", "0")),
+        verify_reads=study.verify_reads(),
         cloud=np.asarray(list(points.values()), np.float64).reshape(-1, 2),
         rejected=len(rejected - points.keys()),
         front=tuple(front),
@@ -240,7 +240,3 @@ def _notes(run: Run) -> list[str]:
             "its figures too good."
         )
     return notes
-
-
-def _whole(text: str) -> int:
-    return int(text) if text.isdecimal() and len(text) < 18 else 0

@@ -9,9 +9,13 @@ from pathlib import Path
 import onnx
 
 from spatialonnx.errors import UsageError
+from spatialonnx.files import read_regular
 from spatialonnx.graph.ops import find_predictors
 from spatialonnx.graph.sites import Site
 from spatialonnx.searching.modes import Groups
+
+_LARGEST = 64 << 20
+"""Bytes of a file of groups."""
 
 
 def find_groups(couple: str, proto: onnx.ModelProto, sites: tuple[Site, ...]) -> Groups:
@@ -87,7 +91,7 @@ def _in_order(names: list[str], home: Mapping[str, object]) -> Groups:
 
 def _read_groups(path: Path, names: list[str]) -> Groups:
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(read_regular(path, _LARGEST))
     except OSError as error:
         raise UsageError(
             f"--couple {path}: {error.strerror}; use none, block, stage or a JSON file"

@@ -87,7 +87,7 @@ def search_masks(job: SearchJob, progress: ProgressCallback | None = None) -> Se
             trial_seconds=trial_seconds,
             seconds=time.monotonic() - start,
             select_plans=len(judge.known),
-            verify_reads=int(study.meta().get("verify_reads", "0")),
+            verify_reads=study.verify_reads(),
             metric=job.experiment.metric.name,
             notes=(*job.notes, *_doubts(results), *_notes(job), *kept_masks(job, results)),
         )

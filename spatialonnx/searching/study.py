@@ -11,7 +11,9 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -23,7 +25,7 @@ from spatialonnx.errors import OutputError, PlanError, StudyError
 from spatialonnx.files import check_writable
 from spatialonnx.plan.outcome import Outcome
 from spatialonnx.plan.plan import Plan, PlanLike, plan_from_text, plan_key, plan_to_text
-from spatialonnx.searching.study_lock import StudyLock
+from spatialonnx.searching.study_lock import StudyLock, is_locked
 
 _FORMAT = 1
 _BROKEN = (sqlite3.Error, UnicodeError)
@@ -35,6 +37,11 @@ _NOT_WRITTEN = (
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_CANTOPEN,
 )
+
+_LARGEST = (1 << 63) - 1
+"""The largest integer of SQLite; no count of a study is larger."""
+_LARGEST_SCORE = 10**300
+"""Above it a score is no float."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -83,6 +90,7 @@ class Study:
         """
         self.path = path
         self._lock: StudyLock | None = None
+        self._copy: tempfile.TemporaryDirectory[str] | None = None
         if readonly:
             if not path.is_file():
                 raise StudyError(f"there is no study {path}")
@@ -91,6 +99,12 @@ class Study:
             self._lock = StudyLock(path)
         try:
             self._db = self._connect(readonly)
+        except OSError as error:
+            self._release()
+            raise OutputError(
+                f"cannot copy {path} to read it: {error.strerror or error}; set TMPDIR to a "
+                "folder with room"
+            ) from None
         except (*_BROKEN, StudyError) as error:
             self._release()
             if isinstance(error, StudyError):
@@ -105,7 +119,7 @@ class Study:
 
     def _connect(self, readonly: bool) -> sqlite3.Connection:
         if readonly:
-            db = sqlite3.connect(f"file:{_quote(self.path)}?mode=ro", uri=True)
+            db = self._connect_to_read()
         else:
             db = sqlite3.connect(self.path, isolation_level=None)
         try:
@@ -114,6 +128,20 @@ class Study:
             db.close()
             raise
         return db
+
+    def _connect_to_read(self) -> sqlite3.Connection:
+        """A connection that writes nothing beside the study, whose folder may be read-only."""
+        if is_locked(self.path):  # the search keeps the file in order
+            return sqlite3.connect(f"file:{_quote(self.path)}?mode=ro", uri=True)
+        left = [self.path.with_name(self.path.name + end) for end in ("-wal", "-journal")]
+        left = [path for path in left if path.is_file()]
+        if not left:
+            return sqlite3.connect(f"file:{_quote(self.path)}?mode=ro&immutable=1", uri=True)
+        # A killed search left changes to bring in, which SQLite would do in place.
+        self._copy = tempfile.TemporaryDirectory(prefix="spatialonnx-")
+        for path in (self.path, *left):
+            shutil.copyfile(path, Path(self._copy.name) / path.name)
+        return sqlite3.connect(Path(self._copy.name) / self.path.name)
 
     def _prepare(self, db: sqlite3.Connection, readonly: bool) -> None:
         # Checked before anything is written: even setting the journal mode writes.
@@ -125,7 +153,7 @@ class Study:
         if not readonly:
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=NORMAL")
-            db.executescript(_SCHEMA)
+            db.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
         db.execute("SELECT key, value FROM meta")
         db.execute("SELECT plan_key, score FROM trials LIMIT 1")
 
@@ -155,6 +183,9 @@ class Study:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+        if self._copy is not None:
+            self._copy.cleanup()
+            self._copy = None
 
     # -- what the study is of ----------------------------------------------------------------
 
@@ -198,7 +229,7 @@ class Study:
         except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):
-            raise StudyError(f"{self.path} is damaged: start another study with --study")
+            raise self._damaged()
         return value
 
     def _set_meta(self, **values: str) -> None:
@@ -214,9 +245,20 @@ class Study:
 
     def count_verify_read(self) -> int:
         """Counts a read of verify; returns the number of reads so far."""
-        times = int(self.meta().get("verify_reads", "0")) + 1
+        times = self.verify_reads() + 1
         self._set_meta(verify_reads=str(times))
         return times
+
+    def verify_reads(self) -> int:
+        """How often verify was read.
+
+        Raises:
+            StudyError: The file is damaged.
+        """
+        try:
+            return _count(self.meta().get("verify_reads", "0"))
+        except ValueError:
+            raise self._damaged() from None
 
     def set_choice(self, eps: Fraction, key: str, images: int) -> None:
         """Records the choice of a finished search.
@@ -239,9 +281,9 @@ class Study:
             return None
         try:
             value = json.loads(text)
-            return str(value["plan"]), int(value["images"])
-        except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
-            raise StudyError(f"{self.path} is damaged: start another study with --study") from None
+            return str(value["plan"]), _count(value["images"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise self._damaged() from None
 
     def set_scale(self, baseline: Fraction, conv_total: int) -> None:
         """Records what drops and savings are relative to, for listings."""
@@ -255,7 +297,7 @@ class Study:
         """
         known = self.meta()
         try:
-            return _fraction(known["baseline"]), int(known["conv_total"])
+            return _fraction(known["baseline"]), _count(known["conv_total"])
         except (KeyError, ValueError, ZeroDivisionError):
             raise StudyError(f"{self.path} is empty or damaged: run the search first") from None
 
@@ -342,13 +384,16 @@ class Study:
         except PlanError:
             plan = Plan()
         if plan_key(plan) != key:
-            raise StudyError(f"{self.path} is damaged: start another study with --study")
+            raise self._damaged()
         return plan
 
     def totals(self) -> tuple[int, float, float]:
         """Trials, forward samples and seconds of all trials."""
         row = next(self._query("SELECT TOTAL(forward_samples), TOTAL(seconds) FROM trials"))
-        return self.count(), float(row[0]), float(row[1])
+        try:
+            return self.count(), _amount(row[0]), _amount(row[1])
+        except ValueError:
+            raise self._damaged() from None
 
     # -- SQLite ------------------------------------------------------------------------------
 
@@ -360,8 +405,16 @@ class Study:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: what it writes is written together, or not at all."""
         try:
-            yield self._db
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
         except _BROKEN as error:
             raise OutputError(
                 f"cannot write {self.path}: {error}; free some space, then run the same command "
@@ -373,14 +426,17 @@ class Study:
         try:
             return Outcome(
                 score=None if score is None else _fraction(score),
-                saved=None if saved is None else int(saved),
+                saved=None if saved is None else _count(saved),
                 kl=None if kl is None else float(kl),
-                forward_samples=float(forward),
-                seconds=float(seconds),
+                forward_samples=_amount(forward),
+                seconds=_amount(seconds),
                 rejected_at=None if rejected is None else _fraction(rejected),
             )
-        except (ValueError, TypeError, ZeroDivisionError, OverflowError):
-            raise StudyError(f"{self.path} is damaged: start another study") from None
+        except (ValueError, TypeError, ZeroDivisionError):
+            raise self._damaged() from None
+
+    def _damaged(self) -> StudyError:
+        return StudyError(f"{self.path} is damaged: start another study with --study")
 
 
 def _fraction(value: object) -> Fraction:
@@ -388,7 +444,26 @@ def _fraction(value: object) -> Fraction:
     text = str(value)
     if not re.fullmatch(r"-?[0-9]+(/[0-9]+)?", text):
         raise ValueError(f"{text[:40]!r} is not a fraction")
-    return Fraction(text)
+    number = Fraction(text)
+    if abs(number) > _LARGEST_SCORE:
+        raise ValueError(f"{text[:40]!r} is out of range")
+    return number
+
+
+def _count(value: object) -> int:
+    """Reads an integer of 0 or more that SQLite itself could hold."""
+    text = str(value)
+    if not re.fullmatch(r"[0-9]{1,19}", text) or int(text) > _LARGEST:
+        raise ValueError(f"{text[:40]!r} is not a count")
+    return int(text)
+
+
+def _amount(value: Any) -> float:
+    """Reads a finite number of 0 or more."""
+    number = float(value)
+    if not 0 <= number <= _LARGEST:
+        raise ValueError(f"{number} is out of range")
+    return number
 
 
 def _differences(known: str, about: Mapping[str, Any]) -> str:

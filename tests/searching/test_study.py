@@ -322,6 +322,13 @@ def test_a_mask_that_inflates_without_end_is_stopped(tmp_path):
         ("kl", "much"),
         ("forward_samples", "x"),
         ("rejected_at", "1e-999999999"),
+        ("score", "9" * 400),
+        ("saved", "9" * 400),
+        ("saved", -1),
+        ("saved", 1e300),
+        ("seconds", float("inf")),
+        ("seconds", 1e300),
+        ("forward_samples", -1.0),
     ],
 )
 def test_hostile_outcomes_are_one_line(tmp_path, column, value):
@@ -351,6 +358,121 @@ def test_hostile_descriptions_are_one_line(tmp_path, value):
         if value != "1":
             with pytest.raises(StudyError, match="damaged"):
                 pareto_front(study)
+
+
+@pytest.mark.parametrize("value", ["inf", "-1", "9" * 400, "many", "1e3"])
+def test_hostile_counts_are_one_line(tmp_path, value):
+    path = tmp_path / "s.db"
+    fill(path)
+    with sqlite3.connect(path) as db:
+        for key in ("conv_total", "verify_reads"):
+            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+        text = json.dumps({"plan": "k", "images": value})
+        db.execute("INSERT INTO meta VALUES ('chosen 1/100', ?)", (text,))
+    db.close()
+    with Study(path) as study:
+        for read in (study.scale, study.verify_reads, lambda: study.choice(Fraction(1, 100))):
+            with pytest.raises(StudyError, match="damaged"):
+                read()
+
+
+class Faulty:
+    """A connection whose n-th statement fails."""
+
+    def __init__(self, db, fails_at):
+        self.db = db
+        self.left = fails_at
+
+    def __getattr__(self, name):
+        return getattr(self.db, name)
+
+    def execute(self, *arguments):
+        self.left -= 1
+        if self.left == 0:
+            raise sqlite3.OperationalError("disk I/O error")
+        return self.db.execute(*arguments)
+
+    def executemany(self, sql, rows):
+        for row in rows:
+            self.execute(sql, row)
+
+
+def test_a_fault_between_two_rows_leaves_no_half_of_a_study(tmp_path):
+    """Whatever statement fails, the same command binds the study afterwards."""
+    path = tmp_path / "s.db"
+    for fails_at in range(1, 12):
+        path.unlink(missing_ok=True)
+        study = Study(path)
+        whole = study._db
+        study._db = Faulty(whole, fails_at)
+        try:
+            study.bind("k" * 64, {"mode": "x"})
+            study.set_scale(Fraction(9, 10), 1000)
+        except SpatialOnnxError:
+            pass
+        study._db = whole
+        study.close()
+        with Study(path) as again:
+            assert again.bind("k" * 64, {"mode": "x"}) is False
+            known = again.meta()
+            assert ("baseline" in known) == ("conv_total" in known)
+
+
+def killed(path):
+    """A study whose search was killed: its last trials are in the WAL alone."""
+    code = (
+        "import os, sys\n"
+        "from fractions import Fraction\n"
+        "from spatialonnx.plan.masks import uniform_mask\n"
+        "from spatialonnx.plan.outcome import Outcome\n"
+        "from spatialonnx.searching.study import Study\n"
+        "study = Study(__import__('pathlib').Path(sys.argv[1]))\n"
+        "study.bind('k' * 64, {'mode': 'x'})\n"
+        "study.set_scale(Fraction(9, 10), 1000)\n"
+        "outcome = Outcome(Fraction(1, 2), 5, 0.1, 1.0, 1.0)\n"
+        "study.add('a' * 32, {'a': uniform_mask(2, 9)}, outcome)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert path.with_name("s.db-wal").stat().st_size > 0
+
+
+def state(folder):
+    return {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.iterdir()}
+
+
+def test_a_killed_study_is_read_without_writing(tmp_path):
+    path = tmp_path / "s.db"
+    killed(path)
+    before = state(tmp_path)
+    with Study(path, readonly=True) as study:
+        assert study.count() == 1
+        assert study.scale() == (Fraction(9, 10), 1000)
+    assert state(tmp_path) == before
+    with Study(path) as study:
+        assert study.bind("k" * 64, {"mode": "x"}) is True
+
+
+def test_a_study_is_read_while_a_search_writes_to_it(tmp_path):
+    path = tmp_path / "s.db"
+    with Study(path) as writing:
+        writing.bind("k" * 64, {"mode": "x"})
+        writing.set_scale(Fraction(9, 10), 1000)
+        with Study(path, readonly=True) as study:
+            assert study.scale() == (Fraction(9, 10), 1000)
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    import errno
+
+    from filelock import FileLock
+
+    def refuse(self, *arguments, **options):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    with pytest.raises(OutputError, match="without file locking"):
+        Study(tmp_path / "s.db")
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path):
