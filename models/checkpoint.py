@@ -66,14 +66,17 @@ def read_checkpoint(path: Path) -> Checkpoint:
                 note = json.loads((file.metadata() or {}).get(_NOTE, "{}"))
                 names = list(file.keys())
                 return Checkpoint({name: file.get_tensor(name) for name in names}, note)
-        except (SafetensorError, ValueError) as error:
+        except (SafetensorError, ValueError, RecursionError) as error:
             raise DataError(f"{path} is a damaged safetensors file: {error}") from error
     try:
         with warnings.catch_warnings():
             # torch warns about pickles that torch.save did not write; the error below is enough.
             warnings.simplefilter("ignore")
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, OSError, pickle.UnpicklingError) as error:
+    except (
+        *(RuntimeError, EOFError, ValueError, OSError, pickle.UnpicklingError),
+        *(KeyError, TypeError, AttributeError, IndexError),  # a damaged pickle's own
+    ) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else "unreadable"
         raise DataError(f"{path} is not a state dict of plain tensors: {first_line}") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):

@@ -14,11 +14,11 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import numpy as np
 
 from spatialonnx.data.image_files import Store
-from spatialonnx.data.limits import memory_limit
+from spatialonnx.data.limits import LARGEST_PICTURE, memory_limit
 from spatialonnx.errors import DataError, DataNotInstalledError, SpatialOnnxError
+from spatialonnx.files import open_regular
 
 _LARGEST_MEMBER = 1 << 30  # STL-10's training pixels are 138 MB, CIFAR-100's 154 MB.
-_LARGEST_PICTURE = 1 << 26
 
 Bytes = np.ndarray[tuple[int], np.dtype[np.uint8]]
 Member = tuple[str, int, Callable[[], bytes]]
@@ -60,7 +60,8 @@ def _choose(forms: Sequence[Sequence[str]], present: Set[str]) -> Sequence[str]:
 def _read_file(path: Path) -> Bytes:
     """A file as an array."""
     try:
-        return np.fromfile(path, np.uint8)
+        with open_regular(path, most=_LARGEST_MEMBER) as stream:
+            return np.fromfile(stream, np.uint8)
     except FileNotFoundError:
         raise DataNotInstalledError(f"{path} is missing: put it beside the other files") from None
     except OSError as error:
@@ -105,7 +106,7 @@ def _scan(place: Path, forms: Sequence[Sequence[str]]) -> dict[str, Bytes]:
 
 def _members(place: Path) -> Iterator[Member]:
     """The files of an archive, in order; those of a tar archive must be read at once."""
-    if zipfile.is_zipfile(place):
+    if _is_zip(place):
         archive = zipfile.ZipFile(place)
         for info in archive.infolist():
             check_inside(info.filename, place)
@@ -118,6 +119,11 @@ def _members(place: Path) -> Iterator[Member]:
             stream = tar.extractfile(member) if member.isfile() else None
             if stream is not None:
                 yield member.name, member.size, stream.read
+
+
+def _is_zip(place: Path) -> bool:
+    with open_regular(place) as stream:
+        return zipfile.is_zipfile(stream)
 
 
 def check_inside(name: str, place: Path) -> None:
@@ -149,7 +155,7 @@ class Archive:
     def read(self, name: str) -> bytes:
         """Content of one file; OSError where it is missing or damaged."""
         size, read = self._find(name)
-        if size > _LARGEST_PICTURE:
+        if size > LARGEST_PICTURE:
             raise OSError(f"{name} claims {size} bytes")
         try:
             return read()
@@ -183,12 +189,12 @@ class Archive:
         """Size and content of each file, by its path below the folder of the mark."""
         entries: dict[str, tuple[int, Callable[[], bytes]]] = {}
         with _known_errors(self.place):
-            packed = zipfile.is_zipfile(self.place)
+            packed = _is_zip(self.place)
             held = 0
             for path, size, read in _members(self.place):
                 if not packed:
                     held += size
-                    if size > _LARGEST_PICTURE or held > memory_limit():
+                    if size > LARGEST_PICTURE or held > memory_limit():
                         raise DataError(f"{self.place}: too large to be read packed: unpack it")
                     read = partial(bytes, read())
                 entries[path] = size, read

@@ -6,6 +6,7 @@ whatever it was trained on. `--classes FILE` brings the two together.
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +19,7 @@ import numpy as np
 from spatialonnx.data.dataset import Dataset
 from spatialonnx.data.image_files import FileDataset, Pictures
 from spatialonnx.errors import DataError, UsageError
+from spatialonnx.files import read_regular
 
 ClassesLike = Path | str | Sequence[str] | Mapping[str, int]
 """A file, names or ids in the order of the outputs, or the output of each class folder."""
@@ -132,15 +134,14 @@ def _read(classes: ClassesLike) -> list[ClassList]:
         return [_of_json("--classes", classes)]
     path = Path(classes)
     try:
-        with path.open("rb") as file:
-            content = file.read(_LARGEST + 1)
+        content = read_regular(path, _LARGEST)
         text = content.decode("utf-8-sig")
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise DataError(f"{path}: more than {_LARGEST} bytes: write {_ADVICE}") from None
         raise UsageError(f"--classes {path}: cannot be read ({error.strerror or error})") from None
     except UnicodeDecodeError:
         raise DataError(f"{path}: not a text file: write {_ADVICE}") from None
-    if len(content) > _LARGEST:
-        raise DataError(f"{path}: more than {_LARGEST} bytes: write {_ADVICE}")
     if text.lstrip()[:1] in ("{", "["):
         try:
             return [_of_json(str(path), json.loads(text))]

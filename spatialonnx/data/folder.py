@@ -12,7 +12,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from spatialonnx.data.image_files import Pictures, is_picture
+from spatialonnx.data.limits import LARGEST_PICTURE
 from spatialonnx.errors import DataError
+from spatialonnx.files import read_regular
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ class Folder:
 
     def read(self, name: str) -> bytes:
         """Content of a file."""
-        return (self.place / name).read_bytes()
+        return read_regular(self.place / name, LARGEST_PICTURE)
 
     def size(self, name: str) -> int:
         """Bytes of a file."""

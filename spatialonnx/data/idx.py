@@ -21,9 +21,12 @@ from spatialonnx.data.archive import read_members
 from spatialonnx.data.dataset import Labels
 from spatialonnx.data.preprocessing import Pixels
 from spatialonnx.errors import DataError, DataNotInstalledError
+from spatialonnx.files import open_regular
 
 _UNSIGNED_BYTE = 8
-_LARGEST = 1 << 31  # Ten times MNIST's training images; a damaged header may claim any size.
+_LARGEST = 1 << 28  # Five times MNIST's training images; a damaged header may claim any size.
+_MOST_IMAGES = 1 << 20
+_CHUNK = 1 << 20
 _KINDS = ("images-idx3", "labels-idx1")
 _PREFIX = {"test": "t10k", "train": "train"}
 # Both sets are published under the same file names; these labels tell them apart.
@@ -50,7 +53,7 @@ def read_idx(path: Path, count: int = 1, content: bytes | None = None) -> list[P
         DataError: the file cannot be read, is damaged, cut off, or holds more or something else.
     """
     try:
-        raw = path.open("rb") if content is None else io.BytesIO(content)
+        raw = open_regular(path, most=_LARGEST) if content is None else io.BytesIO(content)
         with raw, _unpack(raw) as stream:
             arrays = [_read_array(stream, path) for _ in range(count)]
             if stream.read(1):
@@ -85,12 +88,16 @@ def _read_array(stream: IO[bytes], path: Path) -> Pixels:
     expected = math.prod(shape)
     if expected > _LARGEST:
         raise DataError(f"{path}: its header claims {expected} bytes; get it again")
-    values = stream.read(expected)
-    if len(values) < expected:
-        raise DataError(
-            f"{path}: cut off: its header says {expected} bytes, it holds {len(values)}; "
-            "get it again"
-        )
+    # Grows with what is there: a header may claim more than a packed file holds.
+    values = bytearray()
+    while len(values) < expected:
+        part = stream.read(min(expected - len(values), _CHUNK))
+        if not part:
+            raise DataError(
+                f"{path}: cut off: its header says {expected} bytes, it holds {len(values)}; "
+                "get it again"
+            )
+        values += part
     return np.frombuffer(values, np.uint8).reshape(shape)
 
 
@@ -156,6 +163,8 @@ def _check(
         raise DataError(f"{images_path}: {pixels.ndim} dimensions, images have 3")
     if 0 in pixels.shape:
         raise DataError(f"{images_path}: holds no images; get it again")
+    if len(pixels) > _MOST_IMAGES:
+        raise DataError(f"{images_path}: claims {len(pixels)} images; get it again")
     if labels.shape != pixels.shape[:1]:
         raise DataError(
             f"{labels_path}: labels of shape {list(labels.shape)} for {len(pixels)} images in "

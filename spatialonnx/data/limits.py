@@ -6,6 +6,9 @@ from functools import cache
 
 from spatialonnx.runtime.resources import total_memory
 
+LARGEST_PICTURE = 1 << 26
+"""Bytes of one encoded picture."""
+
 
 @cache
 def memory_limit() -> int:

@@ -12,6 +12,7 @@ from spatialonnx.data.arrays import TensorDataset, check_arrays
 from spatialonnx.data.limits import memory_limit
 from spatialonnx.data.named_arrays import ONLY_IMAGES, Array, InputNames
 from spatialonnx.errors import DataError
+from spatialonnx.files import open_regular
 
 _LARGE = 1 << 28
 _BOMB_RATIO = 200  # Deflate reaches 1,000 on zeros; images stay below 20.
@@ -31,7 +32,7 @@ def read_npz(name: str, path: Path, names: InputNames = ONLY_IMAGES) -> TensorDa
         DataError: the file is damaged, lacks an array, or holds other types or shapes.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as stream, zipfile.ZipFile(stream) as archive:
             found = {entry.removesuffix(".npy") for entry in archive.namelist()}
             arrays = {key: _read_member(archive, key, path) for key in sorted(found & names.known)}
     except DataError:

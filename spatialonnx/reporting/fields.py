@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spatialonnx.errors import UsageError
+from spatialonnx.files import read_regular
 
 _LARGEST = 64 << 20
 """Largest size in bytes of a JSON file; this package's are smaller."""
@@ -90,9 +91,7 @@ def read_json(path: Path) -> Fields:
         UsageError: It cannot be read or holds something else.
     """
     try:
-        if path.stat().st_size > _LARGEST:
-            raise ValueError("it is too large")
-        value = json.loads(path.read_bytes())
+        value = json.loads(read_regular(path, _LARGEST))
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spatialonnx.errors import ModelError, StudyError, UsageError
+from spatialonnx.files import open_regular
 from spatialonnx.model.metadata import read_search_record
 from spatialonnx.model.model_file import ModelFile, load_model, peek_model
 from spatialonnx.model.stages import find_model
@@ -100,7 +101,7 @@ def _pair(studies: Sequence[Path], models: Sequence[Path]) -> Iterable[Search]:
 
 def _start(path: Path) -> bytes:
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             return stream.read(64)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None

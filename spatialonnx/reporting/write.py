@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from spatialonnx.errors import OutputError
-from spatialonnx.files import check_writable, sha256_bytes, write_bytes
+from spatialonnx.files import check_writable, open_regular, sha256_bytes, write_bytes
 from spatialonnx.model.metadata import get_metadata
 from spatialonnx.reporting.facts import Report
 from spatialonnx.reporting.markdown import render_markdown
@@ -59,7 +59,7 @@ def check_output(page: Path, source: str, *, force: bool) -> None:
         check_writable(path)
         if force or not path.exists():
             continue
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             head = stream.read(_HEAD)
         if (MARK + source).encode() not in head:
             raise OutputError(

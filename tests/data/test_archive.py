@@ -97,7 +97,7 @@ def test_a_member_of_absurd_size_is_refused(
     monkeypatch.setattr(archive, "_LARGEST_MEMBER", 100)
     with pytest.raises(DataError, match=r"sub/b\.bin claims 1000 bytes"):
         read_members(write_tar(tmp_path / "set.tar.gz", FILES), ["b.bin"])
-    monkeypatch.setattr(archive, "_LARGEST_PICTURE", 100)
+    monkeypatch.setattr(archive, "LARGEST_PICTURE", 100)
     store = Archive(write_zip(tmp_path / "set.zip", FILES), "c.txt")
     with pytest.raises(OSError, match="claims 1000 bytes"):
         store.read("sub/b.bin")

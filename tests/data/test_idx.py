@@ -101,8 +101,8 @@ def test_damage_is_named(tmp_path: Path, content: bytes, says: str) -> None:
 
 
 def test_a_large_claim_takes_no_memory(tmp_path: Path) -> None:
-    # 2 GiB claimed by a few bytes.
-    (tmp_path / "bad").write_bytes(b"\0\0\x08\x01\x7f\xff\xff\xff" + bytes(50))
+    # 256 MiB claimed by a few bytes.
+    (tmp_path / "bad").write_bytes(b"\0\0\x08\x01\x0f\xff\xff\xff" + bytes(50))
     with pytest.raises(DataError, match="holds 50"):
         read_idx(tmp_path / "bad")
 
