@@ -59,7 +59,8 @@ def test_a_picture_that_became_a_fifo(tmp_path: Path) -> None:
     pictures = read_folder(tmp_path)
     (tmp_path / "a" / "1.png").unlink()
     os.mkfifo(tmp_path / "a" / "1.png")
-    dataset = FileDataset("d", pictures, Preprocessing((4, 4), 3, (0.0,) * 3, (1.0,) * 3), threads=1)
+    fitting = Preprocessing((4, 4), 3, (0.0,) * 3, (1.0,) * 3)
+    dataset = FileDataset("d", pictures, fitting, threads=1)
     with pytest.raises(InputError, match=r"1\.png: .*not a regular file"):
         dataset.images(np.zeros(1, np.int64))
 
