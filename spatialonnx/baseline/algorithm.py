@@ -32,6 +32,7 @@ from spatialonnx.baseline.suffix_network import SuffixNetwork
 from spatialonnx.measure.measured import Measured
 from spatialonnx.measure.samples import Samples
 from spatialonnx.plan.outcome import Outcome
+from spatialonnx.plan.plan import PlanLike
 from spatialonnx.runtime.progress import (
     Progress,
     ProgressCallback,
@@ -84,17 +85,29 @@ class Algorithm:
         grid: Grid,
         study: Study,
         progress: ProgressCallback | None,
+        plan: PlanLike,
     ) -> None:
+        """Runs the network on the search samples.
+
+        Args:
+            comparer: Holds the network and the samples.
+            candidates: The sites that SnaPEA may take.
+            grid: The candidates that every kernel tries.
+            study: The journal.
+            progress: Called with how far it is.
+            plan: Masks by site that are on in every trial; others are off.
+        """
         self._comparer = comparer
         self._experiment = comparer.experiment
         self._candidates = candidates
         self._grid = grid
         self._study = study
         self._progress = progress
+        self._plan = plan
         samples = self._experiment.search
         report_stage(progress, "running the dense network")
         dense = comparer.certifier.run_dense(samples)
-        self._suffix = SuffixNetwork(self._experiment, samples, dense.outputs)
+        self._suffix = SuffixNetwork(self._experiment, samples, dense.outputs, plan)
         self._reference = DenseReference(self._experiment.metric, dense.outputs, samples.labels)
         self._eps = self._comparer.bound.eps(dense.score)
         off_right = self._suffix.scorer.off_right
@@ -111,7 +124,7 @@ class Algorithm:
 
     def local_pass(self, site: str) -> list[LayerOption]:
         """A layer's options: the t-th best of every kernel, exact last."""
-        experiment, count = self._experiment, len(self._experiment.search)
+        count = len(self._experiment.search)
         profile = self._profile(site)
         self._profiles[site] = profile
         kernels = range(len(profile.exact))
@@ -125,7 +138,7 @@ class Algorithm:
             key = guesses_key({site: guess})
             outcome = self._study.find(key)
             if outcome is None:
-                op = op or SiteOp(experiment.model.proto, site, experiment.runtime)
+                op = op or self._open_site(site)
                 outcome = self._try_layer(op, guess)
                 self._study.add_text(key, guesses_to_text({site: guess}), outcome)
             self._study.add_record(LOCAL, site, str(t + 1), key)
@@ -137,7 +150,6 @@ class Algorithm:
         return options
 
     def _profile(self, site: str) -> SiteProfile:
-        experiment = self._experiment
         sites = self._candidates.names
         total = self._suffix.blocks * len(sites)
         before = sites.index(site) * self._suffix.blocks
@@ -147,20 +159,29 @@ class Algorithm:
             self._tell(KERNEL, self._blocks, total)
 
         def make() -> str:
-            op = SiteOp(experiment.model.proto, site, experiment.runtime)
-            inputs = SiteInputs(experiment.model.proto, op.reads, experiment.runtime)
+            op = self._open_site(site)
+            inputs = self._open_inputs(op)
             return profile_site(self._suffix, op, inputs, self._grid, tell).to_text()
 
         self._blocks = before
         self._tell(KERNEL, before, total)
         return SiteProfile.from_text(self._study.keep(f"kernels {site}", make))
 
+    def _open_site(self, site: str) -> SiteOp:
+        experiment = self._experiment
+        mask = self._plan.get(site)
+        return SiteOp(experiment.model.proto, site, experiment.runtime, mask)
+
+    def _open_inputs(self, op: SiteOp) -> SiteInputs:
+        experiment = self._experiment
+        return SiteInputs(experiment.model.proto, op.reads, experiment.runtime, self._plan)
+
     def _try_layer(self, op: SiteOp, guess: Guess) -> Outcome:
-        """Measures one layer with its guesses; the other layers are dense."""
+        """Measures one layer with its guesses; no other layer guesses."""
         start = time.perf_counter()
         suffix = self._suffix
         scorer = suffix.scorer
-        inputs = SiteInputs(self._experiment.model.proto, op.reads, self._experiment.runtime)
+        inputs = self._open_inputs(op)
         right, done = self._off_right, 0
         kl = None if scorer.off_kl is None else scorer.off_kl.copy()
         for block in suffix.blocks_before(op.site):
@@ -250,7 +271,9 @@ class Algorithm:
     def run(self, guesses: Mapping[str, Guess], samples: Samples) -> EarlyRun:
         """Runs samples through the whole network under a configuration."""
         experiment = self._experiment
-        proto = snapea_model(experiment.model.proto, self._candidates.names, guesses=guesses)
+        proto = snapea_model(
+            experiment.model.proto, self._candidates.names, guesses=guesses, plan=self._plan or None
+        )
         told = None if samples.indices is experiment.split.search else self._progress
         progress = count_steps(told, samples.part)
         names = self._candidates.names

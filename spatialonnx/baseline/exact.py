@@ -85,15 +85,12 @@ def measure_together(
 
     Args:
         comparer: Holds the network and the samples.
-        candidates: The sites that stop early; the others only predict, and so do sites whose
-            mask has a threshold, which SnapeaConv does not take.
+        candidates: The sites that stop early; the others only predict.
         plan: Masks by site.
         name: Name of the plan.
         progress: Called with how many samples are done.
     """
     experiment = comparer.experiment
-    with_threshold = [site for site, mask in plan.items() if mask.threshold is not None]
-    candidates = candidates.without(with_threshold, "its mask has a threshold")
     proto = snapea_model(experiment.model.proto, candidates.names, plan=plan)
     run = run_early(
         proto, candidates.names, experiment.verify, experiment.runtime, experiment.batch, progress

@@ -6,7 +6,7 @@ proved from the graph, where a ReLU or a similar op comes before, else checked o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,12 +65,6 @@ class Candidates:
     def names(self) -> tuple[str, ...]:
         """Names of the sites that are taken, in graph order."""
         return tuple(candidate.site for candidate in self.taken)
-
-    def without(self, sites: Collection[str], reason: str) -> Candidates:
-        """The same candidates, some sites left out for a reason."""
-        taken = tuple(candidate for candidate in self.taken if candidate.site not in sites)
-        gone = {candidate.site: reason for candidate in self.taken if candidate.site in sites}
-        return Candidates(taken, {**self.left_out, **gone})
 
     def to_json(self) -> dict[str, Any]:
         """Proofs and reasons by site."""

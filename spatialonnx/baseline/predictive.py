@@ -1,13 +1,15 @@
 """SnaPEA predictive: kernels guess zeros from a few MACs, chosen by SnaPEA's Algorithm 1.
 
 The configuration that the algorithm stops at must also meet the bound on select; else the
-algorithm goes on. The result is measured on verify.
+algorithm goes on. The result is measured on verify. Under a plan of masks, the outputs that the
+plan keeps guess, and one bound holds for what both lose together.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,31 @@ from spatialonnx.errors import UsageError
 from spatialonnx.files import sha256_bytes
 from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.measured import Measured
+from spatialonnx.plan.plan import Plan, PlanLike, plan_key
 from spatialonnx.runtime.progress import ProgressCallback, report_stage
 from spatialonnx.runtime.session import runtime_version
 from spatialonnx.searching.study import Study
 
 MODE = "snapea-predictive"
+METHOD = "SnaPEA predictive"
+
+
+@dataclass(frozen=True)
+class Under:
+    """The plan under which kernels guess.
+
+    Attributes:
+        plan: Masks by site; empty = nothing is predicted from neighbours.
+        name: Its name; empty without a plan.
+    """
+
+    plan: PlanLike = field(default_factory=Plan)
+    name: str = ""
+
+    @property
+    def method(self) -> str:
+        """Name of the row."""
+        return f"{self.name} + {METHOD}" if self.name else METHOD
 
 
 @dataclass(frozen=True)
@@ -33,7 +55,7 @@ class Predictive:
 
     Attributes:
         row: Its row of the table.
-        sites: MACs by site.
+        sites: MACs by site; what a plan predicts is not done.
         guessing: Kernels that guess.
         kernels: Kernels of the sites that SnaPEA supports.
         search: The configuration on the search samples.
@@ -76,6 +98,7 @@ def search_guesses(
     study_path: Path,
     progress: ProgressCallback | None = None,
     select_confidence: float | None = None,
+    under: Under | None = None,
 ) -> Predictive:
     """Runs Algorithm 1, chooses on select and measures on verify.
 
@@ -88,21 +111,21 @@ def search_guesses(
         study_path: The journal's file.
         progress: Called with how far it is.
         select_confidence: Of the upper limit on select; None = as on verify.
+        under: The plan that is on in every trial; None = there is none.
 
     Raises:
         UsageError: The metric does not count right samples.
         StudyError: The study is another search's, or damaged.
     """
-    experiment = comparer.experiment
+    experiment, under = comparer.experiment, under or Under()
     if not experiment.metric.counts:
         raise UsageError("snapea-predictive counts right samples: use --metric top1 or agreement")
     with Study(study_path) as study:
-        if study.bind(
-            study_key(experiment, candidates, grid), study_about(experiment, candidates, grid)
-        ):
+        about = study_about(experiment, candidates, grid, under.plan)
+        if study.bind(study_key(about), about):
             text = f"continuing {study_path.name}: {study.count()} trials are done"
             report_stage(progress, text, warning=True)
-        algorithm = Algorithm(comparer, candidates, grid, study, progress)
+        algorithm = Algorithm(comparer, candidates, grid, study, progress, under.plan)
         layers = [algorithm.local_pass(site) for site in candidates.names]
         looked_at = 0
         for step in algorithm.global_pass(layers):
@@ -119,7 +142,7 @@ def search_guesses(
         kernels = sum(len(guess.heads) for guess in chosen.values())
         return Predictive(
             row=comparer.judge(
-                "SnaPEA predictive",
+                under.method,
                 run.outputs,
                 run.saved(comparer.sites, len(experiment.verify)),
                 f"{guessing} of {kernels} kernels guess",
@@ -136,9 +159,13 @@ def search_guesses(
         )
 
 
-def study_about(experiment: Experiment, candidates: Candidates, grid: Grid) -> dict[str, Any]:
+def study_about(
+    experiment: Experiment, candidates: Candidates, grid: Grid, plan: PlanLike
+) -> dict[str, Any]:
     """Everything that determines a trial's outcome; bounds are not part of it."""
+    under = {"plan": plan_key(plan)} if plan else {}
     return {
+        **under,
         "mode": MODE,
         "strategy": "algorithm 1",
         "model": experiment.model.sha256,
@@ -157,7 +184,6 @@ def study_about(experiment: Experiment, candidates: Candidates, grid: Grid) -> d
     }
 
 
-def study_key(experiment: Experiment, candidates: Candidates, grid: Grid) -> str:
+def study_key(about: Mapping[str, Any]) -> str:
     """Hash of ``study_about``."""
-    about = study_about(experiment, candidates, grid)
     return sha256_bytes(json.dumps(about, sort_keys=True).encode())

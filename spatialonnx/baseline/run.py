@@ -13,7 +13,13 @@ from spatialonnx.baseline.diagonal import Diagonal, measure_diagonals
 from spatialonnx.baseline.exact import Exact, measure_exact, measure_together
 from spatialonnx.baseline.kernels import Grid
 from spatialonnx.baseline.nonnegative import Candidates, find_candidates
-from spatialonnx.baseline.predictive import Predictive, search_guesses, study_key
+from spatialonnx.baseline.predictive import (
+    Predictive,
+    Under,
+    search_guesses,
+    study_about,
+    study_key,
+)
 from spatialonnx.baseline.studies import Found, find_studies, measure_studies, missing_studies
 from spatialonnx.errors import ModelError, UsageError
 from spatialonnx.graph.insert import insert
@@ -26,8 +32,8 @@ from spatialonnx.runtime.progress import ProgressCallback, count_steps, report_s
 from spatialonnx.runtime.session import Runtime
 
 DIAGONAL, EXACT, PREDICTIVE = "diagonal", "snapea-exact", "snapea-predictive"
-STUDIES, BOTH = "studies", "both"
-METHODS = (DIAGONAL, EXACT, PREDICTIVE, STUDIES, BOTH)
+STUDIES, BOTH, BOTH_PREDICTIVE = "studies", "both", "both-predictive"
+METHODS = (DIAGONAL, EXACT, PREDICTIVE, STUDIES, BOTH, BOTH_PREDICTIVE)
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,8 @@ class Choices:
     Attributes:
         patch_sizes: Of the diagonal pattern.
         grid: The candidates that every kernel of SnaPEA predictive tries.
-        study: The journal of its search; None = beside the model.
+        study: The journal of its search; None = beside the model. That of the search under a plan
+            is in the same folder.
         studies: Studies of searches of masks, files or folders; none = those beside the model.
         select_confidence: Of the upper limit that must hold on select; None = as on verify.
     """
@@ -60,6 +67,7 @@ class Comparison:
         candidates: The sites that SnaPEA supports; None where no method needs them.
         exact: SnaPEA exact, by site.
         predictive: SnaPEA predictive, by site.
+        both_predictive: The same under a plan of masks.
         found: Plans found by searches of masks.
         missing: Rows that the table lacks, with the reason.
     """
@@ -70,6 +78,7 @@ class Comparison:
     candidates: Candidates | None = None
     exact: Exact | None = None
     predictive: Predictive | None = None
+    both_predictive: Predictive | None = None
     found: tuple[Found, ...] = ()
     missing: tuple[str, ...] = ()
 
@@ -97,6 +106,8 @@ class Comparison:
             value["snapea_exact"] = self.exact.to_json()
         if self.predictive is not None:
             value["snapea_predictive"] = self.predictive.to_json()
+        if self.both_predictive is not None:
+            value["both_predictive"] = self.both_predictive.to_json()
         return value
 
 
@@ -155,6 +166,7 @@ def compare_systems(
         candidates=table.candidates,
         exact=table.exact,
         predictive=table.predictive,
+        both_predictive=table.both_predictive,
         found=tuple(table.found),
         missing=tuple(table.missing),
     )
@@ -179,10 +191,12 @@ def estimate_time(
         PREDICTIVE: 1 + select / verify,
         STUDIES: studies * (1 + select / verify),
         BOTH: 1,
+        BOTH_PREDICTIVE: 1 + select / verify,
     }
     least = dense * sum(passes[method] for method in methods)
     words = f"{least:.0f} s" if least < 100 else f"{least / 60:.0f} min"
-    beside = ", and the search of snapea-predictive" if PREDICTIVE in methods else ""
+    searches = " and ".join(name for name in (PREDICTIVE, BOTH_PREDICTIVE) if name in methods)
+    beside = f", and the search of {searches}" if searches else ""
     return f"{len(methods)} methods on {verify:,} verify images: at least {words}{beside}"
 
 
@@ -199,6 +213,7 @@ class _Table:
     candidates: Candidates | None = None
     exact: Exact | None = None
     predictive: Predictive | None = None
+    both_predictive: Predictive | None = None
     found: list[Found] = field(default_factory=list)
 
     def require_candidates(self, progress: ProgressCallback | None) -> Candidates:
@@ -224,12 +239,20 @@ def _exact(table: _Table, progress: ProgressCallback | None) -> None:
 
 
 def _predictive(table: _Table, progress: ProgressCallback | None) -> None:
-    candidates, choices = table.require_candidates(progress), table.choices
-    study = choices.study or default_study(table.comparer.experiment, candidates, choices.grid)
-    table.predictive = search_guesses(
-        table.comparer, candidates, choices.grid, study, progress, choices.select_confidence
-    )
+    table.predictive = _search_guesses(table, Under(), progress)
     table.rows.append(table.predictive.row)
+
+
+def _search_guesses(table: _Table, under: Under, progress: ProgressCallback | None) -> Predictive:
+    candidates, choices = table.require_candidates(progress), table.choices
+    study = choices.study
+    if study is None or under.plan:
+        experiment = table.comparer.experiment
+        folder = (study or experiment.model.path).parent
+        study = folder / study_name(experiment, candidates, choices.grid, under)
+    return search_guesses(
+        table.comparer, candidates, choices.grid, study, progress, choices.select_confidence, under
+    )
 
 
 def _studies(table: _Table, progress: ProgressCallback | None) -> None:
@@ -256,12 +279,22 @@ def _both(table: _Table, progress: ProgressCallback | None) -> None:
     table.rows.append(measure_together(table.comparer, candidates, plan, name, steps))
 
 
+def _both_predictive(table: _Table, progress: ProgressCallback | None) -> None:
+    name, plan = _best_plan(table.comparer.experiment, table.found)
+    if not plan:
+        table.missing.append(f"both together, guessing: {name}")
+        return
+    table.both_predictive = _search_guesses(table, Under(plan, name), progress)
+    table.rows.append(table.both_predictive.row)
+
+
 _STEPS: dict[str, Callable[[_Table, ProgressCallback | None], None]] = {
     DIAGONAL: _diagonal,
     EXACT: _exact,
     PREDICTIVE: _predictive,
     STUDIES: _studies,
     BOTH: _both,
+    BOTH_PREDICTIVE: _both_predictive,
 }
 """What measures each method; they run in the order of ``METHODS``."""
 
@@ -287,12 +320,12 @@ def _best_plan(experiment: Experiment, found: Sequence[Found]) -> tuple[str, Pla
     return (experiment.model.path.name if carried else "no plan of masks was found"), carried
 
 
-def default_study(experiment: Experiment, candidates: Candidates, grid: Grid) -> Path:
-    """Path of the study beside the model, named after what decides its trials."""
-    path = experiment.model.path
-    stem = path.name.removesuffix(".onnx").removesuffix(".spatial").removesuffix(".masked")
-    key = study_key(experiment, candidates, grid)
-    return path.with_name(f"{stem}.{PREDICTIVE}.{key[:8]}.study.db")
+def study_name(experiment: Experiment, candidates: Candidates, grid: Grid, under: Under) -> str:
+    """Name of a study of SnaPEA predictive, after what decides its trials."""
+    name = experiment.model.path.name
+    stem = name.removesuffix(".onnx").removesuffix(".spatial").removesuffix(".masked")
+    key = study_key(study_about(experiment, candidates, grid, under.plan))
+    return f"{stem}.{PREDICTIVE}.{key[:8]}.study.db"
 
 
 def check_methods(methods: Sequence[str]) -> None:

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from spatialonnx.baseline.snapea_graph import Guess
-from spatialonnx.graph.fuse import dense_form, make_fused_site
+from spatialonnx.graph.fuse import fuse_sites, make_fused_site
 from spatialonnx.graph.index import GraphIndex, conv_attributes
-from spatialonnx.graph.ops import DOMAIN, SNAPEA, VERSION
+from spatialonnx.graph.ops import DOMAIN, SNAPEA, VERSION, find_predictors
 from spatialonnx.graph.shapes import infer_shapes
 from spatialonnx.graph.site_match import match_sites
 from spatialonnx.measure.network import Network
-from spatialonnx.plan.masks import full_mask
+from spatialonnx.plan.masks import SiteMask, full_mask
+from spatialonnx.plan.plan import Plan, PlanLike
 from spatialonnx.runtime.session import Runtime, open_session
 
 _IR, _OPSET = 8, 17
@@ -26,25 +27,30 @@ _IR, _OPSET = 8, 17
 class SiteOp:
     """Runs one site on the input of its Conv and the residual of its Add."""
 
-    def __init__(self, proto: onnx.ModelProto, site: str, runtime: Runtime) -> None:
+    def __init__(
+        self, proto: onnx.ModelProto, site: str, runtime: Runtime, mask: SiteMask | None = None
+    ) -> None:
         """Opens the sessions.
 
         Args:
             proto: A model with SpatialPredict nodes.
             site: The site.
             runtime: Provider and threads.
+            mask: Its mask; None = nothing is predicted from neighbours.
         """
         index = GraphIndex(proto)
         matches, _ = match_sites(index, infer_shapes(proto))
         match = next(c for c in matches if c.predictor is not None and c.name == site)
-        fused = make_fused_site(index, match, full_mask(2))
+        fused = make_fused_site(index, match, mask or full_mask(2))
         self.site = site
         self.reads = tuple(name for name in (match.conv.input[0], match.residual) if name)
         self._residual = bool(match.residual)
-        weight, _, self._bias = (numpy_helper.to_array(t) for t in fused.constants)
+        weight, patterns, bias, *threshold = (numpy_helper.to_array(t) for t in fused.constants)
         self.weight: NDArray[np.float32] = np.asarray(weight, np.float32)
-        early = _early_model(fused.nodes[0], self.weight, self._bias, self._residual)
-        sums = _sums_model(fused.nodes[0], self._bias, self._residual)
+        constants = {"W": weight, "B": bias, "mask": patterns}
+        constants |= dict(zip(["mask_threshold"], threshold, strict=False))
+        early = _early_model(fused.nodes[0], constants, self._residual)
+        sums = _sums_model(fused.nodes[0], bias, self._residual)
         self._early = open_session(early, runtime, taking_turns=True)
         self._sums = open_session(sums, runtime, taking_turns=True)
 
@@ -97,30 +103,39 @@ class SiteOp:
 
 
 class SiteInputs:
-    """Reads a site's inputs from the dense network."""
+    """Reads a site's inputs from the network under a plan."""
 
-    def __init__(self, proto: onnx.ModelProto, reads: Sequence[str], runtime: Runtime) -> None:
-        """Opens a session of the dense network with these tensors as further outputs.
+    def __init__(
+        self,
+        proto: onnx.ModelProto,
+        reads: Sequence[str],
+        runtime: Runtime,
+        plan: PlanLike | None = None,
+    ) -> None:
+        """Opens a session of the network with these tensors as further outputs.
 
         Args:
             proto: A model with SpatialPredict nodes.
             reads: Names of tensors; the image may be among them.
             runtime: Provider and threads.
+            plan: Masks by site; None = nothing is predicted from neighbours.
         """
-        dense = dense_form(proto)
-        made = {name for node in dense.graph.node for name in node.output}
-        known = {value.name for value in dense.graph.output}
+        self._plan = plan or Plan()
+        off = [p.site for p in find_predictors(proto) if p.site not in self._plan]
+        giving = fuse_sites(proto, (), off)
+        made = {name for node in giving.graph.node for name in node.output}
+        known = {value.name for value in giving.graph.output}
         for name in dict.fromkeys(reads):
             if name in made and name not in known:
-                dense.graph.output.append(
+                giving.graph.output.append(
                     helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * 4)
                 )
         self._reads = reads
-        self._network = Network(dense, runtime)
+        self._network = Network(giving, runtime)
 
     def of(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """The tensors for some images, [N, ...] each, by name."""
-        outputs = self._network.run(images, {})
+        outputs = self._network.run(images, self._plan)
         outputs.setdefault(self._network.image_input, images)
         return {name: outputs[name] for name in self._reads}
 
@@ -145,19 +160,15 @@ def find_head(weights: NDArray[np.float32], head: int) -> NDArray[np.bool_]:
 
 
 def _early_model(
-    site: NodeProto, weight: NDArray[np.float32], bias: NDArray[Any], residual: bool
+    site: NodeProto, constants: Mapping[str, NDArray[Any]], residual: bool
 ) -> onnx.ModelProto:
-    node = helper.make_node(
-        SNAPEA,
-        ["X", "W", "B", "residual" if residual else "", "heads", "threshold"],
-        ["Y", "macs"],
-        site.name,
-        domain=DOMAIN,
-    )
-    node.attribute.extend(a for a in site.attribute if a.name != "patch_size")
+    names = ["X", "W", "B", "residual" if residual else "", "heads", "threshold", "mask"]
+    names += [name for name in ("mask_threshold",) if name in constants]
+    node = helper.make_node(SNAPEA, names, ["Y", "macs"], site.name, domain=DOMAIN)
+    node.attribute.extend(site.attribute)
     inputs = {"heads": (TensorProto.INT64, 1), "threshold": (TensorProto.FLOAT, 1)}
     outputs = {"Y": (TensorProto.FLOAT, 4), "macs": (TensorProto.INT64, 2)}
-    return _model([node], {"W": weight, "B": bias}, inputs, outputs, residual)
+    return _model([node], constants, inputs, outputs, residual)
 
 
 def _sums_model(site: NodeProto, bias: NDArray[Any], residual: bool) -> onnx.ModelProto:
@@ -172,7 +183,7 @@ def _sums_model(site: NodeProto, bias: NDArray[Any], residual: bool) -> onnx.Mod
 
 def _model(
     nodes: list[NodeProto],
-    weights: dict[str, NDArray[Any]],
+    constants: Mapping[str, NDArray[Any]],
     inputs: Mapping[str, tuple[int, int]],
     outputs: Mapping[str, tuple[int, int]],
     residual: bool,
@@ -187,7 +198,7 @@ def _model(
         "site",
         [helper.make_tensor_value_info(n, t, [None] * r) for n, (t, r) in fed.items()],
         [helper.make_tensor_value_info(n, t, [None] * r) for n, (t, r) in outputs.items()],
-        [numpy_helper.from_array(np.asarray(a, np.float32), n) for n, a in weights.items()],
+        [numpy_helper.from_array(np.asarray(a), n) for n, a in constants.items()],
     )
     opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(DOMAIN, VERSION)]
     return helper.make_model(graph, ir_version=_IR, opset_imports=opsets)

@@ -67,7 +67,7 @@ def snapea_model(
 
     Args:
         proto: A model with SpatialPredict nodes.
-        sites: Sites that become a SnapeaConv node each; their masks have no threshold.
+        sites: Sites that become a SnapeaConv node each.
         guesses: How sites guess, by name; the others stop exactly.
         plan: Masks by site: predicted outputs are not counted at ``sites``, and only simulated at
             the others. None = nothing is predicted from neighbours.
@@ -96,10 +96,11 @@ def snapea_model(
 
 def _stop_early(node: NodeProto, guess: bool, masked: bool) -> str:
     """Turns a SpatialConv node into a SnapeaConv node; returns the name of its mask."""
-    x, weight, mask, bias, *residual = node.input
-    inputs = [x, weight, bias, *(residual or [""])]
+    x, weight, mask, bias, *more = node.input
+    residual, mask_threshold = [*more, "", ""][:2]
+    inputs = [x, weight, bias, residual]
     inputs += [heads_name(node.name), guess_threshold_name(node.name)] if guess else ["", ""]
-    inputs.append(mask if masked else "")
+    inputs += [mask, mask_threshold] if masked else ["", ""]
     del node.input[:], node.output[1:]
     node.op_type = SNAPEA
     node.input.extend(inputs)

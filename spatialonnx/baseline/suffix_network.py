@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.samples import Samples
 from spatialonnx.model.metadata import fixed_batch
+from spatialonnx.plan.plan import PlanLike
+from spatialonnx.plan.rule import predicted_outputs
 from spatialonnx.runtime.resources import free_memory
+from spatialonnx.simulate.cut import mask_numbers
 from spatialonnx.simulate.prefix import Prefix
 from spatialonnx.simulate.reference import DenseReference
 from spatialonnx.simulate.scoring import Rows, Scorer
@@ -27,7 +30,7 @@ class Block:
         number: The site, counted from 1.
         rows: Their numbers among the samples.
         images: [b, C, H, W].
-        ofmap: The site's dense ofmap, not to be changed.
+        ofmap: The site's ofmap under the plan, not to be changed.
         before: The activations before the site.
     """
 
@@ -39,15 +42,23 @@ class Block:
 
 
 class SuffixNetwork:
-    """The network cut at its sites, with the dense activations before one of them."""
+    """The network cut at its sites, with the activations before one of them."""
 
-    def __init__(self, experiment: Experiment, samples: Samples, dense: list[NDArray[Any]]) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        samples: Samples,
+        dense: list[NDArray[Any]],
+        plan: PlanLike | None = None,
+    ) -> None:
         """Opens the segments and runs them once.
 
         Args:
             experiment: The network, with its runtime.
             samples: The samples that trials run on.
             dense: The dense network's outputs on them.
+            plan: Masks by site that are on in every trial; None = nothing is predicted from
+                neighbours, and the network is dense.
         """
         self.samples = samples
         count = len(samples)
@@ -56,8 +67,10 @@ class SuffixNetwork:
         size = min(experiment.batch, count)
         self._blocks = [np.arange(i, min(i + size, count)) for i in range(0, count, size)]
         self._batch = size
-        self._prefix = Prefix(network, self._images, self._blocks, free_memory() // 4)
-        off = run_off(network, samples, size)
+        self._masks = mask_numbers(network.predictors, plan or {})
+        memory = free_memory() // 4
+        self._prefix = Prefix(network, self._images, self._blocks, memory, self._masks)
+        off = run_off(network, samples, size, self._masks)
         self.scorer = Scorer(DenseReference(experiment.metric, dense, samples.labels), off)
         self.sites = tuple(predictor.site for predictor in network.predictors)
 
@@ -72,6 +85,8 @@ class SuffixNetwork:
         for block, rows in enumerate(self._blocks):
             before = self._prefix.activations(block, number)
             ofmap = self._network.ofmap(number, before)
+            if (mask := self._masks.get(number)) is not None:
+                ofmap = np.where(predicted_outputs(ofmap, mask), np.float32(0), ofmap)
             yield Block(number, rows, self._images(rows), ofmap, before)
 
     def run(
@@ -97,7 +112,7 @@ class SuffixNetwork:
             for own, (_, zero, channel) in zip(ofmap, chunk, strict=True):
                 target = own if channel is None else own[channel]
                 target[zero] = 0
-            after = self._network.finish(block.number, before)
+            after = self._network.finish(block.number, before, self._masks)
             outputs = [after[name] for name in self._network.output_names]
             scores = self.scorer.score(outputs, block.rows[samples])
             assert scores.right is not None

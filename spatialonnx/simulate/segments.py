@@ -319,17 +319,23 @@ class SegmentedNetwork:
         return True
 
 
-def run_off(network: SegmentedNetwork, samples: Samples, batch: int) -> list[NDArray[Any]]:
-    """The outputs of all samples with every site off.
+def run_off(
+    network: SegmentedNetwork,
+    samples: Samples,
+    batch: int,
+    masks: Mapping[int, SiteMask] | None = None,
+) -> list[NDArray[Any]]:
+    """The outputs of all samples with every site off, or under masks.
 
     Args:
         network: The segments.
         samples: The samples, in their order.
         batch: Samples per run.
+        masks: By number of the site; sites it does not name are off.
     """
 
     def run(images: NDArray[np.float32]) -> list[NDArray[Any]]:
-        after = network.finish(0, network.start(images))
+        after = network.finish(0, network.start(images), masks)
         return [after[name] for name in network.output_names]
 
     return collect_outputs(samples, batch, run)

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from support.comparing import make_experiment
-from support.snapea_oracle import SnapeaCase, count_slowly
+from support.snapea_nodes import node_cases
+from support.snapea_oracle import count_slowly
 from support.trained import RUNTIME
 
 from spatialonnx.baseline.comparison import Comparer
@@ -20,34 +21,6 @@ from spatialonnx.model.metadata import get_metadata
 from spatialonnx.model.model_file import load_model
 from spatialonnx.plan.masks import SiteMask, full_mask, uniform_mask
 from spatialonnx.runtime.session import Runtime, open_session
-
-
-def node_cases(proto, images):
-    """Every SnapeaConv node of a model with the tensors that it reads in one run."""
-    nodes = [n for n in proto.graph.node if n.op_type == "SnapeaConv"]
-    weights = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
-    read = sorted({name for n in nodes for name in (n.input[0], n.input[3]) if name})
-    made = {o for n in proto.graph.node for o in n.output}
-    proto.graph.output.extend(
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * 4)
-        for name in read
-        if name in made
-    )
-    wanted = [name for name in read if name in made]
-    values = open_session(proto, RUNTIME).run({"x": images}, wanted)
-    tensors = {"x": images, **dict(zip(wanted, values, strict=True))}
-    for node in nodes:
-        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-        yield (
-            node.name,
-            SnapeaCase(
-                tensors[node.input[0]],
-                weights[node.input[1]],
-                weights[node.input[2]],
-                tensors.get(node.input[3]),
-                attributes=attributes,
-            ),
-        )
 
 
 def test_macs_are_those_of_a_slow_count_on_a_small_network(tiny):
@@ -101,16 +74,20 @@ def test_together_saves_what_either_saves_and_predicts_what_the_plan_does(tiny):
     assert both.measured.saved < alone.measured.saved + exact.row.measured.saved
 
 
-def test_a_site_whose_mask_has_a_threshold_only_predicts(tiny):
+def test_a_site_whose_mask_has_a_threshold_stops_early_too(tiny):
     comparer = Comparer(make_experiment(tiny))
     found = find_candidates(comparer.experiment)
     first, *_ = found.names
-    mask = SiteMask(2, np.full((1, 1, 1), 9, np.uint16), np.full(1, 0.05, np.float32))
-    alone = comparer.measure_plan("plan", {first: mask})
-    both = measure_together(comparer, found, {first: mask}, "plan")
-    assert both.measured.drop == alone.measured.drop
-    assert both.measured.saved > alone.measured.saved > 0
-    assert both.note == f"{len(found.left_out) + 1} of {len(comparer.sites)} sites left out"
+    saved = []
+    for threshold in (0.0, 0.3):
+        mask = SiteMask(2, np.full((1, 1, 1), 9, np.uint16), np.full(1, threshold, np.float32))
+        alone = comparer.measure_plan("plan", {first: mask})
+        both = measure_together(comparer, found, {first: mask}, "plan")
+        assert both.measured.drop == alone.measured.drop
+        assert both.measured.saved > alone.measured.saved > 0
+        assert both.note == f"{len(found.left_out)} of {len(comparer.sites)} sites left out"
+        saved.append(both.measured.saved)
+    assert saved[1] > saved[0]
 
 
 def test_together_counts_what_the_plan_keeps(tiny):

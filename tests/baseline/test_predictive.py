@@ -6,39 +6,61 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from support.comparing import make_experiment
+from support.snapea_nodes import node_cases
+from support.snapea_oracle import expect
 
 from spatialonnx.baseline import algorithm
 from spatialonnx.baseline.algorithm import LayerOption, next_layer
 from spatialonnx.baseline.comparison import Comparer
 from spatialonnx.baseline.kernels import Grid, SiteProfile, profile_site
 from spatialonnx.baseline.nonnegative import find_candidates
-from spatialonnx.baseline.predictive import search_guesses
+from spatialonnx.baseline.predictive import Under, search_guesses
 from spatialonnx.baseline.site_op import SiteInputs, SiteOp
-from spatialonnx.baseline.snapea_graph import Guess, guesses_key, run_early, snapea_model
+from spatialonnx.baseline.snapea_graph import (
+    Guess,
+    dense_macs,
+    guesses_key,
+    run_early,
+    snapea_model,
+)
 from spatialonnx.baseline.suffix_network import SuffixNetwork
 from spatialonnx.errors import StudyError, UsageError
 from spatialonnx.measure.metrics import TOP1, Metric
+from spatialonnx.measure.samples import Samples
+from spatialonnx.plan.masks import SiteMask
 from spatialonnx.searching.study import Study
 
 GRID = Grid((0.125, 0.25), (0.05, 0.3))
 
 
-def whole_run(experiment, site, guess):
+def whole_run(experiment, site, guess, plan=None):
     """The whole network with one site that guesses: right search samples, and its MACs."""
-    proto = snapea_model(experiment.model.proto, [site], guesses={site: guess})
+    proto = snapea_model(experiment.model.proto, [site], guesses={site: guess}, plan=plan)
     run = run_early(proto, [site], experiment.search, experiment.runtime, experiment.batch)
     return int(TOP1.right(run.outputs, experiment.search.labels).sum()), run.done[site]
 
 
-def test_every_kernel_alone_gives_what_the_whole_network_gives(tiny):
+def make_plan(experiment):
+    """A plan with other patches and thresholds at every site."""
+    sites = Comparer(experiment).sites
+    masks = [
+        SiteMask(p, np.full((1, 1, 1), pattern, np.uint16), np.full(1, threshold, np.float32))
+        for p, pattern, threshold in ((2, 9, 0.1), (3, 84, 0.0), (2, 1, 0.2))
+    ]
+    return {site.name: mask for site, mask in zip(sites, masks, strict=True)}
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["alone", "under a plan"])
+def test_every_kernel_alone_gives_what_the_whole_network_gives(tiny, masked):
     experiment = make_experiment(tiny)
     names = find_candidates(experiment).names
+    plan = make_plan(experiment) if masked else {}
     dense = Comparer(experiment).certifier.run_dense(experiment.search)
-    suffix = SuffixNetwork(experiment, experiment.search, dense.outputs)
+    suffix = SuffixNetwork(experiment, experiment.search, dense.outputs, plan)
     changed = 0
     for name in names:
-        op = SiteOp(experiment.model.proto, name, experiment.runtime)
-        inputs = SiteInputs(experiment.model.proto, op.reads, experiment.runtime)
+        op = SiteOp(experiment.model.proto, name, experiment.runtime, plan.get(name))
+        inputs = SiteInputs(experiment.model.proto, op.reads, experiment.runtime, plan)
         profile = profile_site(suffix, op, inputs, GRID)
         assert profile.macs.shape == (4, op.kernels)
         assert SiteProfile.from_text(profile.to_text()).guess([0] * op.kernels).threshold.tolist()
@@ -46,9 +68,9 @@ def test_every_kernel_alone_gives_what_the_whole_network_gives(tiny):
             for kernel in range(op.kernels):
                 choice = [-1] * op.kernels
                 choice[kernel] = t
-                right, done = whole_run(experiment, name, profile.guess(choice))
+                right, done = whole_run(experiment, name, profile.guess(choice), plan or None)
                 assert right == profile.right[t, kernel]
-                changed += right != round(dense.score * len(experiment.search))
+                changed += right != suffix.scorer.off_right.sum()
                 others = profile.exact.sum() - profile.exact[kernel]
                 assert done == profile.macs[t, kernel] + others
     assert changed > 5  # the tiny network is sensitive enough for this to mean something
@@ -147,6 +169,65 @@ def test_the_walk_ends_at_the_first_configuration_that_holds(tiny, tmp_path, eps
     saved = [outcome.saved for outcome in walk]
     assert saved == sorted(saved, reverse=True)
     assert result.row.measured.saved == sum(site.macs - site.done for site in result.sites)
+
+
+def test_guesses_under_a_plan_lose_nothing_unseen_and_count_no_mac_twice(tiny):
+    """Whole networks against outputs computed one by one."""
+    experiment = make_experiment(tiny)
+    names = find_candidates(experiment).names
+    plan = make_plan(experiment)
+    samples = Samples(experiment.dataset, experiment.split.verify[:4])
+    rng = np.random.default_rng(0)
+    guesses = {}
+    for name in names:
+        op = SiteOp(experiment.model.proto, name, experiment.runtime)
+        heads = rng.integers(0, op.taps // 3, op.kernels)
+        guesses[name] = Guess(heads, rng.uniform(-0.1, 0.3, op.kernels).astype(np.float32))
+    proto = snapea_model(experiment.model.proto, names, guesses=guesses, plan=plan)
+    run = run_early(proto, names, samples, experiment.runtime)
+    images = experiment.dataset.images(samples.indices)
+    sites = {site.name: site for site in Comparer(experiment).sites}
+    left = 0
+    for name, case in node_cases(proto, images):
+        mask, guess = plan[name], guesses[name]
+        case = replace(
+            case,
+            heads=guess.heads,
+            threshold=guess.threshold,
+            mask=mask.patterns,
+            mask_threshold=mask.threshold,
+        )
+        _, macs = expect(case)
+        assert run.done[name] == macs.sum()
+        alone = expect(replace(case, heads=None, threshold=None))[1].sum()
+        unmasked = expect(replace(case, mask=None, mask_threshold=None))[1].sum()
+        assert macs.sum() < min(alone, unmasked)
+        left += dense_macs(sites[name]) * len(samples) - macs.sum()
+    for name in set(sites) - set(names):
+        left += run.skipped[name] * sites[name].macs_per_output
+    assert run.saved(list(sites.values()), len(samples)) == left
+
+
+def test_one_bound_holds_for_a_plan_and_the_guesses_under_it(tiny, tmp_path):
+    experiment = make_experiment(tiny, "0.1")
+    plan = make_plan(experiment)
+    alone = Comparer(experiment).measure_plan("plan", plan)
+    result = search(experiment, tmp_path, under=Under(plan, "plan"))
+    assert result.row.method == "plan + SnaPEA predictive"
+    eps = experiment.bounds[0].value
+    exact = result.guessing == 0
+    assert exact or max(result.search.drop, result.select.drop) <= eps
+    assert result.row.bound_met == (result.row.measured.drop <= eps)
+    assert result.row.measured.saved > alone.measured.saved > 0
+    proto = snapea_model(experiment.model.proto, find_candidates(experiment).names, plan=plan)
+    stopped = run_early(
+        proto, find_candidates(experiment).names, experiment.verify, experiment.runtime
+    )
+    least = stopped.saved(Comparer(experiment).sites, len(experiment.verify))
+    assert result.row.measured.saved >= least if exact else result.row.measured.saved > least
+    # The study is that of this plan alone.
+    with pytest.raises(StudyError, match="another search"):
+        search(experiment, tmp_path)
 
 
 def test_a_local_trial_gives_what_the_whole_network_gives(tiny, tmp_path):

@@ -94,13 +94,17 @@ def test_everything_in_one_table(tiny):
         "SnaPEA predictive",
         "uniform-layer",
         "uniform-layer, joint",
-        list(rows)[-1],
+        *list(rows)[-2:],
     ]
     best = max(value["studies"], key=lambda s: s["select"]["saved_fraction"])["method"]
-    assert list(rows)[-1] == f"{best} + SnaPEA exact"
+    assert list(rows)[-2:] == [f"{best} + SnaPEA exact", f"{best} + SnaPEA predictive"]
     assert {row["samples"] for row in value["rows"]} == {96}
     assert len({row["conv_total"] for row in value["rows"]}) == 1
-    assert rows[list(rows)[-1]]["saved"] > rows[best]["saved"] > 0
+    exact, guessing = list(rows.values())[-2:]
+    assert guessing["saved"] >= exact["saved"] > rows[best]["saved"] > 0
+    done = [site["done"] for site in value["both_predictive"]["sites"]]
+    alone = [site["done"] for site in value["snapea_exact"]["sites"]]
+    assert all(a < b for a, b in zip(done, alone, strict=True))
     assert [text.partition(":")[0] for text in value["missing"]] == [
         "uniform-filter",
         "uniform-patch",
@@ -109,7 +113,8 @@ def test_everything_in_one_table(tiny):
     # The same command continues the study of SnaPEA and finds the same.
     assert succeed_json(*arguments, "model.spatial.onnx")["rows"] == value["rows"]
     text = succeed(*arguments, "model.spatial.onnx").stdout
-    for word in ("dense", "SnaPEA predictive", "uniform-layer", "missing: max-granularity"):
+    words = ("dense", "SnaPEA predictive", "uniform-layer", "missing: max-granularity")
+    for word in (*words, "under the plan"):
         assert word in text
 
 
@@ -123,6 +128,16 @@ def test_both_take_the_plan_that_a_model_carries(tiny):
     value = succeed_json("baseline", "model.spatial.onnx", "--method", "both", "--data", tiny.spec)
     assert [row["method"] for row in value["rows"]] == ["dense"]
     assert value["missing"] == ["both together: no plan of masks was found"]
+    arguments = ("model.spatial.onnx", "--method", "both-predictive", "--data", tiny.spec)
+    value = succeed_json("baseline", *arguments)
+    assert value["missing"] == ["both together, guessing: no plan of masks was found"]
+    arguments = ("model.masked.onnx", "--method", "both-predictive", *QUICK, "--study", "own.db")
+    value = succeed_json("baseline", *arguments, "--data", tiny.spec)
+    assert [row["method"] for row in value["rows"]][1:] == ["model.masked.onnx + SnaPEA predictive"]
+    # Alone and under a plan are two searches, with a study each.
+    study = value["both_predictive"]["study"]
+    assert study != "own.db" and (tiny.model.parent / study).exists()
+    assert "both_predictive" not in succeed_json("baseline", "--data", tiny.spec)
 
 
 def test_the_study_of_snapea_is_beside_the_model_or_where_it_is_wanted(tiny):
