@@ -22,12 +22,10 @@ from spatialonnx.plan.macs import fraction
 from spatialonnx.plan.masks import check_mask_shape
 from spatialonnx.plan.plan import Plan, PlanLike
 from spatialonnx.runtime.progress import ProgressCallback, count_steps, report_stage
-from spatialonnx.searching.greedy import LAYER
 from spatialonnx.searching.modes import MODES
-from spatialonnx.searching.settings import EXHAUSTIVE, GREEDY, JOINT
+from spatialonnx.searching.settings import GREEDY, JOINT
+from spatialonnx.searching.strategies import STRATEGIES
 from spatialonnx.searching.study import Study
-
-_LAST_PASSES = {GREEDY: (LAYER,), EXHAUSTIVE: (EXHAUSTIVE,), JOINT: ()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,9 +135,15 @@ def measure_studies(
             if strict:
                 raise
             left_out[str(path)] = str(error)
-    modes, strategies = list(MODES), list(_LAST_PASSES)
-    found.sort(key=lambda f: (strategies.index(f.strategy), modes.index(f.mode)))
+    found.sort(key=_place)
     return found, left_out
+
+
+def _place(found: Found) -> tuple[bool, int, int]:
+    """Where a row stands: those of searches by rate and distortion come last."""
+    strategies, modes = list(STRATEGIES), list(MODES)
+    by_divergence = STRATEGIES[found.strategy].by_divergence
+    return by_divergence, strategies.index(found.strategy), modes.index(found.mode)
 
 
 def missing_studies(found: Sequence[Found]) -> list[str]:
@@ -206,8 +210,8 @@ def _contenders(comparer: Comparer, study: Study, strategy: str) -> list[str]:
                 "--search-samples and --select-samples as large as its search had"
             )
         return [key]
-    records = [r for name in _LAST_PASSES[strategy] for r in study.records(name)]
-    if not records or strategy == JOINT:
+    records = [r for name in STRATEGIES[strategy].last_passes for r in study.records(name)]
+    if not records:
         raise StudyError(
             f"{study.path} does not say what it chose for {comparer.bound}: run the same search "
             "with this --eps to its end, it continues"
@@ -232,7 +236,7 @@ def _on_search(study: Study, key: str) -> tuple[float, float]:
 def _check_study(experiment: Experiment, path: Path, about: dict[str, Any]) -> None:
     """Checks that a study's trials are of this model, and did not use verify samples."""
     mode, strategy = str(about.get("mode")), str(about.get("strategy"))
-    if mode not in MODES or strategy not in _LAST_PASSES:
+    if mode not in MODES or strategy not in STRATEGIES:
         raise StudyError(f"{path} is not a study of a search of masks: leave it out of --studies")
     if about.get("model") != experiment.model.sha256:
         raise StudyError(

@@ -62,7 +62,7 @@ class MaskOptions:
             "--thresholds",
             help="Values up to which probes count as zero, as multiples of a channel's mean "
             "positive activation, for example 0,0.1,0.2 (0 = only zeros).",
-            show_default="joint: 0,0.2,0.5; else 0",
+            show_default="joint: 0,0.1,0.2,0.35,0.5,0.7; else 0",
         ),
     ] = None
     max_patterns: Annotated[

@@ -30,9 +30,8 @@ def exhaustive_search(task: Task) -> dict[Fraction, frozenset[str]]:
     """
     trials, layout = task.trials, task.layout
     targets = [group_target(group) for group in task.groups]
-    multiples = task.settings.multiples
-    choices = first_choices(task.patterns, layout.patch_size, multiples)
-    means = find_means(trials.simulator, multiples)
+    choices = first_choices(task.patterns, layout.patch_size, task.multiples)
+    means = find_means(trials.simulator, task.multiples)
     nothing = ",".join("off" for _ in targets)
     combinations = itertools.product((*choices, None), repeat=len(targets))
 

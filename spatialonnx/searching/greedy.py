@@ -51,7 +51,7 @@ def greedy_search(task: Task) -> dict[Fraction, frozenset[str]]:
 
 def first_level(task: Task, targets: Sequence[Target]) -> dict[Target, list[Option]]:
     """Tries every pattern, and threshold, of every target, only that target predicting."""
-    trials, layout, multiples = task.trials, task.layout, task.settings.multiples
+    trials, layout, multiples = task.trials, task.layout, task.multiples
     found: dict[Target, list[Option]] = {target: [] for target in targets}
     choices = first_choices(task.patterns, layout.patch_size, multiples)
     means = find_means(trials.simulator, multiples)

@@ -10,6 +10,7 @@ from spatialonnx.files import sha256_bytes
 from spatialonnx.runtime.session import runtime_version
 from spatialonnx.searching.job import SearchJob
 from spatialonnx.searching.modes import COARSEST
+from spatialonnx.searching.strategies import find_multiples
 
 
 def study_about(job: SearchJob) -> dict[str, Any]:
@@ -42,8 +43,8 @@ def study_about(job: SearchJob) -> dict[str, Any]:
         about["score"] = [experiment.metric.position, experiment.metric.decision]
     if others:
         about["others"] = [[size, sha256_bytes(repr(own).encode())] for size, own in others]
-    if settings.multiples:
-        about["thresholds"] = list(settings.multiples)
+    if multiples := find_multiples(settings):
+        about["thresholds"] = list(multiples)
     if job.initial:
         about["start"] = job.initial.key
     if settings.pattern_limit and settings.mode != COARSEST:

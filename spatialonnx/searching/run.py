@@ -23,6 +23,7 @@ from spatialonnx.searching.judge import SelectJudge
 from spatialonnx.searching.latency import LatencyModel, measure_latency
 from spatialonnx.searching.modes import MODES
 from spatialonnx.searching.report import SearchReport, SearchResult
+from spatialonnx.searching.strategies import find_multiples
 from spatialonnx.searching.study import Study
 from spatialonnx.searching.task import Task, find_layouts
 from spatialonnx.searching.trials import BudgetSpent, Trials
@@ -146,6 +147,7 @@ def make_task(
         judge=judge,
         benefit=benefit,
         initial=job.initial,
+        multiples=find_multiples(job.settings),
     )
 
 

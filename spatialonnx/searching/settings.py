@@ -15,8 +15,6 @@ JOINT, GREEDY, EXHAUSTIVE = "joint", "greedy", "exhaustive"
 LATENCY_PATTERNS = 3
 """Patterns that a site's channels share, beside off, where latency is the goal: the kernels work
 through the channels pattern by pattern."""
-THRESHOLDS = (0.0, 0.2, 0.5)
-"""Thresholds of the joint strategy, where none are asked for."""
 
 
 def all_patterns(patch_size: int) -> tuple[int, ...]:
@@ -39,7 +37,7 @@ class Settings:
         goal: ``macs`` or ``latency``: what accuracy is weighed against.
         thresholds: Values up to which probes count as zero, as multiples of the mean positive
             activation of their channel, increasing; always includes 0, only zeros. None =
-            those of the strategy, where the mode can have any.
+            those of the strategy's row, where the mode can have any.
         max_patterns: Patterns that the channels or patches of a site share, beside off; None =
             no limit, or ``LATENCY_PATTERNS`` where latency is the goal.
     """
@@ -88,15 +86,6 @@ class Settings:
     def patch_size(self) -> int:
         """The patch size; the first if there are several."""
         return next(iter(self.patterns))
-
-    @property
-    def multiples(self) -> tuple[float, ...]:
-        """The thresholds beside 0."""
-        chosen = self.thresholds
-        if chosen is None:
-            fits = self.strategy == JOINT and not MODES[self.mode].grain.by_patch
-            chosen = THRESHOLDS if fits else ()
-        return tuple(multiple for multiple in chosen if multiple)
 
     @property
     def pattern_limit(self) -> int | None:

@@ -10,9 +10,9 @@ import onnx
 
 from spatialonnx.errors import UsageError
 from spatialonnx.searching.exhaustive import exhaustive_search
-from spatialonnx.searching.greedy import greedy_search
+from spatialonnx.searching.greedy import LAYER, greedy_search
 from spatialonnx.searching.judge import Accept, bound_holds
-from spatialonnx.searching.modes import COARSEST
+from spatialonnx.searching.modes import COARSEST, MODES
 from spatialonnx.searching.ranking import Contender, prefer_safe, prefer_saved
 from spatialonnx.searching.rate_distortion.safety_margin import likely_holds
 from spatialonnx.searching.rate_distortion.search import joint_search
@@ -39,6 +39,10 @@ class Strategy:
         by_divergence: Whether the divergence on select counts too: a plan with a larger divergence
             than a refused plan is refused without being measured.
         keeps_masks: Whether it starts from the masks that a tuned network carries.
+        thresholds: Multiples of a channel's mean positive activation that it tries beside 0, where
+            none are asked for and the mode can have any.
+        last_passes: Passes whose records a plan may be chosen from, where a study does not say
+            which it chose.
     """
 
     run: Callable[[Task], dict[Fraction, frozenset[str]]]
@@ -47,6 +51,8 @@ class Strategy:
     allows: frozenset[str]
     by_divergence: bool = False
     keeps_masks: bool = False
+    thresholds: tuple[float, ...] = ()
+    last_passes: tuple[str, ...] = ()
 
 
 STRATEGIES = {
@@ -57,11 +63,22 @@ STRATEGIES = {
         frozenset({SIZES, FINE, FEW}),
         by_divergence=True,
         keeps_masks=True,
+        thresholds=(0.1, 0.2, 0.35, 0.5, 0.7),
     ),
     GREEDY: Strategy(
-        greedy_search, bound_holds, prefer_saved, frozenset({FINE, FINE_COUPLING, TOP, NO_LOGITS})
+        greedy_search,
+        bound_holds,
+        prefer_saved,
+        frozenset({FINE, FINE_COUPLING, TOP, NO_LOGITS}),
+        last_passes=(LAYER,),
     ),
-    EXHAUSTIVE: Strategy(exhaustive_search, bound_holds, prefer_saved, frozenset({NO_LOGITS})),
+    EXHAUSTIVE: Strategy(
+        exhaustive_search,
+        bound_holds,
+        prefer_saved,
+        frozenset({NO_LOGITS}),
+        last_passes=(EXHAUSTIVE,),
+    ),
 }
 DEFAULTS = (JOINT, GREEDY)
 """Without --strategy, the first of these that supports all options."""
@@ -79,6 +96,13 @@ def find_needs(settings: Settings, proto: onnx.ModelProto | None = None) -> list
         NO_LOGITS: proto is not None and not _gives_logits(proto),
     }
     return [name for name, needed in needs.items() if needed]
+
+
+def find_multiples(settings: Settings) -> tuple[float, ...]:
+    """The thresholds of a search beside 0: those asked for, else those of its strategy."""
+    if settings.thresholds is not None:
+        return tuple(multiple for multiple in settings.thresholds if multiple)
+    return () if MODES[settings.mode].grain.by_patch else STRATEGIES[settings.strategy].thresholds
 
 
 def check_strategy(settings: Settings) -> None:

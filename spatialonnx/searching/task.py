@@ -29,6 +29,7 @@ class Task:
         judge: Measures plans on select.
         benefit: The benefit of saving MACs.
         initial: The initial plan; sites that it does not name are off.
+        multiples: Thresholds beside 0, as multiples of a channel's mean positive activation.
     """
 
     settings: Settings
@@ -39,6 +40,7 @@ class Task:
     judge: SelectJudge
     benefit: Benefit
     initial: PlanLike
+    multiples: tuple[float, ...] = ()
 
     @property
     def layout(self) -> Layout:

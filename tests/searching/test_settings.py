@@ -3,7 +3,7 @@
 import pytest
 
 from spatialonnx.errors import PlanError, UsageError
-from spatialonnx.searching.settings import THRESHOLDS, Settings, choose_patterns, parse_thresholds
+from spatialonnx.searching.settings import Settings, choose_patterns, parse_thresholds
 
 
 def test_all_patterns_unless_told():
@@ -33,11 +33,7 @@ def test_what_does_not_fit_together(options, message):
         Settings(**options)
 
 
-def test_thresholds_are_the_joint_strategys_unless_asked_for():
-    assert Settings().multiples == THRESHOLDS[1:]
-    assert Settings(mode="uniform-filter").multiples == ()
-    assert Settings(strategy="greedy").multiples == ()
-    assert Settings(strategy="greedy", thresholds=(0.0, 0.1)).multiples == (0.1,)
+def test_thresholds_are_numbers_with_0():
     assert parse_thresholds("0.2,0.1") == parse_thresholds([0.1, 0.2]) == (0.0, 0.1, 0.2)
     assert parse_thresholds(None) is None
     with pytest.raises(UsageError, match="--thresholds"):

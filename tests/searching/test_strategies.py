@@ -6,7 +6,12 @@ from support.models import plain
 
 from spatialonnx.errors import UsageError
 from spatialonnx.searching.settings import Settings
-from spatialonnx.searching.strategies import STRATEGIES, check_strategy, default_strategy
+from spatialonnx.searching.strategies import (
+    STRATEGIES,
+    check_strategy,
+    default_strategy,
+    find_multiples,
+)
 
 TWO_SIZES = {2: (1, 9), 3: (1, 16)}
 
@@ -52,3 +57,11 @@ def test_options_that_no_strategy_takes_together_are_refused():
     settings, _ = default_strategy(Settings(patterns=TWO_SIZES, top=3), plain(2))
     with pytest.raises(UsageError, match="--top does not go with"):
         check_strategy(settings)
+
+
+def test_thresholds_are_those_of_the_strategy_unless_asked_for():
+    assert find_multiples(Settings()) == STRATEGIES["joint"].thresholds
+    assert find_multiples(Settings(thresholds=(0.0,))) == ()
+    assert find_multiples(Settings(mode="uniform-filter")) == ()
+    assert find_multiples(Settings(strategy="greedy")) == ()
+    assert find_multiples(Settings(strategy="greedy", thresholds=(0.0, 0.1))) == (0.1,)

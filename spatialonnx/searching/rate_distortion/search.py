@@ -87,7 +87,7 @@ def joint_search(task: Task) -> dict[Fraction, frozenset[str]]:
         )
     settings = task.settings
     choices = {
-        size: Choices(own, settings.multiples, settings.pattern_limit)
+        size: Choices(own, task.multiples, settings.pattern_limit)
         for size, own in settings.patterns.items()
     }
     tables = [
