@@ -17,6 +17,7 @@ from spatialonnx.data.split import Split, split_pool
 from spatialonnx.errors import UsageError
 from spatialonnx.measure.class_check import check_classes
 from spatialonnx.measure.experiment import OWN_FUNCTION, Experiment, open_data
+from spatialonnx.measure.float_original import with_float_original
 from spatialonnx.measure.metrics import TOP1, Metric, find_metric
 from spatialonnx.measure.score_output import choose_output
 from spatialonnx.measure.statistics import check_confidence
@@ -130,6 +131,7 @@ def open_experiment(
         confidence=chosen.get("confidence"),
     )
     refuse = refuse and not chosen.get("accept_baseline")
+    experiment = with_float_original(experiment)
     experiment = choose_output(
         experiment, chosen.get("score_output"), chosen.get("decision"), refuse=refuse
     )

@@ -10,7 +10,7 @@ from spatialonnx.graph.ops import find_predictors, read_plan
 from spatialonnx.graph.sites import find_sites
 from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.statistics import check_confidence
-from spatialonnx.model.metadata import get_json
+from spatialonnx.model.metadata import get_json, get_metadata
 from spatialonnx.model.stages import check_replaceable
 from spatialonnx.plan.plan import Plan
 from spatialonnx.searching.coupling import find_groups
@@ -46,11 +46,14 @@ class SearchFiles:
         output: Where the model goes; with several bounds, ``.eps...`` is added to the name. None =
             it is not written.
         force: Whether files that spatialonnx did not make may be replaced.
+        latency_table: The latency table that is read and completed where latency is the goal;
+            None = the times are kept in the study alone.
     """
 
     study: Path
     output: Path | None = None
     force: bool = False
+    latency_table: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +89,9 @@ class SearchJob:
 
         Without its masks a tuned network loses accuracy, as with any masks it was not tuned for.
         """
-        if self.experiment.baseline is None or not self.strategy.keeps_masks:
+        experiment = self.experiment
+        untuned = experiment.baseline_found and "tune" not in get_metadata(experiment.model.proto)
+        if experiment.baseline is None or untuned or not self.strategy.keeps_masks:
             return Plan()
         return read_plan(self.experiment.model.proto).predicting
 
