@@ -13,6 +13,7 @@ from spatialonnx.cli.options import (
     Cold,
     CommonOptions,
     DataOptions,
+    LatencyTable,
     Metric,
     ModelArgument,
     Output,
@@ -51,6 +52,7 @@ def deploy(
     batch: Batch = 1,
     runs: Runs = 50,
     cold: Cold = False,
+    latency_table: LatencyTable = None,
     metric: Metric = None,
     parts: SplitOptions = SplitOptions(),
 ) -> None:
@@ -80,6 +82,7 @@ def deploy(
             batch=batch,
             runs=runs,
             cold=cold,
+            latency_table=latency_table,
             progress=progress,
             metric=metric,
             baseline=baseline,
@@ -106,6 +109,8 @@ def deploy(
 
 def explain_slow(result: Deployment) -> str:
     """Why nothing was written, and what would be needed."""
+    from spatialonnx.model.metadata import read_search_record
+
     ratio = result.ratio
     fused = result.names("fused")
     text = (
@@ -118,10 +123,11 @@ def explain_slow(result: Deployment) -> str:
             f", while the sites timed must save about {100 * result.needed:.0f} % of theirs to "
             "gain here"
         )
-    return (
-        f"{text}; search with a larger --eps or a finer --mode, give more --runs, or write it in "
-        "any case with --fuse all"
-    )
+    record = read_search_record(result.job.experiment.model.proto)
+    better = "with a larger --eps or a finer --mode"
+    if record is None or record.goal != "latency":
+        better = "with --goal latency, which weighs sites by the time that they save here"
+    return f"{text}; search {better}, give more --runs, or write it in any case with --fuse all"
 
 
 def result_lines(result: Deployment, written: Path | None) -> list[str | Table]:

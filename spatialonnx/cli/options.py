@@ -106,6 +106,15 @@ Confidence = Annotated[
         show_default="the drop itself decides",
     ),
 ]
+LatencyTable = Annotated[
+    Path | None,
+    typer.Option(
+        "--latency-table",
+        help="File with what sites take on this machine, by shape; search and tune complete it, "
+        "deploy does not time sites that cannot pay by it.",
+        show_default="search: in the study",
+    ),
+]
 Batch = Annotated[int, typer.Option("--batch", help="Images per run.", min=1)]
 Runs = Annotated[int, typer.Option("--runs", help="Rounds in which each model is timed.", min=1)]
 Cold = Annotated[

@@ -14,6 +14,7 @@ from spatialonnx.cli.options import (
     ConfidenceOptions,
     DataOptions,
     Eps,
+    LatencyTable,
     Metric,
     ModelArgument,
     Output,
@@ -32,12 +33,13 @@ class MaskOptions:
     """Masks that are tried."""
 
     mode: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--mode",
             help="Granularity: uniform-layer, uniform-filter, uniform-patch or max-granularity.",
+            show_default="uniform-layer; uniform-patch with --goal latency",
         ),
-    ] = "uniform-layer"
+    ] = None
     strategy: Annotated[
         str | None,
         typer.Option(
@@ -100,8 +102,8 @@ class MaskOptions:
         str,
         typer.Option(
             "--goal",
-            help="What accuracy is weighed against: macs, or latency (time saved by SpatialConv, "
-            "measured on this machine with these --threads).",
+            help="What accuracy is weighed against: macs, or latency (time saved by SpatialConv or "
+            "SpatialQConv, measured on this machine with these --threads).",
         ),
     ] = "macs"
 
@@ -140,6 +142,7 @@ def search(
     baseline: Baseline = None,
     parts: SplitOptions = SplitOptions(),
     study: StudyFile = None,
+    latency_table: LatencyTable = None,
     budget: BudgetOptions = BudgetOptions(),
     dry_run: Annotated[
         bool,
@@ -188,7 +191,8 @@ def search(
     named = {"metric": metric, "baseline": baseline, **data_options(data)}
     groups = (common.running(), vars(parts), vars(limits), vars(masks), limited, named)
     options = cast("SearchOptions", {k: v for group in groups for k, v in group.items()})
-    files = SearchFiles(study or Path(), output or default_output(source.path), common.force)
+    written = output or default_output(source.path)
+    files = SearchFiles(study or Path(), written, common.force, latency_table)
     job = open_search(source, data.data, eps, files, options)
     if dry_run:
         with show_progress(common):

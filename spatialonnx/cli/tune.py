@@ -14,6 +14,7 @@ from spatialonnx.cli.options import (
     Confidence,
     DataOptions,
     Eps,
+    LatencyTable,
     Metric,
     ModelArgument,
     Output,
@@ -96,6 +97,15 @@ def tune(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue a tuning that was broken off.")
     ] = False,
+    goal: Annotated[
+        str,
+        typer.Option(
+            "--goal",
+            help="What the budget counts: macs, or latency (every site by what its outputs take "
+            "on this machine with these --threads).",
+        ),
+    ] = "macs",
+    latency_table: LatencyTable = None,
     metric: Metric = None,
     baseline: Baseline = None,
     parts: SplitOptions = SplitOptions(),
@@ -140,6 +150,8 @@ def tune(
             precision=precision,
             journal=journal,
             resume=resume,
+            goal=goal,
+            latency_table=latency_table,
             progress=progress,
             epochs=epochs,
             batch=batch,

@@ -17,12 +17,12 @@ from spatialonnx.model.stages import save_judged
 from spatialonnx.plan.bounds import Bound
 from spatialonnx.runtime.machine import describe_machine, instruction_set, versions
 from spatialonnx.runtime.timing import RUNS, Ratio
+from spatialonnx.simulate.latency_table import GUARD
 from spatialonnx.simulate.site_timing import SiteTime
 
 Fuse = Literal["auto", "all", "none"]
 FUSE: tuple[Fuse, ...] = ("auto", "all", "none")
 Form = Literal["fused", "dense", "simulated"]
-GUARD = 1.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +38,7 @@ class DeployJob:
         runs: Rounds in which the whole model is timed.
         cold: Whether models are timed run by run, with the caches that the others left, and not
             in bursts.
+        latency_table: File of a latency table: sites that cannot gain by it are not timed.
     """
 
     experiment: Experiment
@@ -46,6 +47,7 @@ class DeployJob:
     batch: int = 1
     runs: int = RUNS
     cold: bool = False
+    latency_table: Path | None = None
 
     def __post_init__(self) -> None:
         """Checks the options.

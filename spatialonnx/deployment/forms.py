@@ -8,15 +8,18 @@ from dataclasses import replace
 import numpy as np
 
 from spatialonnx.deployment.deployment import DeployedSite, DeployJob
+from spatialonnx.graph.ops import read_plan
 from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.network import Network
 from spatialonnx.plan.macs import fraction
+from spatialonnx.plan.patterns import full_pattern
 from spatialonnx.runtime.progress import ProgressCallback
 from spatialonnx.runtime.timing import Images, Schedule
+from spatialonnx.simulate.latency_table import WORTH_TIMING, read_table, site_shapes
 from spatialonnx.simulate.site_timing import ROUNDS, time_sites
 
-_WORTH_TIMING = 0.02
-"""Share of predicted outputs below which a site cannot gain from SpatialConv."""
+_SURELY = 0.9
+"""A site is not timed where its gain by the latency table is below this part of the guard."""
 _TIMED_IMAGES = 64
 _PASSES = 4
 """How often the remaining sites are timed again after neighbours became dense."""
@@ -82,6 +85,7 @@ def choose_forms(
         progress: Called with how far it is.
     """
     proto, runtime = job.experiment.model.proto, job.experiment.runtime
+    unfusable = {**_cannot_pay(job, sites), **unfusable}
     chosen = {site.name: _before_timing(job, site, unfusable) for site in sites}
     for _ in range(_PASSES):
         fused = [site.name for site in chosen.values() if site.form == "fused"]
@@ -110,6 +114,27 @@ def choose_forms(
     return list(chosen.values())
 
 
+def _cannot_pay(job: DeployJob, sites: Sequence[DeployedSite]) -> dict[str, str]:
+    """Sites that cannot gain by the latency table, with the reason."""
+    if job.latency_table is None or job.fuse != "auto":
+        return {}
+    experiment = job.experiment
+    table = read_table(job.latency_table, experiment.runtime)
+    shapes = site_shapes(experiment.model.proto, experiment.sites.sites)
+    plan = read_plan(experiment.model.proto)
+    reasons = {}
+    for site in sites:
+        times, mask = table.shapes.get(shapes.get(site.name, "")), plan[site.name]
+        if times is None or mask.is_full:
+            continue
+        used = set(np.unique(mask.patterns).tolist()) - {full_pattern(mask.patch_size)}
+        fused = times.fused(times.nearest(mask.patch_size, len(used)), 1 - site.predicted)
+        if fused is not None and times.dense < _SURELY * job.guard * fused:
+            gain = times.dense / max(fused, 1e-12)
+            reasons[site.name] = f"it cannot pay: a gain of {gain:.2f} by the latency table"
+    return reasons
+
+
 def _before_timing(
     job: DeployJob, site: DeployedSite, unfusable: Mapping[str, str]
 ) -> DeployedSite:
@@ -119,7 +144,7 @@ def _before_timing(
         return replace(site, reason="--fuse none")
     if site.name in unfusable:
         return replace(site, reason=unfusable[site.name])
-    if job.fuse == "auto" and site.predicted < _WORTH_TIMING:
+    if job.fuse == "auto" and site.predicted < WORTH_TIMING:
         share = f"{100 * site.predicted:.1f} %"
         return replace(site, reason=f"predicting {share} of its outputs cannot pay: not timed")
     return replace(site, form="fused", reason="--fuse all" if job.fuse == "all" else "gains")

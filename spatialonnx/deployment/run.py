@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Unpack
 
 import onnx
 
 from spatialonnx.data.opening import DataLike
 from spatialonnx.deployment.deployment import (
-    GUARD,
     DeployedSite,
     DeployJob,
     Deployment,
@@ -28,6 +28,7 @@ from spatialonnx.graph.fuse import dense_form, explain_unfusable, fuse_sites
 from spatialonnx.graph.site_equivalence import check_sites
 from spatialonnx.measure.certify import Certifier
 from spatialonnx.measure.experiment import Experiment
+from spatialonnx.measure.float_original import explain_baseline
 from spatialonnx.measure.measured import Measured
 from spatialonnx.measure.network import Network
 from spatialonnx.measure.opening import ExperimentOptions, open_experiment
@@ -45,6 +46,7 @@ from spatialonnx.runtime.timing import (
     open_timed,
     time_alternately,
 )
+from spatialonnx.simulate.latency_table import GUARD
 
 _CHECKED_IMAGES = 4
 _LEAST_GAIN = 0.8
@@ -60,6 +62,7 @@ def deploy(
     batch: int = 1,
     runs: int = RUNS,
     cold: bool = False,
+    latency_table: str | Path | None = None,
     progress: ProgressCallback | None = None,
     **options: Unpack[ExperimentOptions],
 ) -> Deployment:
@@ -75,6 +78,8 @@ def deploy(
         runs: Rounds in which the whole model and its rivals are timed.
         cold: Whether they are timed run by run, with the caches that the others left, and not in
             bursts.
+        latency_table: File of a latency table that a search wrote: sites that cannot gain by it
+            are not timed.
         progress: Called with how far it is.
         **options: See ``ExperimentOptions``. Seed, sizes of the split, metric and confidence
             are the search's unless given; ``provider`` is ``cpu`` unless given.
@@ -90,7 +95,8 @@ def deploy(
     # SpatialConv saves time on the CPU.
     options["provider"] = options.get("provider", "cpu")
     experiment = open_experiment(source, data, options, record=record)
-    return deploy_model(DeployJob(experiment, guard, fuse, batch, runs, cold), progress)
+    table = None if latency_table is None else Path(latency_table)
+    return deploy_model(DeployJob(experiment, guard, fuse, batch, runs, cold, table), progress)
 
 
 def deploy_model(job: DeployJob, progress: ProgressCallback | None = None) -> Deployment:
@@ -129,7 +135,8 @@ def deploy_model(job: DeployJob, progress: ProgressCallback | None = None) -> De
     deployed, verify = _certify(experiment, original, sites, progress)
     met = _is_met(job, verify)
     # A tuned network depends on its predictions: without a bound to check, all of them stay.
-    needed = met is False or (met is None and baseline is not None)
+    tuned = baseline is not None and not experiment.baseline_found
+    needed = met is False or (met is None and tuned)
     if needed and any(site.form == "dense" and _predicts(site) for site in sites):
         report_stage(progress, "sites left dense predict again")
         sites = [_predicting(site, unfusable) for site in sites]
@@ -219,11 +226,7 @@ def _notes(result: Deployment) -> list[str]:
             f"{experiment.dataset.name}: give the same data, or verify may hold images that the "
             "search chose by"
         )
-    if result.is_quantized and experiment.baseline is None:
-        notes.append(
-            "accuracy and time are compared with the dense 8-bit model: name the float original "
-            "with --baseline"
-        )
+    notes += explain_baseline(experiment)
     if job.bound is None:
         notes.append("the plan was made by hand: nothing bounds its drop")
     if job.fuse != "auto" and not result.is_faster:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Unpack
 
 from spatialonnx.data.opening import DataLike
+from spatialonnx.measure.float_original import explain_baseline
 from spatialonnx.measure.opening import ExperimentOptions, check_options, open_experiment
 from spatialonnx.model.model_file import ModelLike, as_model
 from spatialonnx.plan.bounds import parse_bounds
@@ -17,7 +18,13 @@ from spatialonnx.runtime.progress import ProgressCallback
 from spatialonnx.searching.job import Budget, SearchFiles, SearchJob
 from spatialonnx.searching.report import SearchReport
 from spatialonnx.searching.run import search_masks
-from spatialonnx.searching.settings import JOINT, Settings, choose_patterns, parse_thresholds
+from spatialonnx.searching.settings import (
+    JOINT,
+    Settings,
+    choose_patterns,
+    default_mode,
+    parse_thresholds,
+)
 from spatialonnx.searching.strategies import default_strategy
 
 EpsLike = str | float | Sequence[float]
@@ -27,16 +34,17 @@ EpsLike = str | float | Sequence[float]
 class SearchOptions(ExperimentOptions, total=False):
     """Options of a search, with the names of the command line.
 
-    ``mode``, ``strategy`` (None: joint, or greedy where joint lacks an option) and ``goal`` are
-    rows of their tables. ``patch_size`` is 2, 3 or 4, or several; ``ones_range`` (lowest, largest
-    number of probes) or ``patterns`` (texts such as ``1001``) restrict the patterns.
+    ``mode`` (None: uniform-layer, by latency uniform-patch), ``strategy`` (None: joint, or greedy
+    where joint lacks an option) and ``goal`` are rows of their tables. ``patch_size`` is 2, 3 or 4,
+    or several; ``ones_range`` (lowest, largest number of probes) or ``patterns`` (texts such as
+    ``1001``) restrict the patterns.
     ``thresholds`` are multiples of a channel's mean positive activation.
     ``max_patterns`` limits the patterns of a site beside off (None: no limit, 3 by latency).
     ``select_confidence`` is the confidence of the upper limit that must meet the bound on select.
     ``time_budget`` is in seconds; ``memory`` also limits the simulator.
     """
 
-    mode: str
+    mode: str | None
     strategy: str | None
     goal: str
     patch_size: int | str | Sequence[int]
@@ -58,6 +66,7 @@ def search(
     *,
     eps: EpsLike = 0.01,
     study: str | Path | None = None,
+    latency_table: str | Path | None = None,
     progress: ProgressCallback | None = None,
     **options: Unpack[SearchOptions],
 ) -> SearchReport:
@@ -73,6 +82,8 @@ def search(
         eps: The largest allowed drop of the metric, a fraction; several bounds share a search.
         study: File for the journal of trials: the same call with it continues. None = no journal
             is kept.
+        latency_table: File of a latency table that several searches share, read and completed
+            where latency is the goal.
         progress: Called with how far it is.
         **options: See ``SearchOptions``.
 
@@ -85,7 +96,9 @@ def search(
     """
     with tempfile.TemporaryDirectory() as folder:
         journal = Path(folder) / "study.db" if study is None else Path(study)
-        job = open_search(model, data, eps, SearchFiles(journal), options)
+        table = None if latency_table is None else Path(latency_table)
+        files = SearchFiles(journal, latency_table=table)
+        job = open_search(model, data, eps, files, options)
         return search_masks(job, progress)
 
 
@@ -114,8 +127,9 @@ def open_search(
     sizes = options.get("patch_size", 2)
     ones = options.get("ones_range")
     texts = options.get("patterns") or ()
+    goal = options.get("goal", Settings.goal)
     settings = Settings(
-        mode=options.get("mode", Settings.mode),
+        mode=options.get("mode") or default_mode(goal, options.get("strategy")),
         strategy=options.get("strategy") or JOINT,
         patterns=choose_patterns(
             patch_sizes(sizes if isinstance(sizes, str) else ",".join(map(str, _as_list(sizes)))),
@@ -126,7 +140,7 @@ def open_search(
         max_clusters=options.get("max_clusters", 0),
         top=options.get("top"),
         couple=options.get("couple", "none"),
-        goal=options.get("goal", Settings.goal),
+        goal=goal,
         thresholds=parse_thresholds(options.get("thresholds")),
     )
     notes: tuple[str, ...] = ()
@@ -147,7 +161,7 @@ def open_search(
             memory=options.get("memory"),
         ),
         select_confidence=options.get("select_confidence"),
-        notes=notes,
+        notes=(*notes, *explain_baseline(experiment)),
     )
 
 

@@ -43,7 +43,10 @@ def greedy_search(task: Task) -> dict[Fraction, frozenset[str]]:
     for target, options in choices.items():
         ranked_options = rank_options(options, trials, top)
         layers.append(
-            [replace(o, saved=task.benefit(target.sites, o.saved)) for o in ranked_options]
+            [
+                replace(o, saved=task.benefit(target.sites, o.saved, task.settings.patch_size))
+                for o in ranked_options
+            ]
         )
     keys = frozenset(trial.key for trial, _ in layer_pass(trials, layers, layout))
     return dict.fromkeys(task.bounds, keys)

@@ -62,6 +62,7 @@ MODES = {
     "uniform-patch": Mode(Grain(by_channel=True), (CHANNEL_PASS,)),
     "max-granularity": Mode(Grain(by_channel=True, by_patch=True), (PATCH_PASS, CHANNEL_PASS)),
 }
+BY_CHANNEL = "uniform-patch"
 COARSEST, FINEST = "uniform-layer", "max-granularity"
 """The modes with one target per layer, and per cluster of patches of a channel."""
 

@@ -20,12 +20,13 @@ from spatialonnx.searching.dry_run import Estimate, estimate_search
 from spatialonnx.searching.identity import study_about, study_key
 from spatialonnx.searching.job import SearchJob, check_job
 from spatialonnx.searching.judge import SelectJudge
-from spatialonnx.searching.latency import LatencyModel, measure_latency
+from spatialonnx.searching.latency import MANY_PATTERNS, LatencyModel, measure_latency
 from spatialonnx.searching.modes import MODES
 from spatialonnx.searching.report import SearchReport, SearchResult
 from spatialonnx.searching.strategies import find_multiples
 from spatialonnx.searching.study import Study
 from spatialonnx.searching.task import Task, find_layouts
+from spatialonnx.searching.thresholds import find_means
 from spatialonnx.searching.trials import BudgetSpent, Trials
 from spatialonnx.simulate.segmented import SegmentSimulator
 from spatialonnx.simulate.simulator import Simulator
@@ -60,7 +61,7 @@ def search_masks(job: SearchJob, progress: ProgressCallback | None = None) -> Se
             text = f"continuing {job.files.study.name}: {study.count()} trials are done"
             report_stage(progress, text, warning=True)
         study.set_scale(simulator.baseline, simulator.conv_total)
-        latency = _keep_latency(job, study, progress)
+        latency = _keep_latency(job, simulator, study, progress)
         certifier = Certifier.of(job.experiment, initial=job.initial)
         judge = _make_judge(job, certifier, progress)
         task = make_task(job, simulator, study, judge, latency, progress)
@@ -152,18 +153,21 @@ def make_task(
 
 
 def _keep_latency(
-    job: SearchJob, study: Study, progress: ProgressCallback | None
+    job: SearchJob, simulator: Simulator, study: Study, progress: ProgressCallback | None
 ) -> LatencyModel | None:
     """The time that predictions save, measured once per study; None if MACs are the goal."""
-    if not job.settings.by_time:
+    settings = job.settings
+    if not settings.by_time:
         return None
+    mixed = MODES[settings.mode].grain.by_channel
 
     def measure() -> str:
         return measure_latency(
             job.experiment,
-            job.settings.patch_size,
-            job.settings.patterns[job.settings.patch_size],
-            by_channel=MODES[job.settings.mode].grain.by_channel,
+            list(settings.patterns),
+            (settings.pattern_limit or MANY_PATTERNS) if mixed else 1,
+            lambda: find_means(simulator, (1.0,)),
+            table=job.files.latency_table,
             progress=progress,
         ).to_text()
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 from spatialonnx.errors import UsageError
 from spatialonnx.plan.patterns import check_patch_size, parse_patterns, patterns_with_ones
-from spatialonnx.searching.modes import COARSEST, MODES
+from spatialonnx.searching.modes import BY_CHANNEL, COARSEST, MODES
 
-GOALS = ("macs", "latency")
+LATENCY = "latency"
+GOALS = ("macs", LATENCY)
 JOINT, GREEDY, EXHAUSTIVE = "joint", "greedy", "exhaustive"
 LATENCY_PATTERNS = 3
 """Patterns that a site's channels share, beside off, where latency is the goal: the kernels work
@@ -73,8 +74,6 @@ class Settings:
                 "--thresholds are per site or per channel: use --mode uniform-layer or "
                 "uniform-patch"
             )
-        if len(self.patterns) > 1 and self.goal == "latency":
-            raise UsageError("--goal latency times one patch size: give one with --patch-size")
         if self.max_patterns is not None and self.max_patterns < 1:
             raise UsageError("--max-patterns takes 1 or more")
         if self.max_clusters < 0 or (self.top is not None and self.top < 1):
@@ -97,7 +96,12 @@ class Settings:
     @property
     def by_time(self) -> bool:
         """Whether measured time is the goal."""
-        return self.goal == "latency"
+        return self.goal == LATENCY
+
+
+def default_mode(goal: str, strategy: str | None) -> str:
+    """The mode of a search that names none: the joint one by latency chooses by channel."""
+    return BY_CHANNEL if goal == LATENCY and strategy in (None, JOINT) else COARSEST
 
 
 def choose_patterns(

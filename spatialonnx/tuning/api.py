@@ -42,6 +42,8 @@ def tune(
     precision: str = "auto",
     journal: str | Path | None = None,
     resume: bool = False,
+    goal: str = "macs",
+    latency_table: str | Path | None = None,
     progress: ProgressCallback | None = None,
     **options: Unpack[TuneOptions],
 ) -> Tuned:
@@ -59,6 +61,9 @@ def tune(
         precision: ``auto``, ``float32`` or ``bf16``.
         journal: File written after every epoch, from which a run that is broken off continues.
         resume: Whether to continue from it.
+        goal: ``macs``, or ``latency``: the MAC budget weighs every site by what its outputs take
+            on this machine.
+        latency_table: File of a latency table that is read and completed then.
         progress: Called with how far it is.
         **options: See ``TuneOptions``; ``seed`` also draws the order of the images.
 
@@ -101,6 +106,8 @@ def tune(
         device=chosen,
         journal=None if journal is None else Path(journal),
         resume=resume,
+        goal=goal,
+        latency_table=None if latency_table is None else Path(latency_table),
     )
     return tune_model(job, progress)
 

@@ -62,12 +62,9 @@ def starting_plan(proto: onnx.ModelProto, by_hand: SiteMask | None) -> Plan:
 
 def most_saved(network: GraphNetwork) -> float:
     """Largest share of all MACs that a network's gates can save: every patch predicted."""
-    return (
-        sum(
-            gate.most_predictable(*network.site_shapes[site][1:]) * network.site_macs[site]
-            for site, gate in network.named_gates()
-        )
-        / network.conv_macs
+    return sum(
+        gate.most_predictable(*network.site_shapes[site][1:]) * network.site_weights[site]
+        for site, gate in network.named_gates()
     )
 
 

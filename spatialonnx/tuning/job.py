@@ -20,6 +20,7 @@ from spatialonnx.model.model_file import ModelFile, save_model
 from spatialonnx.model.stages import missed_path
 from spatialonnx.plan.masks import SiteMask
 from spatialonnx.plan.plan import Plan
+from spatialonnx.searching.settings import GOALS
 from spatialonnx.tuning.journal import Epoch
 from spatialonnx.tuning.recipe import PRECISIONS, Recipe
 
@@ -39,6 +40,9 @@ class TuneJob:
         device: ``cpu`` or ``cuda``.
         journal: Written after every epoch; None = no journal.
         resume: Whether to continue from the journal of a run that was broken off.
+        goal: ``macs``, or ``latency``: the MAC budget then weighs every site by what its outputs
+            take on this machine.
+        latency_table: The latency table that is read and completed then.
     """
 
     experiment: Experiment
@@ -48,6 +52,8 @@ class TuneJob:
     device: str = "cpu"
     journal: Path | None = None
     resume: bool = False
+    goal: str = "macs"
+    latency_table: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuses what makes no sense.
@@ -57,6 +63,8 @@ class TuneJob:
             DataError: Labels are asked for and missing.
             ModelError: The model is a deployed one.
         """
+        if self.goal not in GOALS:
+            raise UsageError(f"--goal {self.goal}: use {' or '.join(GOALS)}")
         model, experiment = self.experiment.model, self.experiment
         if model.stage == "deploy":
             raise ModelError(f"{model.path.name} is a deployed model: tune what it was made from")
@@ -81,6 +89,7 @@ class TuneJob:
             plan.key,
             json.dumps(self.recipe.to_json(), sort_keys=True),
             self.train.fingerprint(),
+            *([] if self.goal == "macs" else [self.goal]),
         ]
         return sha256_bytes(*(part.encode() for part in parts))
 

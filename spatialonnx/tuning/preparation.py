@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,9 @@ from spatialonnx.model.model_file import ModelFile
 from spatialonnx.plan.plan import Plan
 from spatialonnx.runtime.progress import ProgressCallback, report_stage
 from spatialonnx.runtime.session import Runtime
+from spatialonnx.searching.latency import measure_latency
+from spatialonnx.searching.settings import LATENCY
+from spatialonnx.simulate.latency_table import mask_kind
 from spatialonnx.tuning.choosing_plan import choose_plan, most_saved, starting_plan
 from spatialonnx.tuning.images import TrainingImages
 from spatialonnx.tuning.job import TuneJob
@@ -85,6 +89,9 @@ def prepare(job: TuneJob, images: TrainingImages, progress: ProgressCallback | N
     student = GraphNetwork(
         proto, plan, slope=recipe.slope, learn_thresholds=recipe.learn_thresholds
     )
+    if job.goal == LATENCY:
+        report_stage(progress, "timing sites")
+        student.site_weights = weigh_by_time(job, proto, plan, student.site_weights, progress)
     most = most_saved(student)
     if recipe.saved >= most:
         raise UsageError(
@@ -105,6 +112,40 @@ def prepare(job: TuneJob, images: TrainingImages, progress: ProgressCallback | N
         if _is_wide(network):
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stub lacks it
     return Prepared(proto, plan, student, teacher, len(restored))
+
+
+def weigh_by_time(
+    job: TuneJob,
+    proto: onnx.ModelProto,
+    plan: Plan,
+    shares: Mapping[str, float],
+    progress: ProgressCallback | None,
+) -> dict[str, float]:
+    """The weights of sites in the MAC budget, by what their outputs take on this machine.
+
+    Args:
+        job: What to do.
+        proto: The model with SpatialPredict nodes and its plan.
+        plan: Its plan.
+        shares: Every site's share of the MACs; the weights add up to the same.
+        progress: Called with what is timed.
+    """
+    experiment = replace(job.experiment, model=replace(job.experiment.model, proto=proto))
+    sizes = sorted({mask.patch_size for mask in plan.predicting.values()})
+    patterns = max(len(np.unique(mask.patterns)) for mask in plan.predicting.values())
+    latency = measure_latency(
+        experiment, sizes, patterns, dict, table=job.latency_table, progress=progress
+    )
+    slopes = {
+        site: speed.times.slope(mask_kind(plan[site].patch_size, patterns))
+        for site, speed in latency.speeds.items()
+        if site in shares and site in plan
+    }
+    total = sum(slopes.values())
+    if total <= 0:
+        return dict(shares)
+    scale = sum(shares.values()) / total
+    return {site: slopes.get(site, 0.0) * scale for site in shares}
 
 
 def compare_with_runtime(

@@ -16,6 +16,7 @@ from spatialonnx.model.checking import check_model
 from spatialonnx.model.metadata import SearchRecord, get_json, set_metadata
 from spatialonnx.runtime.progress import Progress, ProgressCallback
 from spatialonnx.runtime.session import runtime_version
+from spatialonnx.searching.settings import LATENCY
 from spatialonnx.tuning.images import TrainingImages
 from spatialonnx.tuning.job import Tuned, TuneJob
 from spatialonnx.tuning.journal import State
@@ -120,7 +121,7 @@ def _describe(
             eps=float(bound.eps(verify.baseline)),
             met=met,
             strategy="tune",
-            goal="macs",
+            goal=job.goal,
             data=experiment.data_name,
             seed=split.seed,
             samples=(len(split.search), len(split.select), len(split.verify)),
@@ -141,6 +142,8 @@ def _describe(
 
 def _notes(job: TuneJob, prepared: Prepared, state: State) -> list[str]:
     notes = [f"BatchNorm was put back behind {prepared.restored} Convs and folded again"]
+    if job.goal == LATENCY:
+        notes.append("--goal latency: the epochs' shares weigh sites by time, verify's are of MACs")
     frozen = prepared.student.frozen
     if frozen:
         more = f" and {len(frozen) - 3} more" if len(frozen) > 3 else ""

@@ -97,6 +97,24 @@ def test_deploying_what_was_quantised(tiny: TinyFiles, masked: Path) -> None:
     assert "float_ratio" in json.loads(metadata["spatialonnx.deploy"])
 
 
+def test_the_float_original_is_found_by_its_hash(tiny: TinyFiles, masked: Path) -> None:
+    value = succeed_json("quantize", masked, "--data", tiny.spec, "--threads", 1, "--force")
+    path = Path(value["output"])
+    options = ("--data", tiny.spec, "--fuse", "none", "--runs", 2, "--threads", 1, "--force")
+    found = succeed_json("deploy", path, *options)
+    original = succeed_json("evaluate", tiny.model, "--data", tiny.spec, "--split", "verify")
+    assert found["baseline"]["top1"] == original["accuracy"]["top1"]
+    assert "float_ratio" in found
+    (note,) = [note for note in found["notes"] if "found by its hash" in note]
+    assert tiny.model.name in note
+    alone = path.with_name("alone") / path.name
+    alone.parent.mkdir(exist_ok=True)
+    alone.write_bytes(path.read_bytes())
+    without = succeed_json("deploy", alone, *options)
+    assert "float_ratio" not in without
+    assert any("no float original was found" in note for note in without["notes"])
+
+
 def test_what_cannot_be_quantised_says_what_to_do(tiny: TinyFiles, masked: Path) -> None:
     path = quantize(masked, tiny.spec, calibration_samples=20, threads=1).save("q.int8.masked.onnx")
     with pytest.raises(ModelError, match="quantised already"):

@@ -31,6 +31,13 @@ from spatialonnx.model.metadata import get_json, set_metadata
 from spatialonnx.model.model_file import load_model, save_model
 from spatialonnx.plan.bounds import parse_bounds
 from spatialonnx.plan.masks import SiteMask, full_mask, uniform_mask
+from spatialonnx.simulate.latency_table import (
+    LatencyTable,
+    ShapeTimes,
+    mask_kind,
+    site_shapes,
+    write_table,
+)
 
 IMPOSSIBLE = 1e9
 
@@ -116,6 +123,29 @@ def test_sites_that_gain_too_little_stay_dense_and_nothing_slower_is_written(
     assert not masked.with_name("model.deploy.onnx").exists()
     assert "nothing is written" in result.stderr and "% of the MACs" in result.stderr
     assert result.stderr.splitlines()[-1].startswith("error: not faster")
+
+
+def test_sites_that_cannot_pay_by_the_latency_table_are_not_timed(
+    masked: Path, tiny: TinyFiles, tmp_path: Path
+) -> None:
+    job = make_job(masked, tiny)
+    experiment = job.experiment
+    names = site_shapes(experiment.model.proto, experiment.sites.sites)
+    first, *others = names
+    curves = {mask_kind(2, 1): ((0.0, 2.0), (1.0, 2.0))}
+    times = {name: ShapeTimes(1.0, 0.0, curves) for site, name in names.items() if site != first}
+    write_table(tmp_path / "latency.json", RUNTIME, LatencyTable(times))
+    sites = deploy_model(replace(job, latency_table=tmp_path / "latency.json")).sites
+    assert {site.name for site in sites if "by the latency table" in site.reason} == set(others)
+    assert all(site.time is None for site in sites if site.name != first)
+
+
+def test_what_does_not_pay_names_the_search_that_would(masked: Path, tiny: TinyFiles) -> None:
+    result = run(masked, "--data", tiny.spec, "--guard", IMPOSSIBLE, "--runs", 2)
+    assert result.exit_code == 3 and "search with --goal latency" in result.stderr
+    record_search(masked, goal="latency", samples=[100, 100, 96], data="own", seed=0)
+    again = run(masked, "--data", tiny.spec, "--guard", IMPOSSIBLE, "--runs", 2)
+    assert "--goal latency" not in again.stderr
 
 
 def test_none_fused_is_the_dense_network(masked: Path, tiny: TinyFiles) -> None:

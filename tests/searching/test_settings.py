@@ -25,7 +25,6 @@ def test_all_patterns_unless_told():
         ({"top": 0}, "1 or more"),
         ({"thresholds": (0.0, -1.0)}, "0 or more"),
         ({"thresholds": (0.0, 0.1), "mode": "uniform-filter"}, "per channel"),
-        ({"goal": "latency", "patterns": {2: (1,), 3: (1,)}}, "one patch size"),
     ],
 )
 def test_what_does_not_fit_together(options, message):

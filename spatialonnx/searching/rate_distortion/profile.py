@@ -110,8 +110,8 @@ def interpolate_layer(
         )
         points += own
         distortion += [interpolate(point.lost, curve) for point in own]
-    begun = benefit(sites, points[0].saved)
-    gains = [benefit(sites, point.saved) - begun for point in points]
+    begun = benefit(sites, points[0].saved, points[0].patch_size)
+    gains = [benefit(sites, point.saved, point.patch_size) - begun for point in points]
     return make_layer("+".join(sites), points, distortion, gains)
 
 
