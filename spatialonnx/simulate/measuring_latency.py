@@ -40,6 +40,8 @@ from spatialonnx.simulate.site_timing import ROUNDS, SiteTime, time_sites
 TIMED_IMAGES = 16
 _MULTIPLES = (0.5, 2.0)
 """Thresholds of the plans that predict more, as multiples of a channel's mean activation."""
+_OFF = (3, 1)
+"""Channels that are off for every one that predicts, in the plans that predict less."""
 _QUANTILE = 0.25
 """Quantile of a node's runs: other load only adds time."""
 Means = Mapping[str, NDArray[np.float64]]
@@ -119,22 +121,30 @@ def measure_shapes(
 
 
 def _plans(timed: _Timed, size: int, patterns: int, means: Means) -> list[dict[str, SiteMask]]:
-    """The plans that are timed, from the one that predicts least to the one that predicts most."""
+    """The plans that are timed, from the one that predicts least to the one that predicts most.
+
+    Where the channels of a site differ, a search switches more and more of them on; where they
+    all share one pattern, it takes away probes.
+    """
     full = full_pattern(size)
     one_probe = [1 << k for k in range(min(patterns, size * size))]
-    little = {
-        site.name: _mask(site, size, [full ^ pattern for pattern in one_probe])
-        for site in timed.sites
-    }
-    much = {site.name: _mask(site, size, one_probe) for site in timed.sites}
+    few = (
+        [[full ^ 1]]
+        if patterns == 1
+        else [one_probe + off * len(one_probe) * [full] for off in _OFF]
+    )
+    plans = [
+        {site.name: _mask(site, size, chosen) for site in timed.sites}
+        for chosen in (*few, one_probe)
+    ]
     higher = [
         {
             name: replace(mask, threshold=(means[name] * multiple).astype(np.float32))
-            for name, mask in much.items()
+            for name, mask in plans[-1].items()
         }
         for multiple in (_MULTIPLES if means else ())
     ]
-    return [little, much, *higher]
+    return [*plans, *higher]
 
 
 def _mask(site: Site, size: int, patterns: Sequence[int]) -> SiteMask:

@@ -75,7 +75,7 @@ def test_times_are_measured_once_per_table(
     for speed in found.speeds.values():
         assert speed.times.dense > 0 and set(speed.times.curves) == {"p2x3", "p3x3"}
         shares = [kept for kept, _ in speed.times.curves["p2x3"]]
-        assert len(shares) == 4 and 0 < shares[0] < shares[-1] <= 1
+        assert len(shares) == 5 and 0 < shares[0] < shares[-1] <= 1
     assert LatencyModel.from_text(found.to_text()) == found
     assert len(read_table(table, RUNTIME).shapes) == 3
 

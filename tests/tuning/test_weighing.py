@@ -38,7 +38,7 @@ def weights(
     other = make_job(files, folder).experiment.dataset
     job = object.__new__(TuneJob)  # weights need neither images to learn from nor their checks
     for field, value in {
-        "experiment": experiment, "train": other, "recipe": Recipe(), "latency_table": None
+        "experiment": experiment, "train": other, "recipe": Recipe(saved=0.4), "latency_table": None
     }.items():  # fmt: skip
         object.__setattr__(job, field, value)
     shares = dict(zip(names, (0.2, 0.5, 0.2), strict=True))
