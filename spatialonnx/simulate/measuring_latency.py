@@ -212,7 +212,7 @@ def site_macs(site: Site) -> int:
 
 
 def timed_images(network: Network, samples: Samples) -> list[NDArray[np.float32]]:
-    """Batches of one image each, unless the model has another fixed size."""
+    """Batches of one image each, [1, C, H, W], unless the model has another fixed size."""
     size = network.fixed_batch or 1
     indices = np.resize(samples.indices, TIMED_IMAGES * size)
     return [samples.dataset.images(part) for part in np.split(indices, TIMED_IMAGES)]
