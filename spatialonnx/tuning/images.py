@@ -56,7 +56,7 @@ class TrainingImages:
     def shuffled(
         self, batch: int, generator: torch.Generator, augmentation: Augmentation
     ) -> Iterator[tuple[Examples, NDArray[np.int64]]]:
-        """Yields the examples of each step and their positions, in an order drawn anew.
+        """Yields the examples of each step and their positions, int64 [n], in an order drawn anew.
 
         Args:
             batch: Images per step; a last one that is smaller than half of it is left out.
