@@ -22,6 +22,7 @@ def draw_case(
     mask: str = "uniform-layer",
     *,
     pattern: int | None = None,
+    among: tuple[int, ...] = (),
     residual: bool = False,
     residual_first: bool = False,
     bias: bool = True,
@@ -41,6 +42,7 @@ def draw_case(
         patch_size: 2, 3 or 4.
         mask: A granularity.
         pattern: Of every patch, where it is not drawn.
+        among: What patterns are drawn from, where that is not all of them.
         residual: Whether one is added.
         residual_first: Whether it is the Add's first input.
         bias: Whether there is a B.
@@ -87,6 +89,8 @@ def draw_case(
     patterns = rng.integers(1, full + 1, shapes[mask]).astype(np.uint16)
     if pattern is not None:
         patterns[:] = pattern
+    if among:
+        patterns = rng.choice(np.array(among, np.uint16), shapes[mask])
     added = Residual(
         values=rng.integers(0, 256, (n, *sums.shape[2:], outputs)).astype(np.uint8),
         scale=y_scale * float(rng.uniform(0.3, 0.9)),
@@ -139,6 +143,7 @@ def qconv_cases() -> tuple[NamedCase, ...]:
     """The list: every granularity, attribute and border, and the benchmark's shapes made small."""
     pad = [1, 1, 1, 1]
     add = _options(residual=True, pads=pad, pattern=1)
+    shared = _options(mask="uniform-patch", pads=pad, among=(1, 8, 6, 15, 15))
     return (
         *(
             NamedCase(f"{mask}-p{p}", (2, 3, 11, 9), 70, (3, 3), p, _options(mask=mask, pads=pad))
@@ -182,6 +187,10 @@ def qconv_cases() -> tuple[NamedCase, ...]:
             3,
             _options(mask="uniform-patch", pattern=511, pads=pad),
         ),
+        NamedCase(
+            "shared patterns", (2, 16, 9, 8), 130, (3, 3), 2, shared | _options(residual=True)
+        ),
+        NamedCase("shared patterns of large weights", (1, 256, 6, 7), 520, (3, 3), 2, shared),
         NamedCase("several blocks", (1, 256, 6, 7), 520, (3, 3), 2, add),
         NamedCase(
             "several blocks, mixed",

@@ -159,6 +159,8 @@ INLINE void store4(std::int32_t* out, Sums4 sums) {
   *reinterpret_cast<UnalignedSums4*>(out) = sums;
 }
 
+INLINE void store_sums(std::int32_t* out, Sums sums) { __builtin_memcpy(out, &sums, sizeof(sums)); }
+
 // The sums over the lanes of four vectors.
 INLINE Sums4 sum_lanes(Sums a, Sums b, Sums c, Sums d) {
 #if defined(__AVX512VNNI__)

@@ -175,9 +175,32 @@ void QConvJob::compute_panels(const QConvPositions& positions) {
                  positions.count, scratch_);
 }
 
+void QConvJob::compute_set_panels(const QConvSet& set, const QConvPositions& positions) {
+  const QConvPanels panels{run_.plan.panels.data() + set.panel_at, run_.plan.panel_bytes,
+                           block_.first, set.count};
+  const int64_t width = kernels_.panel_channels;
+  const int64_t stride = (set.count + width - 1) / width * width + 16;
+  const int most = static_cast<int>(kSums / stride);
+  for (int j = 0; j < positions.count;) {
+    const int count = next_piece(positions.count - j, most);
+    kernels_.panel_sums(run_.span, panels, positions.x + j, count, sums_, stride);
+    const std::int32_t* sums = sums_;
+    for (int64_t w = 0; w < block_.words(); ++w) {
+      const std::uint64_t members = set.members.word[w];
+      if (members == 0) continue;
+      kernels_.finish(requantise_, outputs_, block_.first + 64 * w, members, members, sums, stride,
+                      positions.at + j, count);
+      sums += __builtin_popcountll(members);
+    }
+    j += count;
+  }
+}
+
 void QConvJob::compute_probes(const QConvSet& set, const QConvPositions& positions) {
-  if (run_.plan.panel_bytes != 0 && set.all) {
+  if (block_.panel_at >= 0 && set.all) {
     compute_panels(positions);
+  } else if (set.panel_at >= 0) {
+    compute_set_panels(set, positions);
   } else {
     compute(set.members, set.members, positions);
   }

@@ -1,7 +1,7 @@
 // A job of SpatialQConv: a block of channels on a band of rows of patches of one image.
 //
 // Channels with the same pattern are a set. The probes of a set are computed for the whole band, as
-// panels or from rows of weights. Then, patch by patch, the channels that fired are listed, and the
+// panels (of the block, or of the set, whose channels need not be neighbours) or from rows of weights. Then, patch by patch, the channels that fired are listed, and the
 // patch's other positions are computed from their rows, which are reached through pointers, so that
 // any subset of channels costs what it computes and little else. Where patterns differ patch by
 // patch, both is done patch by patch.
@@ -67,6 +67,7 @@ class QConvJob {
   void run_set(const QConvSet& set);
   void compute_everything();
   void compute_panels(const QConvPositions& positions);
+  void compute_set_panels(const QConvSet& set, const QConvPositions& positions);
   void compute_probes(const QConvSet& set, const QConvPositions& positions);
   void finish_patch(const QConvMembers& members, const QConvPatchPlaces& places, const Patch& patch);
   void run_mixed_patch(const Patch& patch);

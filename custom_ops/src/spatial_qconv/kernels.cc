@@ -81,10 +81,8 @@ void tile(const QConvSpan& span, const int8_t* const* rows_in, const uint8_t* co
 
 #if defined(HAS_PANELS)
 template <int positions>
-void panel(const QConvSpan& span, const int8_t* w, const uint8_t* const* positions_in,
-           const Requantise& requantise, const QConvOutputs& outputs, int64_t channel, int channels,
-           const int64_t* at) {
-  Sums sums[positions][2] = {};
+INLINE void multiply_panel(const QConvSpan& span, const int8_t* w,
+                           const uint8_t* const* positions_in, Sums (&sums)[positions][2]) {
   // Ends of segments: counting up to 0 leaves all general registers to the positions.
   const uint8_t* x[positions];
   UNROLL for (int j = 0; j < positions; ++j) x[j] = positions_in[j] + span.length;
@@ -103,6 +101,14 @@ void panel(const QConvSpan& span, const int8_t* w, const uint8_t* const* positio
     if (++s == span.segments) break;
     UNROLL for (int j = 0; j < positions; ++j) x[j] += span.step[s - 1];
   }
+}
+
+template <int positions>
+void panel(const QConvSpan& span, const int8_t* w, const uint8_t* const* positions_in,
+           const Requantise& requantise, const QConvOutputs& outputs, int64_t channel, int channels,
+           const int64_t* at) {
+  Sums sums[positions][2] = {};
+  multiply_panel<positions>(span, w, positions_in, sums);
   const Finisher finisher(requantise, outputs);
   const auto first = finisher.lanes(channel, channels);
   UNROLL for (int j = 0; j < positions; ++j) finisher.write(first, at[j], sums[j][0]);
@@ -111,24 +117,52 @@ void panel(const QConvSpan& span, const int8_t* w, const uint8_t* const* positio
   UNROLL for (int j = 0; j < positions; ++j) finisher.write(second, at[j], sums[j][1]);
 }
 
+template <int positions>
+void sum_panel(const QConvSpan& span, const int8_t* w, const uint8_t* const* positions_in,
+               int32_t* out, int64_t out_stride) {
+  Sums sums[positions][2] = {};
+  multiply_panel<positions>(span, w, positions_in, sums);
+  UNROLL for (int j = 0; j < positions; ++j) {
+    store_sums(out + j * out_stride, sums[j][0]);
+    store_sums(out + j * out_stride + kLanes, sums[j][1]);
+  }
+}
+
+// How many of `count` positions the next piece takes: pieces of about the same size.
+int next_positions(int count) {
+  if (count <= kPanelPositions) return count;
+  return count < 2 * kPanelPositions ? (count + 1) / 2 : kPanelPositions;
+}
+
+#define PANEL(kernel, n) (n <= kPanelPositions ? kernel<n <= kPanelPositions ? n : 1> : nullptr)
+#define PANELS(kernel)                                                                       \
+  {nullptr,           PANEL(kernel, 1), PANEL(kernel, 2),  PANEL(kernel, 3), PANEL(kernel, 4), \
+   PANEL(kernel, 5),  PANEL(kernel, 6), PANEL(kernel, 7),  PANEL(kernel, 8), PANEL(kernel, 9), \
+   PANEL(kernel, 10), PANEL(kernel, 11), PANEL(kernel, 12)}
+
+void panel_sums(const QConvSpan& span, const QConvPanels& panels, const uint8_t* const* positions,
+                int count, int32_t* out, int64_t out_stride) {
+  static constexpr decltype(&sum_panel<1>) kPanels[] = PANELS(sum_panel);
+  const int8_t* weights = panels.weights;
+  for (int64_t c = 0; c < panels.channels; c += 2 * kLanes, weights += panels.panel_bytes) {
+    for (int j = 0; j < count;) {
+      const int n = next_positions(count - j);
+      kPanels[n](span, weights, positions + j, out + j * out_stride + c, out_stride);
+      j += n;
+    }
+  }
+}
+
 void dense(const QConvSpan& span, const QConvPanels& panels, const Requantise& requantise,
            const QConvOutputs& outputs, const uint8_t* const* positions, const int64_t* at,
            int count, uint8_t*) {
-#define PANEL(n) (n <= kPanelPositions ? panel<n <= kPanelPositions ? n : 1> : nullptr)
-  static constexpr decltype(&panel<1>) kPanels[] = {
-      nullptr,  PANEL(1), PANEL(2), PANEL(3), PANEL(4),  PANEL(5),  PANEL(6),
-      PANEL(7), PANEL(8), PANEL(9), PANEL(10), PANEL(11), PANEL(12)};
-#undef PANEL
+  static constexpr decltype(&panel<1>) kPanels[] = PANELS(panel);
   const int8_t* weights = panels.weights;
   for (int64_t c = 0; c < panels.channels; c += 2 * kLanes, weights += panels.panel_bytes) {
     const int64_t left = panels.channels - c;
     const int channels = left < 2 * kLanes ? static_cast<int>(left) : 2 * kLanes;
     for (int j = 0; j < count;) {
-      // Pieces of about the same size.
-      const int rest = count - j;
-      const int n = rest <= kPanelPositions      ? rest
-                    : rest < 2 * kPanelPositions ? (rest + 1) / 2
-                                                 : kPanelPositions;
+      const int n = next_positions(count - j);
       kPanels[n](span, weights, positions + j, requantise, outputs, panels.channel + c, channels,
                  at + j);
       j += n;
@@ -142,7 +176,9 @@ constexpr int kScratchPositions = 0;
 constexpr bool kDenseIsCheap = false;
 #elif defined(HAS_TILES)
 constexpr bool kDenseIsCheap = true;
+constexpr QConvPanelSums panel_sums = nullptr;
 #else
+constexpr QConvPanelSums panel_sums = nullptr;
 constexpr bool kDenseIsCheap = false;
 constexpr int kPanelChannels = 0;
 constexpr int kPanelInputs = 4;
@@ -168,6 +204,7 @@ const QConvKernels qconv_kernels = {
     .dense_positions = kDensePositions,
     .scratch_positions = kScratchPositions,
     .dense = dense,
+    .panel_sums = panel_sums,
     .tile_rows = {0, kTileRows[1], kTileRows[2], kTileRows[3], kTileRows[4]},
     .tile = {{}, TILES(1), TILES(2), TILES(3), TILES(4)},
     .list_rows = list_rows,

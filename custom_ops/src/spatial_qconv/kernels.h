@@ -57,6 +57,12 @@ using QConvDense = void (*)(const QConvSpan& span, const QConvPanels& panels,
                             const std::uint8_t* const* positions, const std::int64_t* at, int count,
                             std::uint8_t* scratch);
 
+// The sums of all channels of some panels at some positions, in the order of the panels:
+// out[j * out_stride + i]. Writes whole panels.
+using QConvPanelSums = void (*)(const QConvSpan& span, const QConvPanels& panels,
+                                const std::uint8_t* const* positions, int count, std::int32_t* out,
+                                std::int64_t out_stride);
+
 struct QConvKernels {
   std::uint8_t input_flip;  // the map holds X ^ input_flip: 128 where inputs are multiplied as s8
   // Whether panels are so fast that computing a patch in full and then setting outputs to zero takes
@@ -67,6 +73,7 @@ struct QConvKernels {
   int dense_positions;
   int scratch_positions;  // whose inputs `dense` copies
   QConvDense dense;
+  QConvPanelSums panel_sums;  // null: none
   unsigned char tile_rows[kQConvTilePositions + 1];  // most rows of a tile, by its positions
   QConvTile tile[kQConvTilePositions + 1][kQConvTileRows + 1];
 

@@ -18,6 +18,9 @@ using std::int64_t;
 // second copy costs more to read than panels gain.
 constexpr int64_t kMostTwoCopies = int64_t{64} << 10;
 
+// Channels of a set that are worth panels of their own: fewer leave most of one empty.
+constexpr int64_t kLeastPanelChannels = 16;
+
 int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
 // The part of the second-level cache that a block's weights may take; the map and Y need the rest.
@@ -38,8 +41,9 @@ std::vector<QConvSet> sets_of(const MaskView& mask, bool by_channel, int64_t fir
     auto set = std::ranges::find_if(sets, [&](const QConvSet& other) {
       return !by_channel || mask.at(other.channel, 0, 0) == pattern;
     });
-    if (set == sets.end()) set = sets.insert(sets.end(), {first + c, false, {}});
+    if (set == sets.end()) set = sets.insert(sets.end(), {first + c, false, {}, 0, -1});
     set->members.add(c);
+    ++set->count;
   }
   sets.front().all = sets.size() == 1;
   return sets;
@@ -63,7 +67,7 @@ std::vector<QConvBlock> cut_blocks(const ConvAttributes& attributes, const MaskV
                         .count = count,
                         .sets = mixed ? std::vector<QConvSet>()
                                       : sets_of(mask, by_channel, first, count),
-                        .panel_at = 0});
+                        .panel_at = -1});
     }
   }
   return blocks;
@@ -95,15 +99,43 @@ void pack_rows(const ConvAttributes& attributes, const std::int8_t* w, QConvPlan
   }
 }
 
+// Where every channel of a block has its place in panels: in bytes where its panels begin, and its
+// rank in them; -1 where it has none.
+struct PanelPlace {
+  int64_t at = -1;
+  int64_t rank = 0;
+};
+
+std::vector<PanelPlace> panel_places(const QConvBlock& block) {
+  std::vector<PanelPlace> places(static_cast<std::size_t>(block.count));
+  if (block.panel_at >= 0) {
+    for (int64_t c = 0; c < block.count; ++c) {
+      places[static_cast<std::size_t>(c)] = {block.panel_at, c};
+    }
+    return places;
+  }
+  for (const QConvSet& set : block.sets) {
+    int64_t rank = 0;
+    for (int64_t c = 0; c < block.count; ++c) {
+      if (set.members.has(c)) places[static_cast<std::size_t>(c)] = {set.panel_at, rank++};
+    }
+  }
+  return places;
+}
+
 void pack_panels(const ConvAttributes& attributes, const std::int8_t* w,
                  const QConvKernels& kernels, QConvPlan& plan) {
   const int64_t width = kernels.panel_channels;
   const int64_t padded = plan.panel_bytes / width / plan.segments;
   for (const QConvBlock& block : plan.blocks) {
+    const std::vector<PanelPlace> places = panel_places(block);
     each_weight(attributes, w, block, [&](int64_t c, int64_t k, std::int8_t weight) {
+      const PanelPlace& place = places[static_cast<std::size_t>(c)];
+      if (place.at < 0) return;
       const int64_t at = k / plan.segment_length * padded + k % plan.segment_length;
-      plan.panels[static_cast<std::size_t>(block.panel_at + c / width * plan.panel_bytes +
-                                           at / 4 * 4 * width + c % width * 4 + at % 4)] = weight;
+      plan.panels[static_cast<std::size_t>(place.at + place.rank / width * plan.panel_bytes +
+                                           at / 4 * 4 * width + place.rank % width * 4 + at % 4)] =
+          weight;
     });
   }
 }
@@ -158,11 +190,12 @@ QConvPlan::QConvPlan(const ConvAttributes& attributes, const std::int8_t* w, con
   const bool by_channel = mask.channel_stride != 0 && !dense;
   const bool mixed = by_channel && (mask.row_stride != 0 || mask.column_stride != 0);
   const bool rows_used = !everything;
-  // A set that is not a whole block has rows alone.
-  const bool panels_used =
-      everything || (kernels.panel_channels != 0 && !by_channel &&
-                     row_bytes * attributes.outputs <= kMostTwoCopies);
-  blocks = cut_blocks(attributes, mask, by_channel, mixed, row_bytes * (1 + (rows_used && panels_used)));
+  const bool two_copies =
+      kernels.panel_channels != 0 && row_bytes * attributes.outputs <= kMostTwoCopies;
+  const bool block_panels = everything || (!by_channel && two_copies);
+  const bool set_panels = !block_panels && by_channel && !mixed && kernels.panel_sums != nullptr;
+  const bool panels_used = block_panels || set_panels;
+  blocks = cut_blocks(attributes, mask, by_channel, mixed, row_bytes * (1 + (rows_used && two_copies)));
   panel_bytes = panels_used ? segments * round_up(segment_length, kernels.panel_inputs) *
                                   kernels.panel_channels
                             : 0;
@@ -174,9 +207,18 @@ QConvPlan::QConvPlan(const ConvAttributes& attributes, const std::int8_t* w, con
   }
   if (panels_used) {
     int64_t bytes = 0;
+    const auto place = [&](int64_t& at, int64_t channels) {
+      at = bytes;
+      bytes += (channels + kernels.panel_channels - 1) / kernels.panel_channels * panel_bytes;
+    };
     for (QConvBlock& block : blocks) {
-      block.panel_at = bytes;
-      bytes += (block.count + kernels.panel_channels - 1) / kernels.panel_channels * panel_bytes;
+      if (block_panels) place(block.panel_at, block.count);
+      for (QConvSet& set : block.sets) {
+        // What is off needs no rows.
+        const bool off = mask.at(set.channel, 0, 0) == full_pattern(attributes.patch_size);
+        const bool own = set_panels && set.count >= kLeastPanelChannels && (off || two_copies);
+        if (own) place(set.panel_at, set.count);
+      }
     }
     panels = AlignedArray<std::int8_t>(static_cast<std::size_t>(bytes));
     pack_panels(attributes, w, kernels, *this);

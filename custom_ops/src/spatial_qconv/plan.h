@@ -20,6 +20,7 @@ struct QConvMembers {
   std::uint64_t word[kQConvWords] = {};
 
   void add(std::int64_t channel) { word[channel / 64] |= std::uint64_t{1} << channel % 64; }
+  bool has(std::int64_t channel) const { return word[channel / 64] >> channel % 64 & 1; }
 };
 
 // Channels with the same pattern.
@@ -27,6 +28,8 @@ struct QConvSet {
   std::int64_t channel;  // one of them, of Y: the mask has the pattern
   bool all;              // whether it is the whole block
   QConvMembers members;
+  std::int64_t count;     // of members
+  std::int64_t panel_at;  // where its panels begin, in bytes; -1: it has none of its own
 };
 
 // Channels of one group whose weights fit the second-level cache together: first .. first + count - 1
@@ -36,7 +39,7 @@ struct QConvBlock {
   std::int64_t first;
   std::int64_t count;
   std::vector<QConvSet> sets;  // none where the channels' patterns differ patch by patch
-  std::int64_t panel_at;       // where its panels begin, in bytes
+  std::int64_t panel_at;       // where its panels begin, in bytes; -1: its sets may have some
 
   std::int64_t words() const { return (count + 63) / 64; }
 };
@@ -61,7 +64,8 @@ struct QConvPlan {
   std::int64_t row_bytes;           // of a channel's weights, 0 where there are no rows
   std::int64_t panel_bytes;         // of a panel's weights, 0 where there are no panels
   AlignedArray<std::int8_t> rows;    // [channel][segment][input]
-  AlignedArray<std::int8_t> panels;  // [block][panel][segment][four inputs][channel of it][input]
+  // [block or set of it][panel][segment][four inputs][channel of it][input]
+  AlignedArray<std::int8_t> panels;
   std::int64_t mask_patch_count;
   std::vector<std::uint16_t> sorted;
 };
