@@ -9,7 +9,10 @@ Outputs are compared with ONNX Runtime's, to the last bit, before anything is ti
     python benchmarks/qconv_kernels.py --quick
 
 With AMX everything is computed, so the ratio does not depend on the MACs kept;
-SPATIALONNX_ISA=avx512vnni measures the kernels of processors without it.
+SPATIALONNX_ISA=avx512vnni measures the kernels of processors without it. Both, for one and two
+threads, as the table of docs/int8.md, in about five minutes:
+
+    python benchmarks/qconv_kernels.py --quick --table --write
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from conv_kernels import MASKS, RATES, alternate, bias_for, by_patches, processo
 from conv_shapes import ConvShape, read_shapes
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from tables import DOCS, make_table, run_with, write_table
 
 from spatialonnx.graph.ops import DOMAIN
 from spatialonnx.runtime.library import build_info
@@ -299,6 +303,45 @@ def summary(shapes: Sequence[ConvShape], rows: Sequence[Row]) -> dict[str, float
     return result
 
 
+HEADER = [
+    *("shape", "kernels", "threads", "one probe per 2 x 2: kept -> ratio"),
+    *("over kept: median", "most", "full masks", "QLinearConv, GMAC/s"),
+]
+CELL_SECONDS = 0.2
+"""Of alternated runs, per cell of the table."""
+
+
+def table_rows(result: dict[str, Any]) -> list[list[str]]:
+    """The rows of the table for one instruction set and number of threads, shape by shape."""
+    rows = [Row(**row) for row in result["rows"]]
+    found = []
+    for shape in dict.fromkeys(row.shape for row in rows):
+        own = [row for row in rows if row.shape == shape]
+        over = [row.ratio - row.kept for row in own if row.mask != FULL]
+        one = [row for row in own if row.mask == "p2one" and not row.residual]
+        cells = [f"{row.kept:.2f} -> {row.ratio:.2f}" for row in one]
+        full = max(row.ratio for row in own if row.mask == FULL)
+        speed = float(np.median([row.dense_gmacs for row in own]))
+        figures = [f"{np.median(over):.2f}", f"{max(over):.2f}", f"{full:.2f}", f"{speed:.0f}"]
+        found.append([shape, result["isa"], str(result["threads"]), ", ".join(cells), *figures])
+    return found
+
+
+def print_table(options: argparse.Namespace) -> None:
+    """Runs this script for every instruction set and number of threads; prints one table."""
+    arguments = ["--quick"] if options.quick else []
+    arguments += ["--masks", f"{FULL},p2one,p2diag", "--seconds", str(CELL_SECONDS)]
+    rows = []
+    for isa in options.isa:
+        for threads in (1, 2):
+            result = run_with(isa, __file__, [*arguments, "--threads", str(threads)])
+            rows += table_rows(result)
+    table = make_table(HEADER, rows)
+    print(table)
+    if options.write:
+        write_table(DOCS / "int8.md", Path(__file__).name, table)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="the short list, three rates")
@@ -310,7 +353,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=0.5, help="of alternated runs, per cell")
     parser.add_argument("-o", "--output", type=Path, help="JSON file to write")
+    parser.add_argument("--table", action="store_true", help="for the documentation")
+    parser.add_argument("--isa", nargs="*", default=["", "avx512vnni"], help="of the table")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/int8.md")
     options = parser.parse_args()
+    if options.table:
+        print_table(options)
+        return
     shapes = [s for s in read_shapes() if s.quick or not options.quick]
     if options.shapes:
         shapes = [s for s in read_shapes() if s.name in options.shapes.split(",")]
