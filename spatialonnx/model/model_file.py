@@ -25,6 +25,7 @@ from spatialonnx.model.external_data import (
     load_external_data,
 )
 from spatialonnx.model.metadata import model_stage
+from spatialonnx.model.op_attributes import check_attributes
 
 PROTOBUF_LIMIT = 1_900_000_000
 """Bytes of a model above which it is handed on as files: protobuf stops at 2 GiB."""
@@ -182,6 +183,7 @@ def _read(path: Path) -> onnx.ModelProto:
 def _check_content(proto: onnx.ModelProto, path: Path) -> None:
     if not proto.graph.node or not proto.opset_import:
         raise ModelError(f"{path} is not an ONNX model: it holds no graph; export it again")
+    check_attributes(proto)
 
 
 def _first_line(error: Exception) -> str:

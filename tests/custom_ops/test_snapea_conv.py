@@ -130,6 +130,16 @@ def test_more_positions_than_one_tile(isa: str) -> None:
     check(draw_case(rng, (2, 2, 9, 37), 5, heads=True, mask=True, pads=[1] * 4), threads=2)
 
 
+def test_taps_beyond_the_map_take_no_memory(isa: str) -> None:
+    rng = np.random.default_rng(9)
+    near = draw_case(rng, (2, 4, 8, 8), 6, pads=[1] * 4)
+    far = {"dilations": [100_000, 100_000], "pads": [100_000] * 4}
+    seen = np.ascontiguousarray(near.w[..., 1:2, 1:2])
+    y, _ = run_case(replace(near, attributes=far))
+    want, _ = run_case(replace(near, w=seen, attributes={}))
+    np.testing.assert_allclose(y, want, rtol=1e-4, atol=1e-5)
+
+
 def test_exact_zeros_are_those_of_a_dense_relu_and_cost_less(isa: str) -> None:
     """SnaPEA's claim: with inputs >= 0 nothing is lost."""
     case = draw_case(np.random.default_rng(2), (3, 4, 9, 9), 6, residual=True, pads=[1] * 4)

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from onnx import numpy_helper
 from support.cases import THRESHOLDS
 from support.conv_cases import NamedCase, conv_cases, draw_case, with_thresholds
 from support.conv_oracle import ConvCase, check_outputs, conv_model, convolve, run_case
@@ -201,6 +202,13 @@ BAD_NODES: dict[str, tuple[ConvCase, dict[str, Any], str]] = {
     "float strides": (GOOD, {"strides": [1.0, 1.0]}, "attribute strides"),
     "one stride": (GOOD, {"strides": 1}, "attribute strides"),
     "text pads": (GOOD, {"pads": "1111"}, "attribute pads"),
+    "a tensor of strides": (
+        GOOD,
+        {"strides": numpy_helper.from_array(np.ones(2, np.int64))},
+        "attribute strides is empty or has another type, but takes integers",
+    ),
+    "texts of pads": (GOOD, {"pads": ["1"] * 4}, "attribute pads is empty or has another type"),
+    "no kernel_shape": (GOOD, {"kernel_shape": [1.0]}, "kernel_shape is empty or has another"),
     "clip_max nan": (GOOD, {"clip_max": float("nan")}, "attribute clip_max"),
     "small map": (replace(GOOD, x=np.zeros((1, 4, 2, 6), np.float32)), {}, "smaller than"),
     "rank of X": (replace(GOOD, x=np.zeros((4, 6, 6), np.float32)), {}, "input X"),
@@ -248,6 +256,41 @@ def test_a_bad_node_is_an_error_that_names_it(isa: str, name: str) -> None:
     feeds = {"X": case.x} | ({} if case.residual is None else {"residual": case.residual})
     with pytest.raises(ModelError, match=f"SpatialConv node 'the conv': .*({message})"):
         open_session(conv_model(case, **attributes), Runtime(threads=1)).run(feeds)
+
+
+FAR = [
+    ([100_000, 100_000], slice(1, 2), [0, 0]),
+    ([1, 100_000], slice(None), [1, 0]),
+    ([2**30, 2**30], slice(1, 2), [0, 0]),
+]
+"""Dilations, the rows of the kernel that see the map, and the pads that these need."""
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("dilations", "rows", "pads"), FAR)
+def test_taps_beyond_the_map_take_no_memory(
+    isa: str, mode: str, dilations: list[int], rows: slice, pads: list[int]
+) -> None:
+    rng = np.random.default_rng(9)
+    near = draw_case(rng, (2, 8, 8, 8), 12, (3, 3), 2, mode, pads=[1] * 4)
+    seen = np.ascontiguousarray(near.w[:, :, rows, 1:2])
+    y, skipped, _ = run_case(
+        replace(near, attributes={"dilations": dilations, "pads": dilations * 2})
+    )
+    want, want_skipped, _ = run_case(replace(near, w=seen, attributes={"pads": pads * 2}))
+    np.testing.assert_allclose(y, want, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(skipped, want_skipped)
+
+
+def test_padding_between_outputs_takes_no_memory(isa: str) -> None:
+    rng = np.random.default_rng(9)
+    near = draw_case(rng, (2, 8, 3, 3), 12, (3, 3), 2, pattern=15)
+    far = {"pads": [100_000] * 4, "strides": [100_000, 100_000]}
+    y, *_ = run_case(replace(near, attributes=far))
+    want = np.zeros((2, 12, 3, 3), np.float32)
+    want[:] = 0 if near.b is None else np.maximum(near.b, 0)[:, None, None]
+    want[..., 1:2, 1:2] = run_case(near)[0]
+    np.testing.assert_allclose(y, want, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["W", "mask"])

@@ -100,6 +100,19 @@ def test_the_oracle_is_what_onnxruntime_computes(case: NamedCase) -> None:
     np.testing.assert_array_equal(dense_output(drawn), run_dense(drawn))
 
 
+@pytest.mark.parametrize("inputs", [3, 32])
+@pytest.mark.parametrize("mode", MODES)
+def test_taps_beyond_the_map_take_no_memory(isa: str, mode: str, inputs: int) -> None:
+    rng = np.random.default_rng(9)
+    near = draw_case(rng, (2, inputs, 8, 8), 12, (3, 3), 2, mode, pads=[1] * 4)
+    far = {"dilations": [100_000, 100_000], "pads": [100_000] * 4}
+    y, skipped, _ = run_case(replace(near, attributes=far))
+    seen = np.ascontiguousarray(near.w[..., 1:2, 1:2])
+    want, want_skipped, _ = run_case(replace(near, w=seen, attributes={}))
+    np.testing.assert_array_equal(y, want)
+    np.testing.assert_array_equal(skipped, want_skipped)
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_threads_give_the_same_bits(isa: str, mode: str) -> None:
     """Although a map is cut finer for several threads."""

@@ -156,11 +156,12 @@ std::vector<std::int64_t> NodeInfo::integers(const char* attribute,
   std::size_t size = 0;
   abi::Status* status = ort_.KernelInfoGetAttributeArray_int64(info_, attribute, nullptr, &size);
   if (!found(status, attribute, "integers")) return default_value;
-  std::vector<std::int64_t> values(size);
-  if (size > 0) {
-    check(ort_,
-          ort_.KernelInfoGetAttributeArray_int64(info_, attribute, values.data(), &size));
+  if (size == 0) {  // so reads a list of another type too
+    throw OpError(std::string("attribute ") + attribute +
+                  " is empty or has another type, but takes integers");
   }
+  std::vector<std::int64_t> values(size);
+  check(ort_, ort_.KernelInfoGetAttributeArray_int64(info_, attribute, values.data(), &size));
   return values;
 }
 

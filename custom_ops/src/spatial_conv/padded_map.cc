@@ -7,6 +7,31 @@
 #include "core/checked.h"
 
 namespace spatialonnx {
+namespace {
+
+// A padded map is bounded by so many times the floats of X and Y, and these.
+constexpr double kMostTimes = 8;
+constexpr double kAlwaysFloats = 1 << 20;
+
+}  // namespace
+
+bool PaddedMap::is_bounded(const ConvAttributes& attributes, const ConvShape& shape) {
+  // In floating point: a product of such numbers may not fit an integer.
+  double area = 1;
+  for (std::size_t axis = 0; axis < 2; ++axis) {
+    const auto reach =
+        static_cast<double>(shape.output[axis] - 1) * static_cast<double>(attributes.stride[axis]) +
+        static_cast<double>(attributes.kernel[axis] - 1) *
+            static_cast<double>(attributes.dilation[axis]) + 1;
+    area *= std::max(reach, axis == 0 ? 0.0
+                                      : static_cast<double>(shape.pad[1] + shape.input[1]));
+  }
+  const double channels = static_cast<double>(attributes.inputs * attributes.groups);
+  const double x = channels * static_cast<double>(shape.input[0] * shape.input[1]);
+  const double y =
+      static_cast<double>(attributes.outputs) * static_cast<double>(shape.grid.map_size());
+  return area * channels <= kMostTimes * (x + y) + kAlwaysFloats;
+}
 
 PaddedMap::PaddedMap(const ConvAttributes& attributes, const ConvShape& shape)
     : inputs(attributes.inputs), groups(attributes.groups) {

@@ -12,6 +12,10 @@ namespace spatialonnx {
 struct PaddedMap {
   PaddedMap(const ConvAttributes& attributes, const ConvShape& shape);
 
+  // Whether a padded map is of the size of X and Y. Pads and dilations may make it any larger, and
+  // the plain loop, which needs none, computes such nodes.
+  static bool is_bounded(const ConvAttributes& attributes, const ConvShape& shape);
+
   std::int64_t height;
   std::int64_t width;
   std::int64_t inputs;

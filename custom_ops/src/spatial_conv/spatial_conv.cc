@@ -10,6 +10,7 @@
 #include "ort/signatures.h"
 #include "spatial_conv/conv_inputs.h"
 #include "spatial_conv/engine.h"
+#include "spatial_conv/padded_map.h"
 
 namespace spatialonnx {
 namespace {
@@ -61,7 +62,7 @@ class SpatialConv : public Kernel {
         .macs = context.output<std::int64_t>(2, counts),
     };
     if (shape.batch == 0) return;
-    if (kernels_ != nullptr) {
+    if (kernels_ != nullptr && PaddedMap::is_bounded(attributes_, shape)) {
       run_spatial_conv(context, task, *plan_, *kernels_, threads_);
     } else {
       const auto planes = static_cast<std::size_t>(shape.batch * attributes_.outputs);

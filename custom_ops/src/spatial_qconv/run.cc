@@ -24,6 +24,9 @@ constexpr int64_t kJobsPerThread = 4;
 constexpr int64_t kJobMacs = int64_t{1} << 20;
 // Patches of a band with less work than that.
 constexpr int64_t kBandPatches = 24;
+// A map is bounded by so many times the bytes of X and Y, and these.
+constexpr double kMostTimes = 32;
+constexpr double kAlwaysBytes = 4 << 20;
 
 QConvBands choose_bands(const QConvRun& run, int64_t images, int64_t threads) {
   const PatchGrid& grid = run.shape.grid;
@@ -113,6 +116,25 @@ struct Memory {
 };
 
 }  // namespace
+
+bool QConvMap::is_bounded(const ConvAttributes& attributes, const ConvShape& shape,
+                          bool unfolded) {
+  // In floating point: a product of such numbers may not fit an integer.
+  double area = 1;
+  for (std::size_t axis = 0; axis < 2 && !unfolded; ++axis) {
+    area *= static_cast<double>(shape.output[axis] - 1) *
+                static_cast<double>(attributes.stride[axis]) +
+            static_cast<double>(attributes.kernel[axis] - 1) *
+                static_cast<double>(attributes.dilation[axis]) + 1;
+  }
+  const double channels = static_cast<double>(attributes.inputs * attributes.groups);
+  const double positions = static_cast<double>(shape.grid.map_size());
+  const double x = channels * static_cast<double>(shape.input[0] * shape.input[1]);
+  const double y = static_cast<double>(attributes.outputs) * positions;
+  const double bytes =
+      unfolded ? positions * static_cast<double>(attributes.macs() + kQConvLine) : area * channels;
+  return bytes <= kMostTimes * (x + y) + kAlwaysBytes;
+}
 
 QConvMap::QConvMap(const ConvAttributes& attributes, const ConvShape& shape, bool unfolded)
     : unfolded(unfolded), groups(attributes.groups) {

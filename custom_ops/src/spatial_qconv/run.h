@@ -12,6 +12,10 @@ namespace spatialonnx {
 struct QConvMap {
   QConvMap(const ConvAttributes& attributes, const ConvShape& shape, bool unfolded);
 
+  // Whether a map is of the size of X and Y. Pads, dilations and kernels may make it any larger, and
+  // the plain loop, which needs none, computes such nodes.
+  static bool is_bounded(const ConvAttributes& attributes, const ConvShape& shape, bool unfolded);
+
   // Writes row `row` of all groups of one image of X, each byte ^ flip.
   void fill_row(const QConvTask& task, std::uint8_t flip, std::int64_t image, std::int64_t row,
                 std::uint8_t* map) const;

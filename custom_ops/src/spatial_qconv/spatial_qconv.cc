@@ -10,6 +10,7 @@
 #include "ort/ops.h"
 #include "spatial_conv/conv_inputs.h"
 #include "spatial_qconv/quantisation.h"
+#include "spatial_qconv/run.h"
 
 namespace spatialonnx {
 namespace {
@@ -60,13 +61,14 @@ class SpatialQConv : public Kernel {
         .x_zero_point = quantisation_.x_zero_point(),
         .x = x.data<std::uint8_t>(),
         .w = nullptr,
+        .x_offset = kernels_ == nullptr ? 0 : kernels_->input_flip,
         .residual = residual(context, y_shape),
         .y = context.output<std::uint8_t>(0, y_shape),
         .skipped = context.output<std::int64_t>(1, counts),
         .macs = context.output<std::int64_t>(2, counts),
     };
     if (shape.batch == 0) return;
-    if (kernels_ != nullptr) {
+    if (kernels_ != nullptr && QConvMap::is_bounded(attributes_, shape, plan_->unfolded)) {
       run_spatial_qconv(context, task, *plan_, *kernels_, threads_);
     } else {
       task.w = context.input(kW, "W").data<std::int8_t>();

@@ -21,6 +21,7 @@ struct QConvTask {
   std::uint8_t x_zero_point;
   const std::uint8_t* x;
   const std::int8_t* w;          // as the model has it; of the reference only
+  std::int32_t x_offset;         // that the bias takes X to be reduced by; of the reference only
   const std::uint8_t* residual;  // null: none
   std::uint8_t* y;
   std::int64_t* skipped;  // outputs that were predicted

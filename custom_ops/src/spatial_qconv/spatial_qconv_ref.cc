@@ -34,9 +34,10 @@ struct Plane {
     for (std::int64_t i = 0; i < attributes.inputs; ++i) {
       for (std::int64_t ky = 0; ky < attributes.kernel[0]; ++ky) {
         for (std::int64_t kx = 0; kx < attributes.kernel[1]; ++kx) {
-          total += *weight++ * input(row * attributes.stride[0] + ky * attributes.dilation[0],
-                                     column * attributes.stride[1] + kx * attributes.dilation[1],
-                                     group * attributes.inputs + i);
+          const std::uint8_t x = input(row * attributes.stride[0] + ky * attributes.dilation[0],
+                                       column * attributes.stride[1] + kx * attributes.dilation[1],
+                                       group * attributes.inputs + i);
+          total += *weight++ * (x - task.x_offset);
         }
       }
     }
