@@ -202,6 +202,7 @@ def _certify(
         runtime=experiment.runtime,
         baseline=original,
         confidence=experiment.confidence,
+        batch=experiment.batch,
     )
     return proto, certifier.measure(None, verify, count_steps(progress, verify.part))
 

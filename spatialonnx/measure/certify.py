@@ -77,10 +77,10 @@ class Certifier:
             initial: The plan that the network was tuned with; None = prediction off.
         """
         return cls(
-            experiment.model.proto if proto is None else proto,
+            experiment.model.shared if proto is None else proto,
             metric=experiment.metric,
             runtime=experiment.runtime,
-            baseline=None if experiment.baseline is None else experiment.baseline.proto,
+            baseline=None if experiment.baseline is None else experiment.baseline.shared,
             confidence=experiment.confidence,
             batch=experiment.batch,
             initial=initial,

@@ -151,11 +151,11 @@ def evaluate(
     experiment = open_experiment(as_model(model), data, options, cut=split != "all", refuse=False)
     baseline = experiment.baseline
     return evaluate_model(
-        experiment.model.proto,
+        experiment.model.shared,
         _choose_samples(experiment, split, samples),
         runtime=experiment.runtime,
         metric=experiment.metric,
-        baseline=None if baseline is None else baseline.proto,
+        baseline=None if baseline is None else baseline.shared,
         batch=experiment.batch,
         steps=count_steps(progress, "evaluating"),
     )

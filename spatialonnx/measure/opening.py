@@ -17,6 +17,7 @@ from spatialonnx.data.split import Split, split_pool
 from spatialonnx.errors import UsageError
 from spatialonnx.measure.class_check import check_classes
 from spatialonnx.measure.experiment import OWN_FUNCTION, Experiment, open_data
+from spatialonnx.measure.fitting import fit_batch
 from spatialonnx.measure.float_original import with_float_original
 from spatialonnx.measure.metrics import TOP1, Metric, find_metric
 from spatialonnx.measure.score_output import choose_output
@@ -51,7 +52,8 @@ class ExperimentOptions(RuntimeOptions, SplitOptions, total=False):
     ``preprocessing`` is how pixels become the network's input (None: as the model says),
     ``classes`` a file or list of the classes in the order of the outputs, for pictures in class
     folders (None: in the order of their names).
-    ``memory`` is how many bytes the images of an iterable take before they go to a temporary file.
+    ``memory`` is how many bytes the process may take, the libraries' own left out: it bounds the
+    batch, stored activations, and the images of an iterable, which go to a temporary file then.
     ``accept_baseline`` goes on where the labels cannot be the classes of the network.
     ``model_batch`` is the number of images that a model takes at once although its input leaves
     that open. ``score_output`` names the output that is scored (None: by shape and labels);
@@ -136,7 +138,7 @@ def open_experiment(
         experiment, chosen.get("score_output"), chosen.get("decision"), refuse=refuse
     )
     check_classes(experiment, refuse=refuse)
-    return experiment
+    return fit_batch(experiment, chosen.get("memory"))
 
 
 def _with_batch(model: ModelFile, batch: int | None) -> ModelFile:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from spatialonnx.model.external_data import (
 )
 from spatialonnx.model.metadata import model_stage
 from spatialonnx.model.op_attributes import check_attributes
+from spatialonnx.model.shared_weights import share_weights
 
 PROTOBUF_LIMIT = 1_900_000_000
 """Bytes of a model above which it is handed on as files: protobuf stops at 2 GiB."""
@@ -47,6 +49,11 @@ class ModelFile:
     path: Path
     proto: onnx.ModelProto
     sha256: str
+
+    @functools.cached_property
+    def shared(self) -> onnx.ModelProto:
+        """The model as sessions take it: of a large one the weights are in a file."""
+        return share_weights(self.proto)
 
     @property
     def stage(self) -> str:

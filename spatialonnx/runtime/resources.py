@@ -10,6 +10,8 @@ import psutil
 
 _GUESS = 4 << 30
 """Assumed free bytes of a device whose driver does not report them."""
+LIBRARIES = 160 << 20
+"""Bytes that Python and the libraries take by themselves."""
 _CGROUPS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     (

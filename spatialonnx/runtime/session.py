@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from spatialonnx.errors import LibraryError, ModelError, ProviderError
 from spatialonnx.model.interface import TensorInfo
 from spatialonnx.model.model_file import PROTOBUF_LIMIT, save_model, self_contained
+from spatialonnx.model.shared_weights import release_weights, share_weights, shared_folder
 from spatialonnx.runtime.library import library_path
 from spatialonnx.runtime.ort import ort
 from spatialonnx.runtime.resources import available_threads
@@ -30,6 +31,7 @@ _CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 _CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "DEFAULT"}
 """float32 without TF32, and a deterministic algorithm, no autotuning."""
+_WEIGHTS = "session.model_external_initializers_file_folder_path"
 FATAL = 4
 """ORT's log level for fatal errors only: errors are raised, not logged."""
 
@@ -199,8 +201,15 @@ def open_session(
     if isinstance(model, Path):
         with self_contained(model) as file:
             return _open(str(file), options, runtime)
-    if model.ByteSize() < PROTOBUF_LIMIT:
-        return _open(model.SerializeToString(), options, runtime)
+    own = share_weights(model)
+    if own.ByteSize() < PROTOBUF_LIMIT:
+        if (shared := shared_folder(own)) is not None:
+            options.add_session_config_entry(_WEIGHTS, str(shared))
+        try:
+            return _open(own.SerializeToString(), options, runtime)
+        finally:
+            if own is not model:
+                release_weights(own)
     with tempfile.TemporaryDirectory(prefix="spatialonnx-") as folder:
         path = Path(folder) / "model.onnx"
         save_model(model, path)

@@ -13,9 +13,10 @@ from spatialonnx.measure.certify import Certifier
 from spatialonnx.measure.measured import Measured
 from spatialonnx.measure.statistics import resolution
 from spatialonnx.plan.plan import PlanLike
-from spatialonnx.runtime.progress import ProgressCallback, count_steps, report_stage
+from spatialonnx.runtime.progress import ProgressCallback, Steps, count_steps, report_stage
 from spatialonnx.searching.benefit import Benefit, count_macs
 from spatialonnx.searching.certification import Certification, kept_masks
+from spatialonnx.searching.deadline import BudgetSpent, Deadline
 from spatialonnx.searching.dry_run import Estimate, estimate_search
 from spatialonnx.searching.identity import study_about, study_key
 from spatialonnx.searching.job import SearchJob, check_job
@@ -27,7 +28,7 @@ from spatialonnx.searching.strategies import find_multiples
 from spatialonnx.searching.study import Study
 from spatialonnx.searching.task import Task, find_layouts
 from spatialonnx.searching.thresholds import find_means
-from spatialonnx.searching.trials import BudgetSpent, Trials
+from spatialonnx.searching.trials import Trials
 from spatialonnx.simulate.segmented import SegmentSimulator
 from spatialonnx.simulate.simulator import Simulator
 
@@ -53,9 +54,10 @@ def search_masks(job: SearchJob, progress: ProgressCallback | None = None) -> Se
         SpatialOnnxError: Anything else that a user can fix.
     """
     start = time.monotonic()
+    deadline = Deadline(job.budget.seconds)
     check_job(job)
     report_stage(progress, "running the dense network")
-    simulator = make_simulator(job)
+    simulator = make_simulator(job, count_steps(progress, "running the dense network"))
     with Study(job.files.study) as study:
         if study.bind(study_key(job), study_about(job)):
             text = f"continuing {job.files.study.name}: {study.count()} trials are done"
@@ -63,8 +65,9 @@ def search_masks(job: SearchJob, progress: ProgressCallback | None = None) -> Se
         study.set_scale(simulator.baseline, simulator.conv_total)
         latency = _keep_latency(job, simulator, study, progress)
         certifier = Certifier.of(job.experiment, initial=job.initial)
-        judge = _make_judge(job, certifier, progress)
-        task = make_task(job, simulator, study, judge, latency, progress)
+        judge = _make_judge(job, certifier, progress, deadline)
+        task = make_task(job, simulator, study, judge, latency, progress, deadline)
+        simulator.checkpoint = deadline.check
         eligible: dict[Fraction, frozenset[str]] | None = None
         interrupted = False
         try:
@@ -75,6 +78,7 @@ def search_masks(job: SearchJob, progress: ProgressCallback | None = None) -> Se
             interrupted = True
             text = "stopping: certifying the best plan so far (Ctrl-C again stops at once)"
             report_stage(progress, text, warning=True)
+        deadline.lift()
         results = Certification(job, simulator, study, certifier, judge, latency, progress).run(
             eligible
         )
@@ -112,9 +116,11 @@ def dry_run(job: SearchJob) -> Estimate:
     return estimate_search(simulator, job.settings, job.groups(), len(experiment.search))
 
 
-def make_simulator(job: SearchJob) -> SegmentSimulator:
+def make_simulator(job: SearchJob, steps: Steps | None = None) -> SegmentSimulator:
     """The simulator of a job; the dense network is run once."""
-    return SegmentSimulator(job.experiment, memory=job.budget.memory, initial=job.initial)
+    return SegmentSimulator(
+        job.experiment, memory=job.budget.memory, initial=job.initial, steps=steps
+    )
 
 
 def make_task(
@@ -124,6 +130,7 @@ def make_task(
     judge: SelectJudge,
     latency: LatencyModel | None = None,
     progress: ProgressCallback | None = None,
+    deadline: Deadline | None = None,
 ) -> Task:
     """The task for the strategy of a job."""
     bounds = tuple(bound.eps(simulator.baseline) for bound in job.experiment.bounds)
@@ -131,7 +138,7 @@ def make_task(
         simulator,
         study,
         eps=max(bounds),
-        time_budget=job.budget.seconds,
+        deadline=deadline or Deadline(job.budget.seconds),
         max_trials=job.budget.trials,
         progress=progress,
         off_is_dense=job.experiment.baseline is None,
@@ -175,13 +182,23 @@ def _keep_latency(
 
 
 def _make_judge(
-    job: SearchJob, certifier: Certifier, progress: ProgressCallback | None
+    job: SearchJob,
+    certifier: Certifier,
+    progress: ProgressCallback | None,
+    deadline: Deadline,
 ) -> SelectJudge:
     def measure(plan: PlanLike) -> Measured:
+        tell = count_steps(progress, f"select: plan {len(judge.known) + 1}")
+
+        def step(done: int, total: int) -> None:
+            deadline.check()
+            if tell is not None:
+                tell(done, total)
+
         return certifier.measure(
             plan,
             job.experiment.select,
-            count_steps(progress, f"select: plan {len(judge.known) + 1}"),
+            step,
             confidence=job.select_confidence,
             expect=job.strategy.by_divergence,
         )

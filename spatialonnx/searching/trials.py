@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,13 +11,10 @@ from spatialonnx.plan.macs import fraction
 from spatialonnx.plan.outcome import Outcome
 from spatialonnx.plan.plan import PlanLike, plan_key
 from spatialonnx.runtime.progress import Progress, ProgressCallback
+from spatialonnx.searching.deadline import BudgetSpent, Deadline
 from spatialonnx.searching.study import Study
 from spatialonnx.simulate.executor import Executor, LocalExecutor
 from spatialonnx.simulate.simulator import Simulator
-
-
-class BudgetSpent(Exception):
-    """The time budget or the number of trials is used up."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,7 @@ class Trials:
         *,
         eps: Fraction,
         executor: Executor | None = None,
-        time_budget: float | None = None,
+        deadline: Deadline | None = None,
         max_trials: int | None = None,
         progress: ProgressCallback | None = None,
         off_is_dense: bool = True,
@@ -77,7 +73,7 @@ class Trials:
             study: The journal.
             eps: The largest bound of this search: trials beyond it may be rejected.
             executor: Runs trials that the study does not have; default: the simulator, here.
-            time_budget: Seconds after which no further trial is started.
+            deadline: When the last trial ends.
             max_trials: Number of trials after which no further one is started.
             progress: Called with how far the search is.
             off_is_dense: Whether the plan that is off everywhere is the baseline; it is not
@@ -88,7 +84,7 @@ class Trials:
         self.eps = eps
         self.best: tuple[int, str] | None = None
         self._executor = executor or LocalExecutor(simulator)
-        self._deadline = None if time_budget is None else time.monotonic() + time_budget
+        self.deadline = deadline or Deadline()
         self._max_trials = max_trials
         self._progress = progress
         self._off_is_dense = off_is_dense
@@ -174,11 +170,18 @@ class Trials:
 
     def _may_start(self, plan: PlanLike) -> bool:
         """Whether the budgets allow one more trial, which then counts as begun."""
-        late = self._deadline is not None and time.monotonic() >= self._deadline
-        if late or (self._max_trials is not None and self._begun >= self._max_trials):
+        if self.deadline.passed or (
+            self._max_trials is not None and self._begun >= self._max_trials
+        ):
             return False
         self._begun += bool(plan)  # prediction off is known, it runs nothing
         return True
+
+    def tell(self, stage: str, done: int, total: int) -> None:
+        """Reports how far a phase without trials is; ends the search where its time is over."""
+        self.deadline.check()
+        if self._progress:
+            self._progress(Progress(stage, done, total))
 
     def _trial(self, key: str, outcome: Outcome) -> Trial:
         drop = None if outcome.score is None else self.simulator.baseline - outcome.score

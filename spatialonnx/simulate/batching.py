@@ -106,9 +106,9 @@ class BatchedRuns:
                 pixels = self._map.pixels[chosen if isinstance(patches, slice) else patches[chosen]]
                 self._zeroed.append(pixels.ravel() if zeroed is None else pixels[zeroed[chosen]])
                 new[i] = True
+                if len(self._positions) >= self._batch:  # their positions take memory
+                    self._run(self._batch)
             slots[i] = slot
-        while len(self._positions) >= self._batch:
-            self._run(self._batch)
         return slots, new
 
     def finish(self) -> None:

@@ -76,6 +76,10 @@ class CodeHistogram:
         self.borders, border = np.unique(inside, return_inverse=True)
         bins = spread * len(self.borders) + border.reshape(self._grid)
         self._base = np.where(spread < 0, -1, bins).reshape(-1).astype(np.int64)
+        # A slice where all patches have a target: it copies nothing.
+        has_target = self._base >= 0
+        self._chosen = slice(None) if has_target.all() else has_target
+        self._first = self._base[self._chosen] * self._codes
         self._energy = energy
         size = self.targets * len(self.borders) * self._codes
         self._dense = size <= _DENSE
@@ -84,6 +88,8 @@ class CodeHistogram:
         self._squares = np.zeros(len(self._keys) if energy else 0)
         self._small = np.zeros(len(self._keys) if energy else 0)
         self._has_small = False
+        self._pending: list[tuple[NDArray[Any], ...]] = []
+        self._waiting = 0
 
     def add(
         self,
@@ -100,8 +106,8 @@ class CodeHistogram:
             small: The same of the values that count as zero; None where only zeros do.
         """
         flat = codes.reshape(len(codes), len(self._base))
-        chosen = self._base >= 0
-        keys = (self._base[chosen] * self._codes + flat[:, chosen]).reshape(-1)
+        chosen = self._chosen
+        keys = (self._first + flat[:, chosen]).reshape(-1)
         if self._energy:
             if squares is None:
                 raise ValueError("a histogram with energy needs the patches' squares")
@@ -112,6 +118,23 @@ class CodeHistogram:
         if self._dense:
             self._enter(keys, len(self._keys), squares, small)
             return
+        none = np.zeros(0)
+        zeros = np.zeros(len(keys) if small is None and self._energy else 0)
+        self._pending.append(
+            (keys, none if squares is None else squares, zeros if small is None else small)
+        )
+        self._waiting += len(keys)
+        # Sorting as many new keys as are known already costs little for each.
+        if self._waiting > max(len(self._keys), _DENSE):
+            self._merge()
+
+    def _merge(self) -> None:
+        """Enters the keys that wait; only the codes that occur are kept."""
+        if not self._pending:
+            return
+        keys, squares, small = (np.concatenate(p) for p in zip(*self._pending, strict=True))
+        self._pending.clear()
+        self._waiting = 0
         known, where = np.unique(np.concatenate([self._keys, keys]), return_inverse=True)
         old = where[: len(self._keys)]
         self._counts = _spread(self._counts, old, len(known))
@@ -119,7 +142,13 @@ class CodeHistogram:
             self._squares = _spread(self._squares, old, len(known))
             self._small = _spread(self._small, old, len(known))
         self._keys = known
-        self._enter(where[len(old) :], len(known), squares, small)
+        counted = (squares, small) if self._energy else (None, None)
+        self._enter(where[len(old) :], len(known), *counted)
+
+    @property
+    def bins(self) -> int:
+        """Bins that are kept as arrays; 0 where only the codes that occur are."""
+        return len(self._keys) if self._dense else 0
 
     def skipped(
         self,
@@ -138,6 +167,7 @@ class CodeHistogram:
             int64 [targets, k].
         """
         last = self.targets if last is None else last
+        self._merge()
         supersets = superset_sums(self._histogram(self._counts, first, last))
         patterns = np.arange(self._codes) if patterns is None else patterns
         total = np.zeros((last - first, len(patterns)), np.int64)
@@ -166,6 +196,7 @@ class CodeHistogram:
         if not self._energy:
             raise ValueError("this histogram counts no energy")
         last = self.targets if last is None else last
+        self._merge()
         supersets = superset_sums(self._histogram(self._squares, first, last))
         patterns = np.arange(self._codes) if patterns is None else patterns
         kept = None
@@ -209,13 +240,25 @@ def patch_squares(ofmap: NDArray[np.float32], patch_size: int) -> NDArray[np.flo
 
     What is not finite counts as the largest float32.
     """
-    n, channels, height, width = ofmap.shape
-    p = patch_size
+    sums = _patch_sums(np.square(ofmap, dtype=np.float64), patch_size)
+    if np.isfinite(sums).all():
+        return sums
+    finite = np.nan_to_num(ofmap, nan=float(np.finfo(np.float32).max))
+    return _patch_sums(np.square(finite, dtype=np.float64), patch_size)
+
+
+def _patch_sums(values: NDArray[np.float64], p: int) -> NDArray[np.float64]:
+    """The sum of every patch: first along its rows, then of these."""
+    n, channels, height, width = values.shape
     rows, columns = patch_grid(height, width, p)
-    padded = np.zeros((n, channels, rows * p, columns * p))
-    padded[:, :, :height, :width] = np.nan_to_num(ofmap, nan=float(np.finfo(np.float32).max))
-    patches = padded.reshape(n, channels, rows, p, columns, p)
-    sums: NDArray[np.float64] = np.einsum("ncrpsq,ncrpsq->ncrs", patches, patches)
+    across = np.zeros((n, channels, height, columns))
+    for column in range(p):
+        part = values[..., column::p]
+        across[..., : part.shape[-1]] += part
+    sums = np.zeros((n, channels, rows, columns))
+    for row in range(p):
+        part = across[:, :, row::p]
+        sums[:, :, : part.shape[2]] += part
     return sums
 
 

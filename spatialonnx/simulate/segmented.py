@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from spatialonnx.errors import DataError
 from spatialonnx.graph.shapes import infer_shapes
 from spatialonnx.measure.experiment import Experiment
+from spatialonnx.measure.fitting import weight_bytes
 from spatialonnx.measure.network import Network, run_samples
 from spatialonnx.measure.samples import check_images
 from spatialonnx.model.interface import find_image_input, model_inputs
@@ -20,7 +21,13 @@ from spatialonnx.model.metadata import fixed_batch
 from spatialonnx.plan.masks import SiteMask
 from spatialonnx.plan.outcome import Outcome
 from spatialonnx.plan.plan import Plan, PlanLike
-from spatialonnx.runtime.resources import free_device_memory, free_memory, used_memory
+from spatialonnx.runtime.progress import Steps
+from spatialonnx.runtime.resources import (
+    LIBRARIES,
+    free_device_memory,
+    free_memory,
+    used_memory,
+)
 from spatialonnx.runtime.session import Level
 from spatialonnx.simulate.cut import mask_numbers, segment_macs
 from spatialonnx.simulate.incremental import IncrementalTrials
@@ -57,24 +64,26 @@ class SegmentSimulator:
         level: Level = "all",
         bound: bool | None = None,
         initial: PlanLike | None = None,
+        steps: Steps | None = None,
     ) -> None:
         """Opens the segments, compares them with the whole model, runs the dense network once.
 
         Args:
             experiment: The network with SpatialPredict nodes, its search samples, the metric.
-            memory: Bytes that the simulator may use, sessions included; default: half of the free
-                memory where activations are kept. If the sessions alone need more, nothing is
-                stored.
+            memory: Bytes that the process may use, the libraries' own left out; default: half of
+                the free memory where activations are kept. If the sessions alone need more,
+                nothing is stored.
             level: ORT's graph optimisation.
             bound: Whether activations stay in the provider's memory; default: unless that is
                 the host's.
             initial: Masks that are on for ``codes`` and ``ofmaps``; None = every site off.
+            steps: Called in the dense pass with how many samples are done, and how many there are.
 
         Raises:
             DataError: The images do not fit, or the network's shapes depend on its data.
         """
-        before = used_memory()
-        runtime, proto = experiment.runtime, experiment.model.proto
+        runtime, proto = experiment.runtime, experiment.model.shared
+        before = used_memory() if memory is None else LIBRARIES
         if memory is None:
             memory = (free_memory() if runtime.provider == "cpu" else free_device_memory()) // 2
         samples = experiment.search
@@ -99,7 +108,7 @@ class SegmentSimulator:
         self._shares = [m / max(sum(macs), 1) for m in macs]
 
         begun = time.perf_counter()
-        off = run_off(self._network, samples, self._batch)
+        off = run_off(self._network, samples, self._batch, steps=steps)
         self.seconds_per_pass = time.perf_counter() - begun
         dense = off if experiment.baseline is None else _run_baseline(experiment)
         self._scorer = Scorer(DenseReference(experiment.metric, dense, samples.labels), off)
@@ -108,6 +117,8 @@ class SegmentSimulator:
         blocks = [order[i : i + self._batch] for i in range(0, len(order), self._batch)]
         # Memory already used, and copies of a batch's activations while it runs.
         working = _BATCHES_AT_WORK * self._batch * max(self._network.bytes_per_sample)
+        # Certification runs the whole network in a session of its own.
+        working += weight_bytes(experiment.model.proto)
         budget = max(memory - max(used_memory() - before, 0) - working, 0)
         self._initial = mask_numbers(self._network.predictors, initial or {})
         self._prefix = Prefix(self._network, self._images, blocks, budget, self._initial)
@@ -116,6 +127,15 @@ class SegmentSimulator:
         )
         self._isolated: IsolatedTrials | None = None
         self._trials_at_once = _FEWEST
+
+    @property
+    def checkpoint(self) -> Callable[[], None] | None:
+        """Called before every segment that is run; what it raises ends the work."""
+        return self._network.checkpoint
+
+    @checkpoint.setter
+    def checkpoint(self, function: Callable[[], None] | None) -> None:
+        self._network.checkpoint = function
 
     @property
     def stored_bytes(self) -> int:
@@ -283,5 +303,5 @@ def _same_site(first: Masks, second: Masks) -> bool:
 def _run_baseline(experiment: Experiment) -> list[NDArray[Any]]:
     """The outputs of the baseline, if that is another network than the one with the masks."""
     assert experiment.baseline is not None
-    network = Network(experiment.baseline.proto, experiment.runtime)
+    network = Network(experiment.baseline.shared, experiment.runtime)
     return run_samples(network, experiment.search, Plan(), batch=experiment.batch).outputs

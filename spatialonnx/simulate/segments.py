@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from spatialonnx.measure.samples import Samples
 from spatialonnx.plan.masks import SiteMask, full_mask
 from spatialonnx.plan.plan import Plan
 from spatialonnx.runtime.feeds import feeds_of
+from spatialonnx.runtime.progress import Steps
 from spatialonnx.runtime.session import Level, Runtime, Session, open_session
 from spatialonnx.simulate.activation_store import Array, DeviceMemory, HostMemory, Memory
 from spatialonnx.simulate.cut import cut_graph, segment_model
@@ -107,6 +108,7 @@ class SegmentedNetwork:
         self.cut = cut_graph(proto)
         self.predictors = tuple(s.predictor for s in self.cut.segments if s.predictor is not None)
         self.bytes_per_sample: list[int] = []
+        self.checkpoint: Callable[[], None] | None = None
         self._runtime = runtime
         bound = runtime.provider != "cpu" if bound is None else bound
         self._memory: Memory = DeviceMemory(runtime) if bound else HostMemory()
@@ -172,6 +174,8 @@ class SegmentedNetwork:
         Raises:
             ModelError: ONNX Runtime refuses the activations, or an op fails.
         """
+        if self.checkpoint is not None:
+            self.checkpoint()
         segment = self.cut.segments[number]
         count = len(activations)
         feeds = {name: self._padded(activations.arrays[name]) for name in segment.inputs}
@@ -324,6 +328,7 @@ def run_off(
     samples: Samples,
     batch: int,
     masks: Mapping[int, SiteMask] | None = None,
+    steps: Steps | None = None,
 ) -> list[NDArray[Any]]:
     """The outputs of all samples with every site off, or under masks.
 
@@ -332,13 +337,14 @@ def run_off(
         samples: The samples, in their order.
         batch: Samples per run.
         masks: By number of the site; sites it does not name are off.
+        steps: Called after every batch with how many samples are done, and how many there are.
     """
 
     def run(images: NDArray[np.float32]) -> list[NDArray[Any]]:
         after = network.finish(0, network.start(images), masks)
         return [after[name] for name in network.output_names]
 
-    return collect_outputs(samples, batch, run)
+    return collect_outputs(samples, batch, run, steps)
 
 
 def _codes_model(dtype: np.dtype[Any]) -> ModelProto:

@@ -9,6 +9,7 @@ import pytest
 from support.fakesim import FakeSimulator, World, fake_task, names_of
 
 from spatialonnx.plan.masks import uniform_mask
+from spatialonnx.searching.deadline import Deadline
 from spatialonnx.searching.greedy import greedy_search
 from spatialonnx.searching.modes import MODES
 from spatialonnx.searching.study import Study
@@ -91,7 +92,7 @@ def test_the_number_of_trials_is_a_budget(tmp_path):
 def test_no_trial_begins_after_the_time_budget(tmp_path):
     simulator = FakeSimulator(WORLD)
     with Study(tmp_path / "s.db") as study, pytest.raises(BudgetSpent):
-        search(study, simulator, time_budget=0)
+        search(study, simulator, deadline=Deadline(0))
     assert simulator.runs == {}
 
 
@@ -142,7 +143,7 @@ def test_what_arrived_before_the_budget_was_spent_is_not_run_again(tmp_path, tri
 def test_what_is_known_needs_no_budget(tmp_path):
     with Study(tmp_path / "s.db") as study:
         search(study, FakeSimulator(WORLD))
-        search(study, FakeSimulator(WORLD), time_budget=0, max_trials=0)
+        search(study, FakeSimulator(WORLD), deadline=Deadline(0), max_trials=0)
 
 
 def test_a_rejected_trial_is_run_again_where_a_larger_bound_needs_it(tmp_path):

@@ -17,6 +17,8 @@ from spatialonnx.simulate.simulator import Simulator
 
 TARGETS_AT_ONCE = 16
 """Targets whose tables of all patterns are held at once: 65,536 patterns each for p = 4."""
+_CELLS = 1 << 19
+"""Outputs that are counted at a time: what is made of them stays in the processor's cache."""
 _MOST_PROBES = 4
 """Probes of the patterns that are tried with a threshold for p = 4."""
 
@@ -94,15 +96,30 @@ def count_codes(
     for k, name in enumerate(sites):
         codes = [simulator.codes(name, size, level.thresholds[k]) for level in levels]
         for ofmap, *blocks in zip(simulator.ofmaps(name), *codes, strict=True):
-            squares = patch_squares(ofmap, size)
-            for level, block in zip(levels, blocks, strict=True):
-                threshold = level.thresholds[k]
-                small = None
-                if threshold is not None:
-                    counted = np.where(ofmap <= threshold[:, None, None], ofmap, np.float32(0))
-                    small = patch_squares(counted, size)
-                level.histograms[k].add(block, squares, small)
+            cells = max(_CELLS, 8 * max(level.histograms[k].bins for level in levels))
+            rows = max(1, cells // max(ofmap[0].size, 1))
+            for first in range(0, len(ofmap), rows):
+                part = slice(first, first + rows)
+                _count(levels, k, size, ofmap[part], [block[part] for block in blocks])
     return levels
+
+
+def _count(
+    levels: Sequence[ThresholdLevel],
+    k: int,
+    size: int,
+    ofmap: NDArray[np.float32],
+    codes: Sequence[NDArray[np.uint16]],
+) -> None:
+    """Counts a few samples of site ``k`` under every threshold."""
+    squares = patch_squares(ofmap, size)
+    for level, block in zip(levels, codes, strict=True):
+        threshold = level.thresholds[k]
+        small = None
+        if threshold is not None:
+            counted = np.where(ofmap <= threshold[:, None, None], ofmap, np.float32(0))
+            small = patch_squares(counted, size)
+        level.histograms[k].add(block, squares, small)
 
 
 def _histogram(layout: Layout, name: str, grain: Grain) -> CodeHistogram:

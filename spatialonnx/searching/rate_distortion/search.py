@@ -90,14 +90,18 @@ def joint_search(task: Task) -> dict[Fraction, frozenset[str]]:
         size: Choices(own, task.multiples, settings.pattern_limit)
         for size, own in settings.patterns.items()
     }
-    tables = [
-        [
-            find_operating_points(trials.simulator, group, grain, layout, choices[size], initial)
-            for size, layout in task.layouts.items()
-            if all(initial[name].patch_size == size for name in group if name in initial)
-        ]
-        for group in task.groups
-    ]
+    tables = []
+    for done, group in enumerate(task.groups):
+        trials.tell("code histograms", done, len(task.groups))
+        tables.append(
+            [
+                find_operating_points(
+                    trials.simulator, group, grain, layout, choices[size], initial
+                )
+                for size, layout in task.layouts.items()
+                if all(initial[name].patch_size == size for name in group if name in initial)
+            ]
+        )
     layers = profile_layers(trials, task.groups, tables, task.layouts, task.benefit, initial, begun)
     search = PlanSearch(trials, layers, task.layouts, task.judge, initial, begun)
     limits = {eps: search.run(eps) for eps in sorted(task.bounds, reverse=True)}
