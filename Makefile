@@ -4,6 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+# The package of ONNX Runtime, an extra of pyproject.toml: onnxruntime-gpu runs without a GPU as well.
+RUNTIME ?= $(if $(filter x86_64,$(shell uname -m)),gpu,cpu)
+INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt
+# Kept, so that only what changed is compiled, and of this environment alone: two builds at a time
+# must not share a folder. Those of pip itself have a temporary one each.
+BUILD := --config-settings=build-dir=build/$(notdir $(VENV))
+
 .PHONY: demo test lint clean
 
 demo: $(VENV)/.demo
@@ -25,12 +32,14 @@ $(VENV)/bin/python:
 SOURCES := pyproject.toml constraints.txt $(wildcard custom_ops/CMakeLists.txt custom_ops/cmake/* custom_ops/src/*/*)
 
 $(VENV)/.demo: $(SOURCES) | $(VENV)/bin/python
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[report]'
+	$(INSTALL) $(BUILD) --editable '.[$(RUNTIME),report]'
+	$(BIN)/spatialonnx doctor --quiet
 	touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,report,test]'
+	$(INSTALL) torch==2.13.0
+	$(INSTALL) $(BUILD) --editable '.[$(RUNTIME),train,report,test]'
+	$(BIN)/spatialonnx doctor --quiet
 	touch $@
 
 clean:

@@ -16,15 +16,13 @@ from spatialonnx.graph.ops import CODES, DOMAIN, VERSION
 from spatialonnx.runtime.library import build_info, library_path
 from spatialonnx.runtime.providers import cuda_unavailable
 from spatialonnx.runtime.resources import available_threads
-from spatialonnx.runtime.session import Runtime, open_session
+from spatialonnx.runtime.session import Runtime, open_session, runtime_version
 
 _PACKAGES = (
     "numpy",
     "scipy",
     "onnx",
     "onnx-graphsurgeon",
-    "onnxruntime",
-    "onnxruntime-gpu",
     "filelock",
     "psutil",
     "typer",
@@ -62,12 +60,11 @@ def examine() -> list[Finding]:
         Finding("spatialonnx", __version__),
         Finding("python", f"{system}, {available_threads()} threads"),
     ]
-    versions = {name: _version(name) for name in _PACKAGES}
-    runtimes = {"onnxruntime", "onnxruntime-gpu"}
-    for name, version in versions.items():
-        if version or name not in runtimes:
-            findings.append(Finding(name, version or "not installed", good=bool(version)))
-    findings.append(_runtimes(versions["onnxruntime"], versions["onnxruntime-gpu"]))
+    runtimes = _runtimes()
+    for name in (*_PACKAGES, *runtimes):
+        version = _version(name)
+        findings.append(Finding(name, version or "not installed", good=bool(version)))
+    findings.append(_one_runtime(runtimes))
     findings.append(_library())
     findings.append(_op("ops in ONNX Runtime", Runtime()))
     reason = cuda_unavailable()
@@ -85,15 +82,20 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _runtimes(cpu: str | None, gpu: str | None) -> Finding:
+def _runtimes() -> list[str]:
+    """The installed packages that ONNX Runtime is imported from; none for a build of one's own."""
+    return sorted(set(importlib.metadata.packages_distributions().get("onnxruntime", ())))
+
+
+def _one_runtime(packages: list[str]) -> Finding:
     what = "one ONNX Runtime"
-    if cpu and gpu:
+    if len(packages) > 1:
         found = (
-            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: run pip "
-            "uninstall onnxruntime onnxruntime-gpu, then install one of them"
+            f"{' and '.join(packages)} are installed and overwrite each other: run pip uninstall "
+            f"{' '.join(packages)}, then install one of them"
         )
         return Finding(what, found, good=False)
-    return Finding(what, "yes" if cpu or gpu else "none is installed", good=bool(cpu or gpu))
+    return Finding(what, f"yes, version {runtime_version()}")
 
 
 def _library() -> Finding:

@@ -20,14 +20,18 @@ def found(findings, what):
 
 
 @pytest.fixture
-def versions(monkeypatch):
-    """Lets a test choose which of the two runtimes are installed."""
+def runtimes(monkeypatch):
+    """Lets a test choose which packages of ONNX Runtime are installed."""
     real = doctor._version
 
-    def install(cpu, gpu):
-        pretended = {"onnxruntime": cpu, "onnxruntime-gpu": gpu}
+    def install(*names):
         monkeypatch.setattr(
-            doctor, "_version", lambda name: pretended[name] if name in pretended else real(name)
+            doctor.importlib.metadata,
+            "packages_distributions",
+            lambda: {"numpy": ["numpy"], **({"onnxruntime": list(names)} if names else {})},
+        )
+        monkeypatch.setattr(
+            doctor, "_version", lambda name: "1.31.0" if name in names else real(name)
         )
 
     return install
@@ -42,20 +46,25 @@ def test_this_machine_is_in_order():
     assert any(f.what.startswith("data set fashion-mnist") and f.good for f in findings)
 
 
-def test_two_runtimes_side_by_side_are_broken(versions):
-    versions("1.23.0", "1.31.0")
+def test_two_runtimes_side_by_side_are_broken(runtimes):
+    runtimes("onnxruntime-gpu", "onnxruntime")
     finding = found(examine(), "one ONNX Runtime")
     assert not finding.good and finding.state == "BROKEN"
     assert "pip uninstall onnxruntime onnxruntime-gpu" in finding.found
 
 
-@pytest.mark.parametrize(("cpu", "gpu"), [("1.23.0", None), (None, "1.31.0")])
-def test_either_runtime_is_in_order(versions, cpu, gpu):
-    versions(cpu, gpu)
+@pytest.mark.parametrize(
+    "packages",
+    [("onnxruntime",), ("onnxruntime-gpu",), ("onnxruntime-openvino", "onnxruntime-openvino"), ()],
+)
+def test_any_one_runtime_is_in_order(runtimes, packages):
+    """Also another vendor's build, and one that no package holds."""
+    runtimes(*packages)
     findings = examine()
     assert found(findings, "one ONNX Runtime").good
-    # The other one is not needed.
-    assert all(f.good for f in findings if f.what in ("onnxruntime", "onnxruntime-gpu"))
+    named = [f for f in findings if f.what.startswith("onnxruntime")]
+    assert [f.what for f in named] == sorted(set(packages))
+    assert all(f.good for f in named)
 
 
 def test_a_missing_library_is_broken(monkeypatch):

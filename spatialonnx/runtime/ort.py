@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from spatialonnx.errors import LibraryError
 
 __all__ = ["ort"]
+
+if find_spec("onnxruntime") is None:
+    raise LibraryError(
+        "ONNX Runtime is not installed: run pip install onnxruntime, or pip install "
+        "onnxruntime-gpu, which also runs without a GPU on x86-64"
+    )
 
 try:
     import onnxruntime as ort

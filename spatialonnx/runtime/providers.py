@@ -15,7 +15,7 @@ from spatialonnx.runtime.ort import ort
 from spatialonnx.runtime.session import CUDA, FATAL, Runtime
 
 _LOG = logging.getLogger(__name__)
-_BUILT_WITHOUT = "this onnxruntime is built without CUDA (install onnxruntime-gpu)"
+_BUILT_WITHOUT = "this ONNX Runtime is built without CUDA (onnxruntime-gpu has it)"
 _NO_DRIVER = "no NVIDIA driver is installed"
 
 

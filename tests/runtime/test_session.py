@@ -109,6 +109,37 @@ def test_profiles_are_written_where_asked(tmp_path):
     assert session.end_profiling().parent == tmp_path
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        *(f"sys.argv = ['spatialonnx', {c!r}]; main()" for c in ("doctor", "demo")),
+        *(
+            f"sys.argv = ['spatialonnx', {c!r}, 'm.onnx']; main()"
+            for c in ("insert", "search", "quantize", "deploy", "evaluate", "bench", "baseline")
+        ),
+        "import spatialonnx; spatialonnx.search",
+        "from spatialonnx import insert",
+    ],
+)
+def test_no_onnxruntime_is_one_line(tmp_path, code):
+    save_model(plain(), tmp_path / "m.onnx")
+    hide = (
+        "import sys\n"
+        "from importlib.machinery import PathFinder\n"
+        "find = PathFinder.find_spec\n"
+        "PathFinder.find_spec = lambda name, path=None, target=None: (\n"
+        "    None if name.split('.')[0] == 'onnxruntime' else find(name, path, target))\n"
+        "from spatialonnx.cli import main\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", hide + code], capture_output=True, text=True, cwd=tmp_path
+    )
+    last = done.stderr.splitlines()[-1]
+    assert "ONNX Runtime is not installed: run pip install onnxruntime" in last
+    if "main" in code:
+        assert (done.returncode, done.stderr.count("\n")) == (4, 1)
+
+
 def test_what_is_left_of_two_onnxruntimes_is_one_line(tmp_path):
     """Uninstalling one of two packages that overwrote each other leaves an empty one."""
     (tmp_path / "onnxruntime").mkdir()
