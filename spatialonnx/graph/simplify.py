@@ -18,6 +18,7 @@ from onnx import NodeProto, TensorProto
 
 from spatialonnx.graph.index import attribute, inline_functions, inner_nodes, is_op
 from spatialonnx.graph.shapes import correct_value_info
+from spatialonnx.graph.transposes import relus_before_transposes
 from spatialonnx.model.interface import settable_inputs
 from spatialonnx.model.model_file import PROTOBUF_LIMIT
 from spatialonnx.runtime.session import optimize_model
@@ -138,6 +139,7 @@ def simplify_model(proto: onnx.ModelProto) -> onnx.ModelProto:
     for entry in optimized.opset_import:
         if entry.domain in used - present:
             result.opset_import.append(entry)
+    relus_before_transposes(graph)
     name_nodes(result)
     return result
 
