@@ -86,7 +86,9 @@ class Comparison:
         """The object that ``baseline --json`` prints."""
         experiment = self.experiment
         parts = experiment.split.search, experiment.split.select, experiment.split.verify
+        dense = self.rows[0].measured
         value: dict[str, Any] = {
+            "baseline": {"score": float(dense.baseline)},
             "model": str(experiment.model.path),
             "data": experiment.dataset.name,
             "eps": str(experiment.bounds[0]),
@@ -94,7 +96,7 @@ class Comparison:
             "seed": experiment.split.seed,
             "batch": experiment.batch,
             "threads": experiment.runtime.threads,
-            "baseline": {"score": float(self.rows[0].measured.baseline)},
+            "warnings": list(dense.warnings),
             "rows": [row.to_json() for row in self.rows],
             "missing": list(self.missing),
             "diagonal": [diagonal.to_json() for diagonal in self.diagonals],

@@ -17,6 +17,7 @@ from spatialonnx.cli.options import (
     Eps,
     Metric,
     ModelArgument,
+    ScoreOptions,
     SplitOptions,
     StudyFile,
     command,
@@ -55,6 +56,7 @@ def baseline(
     eps: Eps = "0.01",
     limits: ConfidenceOptions = ConfidenceOptions(),
     data: DataOptions = DataOptions(),
+    score: ScoreOptions = ScoreOptions(),
     heads: Annotated[
         str,
         typer.Option(
@@ -100,7 +102,7 @@ def baseline(
     """
     from spatialonnx.baseline.kernels import Grid
     from spatialonnx.baseline.run import METHODS, Choices, compare_systems, prepare_model
-    from spatialonnx.cli.console import show
+    from spatialonnx.cli.console import show, warn
     from spatialonnx.cli.inputs import data_options, read_model
     from spatialonnx.cli.progress import show_progress
     from spatialonnx.errors import UsageError
@@ -118,7 +120,7 @@ def baseline(
         raise UsageError("--eps: give one bound")
     source = prepare_model(read_model(model, "spatial", "original", "masked"), common.runtime())
     named = {"metric": metric, "baseline": original, "confidence": limits.confidence}
-    groups = (common.running(), vars(parts), data_options(data), named)
+    groups = (common.running(), vars(parts), data_options(data, score), named)
     options = cast("ExperimentOptions", {k: v for group in groups for k, v in group.items()})
     experiment = open_experiment(source, data.data, options)
     experiment = replace(experiment, bounds=bounds, batch=batch)
@@ -134,6 +136,8 @@ def baseline(
         methods.append("studies")
     with show_progress(common) as progress:
         result = compare_systems(experiment, methods, choices, progress)
+    for text in result.rows[0].measured.warnings:
+        warn(common, f"warning: {text}")
     show(common, result.to_json(), result_lines(result))
 
 
@@ -153,7 +157,7 @@ def parse_shares(option: str, text: str) -> tuple[float, ...]:
 
 def result_lines(result: Comparison) -> list[str | Table]:
     """Prints a comparison as tables."""
-    from spatialonnx.cli.console import percent, points, table
+    from spatialonnx.cli.console import dense_line, percent, points, table
 
     rows = []
     for row in result.rows:
@@ -174,7 +178,10 @@ def result_lines(result: Comparison) -> list[str | Table]:
         f"{experiment.model.path.name} on verify ({len(experiment.split.verify)} samples), "
         f"bound {experiment.bounds[0]}"
     )
-    lines: list[str | Table] = [table(title, columns, rows)]
+    lines: list[str | Table] = [
+        dense_line(result.rows[0].measured, experiment.metric.name),
+        table(title, columns, rows),
+    ]
     lines += [f"{row.method}: {row.note}" for row in result.rows if row.note]
     lines += [f"missing: {text}" for text in result.missing]
     lines += [_taxonomy(diagonal) for diagonal in result.diagonals]

@@ -35,8 +35,8 @@ def demo(common: CommonOptions) -> None:
     low, high = answer.verify.interval
     rule = verdict(answer.bound, answer.bound_met, answer.verify, None)
     rows: list[list[object]] = [
-        ["sites with a SpatialPredict op", len(result.insertion.sites)],
         ["accuracy, dense", percent(float(answer.verify.baseline))],
+        ["sites with a SpatialPredict op", len(result.insertion.sites)],
         ["MACs saved on verify", percent(answer.verify.saved_fraction)],
         ["drop on verify", points(float(answer.verify.drop))],
         ["95 % interval of the drop", f"{100 * low:+.2f} to {100 * high:+.2f} points"],

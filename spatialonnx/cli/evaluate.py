@@ -13,6 +13,7 @@ from spatialonnx.cli.options import (
     Metric,
     ModelArgument,
     SampleCount,
+    ScoreOptions,
     SplitOptions,
     command,
 )
@@ -23,6 +24,7 @@ def evaluate(
     common: CommonOptions,
     model: ModelArgument = None,
     data: DataOptions = DataOptions(),
+    score: ScoreOptions = ScoreOptions(),
     split: Annotated[
         str,
         typer.Option("--split", help="Part of the data: search, select, verify or all."),
@@ -53,12 +55,13 @@ def evaluate(
             baseline=baseline,
             provider=common.provider,
             threads=common.threads,
-            **data_options(data),
+            **data_options(data, score),
             **parts.sizes(),
         )
     for warning in result.warnings:
         warn(common, f"warning: {warning}")
-    lines = [f"{source.path.name} on {result.samples} samples of {result.data} ({split})"]
+    lines = [] if result.dense is None else [f"dense {result.dense:.4f} on verify, as recorded"]
+    lines += [f"{source.path.name} on {result.samples} samples of {result.data} ({split})"]
     if result.top1 is not None:
         lines.append(f"top-1 {percent(result.top1 / result.samples)}")
     if result.top5 is not None:

@@ -14,6 +14,7 @@ from spatialonnx.cli.options import (
     Metric,
     ModelArgument,
     Output,
+    ScoreOptions,
     SplitOptions,
     command,
 )
@@ -30,6 +31,7 @@ def quantize(
     model: ModelArgument = None,
     output: Output = None,
     data: DataOptions = DataOptions(),
+    score: ScoreOptions = ScoreOptions(),
     calibration_samples: Annotated[
         int,
         typer.Option("--calibration-samples", help="Images that ranges are calibrated on.", min=1),
@@ -50,8 +52,8 @@ def quantize(
 
     Example: spatialonnx quantize model.tuned.masked.onnx --baseline model.onnx
     """
-    from spatialonnx.cli.console import points, show
-    from spatialonnx.cli.inputs import preprocessing_changes
+    from spatialonnx.cli.console import points, show, warn
+    from spatialonnx.cli.inputs import data_options
     from spatialonnx.cli.progress import show_progress
     from spatialonnx.deployment.quantize import quantize as quantize_model
     from spatialonnx.errors import BoundMissedError
@@ -72,9 +74,11 @@ def quantize(
             baseline=baseline,
             provider="cpu" if common.provider == "auto" else common.provider,
             threads=common.threads,
-            preprocessing=preprocessing_changes(data),
+            **data_options(data, score),
             **parts.sizes(),
         )
+    for note in result.notes:
+        warn(common, note)
     written = result.save(path)
     show(common, {**result.to_json(), "output": str(written)}, result_lines(result, written))
     if result.bound_met is False:
@@ -87,15 +91,15 @@ def quantize(
 
 def result_lines(result: Quantization, written: Path) -> list[str | Table]:
     """Prints a quantisation as tables."""
-    from spatialonnx.cli.console import percent, points, table
+    from spatialonnx.cli.console import dense_line, percent, points, table
 
     verify = result.verify
     low, high = verify.interval
     met = {True: ", bound met", False: ", bound MISSED", None: ""}[result.bound_met]
     left = [[conv.conv, conv.reason] for conv in result.left]
     return [
+        dense_line(verify, result.experiment.metric.name),
         *([table("Sites that lost their predictions", ["Conv", "reason"], left)] if left else []),
-        f"float original: {percent(float(verify.baseline))} right",
         f"8 bit: drop {points(float(verify.drop))} (95 % {100 * low:+.2f} to {100 * high:+.2f}) "
         f"on {verify.samples} verify samples, MACs saved {percent(verify.saved_fraction)}{met}",
         f"calibrated on {result.samples} images ({result.method})",

@@ -20,6 +20,7 @@ from spatialonnx.cli.options import (
     Output,
     Pattern,
     PlanSource,
+    ScoreOptions,
     SplitOptions,
     command,
 )
@@ -48,6 +49,7 @@ def tune(
         ),
     ] = None,
     data: DataOptions = DataOptions(),
+    score: ScoreOptions = ScoreOptions(),
     pattern: Pattern = None,
     plan: PlanSource = None,
     epochs: Annotated[int, typer.Option("--epochs", help="Passes over the images.", min=1)] = 4,
@@ -166,7 +168,7 @@ def tune(
             confidence=confidence,
             provider=common.provider,
             threads=common.threads,
-            **data_options(data),
+            **data_options(data, score),
             **parts.sizes(),
         )
     for note in result.notes:
@@ -183,7 +185,7 @@ def tune(
 
 def _result_lines(result: Tuned, written: Path) -> list[str | Table]:
     """A tuning's result for a person."""
-    from spatialonnx.cli.console import percent, points, table
+    from spatialonnx.cli.console import dense_line, percent, points, table
 
     verify = result.verify
     low, high = verify.interval
@@ -201,6 +203,7 @@ def _result_lines(result: Tuned, written: Path) -> list[str | Table]:
     bound = result.job.experiment.bounds[0]
     columns = ["epoch", "loss", "MACs saved", "held-out", "seconds", ""]
     return [
+        dense_line(verify, result.job.experiment.metric.name),
         table("Epochs", columns, rows),
         f"before tuning the plan saved {percent(1 - result.start)}",
         f"MACs saved {percent(verify.saved_fraction)}, drop {points(float(verify.drop))} "

@@ -86,14 +86,20 @@ class Quantization:
     def to_json(self) -> dict[str, Any]:
         """The object that ``quantize --json`` prints, which adds ``output``."""
         return {
-            "model": str(self.experiment.model.path),
             "baseline": {"top1": float(self.verify.baseline)},
+            "model": str(self.experiment.model.path),
             "verify": self.verify.to_json(),
             "bound_met": self.bound_met,
             "left_in_float": [vars(conv) for conv in self.left],
             "calibration_samples": self.samples,
             "method": self.method,
+            "notes": list(self.notes),
         }
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """For the user, one line each."""
+        return tuple(f"warning: {text}" for text in self.verify.warnings)
 
 
 def quantize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +22,7 @@ from spatialonnx.measure.metrics import TOP1, Metric, top_k
 from spatialonnx.measure.network import Network, Outputs, SampleRun, codes_name, run_samples
 from spatialonnx.measure.opening import ExperimentOptions, open_experiment
 from spatialonnx.measure.samples import BATCH, Samples
+from spatialonnx.model.metadata import get_json
 from spatialonnx.model.model_file import ModelLike, as_model
 from spatialonnx.plan.macs import fraction
 from spatialonnx.plan.plan import Plan
@@ -71,6 +73,7 @@ class Evaluation:
         right: Which samples are right, bool [n]; None for a metric that does not count.
         outputs: The model's outputs, one array each, batch first.
         data: The text that the data were opened by.
+        dense: Score of the dense network on verify, as the model records it; None elsewhere.
         warnings: Reasons why the accuracy means little, one line each.
     """
 
@@ -84,6 +87,7 @@ class Evaluation:
     right: NDArray[np.bool_] | None = field(repr=False)
     outputs: tuple[NDArray[Any], ...] = field(repr=False)
     data: str = ""
+    dense: float | None = None
     warnings: tuple[str, ...] = ()
 
     @property
@@ -95,6 +99,7 @@ class Evaluation:
         """The object that ``evaluate --json`` prints."""
         share = {"top1": self.top1, "top5": self.top5}
         return {
+            "baseline": {"score": self.dense},
             "accuracy": {
                 **{k: None if v is None else v / self.samples for k, v in share.items()},
                 "score": float(self.score),
@@ -209,8 +214,16 @@ def evaluate_model(
         right=right,
         outputs=tuple(run.outputs),
         data=samples.dataset.name,
+        dense=_recorded_score(proto),
         warnings=tuple(doubts(metric, run.outputs, samples.labels)),
     )
+
+
+def _recorded_score(proto: onnx.ModelProto) -> float | None:
+    """The dense network's score on verify, which search and tune write into a model."""
+    verify = get_json(proto, "baseline").get("verify")
+    score = verify.get("score") if isinstance(verify, dict) else None
+    return float(score) if isinstance(score, float) and math.isfinite(score) else None
 
 
 class _Counter:

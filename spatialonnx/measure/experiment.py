@@ -91,6 +91,12 @@ class Experiment:
         return public_name(self.dataset.name) or OWN_DATA
 
     @property
+    def scored_output(self) -> str:
+        """Name of the output that is scored, for files; empty where there is only one."""
+        names = [value.name for value in self.model.proto.graph.output]
+        return names[self.metric.position] if len(names) > 1 else ""
+
+    @property
     def metric_name(self) -> str:
         """Name of the metric for files: that of a built-in one, never code."""
         return self.metric.name if self.metric.counts else OWN_FUNCTION

@@ -58,6 +58,8 @@ class Asked:
         lost: Samples of verify right before and wrong after.
         gained: The reverse.
         mcnemar_p: McNemar's p.
+        kl: Mean divergence of the logits from the dense network's, in nats.
+        warnings: Reasons why the accuracy of the dense network means little, one line each.
     """
 
     bound: str = ""
@@ -70,11 +72,14 @@ class Asked:
     lost: int | None = None
     gained: int | None = None
     mcnemar_p: float | None = None
+    kl: float | None = None
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The same as an object."""
         return {
             **{k: v for k, v in vars(self).items() if k != "verify"},
+            "warnings": list(self.warnings),
             "verify": None if self.verify is None else self.verify.to_json(),
         }
 

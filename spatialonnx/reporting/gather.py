@@ -91,6 +91,8 @@ def read_asked(model: ModelFile, record: SearchRecord | None) -> Asked:
         lost=discordant.count("lost"),
         gained=discordant.count("gained"),
         mcnemar_p=verify.number("mcnemar_p"),
+        kl=verify.number("kl"),
+        warnings=record.warnings,
     )
 
 

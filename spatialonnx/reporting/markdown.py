@@ -8,7 +8,7 @@ from importlib.resources import files
 
 from spatialonnx.reporting.facts import Report
 from spatialonnx.reporting.plots import require_report_extra
-from spatialonnx.reporting.summary import summarize
+from spatialonnx.reporting.summary import list_warnings, summarize
 from spatialonnx.reporting.words import WORDS
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~$-])")
@@ -45,7 +45,7 @@ def render_markdown(report: Report, mark: str) -> str:
         environment.filters[name] = lambda value, word=word: Markup(word(value))  # ours
     template = (files("spatialonnx.reporting") / "page.md.j2").read_text(encoding="utf-8")
     text = environment.from_string(template).render(
-        report=report, mark=mark, summary=summarize(report)
+        report=report, mark=mark, summary=summarize(report), warnings=list_warnings(report)
     )
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 

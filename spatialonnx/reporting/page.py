@@ -23,7 +23,7 @@ from spatialonnx.reporting.pictures import (
     mask_picture,
 )
 from spatialonnx.reporting.plots import comparison_plot, front_plot, require_report_extra
-from spatialonnx.reporting.summary import summarize
+from spatialonnx.reporting.summary import list_warnings, summarize
 from spatialonnx.reporting.words import HTML_WORDS
 
 _LEGEND = 28
@@ -56,6 +56,7 @@ def render_page(report: Report, mark: str) -> str:
         report=report,
         views=[_view(report, run) for run in report.runs],
         summary=summarize(report),
+        warnings=list_warnings(report),
         comparison=comparison_plot(report.runs, report.rivals) if len(report.runs) > 1 else None,
         style=Markup(_asset("page.css")),  # ours
         script=Markup(script),  # ours

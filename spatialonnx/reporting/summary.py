@@ -24,6 +24,11 @@ def summarize(report: Report) -> tuple[SummaryRow, ...]:
     return (SummaryRow("dense", score=score, saved=0.0, drop=0.0, time=1.0), *masked, *deployed)
 
 
+def list_warnings(report: Report) -> tuple[str, ...]:
+    """Why the accuracy of the dense network means little, each reason once."""
+    return tuple(dict.fromkeys(text for run in report.runs for text in run.asked.warnings))
+
+
 def _masked(run: Run, *, several: bool) -> Iterator[SummaryRow]:
     verify, baseline = run.asked.verify, run.asked.baseline
     if verify is not None:

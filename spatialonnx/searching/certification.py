@@ -12,7 +12,6 @@ import onnx
 
 from spatialonnx.graph.ops import write_plan
 from spatialonnx.measure.certify import Certifier
-from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.measured import Measured
 from spatialonnx.model.metadata import SearchRecord, get_json, set_metadata
 from spatialonnx.model.stages import save_judged
@@ -176,7 +175,7 @@ def masked_model(job: SearchJob, result: SearchResult, study: Study) -> onnx.Mod
             samples=(len(split.search), len(split.select), len(split.verify)),
             metric=experiment.metric_name,
             confidence=experiment.confidence,
-            score_output=_scored(experiment),
+            score_output=experiment.scored_output,
             decision=experiment.metric.decision,
             warnings=result.verify.warnings,
             verify=result.verify.to_json(),
@@ -185,12 +184,6 @@ def masked_model(job: SearchJob, result: SearchResult, study: Study) -> onnx.Mod
         ).to_json(),
     )
     return proto
-
-
-def _scored(experiment: Experiment) -> str:
-    """The output that was scored, where there are several."""
-    names = [value.name for value in experiment.model.proto.graph.output]
-    return names[experiment.metric.position] if len(names) > 1 else ""
 
 
 def kept_masks(job: SearchJob, results: Sequence[SearchResult]) -> Iterator[str]:

@@ -140,6 +140,7 @@ class Tuned:
         """The object that ``tune --json`` prints, which adds ``output``: the file."""
         recipe = self.job.recipe
         return {
+            "baseline": {"top1": float(self.verify.baseline)},
             "model": str(self.job.experiment.model.path),
             "eps": str(self.job.experiment.bounds[0].value),
             "recipe": recipe.to_json(),

@@ -27,6 +27,7 @@ from spatialonnx.tuning.arithmetic import ARITHMETIC
 from spatialonnx.tuning.attributes import Attributes, Inputs, Op, Result, unsupported
 from spatialonnx.tuning.gate import SLOPE, SiteGate
 from spatialonnx.tuning.layers import LAYERS
+from spatialonnx.tuning.score import find_score
 from spatialonnx.tuning.shape_ops import SHAPE_OPS
 
 __all__ = ["TABLE", "GraphNetwork"]
@@ -74,6 +75,8 @@ class GraphNetwork(nn.Module):
         *,
         slope: float = SLOPE,
         learn_thresholds: bool = False,
+        scored: int = 0,
+        decision: float | None = None,
     ) -> None:
         """Reads a graph.
 
@@ -82,6 +85,8 @@ class GraphNetwork(nn.Module):
             plan: Masks of the sites that predict; they must have SpatialPredict nodes.
             slope: Width of the surrogate's sigmoid.
             learn_thresholds: Whether each channel of a site that predicts learns a threshold.
+            scored: Number of the output that is scored.
+            decision: For a scored output of one column: the value above which it says yes.
 
         Raises:
             ModelError: An op is missing from the table, or the model is not a function of one
@@ -107,7 +112,7 @@ class GraphNetwork(nn.Module):
         self._matches = _match_float_sites(index, proto)
         self._plan = Plan(plan or {})
         self._add_gates(slope, learn_thresholds=learn_thresholds)
-        self._scored = _before_softmax(index, self._outputs[0])
+        self._scored = find_score(index, self._outputs[scored], decision)
         self._steps = self._plan_steps(index)
         self._count_macs(proto)
 
@@ -116,20 +121,13 @@ class GraphNetwork(nn.Module):
         return self._run(images, self._outputs)
 
     def logits(self, images: Tensor) -> Tensor:
-        """Maps images to logits [N, classes]: the first output, before a Softmax that ends it.
+        """Maps images to the logits [N, classes] of the output that is scored.
 
         Raises:
-            ModelError: The first output has no row of classes per image.
+            ModelError: It has no row of classes per image.
         """
-        (logits,) = self._run(images, [self._scored])
-        if logits.dim() > 2 and all(size == 1 for size in logits.shape[2:]):
-            logits = logits.flatten(1)
-        if logits.dim() != 2:
-            raise ModelError(
-                f"the model's first output has shape {list(logits.shape)}, not [samples, classes]: "
-                "train it as a torch module with attach()"
-            )
-        return logits
+        (values,) = self._run(images, [self._scored.tensor])
+        return self._scored.logits(values)
 
     def _run(self, images: Tensor, outputs: list[str]) -> list[Tensor]:
         values: dict[str, Tensor] = {self._input: images}
@@ -285,7 +283,7 @@ class GraphNetwork(nn.Module):
             chosen.append((node, run, Attributes.of(node, self._opset)))
         for position, (node, _, _) in enumerate(chosen):
             last |= dict.fromkeys((*node.input, *node.output), position)
-        for name in (*self._outputs, self._scored):
+        for name in (*self._outputs, self._scored.tensor):
             last.pop(name, None)
         done: list[list[str]] = [[] for _ in chosen]
         for name, position in last.items():
@@ -362,14 +360,6 @@ def _pass_on(inputs: Inputs, a: Attributes) -> Result:
     tensor = inputs[0]
     assert tensor is not None
     return tensor
-
-
-def _before_softmax(index: GraphIndex, output: str) -> str:
-    """The tensor that the first output is the Softmax of; the output itself elsewhere."""
-    position = index.producer.get(output)
-    if position is not None and is_op(index.nodes[position], "Softmax", "LogSoftmax"):
-        return index.nodes[position].input[0]
-    return output
 
 
 def _match_float_sites(index: GraphIndex, proto: onnx.ModelProto) -> dict[str, SiteMatch]:

@@ -86,8 +86,15 @@ def prepare(job: TuneJob, images: TrainingImages, progress: ProgressCallback | N
     else:
         plan = starting_plan(proto, job.plan)
     proto = write_plan(proto, plan)
+    metric = experiment.metric
+    scored, decision = metric.position, metric.decision
     student = GraphNetwork(
-        proto, plan, slope=recipe.slope, learn_thresholds=recipe.learn_thresholds
+        proto,
+        plan,
+        slope=recipe.slope,
+        learn_thresholds=recipe.learn_thresholds,
+        scored=scored,
+        decision=decision,
     )
     if job.goal == LATENCY:
         report_stage(progress, "timing sites")
@@ -102,7 +109,7 @@ def prepare(job: TuneJob, images: TrainingImages, progress: ProgressCallback | N
     compare_with_runtime(student, proto, first)
     _check_labels(job, student, first)
     original = experiment.baseline.proto if experiment.baseline is not None else proto
-    teacher = GraphNetwork(original)
+    teacher = GraphNetwork(original, scored=scored, decision=decision)
     if original is not proto:
         compare_with_runtime(teacher, original, first)
     report_stage(progress, "measuring statistics")

@@ -49,7 +49,7 @@ def tune_model(job: TuneJob, progress: ProgressCallback | None = None) -> Tuned:
     verify = _certify(job, proto, progress)
     met = verify.holds(job.experiment.bounds[0].eps(verify.baseline))
     _describe(job, proto, state, verify, met=met)
-    notes = tuple(_notes(job, prepared, state))
+    notes = (*(f"warning: {text}" for text in verify.warnings), *_notes(job, prepared, state))
     return Tuned(job, tuple(state.epochs), state.best, state.start, verify, met, notes, proto)
 
 
@@ -127,6 +127,9 @@ def _describe(
             samples=(len(split.search), len(split.select), len(split.verify)),
             metric=experiment.metric_name,
             confidence=experiment.confidence,
+            score_output=experiment.scored_output,
+            decision=experiment.metric.decision,
+            warnings=verify.warnings,
             verify=verify.to_json(),
             onnxruntime=runtime_version(),
         ).to_json(),

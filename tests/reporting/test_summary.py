@@ -6,10 +6,18 @@ import pytest
 from support.commands import succeed, succeed_json
 
 from spatialonnx.plan.masks import make_mask
-from spatialonnx.reporting.facts import Report, Run, SiteFacts
+from spatialonnx.reporting.facts import Asked, Report, Run, SiteFacts
 from spatialonnx.reporting.page import _by_mask
 from spatialonnx.reporting.run import report
-from spatialonnx.reporting.summary import summarize
+from spatialonnx.reporting.summary import list_warnings, summarize
+
+
+def test_warnings_are_listed_once():
+    runs = tuple(
+        Run(label, "joint", asked=Asked(warnings=texts))
+        for label, texts in (("A", ("one", "two")), ("B", ("two", "three")), ("C", ()))
+    )
+    assert list_warnings(Report("r", runs)) == ("one", "two", "three")
 
 
 @pytest.fixture(scope="module")
