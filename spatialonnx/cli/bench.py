@@ -9,7 +9,7 @@ import typer
 
 from spatialonnx.cli.options import (
     Baseline,
-    Batch,
+    BenchBatch,
     Cold,
     CommonOptions,
     DataOptions,
@@ -38,7 +38,7 @@ def bench(
     ] = None,
     baseline: Baseline = None,
     data: DataOptions = DataOptions(),
-    batch: Batch = 1,
+    batch: BenchBatch = None,
     runs: Runs = 50,
     cold: Cold = False,
     profile: Annotated[
@@ -48,7 +48,8 @@ def bench(
     """Time models in alternation on the same images: median, spread, peak memory and their ratio.
 
     What a masked model skips depends on the data: give real images with --data. It may be left out
-    where the model names a built-in set; otherwise noise is used, and the output says so.
+    where the model names a built-in set; otherwise noise is used, and the output says so. A run
+    takes one image, or as many as a model takes at once.
     """
     from spatialonnx.cli.console import show, warn
     from spatialonnx.cli.inputs import preprocessing_changes
@@ -69,6 +70,7 @@ def bench(
             cold=cold,
             profile=profile,
             preprocessing=preprocessing_changes(data),
+            model_batch=data.model_batch,
             provider=common.provider,
             threads=common.threads,
             progress=progress,

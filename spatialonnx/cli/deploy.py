@@ -18,6 +18,7 @@ from spatialonnx.cli.options import (
     ModelArgument,
     Output,
     Runs,
+    ScoreOptions,
     SplitOptions,
     command,
 )
@@ -38,6 +39,7 @@ def deploy(
     model: ModelArgument = None,
     output: Output = None,
     data: DataOptions = DataOptions(),
+    score: ScoreOptions = ScoreOptions(),
     guard: Annotated[
         float,
         typer.Option("--guard", help="Fuse a site where that makes it this many times faster."),
@@ -88,7 +90,7 @@ def deploy(
             baseline=baseline,
             provider="cpu" if common.provider == "auto" else common.provider,
             threads=common.threads,
-            **data_options(data),
+            **data_options(data, score),
             **parts.sizes(),
         )
     for note in result.notes:

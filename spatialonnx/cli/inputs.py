@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spatialonnx.cli.options import DataOptions
+from spatialonnx.cli.options import DataOptions, ScoreOptions
 from spatialonnx.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,15 +22,12 @@ def read_model(path: Path | None, *stages: str) -> ModelFile:
     return load_model(path or find_model(Path(), stages))
 
 
-def data_options(options: DataOptions) -> dict[str, Any]:
-    """Preprocessing and classes, as the functions of the package take them."""
+def data_options(data: DataOptions, score: ScoreOptions) -> dict[str, Any]:
+    """Preprocessing, batch and scores, as the functions of the package take them."""
     return {
-        "preprocessing": preprocessing_changes(options),
-        "classes": options.classes,
-        "accept_baseline": options.accept_baseline,
-        "model_batch": options.model_batch,
-        "score_output": options.score_output,
-        "decision": options.decision,
+        "preprocessing": preprocessing_changes(data),
+        "model_batch": data.model_batch,
+        **vars(score),
     }
 
 

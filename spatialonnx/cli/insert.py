@@ -9,6 +9,7 @@ import typer
 from spatialonnx.cli.options import (
     CommonOptions,
     ModelArgument,
+    ModelBatch,
     Output,
     PatchSize,
     Pattern,
@@ -44,6 +45,7 @@ def insert(
         ),
     ] = 0.0,
     plan: PlanSource = None,
+    model_batch: ModelBatch = None,
     simplify: Annotated[
         bool, typer.Option("--simplify/--no-simplify", help="Simplify the graph first.")
     ] = True,
@@ -72,6 +74,7 @@ def insert(
         pattern=pattern,
         threshold=threshold,
         plan=plan,
+        model_batch=model_batch,
         simplify=simplify,
         threads=common.runtime().threads,
     )

@@ -115,7 +115,20 @@ LatencyTable = Annotated[
         show_default="search: in the study",
     ),
 ]
-Batch = Annotated[int, typer.Option("--batch", help="Images per run.", min=1)]
+ModelBatch = Annotated[
+    int | None,
+    typer.Option(
+        "--model-batch",
+        help="Images that the model takes at once, where its input leaves their number open and "
+        "a Reshape inside does not.",
+        min=1,
+        show_default="as insert finds it",
+    ),
+]
+_BATCH = typer.Option("--batch", help="Images per run.", min=1)
+Batch = Annotated[int, _BATCH]
+BenchBatch = Annotated[int | None, _BATCH]
+"""None: what the models take at once, else 1."""
 Runs = Annotated[int, typer.Option("--runs", help="Rounds in which each model is timed.", min=1)]
 Cold = Annotated[
     bool,
@@ -199,6 +212,13 @@ class DataOptions:
         int | None,
         typer.Option("--resize", help="Length of the shorter side before the centre crop."),
     ] = None
+    model_batch: ModelBatch = None
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """How the answers of the network are scored."""
+
     classes: Annotated[
         Path | None,
         typer.Option(
@@ -206,23 +226,6 @@ class DataOptions:
             help="File with the classes in the order of the network's outputs, for pictures in "
             "class folders: one name or id per line, lines FOLDER NUMBER, or JSON.",
             show_default="class folders in the order of their names",
-        ),
-    ] = None
-    accept_baseline: Annotated[
-        bool,
-        typer.Option(
-            "--accept-baseline",
-            help="Go on where the accuracy of the dense network cannot mean anything.",
-        ),
-    ] = False
-    model_batch: Annotated[
-        int | None,
-        typer.Option(
-            "--model-batch",
-            help="Images that the model takes at once, where its input leaves that open and a "
-            "Reshape inside does not.",
-            min=1,
-            show_default="as insert found it",
         ),
     ] = None
     score_output: Annotated[
@@ -241,6 +244,13 @@ class DataOptions:
             "probabilities.",
         ),
     ] = None
+    accept_baseline: Annotated[
+        bool,
+        typer.Option(
+            "--accept-baseline",
+            help="Go on where the accuracy of the dense network cannot mean anything.",
+        ),
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -306,6 +316,7 @@ class ConfidenceOptions:
 _PANELS: dict[type, str] = {
     CommonOptions: "Common to all commands",
     DataOptions: "Data",
+    ScoreOptions: "Scores",
     SplitOptions: "Split of the data",
     ConfidenceOptions: "Certification",
 }
@@ -348,6 +359,9 @@ def command(function: Function) -> Function:
 
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
+    # Typer keeps the line breaks of a docstring.
+    paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
+    run.__doc__ = "\n\n".join(" ".join(text.split()) for text in paragraphs)
     return run
 
 

@@ -14,6 +14,7 @@ from spatialonnx.cli.options import (
     Metric,
     Output,
     SampleCount,
+    ScoreOptions,
     command,
 )
 
@@ -38,6 +39,7 @@ def report(
     ] = None,
     output: Output = None,
     data: DataOptions = DataOptions(),
+    score: ScoreOptions = ScoreOptions(),
     samples: SampleCount = None,
     metric: Metric = None,
     baseline: Baseline = None,
@@ -66,7 +68,7 @@ def report(
             metric=metric,
             baseline=baseline,
             progress=progress,
-            **data_options(data),
+            **data_options(data, score),
             **common.running(),
         )
     written = result.save(page)

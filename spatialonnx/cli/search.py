@@ -19,6 +19,7 @@ from spatialonnx.cli.options import (
     ModelArgument,
     Output,
     PatchSize,
+    ScoreOptions,
     SplitOptions,
     StudyFile,
     command,
@@ -137,6 +138,7 @@ def search(
     eps: Eps = "0.01",
     limits: ConfidenceOptions = ConfidenceOptions(),
     data: DataOptions = DataOptions(),
+    score: ScoreOptions = ScoreOptions(),
     masks: MaskOptions = MaskOptions(),
     metric: Metric = None,
     baseline: Baseline = None,
@@ -188,7 +190,7 @@ def search(
         "memory": parse_memory(budget.memory),
     }
     source = read_model(model, "spatial", "masked")
-    named = {"metric": metric, "baseline": baseline, **data_options(data)}
+    named = {"metric": metric, "baseline": baseline, **data_options(data, score)}
     groups = (common.running(), vars(parts), vars(limits), vars(masks), limited, named)
     options = cast("SearchOptions", {k: v for group in groups for k, v in group.items()})
     written = output or default_output(source.path)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from spatialonnx.errors import ModelError
 from spatialonnx.graph.index import GraphIndex, is_op
 from spatialonnx.graph.random_inputs import random_input
-from spatialonnx.model.metadata import get_metadata
+from spatialonnx.model.metadata import fixed_batch, get_metadata
 from spatialonnx.runtime.session import Level, Runtime, Session, open_session
 
 TOLERANCE = 1e-5
@@ -58,7 +58,7 @@ class OriginalRun:
     @property
     def only_batch(self) -> int | None:
         """The number of images that it runs on; None where two, the first tried, will do."""
-        batch = max((len(x) for x in self.feeds.values() if x.ndim >= _RANK), default=_BATCHES[0])
+        batch = _count_images(self.feeds)
         return None if batch == _BATCHES[0] else batch
 
 
@@ -118,12 +118,55 @@ def compare_models(
 def _first_run(session: Session, proto: onnx.ModelProto) -> tuple[Feeds, list[NDArray[Any]]]:
     """Finds an input that the model takes; returns it with the outputs."""
     error: ModelError | None = None
+    merged: tuple[Feeds, list[NDArray[Any]]] | None = None
     for feeds in _candidates(session, proto):
+        if merged is not None and _image_sizes(feeds) != _image_sizes(merged[0]):
+            break
         try:
-            return feeds, session.run(feeds)
+            outputs = session.run(feeds)
         except ModelError as failure:
             error = error or failure
+            continue
+        fits = not _is_merged(feeds, outputs)
+        # A network that refused a number of images takes one of its own; else images that were
+        # merged may be an output that has no rows for them.
+        if fits and (merged is None or error is not None):
+            return feeds, outputs
+        if merged is None:
+            merged = feeds, outputs
+        elif _separates(feeds, outputs, *merged):
+            return feeds, outputs
+    if merged is not None:
+        return merged
     raise ModelError(f"the model does not run on random input: {error}")
+
+
+def _is_merged(feeds: Feeds, outputs: list[NDArray[Any]]) -> bool:
+    """Whether an output has other rows than there are images; some networks merge images."""
+    count = _count_images(feeds)
+    return any(value.ndim > 0 and len(value) != count for value in outputs)
+
+
+def _separates(
+    feeds: Feeds,
+    outputs: list[NDArray[Any]],
+    other_feeds: Feeds,
+    merged: list[NDArray[Any]],
+) -> bool:
+    """Whether another number of images gives a row per image of what was merged before."""
+    count, before = _count_images(feeds), _count_images(other_feeds)
+    return any(
+        a.ndim > 0 and len(a) == count and len(b) != before and a.size * before == b.size * count
+        for a, b in zip(outputs, merged, strict=True)
+    )
+
+
+def _image_sizes(feeds: Feeds) -> list[tuple[int, ...]]:
+    return [x.shape[1:] for x in feeds.values()]
+
+
+def _count_images(feeds: Feeds) -> int:
+    return max((len(x) for x in feeds.values() if x.ndim >= _RANK), default=_BATCHES[0])
 
 
 def _candidates(session: Session, proto: onnx.ModelProto) -> Iterator[Feeds]:
@@ -132,22 +175,27 @@ def _candidates(session: Session, proto: onnx.ModelProto) -> Iterator[Feeds]:
     recorded = get_metadata(proto).get("input", "")
     sizes = [s for s in sizes if str(s) in recorded] + [s for s in sizes if str(s) not in recorded]
     dynamic = any(None in info.shape[1:] for info in session.inputs)
-    batch = any(info.shape[:1] == (None,) for info in session.inputs)
-    batches = (*_BATCHES, *_inner_batches(proto)) if batch else (1,)
+    free = any(info.shape[:1] == (None,) for info in session.inputs)
+    named = fixed_batch(proto) if "batch" in get_metadata(proto) else None
+    batches = (named,) if named else (*_BATCHES, *inner_batches(proto)) if free else (1,)
     rng = np.random.default_rng(0)
     for size, count in product(sizes if dynamic else sizes[:1], batches):
         yield {info.name: random_input(info, size, count, rng) for info in session.inputs}
 
 
-def _inner_batches(proto: onnx.ModelProto) -> list[int]:
-    """First dimensions of the shapes that a model's Reshapes ask for: it may take these alone."""
+def inner_batches(proto: onnx.ModelProto) -> list[int]:
+    """Numbers of images that constants inside a model ask for: it may take these alone."""
     index = GraphIndex(proto)
-    shapes = [
-        index.constant_array(node.input[1])
-        for node in index.nodes
-        if is_op(node, "Reshape") and len(node.input) > 1
-    ]
-    first = {int(shape.reshape(-1)[0]) for shape in shapes if shape is not None and shape.size > 1}
+    first = set()
+    for node in index.nodes:
+        for position, name in enumerate(node.input):
+            value = index.constant_array(name) if name else None
+            if value is None or value.size < 2:
+                continue
+            if is_op(node, "Reshape", "Expand") and position == 1:
+                first.add(int(value.reshape(-1)[0]))
+            elif is_op(node, "Add", "Sub", "Mul", "Div", "Concat") and value.ndim > 1:
+                first.add(len(value))
     return sorted(size for size in first if max(_BATCHES) < size <= _LARGEST_BATCH)
 
 

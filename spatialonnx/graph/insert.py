@@ -43,7 +43,7 @@ from spatialonnx.model.interface import (
     model_inputs,
 )
 from spatialonnx.model.metadata import ORIGINAL, fixed_batch, model_stage, set_metadata
-from spatialonnx.model.model_file import ModelFile, ModelLike, as_model, save_model
+from spatialonnx.model.model_file import ModelFile, ModelLike, as_model, save_model, set_batch
 from spatialonnx.plan.masks import SiteMask, full_mask, uniform_mask
 from spatialonnx.plan.patterns import parse_pattern
 from spatialonnx.runtime.session import Runtime
@@ -124,6 +124,7 @@ def insert(
     pattern: str | None = None,
     threshold: float = 0.0,
     plan: ModelLike | None = None,
+    model_batch: int | None = None,
     simplify: bool = True,
     threads: int = 0,
 ) -> Insertion:
@@ -140,6 +141,8 @@ def insert(
         threshold: Of the plan by hand: a probe counts as zero when its value is at most this, in
             the units of the ofmaps.
         plan: A model whose plan is taken over: its network was exported again.
+        model_batch: Images that the model takes at once, where its input leaves their number open
+            and a Reshape inside does not; None = that is found out.
         simplify: Whether the graph is simplified first.
         threads: Threads of the check, which runs on the CPU; 0 = all processors.
 
@@ -149,11 +152,11 @@ def insert(
         PlanError: The patch size, the pattern or the threshold is not allowed, or the plan is of
             another network.
         UsageError: ``include`` or ``exclude`` is no regular expression, or leaves no site; a
-            threshold without a pattern; both a pattern and a plan.
+            threshold without a pattern; both a pattern and a plan; another batch than the input's.
     """
     if pattern is not None and plan is not None:
         raise UsageError("--pattern and --plan: give one of them")
-    source = as_model(model)
+    source = set_batch(as_model(model), model_batch)
     runtime = Runtime("cpu", threads)
     mask = full_mask(patch_size)
     by_hand = None

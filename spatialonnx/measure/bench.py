@@ -12,10 +12,11 @@ import onnx
 
 from spatialonnx.data.opening import DataLike
 from spatialonnx.data.preprocessing import PreprocessingLike
+from spatialonnx.errors import UsageError
 from spatialonnx.measure.experiment import open_data
 from spatialonnx.measure.opening import RuntimeOptions, check_options
-from spatialonnx.model.metadata import get_metadata
-from spatialonnx.model.model_file import ModelFile, ModelLike, as_model, save_model
+from spatialonnx.model.metadata import fixed_batch, get_metadata
+from spatialonnx.model.model_file import ModelFile, ModelLike, as_model, save_model, set_batch
 from spatialonnx.runtime.bench import Benchmark, bench_models
 from spatialonnx.runtime.progress import ProgressCallback
 from spatialonnx.runtime.providers import choose_runtime
@@ -27,11 +28,12 @@ def bench(
     data: DataLike | None = None,
     *,
     baseline: ModelLike | None = None,
-    batch: int = 1,
+    batch: int | None = None,
     runs: int = RUNS,
     cold: bool = False,
     profile: bool = False,
     preprocessing: PreprocessingLike | None = None,
+    model_batch: int | None = None,
     progress: ProgressCallback | None = None,
     **options: Unpack[RuntimeOptions],
 ) -> Benchmark:
@@ -44,12 +46,14 @@ def bench(
         data: Images, as ``open_dataset`` takes them; default: the built-in set that a model
             names, else noise.
         baseline: The model that ratios are to; it is timed too. Default: the first one.
-        batch: Images per run.
+        batch: Images per run; None = as many as the models take at once, else 1.
         runs: Rounds in which each model is timed.
         cold: Whether models are timed run by run, with the caches that the others left, and not
             in bursts.
         profile: Whether ONNX Runtime's profiler runs afterwards, for the time per node.
         preprocessing: How pixels become the network's input; default: as the model says.
+        model_batch: Images that the models take at once, where their inputs leave that open and
+            their metadata do not say it.
         progress: Called after every timed run.
         **options: ``provider`` (``auto``, ``cpu`` or ``cuda``) and ``threads`` (0 = all
             processors that this process may use).
@@ -67,7 +71,8 @@ def bench(
         models = [models]
     with tempfile.TemporaryDirectory(prefix="spatialonnx-") as folder:
         loaded = [
-            _on_disk(as_model(model), Path(folder) / str(k)) for k, model in enumerate(models)
+            _on_disk(set_batch(as_model(model), model_batch), Path(folder) / str(k))
+            for k, model in enumerate(models)
         ]
         rival = (
             None if baseline is None else _on_disk(as_model(baseline), Path(folder) / "baseline")
@@ -83,7 +88,7 @@ def bench(
             dataset,
             runtime=choose_runtime(**options),
             baseline=None if rival is None else rival.path,
-            batch=batch,
+            batch=_choose_batch(loaded if rival is None else [*loaded, rival], batch),
             schedule=Schedule(runs, cold),
             profile=profile,
             progress=progress,
@@ -96,6 +101,16 @@ def bench(
         "they save in time shows in a deployed model (spatialonnx deploy)"
     )
     return replace(result, notes=(note,))
+
+
+def _choose_batch(models: Iterable[ModelFile], wanted: int | None) -> int:
+    """Images per run: those asked for, which every model must take, or those that one takes."""
+    fixed = [(model.path.name, fixed_batch(model.proto)) for model in models]
+    batch = wanted or next((count for _, count in fixed if count), 1)
+    for name, count in fixed:
+        if count not in (None, batch):
+            raise UsageError(f"{name} takes batches of {count}: use --batch {count}")
+    return batch
 
 
 def _on_disk(model: ModelFile, folder: Path) -> ModelFile:

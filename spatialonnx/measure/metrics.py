@@ -81,10 +81,16 @@ class Metric:
 
         Raises:
             DataError: There are no labels.
+            ModelError: The network does not give an answer per sample.
         """
         if self.function is not None:
             return labels
         logits = self.logits(dense)
+        if labels is not None and len(logits) != len(labels):
+            raise ModelError(
+                f"the model gives {len(logits)} answers for {len(labels)} images: if it takes one "
+                "image at a time, give --model-batch 1"
+            )
         if self.name == "agreement":
             best: Labels = np.argmax(logits, axis=1).astype(np.int64)
             return best

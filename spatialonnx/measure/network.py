@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from spatialonnx.errors import ModelError
+from spatialonnx.graph.equivalence import inner_batches
 from spatialonnx.graph.instrument import instrument, plan_feeds
 from spatialonnx.graph.ops import CODES, DOMAIN, find_fused, find_predictors, read_plan
 from spatialonnx.graph.sites import SiteReport, find_sites
@@ -103,26 +104,27 @@ class Network:
         try:
             values = self.session.run(feeds, names)
         except ModelError:
-            if self.fixed_batch is not None or len(images) < 2:
-                raise
-            self._explain(images[:1], plan)
+            if self.fixed_batch is None:
+                self._explain(images, plan)
             raise
         return {
             name: value[:count] if value.ndim and len(value) == len(images) else value
             for name, value in zip(names, values, strict=True)
         }
 
-    def _explain(self, image: NDArray[np.float32], plan: PlanLike) -> None:
-        """Says so where the model runs one image and not several."""
-        feeds = plan_feeds(plan, self.predictors) | feeds_of(self.image_input, image)
-        try:
-            self.session.run(feeds)
-        except ModelError:
-            return
-        raise ModelError(
-            "the model takes one image at a time, although its input leaves their number open: "
-            "give --model-batch 1"
-        )
+    def _explain(self, images: NDArray[np.float32], plan: PlanLike) -> None:
+        """Says so where the model runs on another number of images."""
+        for count in (*inner_batches(self.proto), 1):
+            batch = fill_up(images, count)[:count]
+            feeds = plan_feeds(plan, self.predictors) | feeds_of(self.image_input, batch)
+            try:
+                self.session.run(feeds)
+            except ModelError:
+                continue
+            raise ModelError(
+                f"the model takes {count} image{'s' if count > 1 else ''} at a time, although its "
+                f"input leaves their number open: give --model-batch {count}"
+            )
 
 
 @dataclass(frozen=True, eq=False)

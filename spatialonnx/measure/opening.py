@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any, TypedDict
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from spatialonnx.data.classes import ClassesLike
@@ -22,8 +20,8 @@ from spatialonnx.measure.float_original import with_float_original
 from spatialonnx.measure.metrics import TOP1, Metric, find_metric
 from spatialonnx.measure.score_output import choose_output
 from spatialonnx.measure.statistics import check_confidence
-from spatialonnx.model.metadata import SearchRecord, set_metadata
-from spatialonnx.model.model_file import ModelFile, ModelLike, as_model
+from spatialonnx.model.metadata import SearchRecord
+from spatialonnx.model.model_file import ModelFile, ModelLike, as_model, set_batch
 from spatialonnx.runtime.providers import choose_runtime
 
 MetricLike = str | Callable[[list[NDArray[Any]], Any], float]
@@ -107,7 +105,7 @@ def open_experiment(
     if record is not None:
         chosen = {**_recorded(record), **chosen}
     check_confidence(chosen.get("confidence"))
-    model = _with_batch(model, chosen.get("model_batch"))
+    model = set_batch(model, chosen.get("model_batch"))
     dataset = open_data(
         model,
         data,
@@ -139,18 +137,6 @@ def open_experiment(
     )
     check_classes(experiment, refuse=refuse)
     return fit_batch(experiment, chosen.get("memory"))
-
-
-def _with_batch(model: ModelFile, batch: int | None) -> ModelFile:
-    """The model with the user's number of images per run recorded in a copy."""
-    if batch is None:
-        return model
-    if batch < 1:
-        raise UsageError(f"--model-batch {batch}: give 1 or more")
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
-    set_metadata(proto, batch=str(batch))
-    return replace(model, proto=proto)
 
 
 def _whole(n: int, seed: int, *_: object) -> Split:

@@ -6,13 +6,13 @@ import contextlib
 import functools
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
 
-from spatialonnx.errors import ModelError, OutputError
+from spatialonnx.errors import ModelError, OutputError, UsageError
 from spatialonnx.files import (
     check_writable,
     open_regular,
@@ -25,7 +25,7 @@ from spatialonnx.model.external_data import (
     has_external_data,
     load_external_data,
 )
-from spatialonnx.model.metadata import model_stage
+from spatialonnx.model.metadata import fixed_batch, model_stage, set_metadata
 from spatialonnx.model.op_attributes import check_attributes
 from spatialonnx.model.shared_weights import share_weights
 
@@ -115,6 +115,28 @@ def load_model(path: Path) -> ModelFile:
             f"{path}: its external data cannot be loaded ({_first_line(error)})"
         ) from None
     return ModelFile(path, proto, sha256_files(path, *external.values()))
+
+
+def set_batch(model: ModelFile, batch: int | None) -> ModelFile:
+    """A copy of a model that records how many images it takes at once.
+
+    Args:
+        model: The model.
+        batch: The user's number; None = the model as it is.
+
+    Raises:
+        UsageError: It is less than 1, or the model's input says another.
+    """
+    if batch is None:
+        return model
+    if batch < 1:
+        raise UsageError(f"--model-batch {batch}: give 1 or more")
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    set_metadata(proto, batch=str(batch))
+    if (fixed := fixed_batch(proto)) != batch:
+        raise UsageError(f"--model-batch {batch}: the model's input takes {fixed} images")
+    return replace(model, proto=proto)
 
 
 def peek_model(path: Path) -> onnx.ModelProto | None:

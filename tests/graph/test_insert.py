@@ -21,7 +21,7 @@ from spatialonnx.graph.insert import Insertion
 from spatialonnx.graph.instrument import instrument, plan_feeds
 from spatialonnx.graph.ops import find_predictors, read_plan
 from spatialonnx.graph.sites import find_sites
-from spatialonnx.model.metadata import fixed_batch, get_metadata, model_stage, set_metadata
+from spatialonnx.model.metadata import get_metadata, model_stage, set_metadata
 from spatialonnx.model.model_file import ModelFile, load_model
 from spatialonnx.plan.masks import full_mask, uniform_mask
 from spatialonnx.plan.patterns import pattern_text
@@ -558,40 +558,7 @@ def test_outputs_may_be_strings_and_maps(maps: bool) -> None:
     assert len(result.model.graph.output) == len(proto.graph.output)
 
 
-# A batch that is fixed inside, outputs that are no tensors of floats
-
-
-def batch_inside(count: int) -> onnx.ModelProto:
-    """The input leaves the number of images open, a Reshape inside does not."""
-    net = Net()
-    x = net.relu(net.conv("x", 4))
-    pooled = net.node("GlobalAveragePool", x)
-    flat = net.node("Reshape", pooled, net.constant([count, 4], "shape", np.int64))
-    return net.model(net.node("MatMul", flat, net.constant(np.eye(4, 5))))
-
-
-@pytest.mark.parametrize("count", [1, 3, 8])
-def test_a_batch_that_is_fixed_inside_is_found(count: int) -> None:
-    proto = batch_inside(count)
-    result = insert(proto)
-    assert fixed_batch(result.model) == count
-    assert result.conv_macs == 64 * 4 * 27
-    data = np.random.default_rng(0).normal(size=(21, 3, 8, 8)).astype(np.float32), np.arange(21) % 5
-    found = spatialonnx.evaluate(result.model, data, provider="cpu", threads=1)
-    given = spatialonnx.evaluate(proto, data, provider="cpu", threads=1, model_batch=count)
-    assert found.samples == 21 and found.top1 == given.top1
-    searched = spatialonnx.search(
-        result.model, data, eps=0.5, provider="cpu", threads=1, patterns="1001"
-    )
-    assert searched.complete
-    if count == 1:
-        with pytest.raises(ModelError, match="--model-batch 1"):
-            spatialonnx.evaluate(proto, data, provider="cpu", threads=1)
-
-
-def test_other_networks_record_no_batch() -> None:
-    assert fixed_batch(insert(plain()).model) is None
-    assert fixed_batch(insert(plain(shape=(4, 3, 8, 8))).model) == 4
+# Outputs that are no tensors of floats
 
 
 def named_classes(*ends: str) -> onnx.ModelProto:

@@ -5,14 +5,24 @@ import json
 import numpy as np
 import onnx
 import pytest
-from support.models import plain, residual
+from support.models import batch_inside, plain, residual
 
+import spatialonnx
 from spatialonnx.errors import UsageError
 from spatialonnx.measure.bench import bench
 from spatialonnx.model.metadata import set_metadata
 from spatialonnx.runtime.bench import NOISE
 
 ONE = {"provider": "cpu", "threads": 1, "runs": 2}
+
+
+def test_the_batch_that_a_model_takes_is_used():
+    proto, images = batch_inside(3), np.zeros((6, 3, 8, 8), np.float32)
+    found = spatialonnx.insert(proto, threads=1).model
+    assert bench([found, proto], images, **ONE).batch == 3
+    assert bench(proto, images, model_batch=3, **ONE).batch == 3
+    with pytest.raises(UsageError, match="takes batches of 3: use --batch 3"):
+        bench(found, images, batch=2, **ONE)
 
 
 def test_models_are_paths_or_objects(tmp_path):

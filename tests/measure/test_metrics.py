@@ -87,9 +87,15 @@ def test_a_column_with_a_decision_is_yes_or_no():
     for shape in ((4, 1), (4,), (4, 1, 1, 1)):
         outputs = [np.zeros((4, 3), np.float32), column.reshape(shape)]
         assert metric.right(outputs, np.array([0, 0, 1, 0])).tolist() == [True, True, True, False]
-        assert metric.reference(outputs, np.array([1])).tolist() == [1]
+        assert metric.reference(outputs, np.array([1, 0, 0, 1])).tolist() == [1, 0, 0, 1]
     agreement = Metric("agreement", position=1, decision=0.5)
     assert agreement.reference([column, column], None)[:3].tolist() == [0, 0, 1]
+
+
+def test_answers_that_are_not_one_per_image_are_refused():
+    for rows in (1, 2, 6):
+        with pytest.raises(ModelError, match=f"gives {rows} answers for 3 images.*--model-batch 1"):
+            TOP1.reference([np.zeros((rows, 4), np.float32)], np.zeros(3, np.int64))
 
 
 def test_agreement_compares_with_the_dense_network():

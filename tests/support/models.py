@@ -293,3 +293,12 @@ def feeds(
             ]
             arrays[value.name] = rng.normal(0, 1, shape).astype(np.float32)
     return arrays
+
+
+def batch_inside(count: int) -> onnx.ModelProto:
+    """The input leaves the number of images open, a Reshape inside does not."""
+    net = Net()
+    x = net.relu(net.conv("x", 4))
+    pooled = net.node("GlobalAveragePool", x)
+    flat = net.node("Reshape", pooled, net.constant([count, 4], "shape", np.int64))
+    return net.model(net.node("MatMul", flat, net.constant(np.eye(4, 5))))
