@@ -54,8 +54,8 @@ def show(common: CommonOptions, value: dict[str, Any], lines: Sequence[str | Tab
 
 
 def warn(common: CommonOptions, text: str) -> None:
-    """A line on standard error."""
-    if not common.quiet:
+    """A line on standard error; a warning even with ``--quiet``."""
+    if not common.quiet or text.startswith("warning: "):
         err.print(printable(text))
 
 

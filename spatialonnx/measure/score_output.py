@@ -13,6 +13,8 @@ from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.network import Network
 
 _LOG = logging.getLogger(__name__)
+_DECISION = 0.5
+"""What decides where nothing was said: a probability of one half."""
 
 
 def choose_output(
@@ -28,8 +30,8 @@ def choose_output(
         experiment: A network and its data.
         name: The user's choice.
         decision: The value of a single column above which the answer is yes.
-        refuse: Whether a single column without a decision is refused; otherwise that is a
-            warning.
+        refuse: Whether a single column without a decision is refused; otherwise 0.5 decides,
+            with a warning.
 
     Raises:
         UsageError: There is no such output, a single column has no decision, or a decision is
@@ -46,21 +48,27 @@ def choose_output(
         if len(names) > 1 and name is not None:
             _LOG.warning("output %s of %s is scored: see --score-output", name, ", ".join(names))
     columns = classes.get(name or "")
-    metric = replace(experiment.metric, position=names.index(name or names[0]), decision=decision)
     if decision is not None and columns != 1:
         raise UsageError(
             f"--decision {decision:g}: the output that is scored has {columns or 'no'} columns: "
             "a decision is for an output of one"
         )
     if decision is None and columns == 1:
-        text = (
-            f"output {name} has one column, of which the largest is always the same: give the "
-            "value above which the answer is yes, --decision 0.5 for probabilities"
-        )
         if refuse:
-            raise UsageError(f"{text}, or go on all the same with --accept-baseline")
-        _LOG.warning("%s", text)
-    return replace(experiment, metric=metric)
+            raise UsageError(
+                f"output {name} has one column, of which the largest is always the same: give the "
+                f"value above which the answer is yes, --decision {_DECISION:g} for probabilities, "
+                "or go on all the same with --accept-baseline"
+            )
+        decision = _DECISION
+        _LOG.warning(
+            "output %s has one column: above %g counts as yes, unless --decision says otherwise",
+            *(name, decision),
+        )
+    position = names.index(name or names[0])
+    return replace(
+        experiment, metric=replace(experiment.metric, position=position, decision=decision)
+    )
 
 
 def count_classes(experiment: Experiment) -> Mapping[str, int]:

@@ -58,9 +58,19 @@ def test_one_column_is_refused_without_a_decision(options: dict[str, bool]) -> N
         with pytest.raises(UsageError, match=r"--decision 0\.5"):
             open_experiment(model, data, {**CHOICES, "metric": metric})
         chosen = {**CHOICES, "metric": metric, "accept_baseline": True}
-        assert open_experiment(model, data, chosen).metric.decision is None
+        assert open_experiment(model, data, chosen).metric.decision == 0.5
         chosen = {**CHOICES, "metric": metric, "decision": 0.5}
         assert open_experiment(model, data, chosen).metric.decision == 0.5
+
+
+@pytest.mark.parametrize("options", [{"known": True}, {"known": False}, {"flat": True}])
+def test_evaluate_refuses_no_column(
+    options: dict[str, bool], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It counts answers above one half as yes, and says so."""
+    found = spatialonnx.evaluate(yes_or_no(**options), pictures(), **CHOICES)
+    assert found.top1 is not None and found.top1 > 290
+    assert "above 0.5 counts as yes" in caplog.text
 
 
 @pytest.mark.parametrize(("end", "decision"), [("Sigmoid", 0.5), ("", 0.0), ("Tanh", 0.0)])
