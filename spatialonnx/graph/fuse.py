@@ -8,13 +8,13 @@ An 8-bit site becomes a SpatialQConv: see ``fuse_quantized``.
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import NodeProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from spatialonnx.errors import ModelError
 from spatialonnx.graph.affine import channel_affine
@@ -23,6 +23,7 @@ from spatialonnx.graph.fuse_quantized import explain_unfusable as explain_unfusa
 from spatialonnx.graph.fuse_quantized import make_quantized_site
 from spatialonnx.graph.fused_site import FusedSite, replaced_nodes
 from spatialonnx.graph.index import GraphIndex, attribute, captured, conv_attributes
+from spatialonnx.graph.notes import copy_notes
 from spatialonnx.graph.ops import (
     CONV,
     DOMAIN,
@@ -90,6 +91,9 @@ def fuse_sites(
     index, shapes, matches = _match(result)
     plan = read_plan(result)
     sites = [_fuse(index, shapes, matches[site], predictors[site], plan[site]) for site in fused]
+    weights = {tensor.name: tensor for tensor in result.graph.initializer}
+    for site, made in zip(fused, sites, strict=True):
+        _carry_notes(matches[site].conv, weights, made)
     instead: dict[int, tuple[NodeProto, ...]] = {
         id(node): () for site in sites for node in site.replaced
     }
@@ -113,6 +117,16 @@ def _fuse(
     if match.is_quantized:
         return make_quantized_site(index, shapes, match, predictor, mask)
     return make_fused_site(index, match, mask)
+
+
+def _carry_notes(conv: NodeProto, weights: Mapping[str, TensorProto], made: FusedSite) -> None:
+    """Gives the node of a fused site, and its weight, the notes of the Conv that it replaces."""
+    (node,) = (node for node in made.nodes if node.domain == DOMAIN)
+    copy_notes(conv, node)
+    weight = weights.get(conv.input[1])
+    for tensor in made.constants:
+        if weight is not None and tensor.name == f"{node.name}/W":
+            copy_notes(weight, tensor)
 
 
 def dense_form(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -22,6 +22,7 @@ from spatialonnx.graph.equivalence import (
     run_original,
 )
 from spatialonnx.graph.index import GraphIndex, inner_nodes
+from spatialonnx.graph.notes import restore_notes
 from spatialonnx.graph.ops import (
     DOMAIN,
     PREDICT,
@@ -61,6 +62,8 @@ class Insertion:
         skipped: Convs that are no site, with the reason.
         conv_macs: MACs of all Conv nodes for one sample; None where shapes are dynamic.
         difference: How its outputs with full masks differ from the original's.
+        frozen: Inputs with default values that are constants now: a model that lists all of its
+            weights as inputs does not say which were meant to be set.
     """
 
     model: onnx.ModelProto
@@ -68,6 +71,7 @@ class Insertion:
     skipped: tuple[SkippedConv, ...]
     conv_macs: int | None
     difference: Difference
+    frozen: tuple[str, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -78,6 +82,11 @@ class Insertion:
         except ModelError as error:
             return (f"{error}: later commands will refuse it",)
         notes = []
+        if self.frozen:
+            notes.append(
+                f"the model lists all {len(self.frozen)} weights as inputs ({self.frozen[0]} and "
+                "others): they are constants now"
+            )
         if names := ", ".join(f"{v.name} {describe_shape(v.shape)} {v.type}" for v in further):
             notes.append(
                 f"images go to {image.name}; the model also takes {names}: later commands need "
@@ -188,7 +197,9 @@ def insert(
         spatial = write_plan(spatial, carry_plan(as_model(plan).proto, spatial))
     if by_hand is not None or plan is not None:
         set_metadata(spatial, stage="masked")
-    return Insertion(spatial, report.sites, report.skipped, report.conv_macs, difference)
+    kept = {value.name for value in spatial.graph.input}
+    frozen = tuple(v.name for v in source.proto.graph.input if v.name not in kept)
+    return Insertion(spatial, report.sites, report.skipped, report.conv_macs, difference, frozen)
 
 
 def _may_be_logits(output: onnx.ValueInfoProto) -> bool:
@@ -259,6 +270,7 @@ def _insert(network: onnx.ModelProto, sites: tuple[Site, ...], mask: SiteMask) -
     result.graph.initializer.extend(exported.initializer)
     add_opset(result)
     _describe(result, exported, network, {site: written[site.name] for site in sites})
+    restore_notes(network.graph, result.graph)
     return result
 
 

@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 from onnx import NodeProto, TensorProto
 
 from spatialonnx.graph.index import attribute, inline_functions, inner_nodes, is_op
+from spatialonnx.graph.notes import restore_notes
 from spatialonnx.graph.shapes import correct_value_info
 from spatialonnx.graph.transposes import relus_before_transposes
 from spatialonnx.model.interface import settable_inputs
@@ -141,6 +142,7 @@ def simplify_model(proto: onnx.ModelProto) -> onnx.ModelProto:
             result.opset_import.append(entry)
     relus_before_transposes(graph)
     name_nodes(result)
+    restore_notes(proto.graph, graph)
     return result
 
 

@@ -19,7 +19,7 @@ def relus_before_transposes(graph: GraphProto) -> None:
     Nodes must be in topological order. Transposes that nothing reads any more are removed.
     """
     taken = {name for node in graph.node for name in node.output}
-    taken |= {value.name for value in (*graph.input, *graph.initializer)}
+    taken |= {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
     transposes: dict[str, NodeProto] = {}
     nodes: list[NodeProto] = []
     moved: set[str] = set()

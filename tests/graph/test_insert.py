@@ -16,7 +16,6 @@ from support.models import MESS, Net, channels_last, depthwise, feeds, messy, pl
 
 import spatialonnx
 from spatialonnx.errors import ModelError, PlanError, UsageError
-from spatialonnx.graph.fuse import fuse_sites
 from spatialonnx.graph.insert import Insertion
 from spatialonnx.graph.instrument import instrument, plan_feeds
 from spatialonnx.graph.ops import find_predictors, read_plan
@@ -507,22 +506,6 @@ def test_the_onnx_domain_spelled_out() -> None:
     proto = residual()
     proto.opset_import[0].domain = "ai.onnx"
     check(proto, 3)
-
-
-@pytest.mark.parametrize("stage", ["spatial", "deploy"])
-def test_an_input_with_a_default_stays_an_input(stage: str) -> None:
-    """A user may set it at run time, before and after."""
-    net = Net()
-    proto = net.model(net.head(net.relu(net.conv(net.node("Mul", "x", "gain"), 4))))
-    proto.graph.initializer.append(numpy_helper.from_array(np.float32([1]), "gain"))
-    proto.graph.input.append(helper.make_tensor_value_info("gain", TensorProto.FLOAT, [1]))
-    model = spatialonnx.insert(proto, threads=1).model
-    if stage == "deploy":
-        model = fuse_sites(model, [site.name for site in find_sites(model).sites], [])
-    x, one = {"x": np.random.default_rng(0).random((2, 3, 8, 8), np.float32)}, Runtime("cpu", 1)
-    for further in ({}, {"gain": np.float32([3])}):
-        wanted = open_session(proto, one).run({**x, **further})
-        np.testing.assert_allclose(open_session(model, one).run({**x, **further}), wanted, 1e-4)
 
 
 @pytest.mark.parametrize("maps", [False, True])
