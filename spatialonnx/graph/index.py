@@ -20,7 +20,10 @@ from spatialonnx.model.interface import settable_inputs
 
 ONNX_DOMAINS = ("", "ai.onnx")
 _CONV_ATTRIBUTES = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
-_OF_CONSTANTS = "Identity", "Cast", "Transpose", "Reshape", "DequantizeLinear"
+_OF_CONSTANTS = (
+    *("Identity", "Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze"),
+    "DequantizeLinear",
+)
 """Ops whose output is constant if their input is: exporters store weights in many ways."""
 _SMALL = 1 << 16
 """Largest number of elements of a constant that is read; bounds and scales are smaller."""
@@ -101,9 +104,11 @@ class GraphIndex:
                 if sorted(axes) != list(range(len(shape))):
                     return None
                 shape = tuple(shape[axis] for axis in axes)
-            elif is_op(node, "Reshape"):
+            elif is_op(node, "Reshape", "Squeeze", "Unsqueeze"):
                 array = self.constant_array(node.output[0], most=sys.maxsize)
-                return None if array is None else array.shape
+                if array is None:
+                    return None
+                shape = array.shape
         return shape
 
     def constant_type(self, name: str) -> int | None:
