@@ -60,6 +60,8 @@ class SuffixNetwork:
             plan: Masks by site that are on in every trial; None = nothing is predicted from
                 neighbours, and the network is dense.
         """
+        dense = dense[experiment.metric.position :] if experiment.metric.counts else dense
+        experiment = experiment.scored()
         self.samples = samples
         count = len(samples)
         network = _open(experiment, samples)

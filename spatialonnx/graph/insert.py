@@ -50,6 +50,12 @@ from spatialonnx.plan.patterns import parse_pattern
 from spatialonnx.runtime.session import Runtime
 
 _LOG = logging.getLogger(__name__)
+_EXPORTED = "tensor_type", "sequence_type", "sparse_tensor_type"
+"""The types of values that graphsurgeon can export."""
+_FLOATS = (
+    *(onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16),
+    *(onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,7 +211,7 @@ def insert(
 def _may_be_logits(output: onnx.ValueInfoProto) -> bool:
     """Whether an output may be [samples, classes]; of an unknown shape, it may."""
     kind = output.type.tensor_type
-    if kind.elem_type not in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16):
+    if kind.elem_type not in _FLOATS:
         return False
     if not kind.HasField("shape"):
         return True
@@ -262,6 +268,9 @@ def _insert(network: onnx.ModelProto, sites: tuple[Site, ...], mask: SiteMask) -
     tensors = graph.tensors()
     taken = set(tensors)
     written = {site.name: _add_predictor(graph, tensors, taken, site, mask) for site in sites}
+    for tensor in graph.tensors().values():
+        if isinstance(tensor, gs.Variable) and tensor.type not in _EXPORTED:
+            tensor.dtype = None  # the exporter leaves its type out
     # The exporter rebuilds the graph alone; what it does not know is taken from the model.
     graph.name, graph.doc_string, graph.producer_name, graph.producer_version = "graph", "", "", ""
     exported = gs.export_onnx(graph, do_type_check=False).graph
@@ -331,7 +340,9 @@ def _describe(
     outputs = {value.name for value in network.graph.output}
     ours = set(written.values())
     result.graph.value_info.extend(
-        v for v in exported.value_info if v.name not in ours and v.name not in outputs
+        v
+        for v in exported.value_info
+        if v.name not in ours and v.name not in outputs and v.HasField("type")
     )
     shapes = infer_shapes(network)
     for site, name in written.items():

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import onnx
 
 from spatialonnx.data.classes import ClassesLike
 from spatialonnx.data.dataset import Dataset
@@ -85,6 +86,21 @@ class Experiment:
         batch = fixed_batch(self.model.proto) or 1
         return find_sites(self.model.proto, {image.name: (batch, *first[1:])})
 
+    def scored(self) -> Experiment:
+        """The same with models that have only the output that is scored, where a metric counts.
+
+        What else a model gives need not have one row per image: texts, maps, sequences, totals.
+        """
+        if not self.metric.counts or len(self.model.proto.graph.output) < 2:
+            return self
+        position = self.metric.position
+        return replace(
+            self,
+            model=_with_output(self.model, position),
+            baseline=None if self.baseline is None else _with_output(self.baseline, position),
+            metric=replace(self.metric, position=0),
+        )
+
     @property
     def data_name(self) -> str:
         """Name of the data for files: that of a built-in set, never a path or code."""
@@ -100,6 +116,16 @@ class Experiment:
     def metric_name(self) -> str:
         """Name of the metric for files: that of a built-in one, never code."""
         return self.metric.name if self.metric.counts else OWN_FUNCTION
+
+
+def _with_output(model: ModelFile, position: int) -> ModelFile:
+    """The model with one of its outputs."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    output = proto.graph.output[position]
+    del proto.graph.output[:]
+    proto.graph.output.append(output)
+    return replace(model, proto=proto)
 
 
 def open_data(

@@ -118,7 +118,7 @@ def compare(
     """Compares masked outputs with the dense ones on the same samples."""
     score = metric.score(outputs, dense.reference)
     drop = dense.score - score
-    samples = len(outputs[0])
+    samples = len(outputs[metric.position])
     if not metric.counts or dense.reference is None:
 
         def drop_of(rows: NDArray[np.int64]) -> float:

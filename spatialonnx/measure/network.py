@@ -221,7 +221,7 @@ def collect_outputs(
         done += len(images)
         if steps is not None:
             steps(done, len(samples))
-    return [np.concatenate(part) for part in zip(*parts, strict=True)]
+    return [np.concatenate([np.atleast_1d(v) for v in part]) for part in zip(*parts, strict=True)]
 
 
 def codes_name(site: str) -> str:

@@ -143,14 +143,14 @@ def open_search(
         goal=goal,
         thresholds=parse_thresholds(options.get("thresholds")),
     )
-    notes: tuple[str, ...] = ()
-    if options.get("strategy") is None:
-        settings, why = default_strategy(settings, source.proto)
-        notes = (why,) if why else ()
     shared: ExperimentOptions = {
         key: value for key, value in options.items() if key in ExperimentOptions.__annotations__
     }  # type: ignore[assignment]
     experiment = open_experiment(source, data, shared)
+    notes: tuple[str, ...] = ()
+    if options.get("strategy") is None:
+        settings, why = default_strategy(settings, experiment.scored().model.proto)
+        notes = (why,) if why else ()
     return SearchJob(
         experiment=replace(experiment, bounds=parse_bounds(text)),
         settings=settings,

@@ -139,7 +139,7 @@ def default_strategy(settings: Settings, proto: onnx.ModelProto) -> tuple[Settin
 
 
 def _gives_logits(proto: onnx.ModelProto) -> bool:
-    """Whether the first output may be logits [N, classes], or [N, classes, 1, ...]."""
+    """Whether the output that is scored may be logits [N, classes], or [N, classes, 1, ...]."""
     kind = proto.graph.output[0].type.tensor_type
     if not kind.HasField("shape"):
         return True

@@ -82,6 +82,7 @@ class SegmentSimulator:
         Raises:
             DataError: The images do not fit, or the network's shapes depend on its data.
         """
+        experiment = experiment.scored()
         runtime, proto = experiment.runtime, experiment.model.shared
         before = used_memory() if memory is None else LIBRARIES
         if memory is None:

@@ -19,8 +19,9 @@ class Colours:
     dark: Annotated[str | None, typer.Option("--dark")] = None
 
 
-TWO_MEANINGS = {"--method", "method"}
-"""baseline measures systems, quantize calibrates: each has its methods."""
+TWO_MEANINGS = {"--method", "method", "--goal", "goal"}
+"""baseline measures systems, quantize calibrates: each has its methods. What a search weighs
+accuracy against is what tune keeps a budget of."""
 
 
 def test_no_option_is_declared_twice():
