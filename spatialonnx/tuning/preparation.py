@@ -182,9 +182,9 @@ def compare_with_runtime(
     for name, output in zip(runtime.output_names, outputs, strict=True):
         wanted = expected[name]
         got = output.numpy()
-        scale = max(float(np.abs(wanted).max(initial=0)), 1e-6)
+        scale = max(float(np.abs(wanted[np.isfinite(wanted)]).max(initial=0)), 1e-6)
         same = got.shape == wanted.shape and np.allclose(
-            got, wanted, atol=_TOLERANCE * scale, rtol=0
+            got, wanted, atol=_TOLERANCE * scale, rtol=0, equal_nan=True
         )
         if not same:
             raise ModelError(
