@@ -1,4 +1,4 @@
-# make demo: the whole job on a shipped network and shipped images. make test: all tests.
+# make demo: makes a shipped network fast, on shipped images. make test: all tests.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from spatialonnx.graph.sites import find_sites as find_sites
     from spatialonnx.measure.bench import bench as bench
     from spatialonnx.measure.evaluate import evaluate as evaluate
+    from spatialonnx.optimizing.api import optimize as optimize
     from spatialonnx.plan.masks import SiteMask as SiteMask
     from spatialonnx.plan.plan import Plan as Plan
     from spatialonnx.reporting.run import report as report
@@ -66,6 +67,7 @@ _HOMES = {
     "find_sites": "spatialonnx.graph.sites",
     "insert": "spatialonnx.graph.insert",
     "library_path": "spatialonnx.runtime.library",
+    "optimize": "spatialonnx.optimizing.api",
     "quantize": "spatialonnx.deployment.quantize",
     "register": "spatialonnx.runtime.session",
     "report": "spatialonnx.reporting.run",

@@ -17,6 +17,7 @@ from spatialonnx.cli.deploy import deploy
 from spatialonnx.cli.doctor import doctor
 from spatialonnx.cli.evaluate import evaluate
 from spatialonnx.cli.insert import insert
+from spatialonnx.cli.optimize import optimize
 from spatialonnx.cli.quantize import quantize
 from spatialonnx.cli.report import report
 from spatialonnx.cli.search import search
@@ -24,6 +25,7 @@ from spatialonnx.cli.tune import tune
 from spatialonnx.errors import SpatialOnnxError
 
 _COMMANDS = {
+    "All at once": (optimize,),
     "From a model to a faster one": (insert, search, tune, quantize, deploy),
     "Measure and show": (evaluate, bench, baseline, report),
     "Start here": (demo, doctor),

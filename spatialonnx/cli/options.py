@@ -115,6 +115,19 @@ LatencyTable = Annotated[
         show_default="search: in the study",
     ),
 ]
+TrainData = Annotated[
+    str | None,
+    typer.Option(
+        "--train",
+        help="Images to learn from, as --data; never those that certify.",
+        show_default="tune: the training split of the built-in set",
+    ),
+]
+SavedGoal = Annotated[
+    float,
+    typer.Option("--saved", help="MACs that tuning saves, as a fraction of those of all Convs."),
+]
+Epochs = Annotated[int, typer.Option("--epochs", help="Passes of tuning over the images.", min=1)]
 ModelBatch = Annotated[
     int | None,
     typer.Option(
@@ -309,6 +322,27 @@ class ConfidenceOptions:
             help="The same on select, where plans are chosen: a margin against plans that meet "
             "the bound there by chance.",
             show_default="as --confidence",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class BudgetOptions:
+    """The budgets of a search."""
+
+    time_budget: Annotated[
+        str | None,
+        typer.Option("--time-budget", help="Time of trials: 90s, 30m or 2h; a number is minutes."),
+    ] = None
+    max_trials: Annotated[
+        int | None, typer.Option("--max-trials", help="Trials to run now.", min=0)
+    ] = None
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory",
+            help="Memory for stored activations: 4G.",
+            show_default="half of what is free",
         ),
     ] = None
 

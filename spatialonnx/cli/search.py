@@ -10,6 +10,7 @@ import typer
 
 from spatialonnx.cli.options import (
     Baseline,
+    BudgetOptions,
     CommonOptions,
     ConfidenceOptions,
     DataOptions,
@@ -107,27 +108,6 @@ class MaskOptions:
             "SpatialQConv, measured on this machine with these --threads).",
         ),
     ] = "macs"
-
-
-@dataclass(frozen=True)
-class BudgetOptions:
-    """The budgets of a search."""
-
-    time_budget: Annotated[
-        str | None,
-        typer.Option("--time-budget", help="Time of trials: 90s, 30m or 2h; a number is minutes."),
-    ] = None
-    max_trials: Annotated[
-        int | None, typer.Option("--max-trials", help="Trials to run now.", min=0)
-    ] = None
-    memory: Annotated[
-        str | None,
-        typer.Option(
-            "--memory",
-            help="Memory for stored activations: 4G.",
-            show_default="half of what is free",
-        ),
-    ] = None
 
 
 @command

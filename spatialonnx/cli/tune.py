@@ -13,6 +13,7 @@ from spatialonnx.cli.options import (
     CommonOptions,
     Confidence,
     DataOptions,
+    Epochs,
     Eps,
     LatencyTable,
     Metric,
@@ -20,8 +21,10 @@ from spatialonnx.cli.options import (
     Output,
     Pattern,
     PlanSource,
+    SavedGoal,
     ScoreOptions,
     SplitOptions,
+    TrainData,
     command,
 )
 
@@ -36,23 +39,14 @@ def tune(
     common: CommonOptions,
     model: ModelArgument = None,
     output: Output = None,
-    saved: Annotated[
-        float, typer.Option("--saved", help="MACs to save, as a fraction of those of all Convs.")
-    ] = 0.5,
+    saved: SavedGoal = 0.5,
     eps: Eps = "0.01",
-    train: Annotated[
-        str | None,
-        typer.Option(
-            "--train",
-            help="Images to learn from, as --data; never those that certify.",
-            show_default="the training split of the built-in set",
-        ),
-    ] = None,
+    train: TrainData = None,
     data: DataOptions = DataOptions(),
     score: ScoreOptions = ScoreOptions(),
     pattern: Pattern = None,
     plan: PlanSource = None,
-    epochs: Annotated[int, typer.Option("--epochs", help="Passes over the images.", min=1)] = 4,
+    epochs: Epochs = 4,
     labels: Annotated[
         bool,
         typer.Option(

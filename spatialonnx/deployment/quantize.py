@@ -143,24 +143,7 @@ def quantize(
     calibration = Samples(
         experiment.dataset, experiment.split.search[:calibration_samples], "calibration"
     )
-    if source.stage == ORIGINAL:
-        # ONNX Runtime quantises BatchNormalization by itself where it is not folded.
-        calibrated = network = simplify_model(prepare_model(source.proto))
-        predicted: dict[str, str] = {}
-    else:
-        calibrated = source.proto
-        network, predicted = float_form(calibrated)
-        drop_metadata(network, "stage")
-    ranges = calibrate_ranges(
-        calibrated,
-        _batches(calibrated, calibration, count_steps(progress, "calibrating")),
-        experiment.runtime,
-        method,
-    )
-    report_stage(progress, "quantising")
-    quantized = quantize_model(network, ranges, method, predicted)
-    set_metadata(quantized, source_sha256=source.sha256)
-    quantized, left = _with_plan(source, quantized, experiment)
+    quantized, network, left = quantize_samples(experiment, calibration, method, progress)
     baseline = network if experiment.baseline is None else experiment.baseline.proto
     certifier = Certifier(
         quantized,
@@ -180,6 +163,48 @@ def quantize(
         samples=len(calibration),
         method=method,
     )
+
+
+def quantize_samples(
+    experiment: Experiment,
+    calibration: Samples,
+    method: str = "minmax",
+    progress: ProgressCallback | None = None,
+) -> tuple[onnx.ModelProto, onnx.ModelProto, tuple[SkippedConv, ...]]:
+    """Quantises an experiment's model; nothing is certified.
+
+    Args:
+        experiment: A float model, plain or with predictions, and its data.
+        calibration: Images that ranges are calibrated on.
+        method: ``minmax``, ``entropy`` or ``percentile``.
+        progress: Called with how far it is.
+
+    Returns:
+        The quantised model, the float network without predictions, and the sites that lost theirs.
+
+    Raises:
+        ModelError: ONNX Runtime cannot quantise the model.
+    """
+    source = experiment.model
+    if source.stage == ORIGINAL:
+        # ONNX Runtime quantises BatchNormalization by itself where it is not folded.
+        calibrated = network = simplify_model(prepare_model(source.proto))
+        predicted: dict[str, str] = {}
+    else:
+        calibrated = source.proto
+        network, predicted = float_form(calibrated)
+        drop_metadata(network, "stage")
+    ranges = calibrate_ranges(
+        calibrated,
+        _batches(calibrated, calibration, count_steps(progress, "calibrating")),
+        experiment.runtime,
+        method,
+    )
+    report_stage(progress, "quantising")
+    quantized = quantize_model(network, ranges, method, predicted)
+    set_metadata(quantized, source_sha256=source.sha256)
+    quantized, left = _with_plan(source, quantized, experiment)
+    return quantized, network, left
 
 
 def _with_plan(

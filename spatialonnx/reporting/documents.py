@@ -6,8 +6,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from spatialonnx.errors import UsageError
-from spatialonnx.reporting.facts import BenchRow, Latency, Point, Rival, SiteLatency
+from spatialonnx.reporting.facts import BenchRow, Latency, Point, Rival, SiteLatency, SummaryRow
 from spatialonnx.reporting.fields import Fields
+
+_OPTIMIZED = "optimized"
+"""Key of the networks in what ``optimize --json`` prints."""
 
 
 def read_documents(
@@ -24,6 +27,8 @@ def read_documents(
     latencies: list[Latency] = []
     rivals: list[Rival] = []
     for path, value in documents:
+        if _OPTIMIZED in value:
+            continue  # see ``read_networks``
         if "models" in value and "runs" in value:
             latencies.append(_bench(path, value))
         elif "fused" in value and "sites" in value:
@@ -32,9 +37,35 @@ def read_documents(
             rivals += found
         else:
             raise UsageError(
-                f"{path} is not what bench --json, deploy --json or baseline --json prints"
+                f"{path} is not what bench --json, deploy --json, baseline --json or optimize "
+                "--json prints"
             )
     return tuple(latencies), tuple(rivals)
+
+
+def read_networks(documents: Sequence[tuple[Path, Fields]]) -> tuple[SummaryRow, ...]:
+    """The tables of ``optimize --json`` files: its networks, all timed together."""
+    return tuple(
+        SummaryRow(
+            name=_network_name(row) + (", the result" if row.text("name") == best else ""),
+            score=row.number("score"),
+            saved=row.number("saved_fraction"),
+            drop=row.number("drop"),
+            interval=row.pair("drop_ci95"),
+            time=row.number("ratio"),
+            met=row.flag("bound_met"),
+            median=row.number("median_ms"),
+            time_int8=row.number("ratio_int8"),
+        )
+        for _, value in documents
+        for best in [value.text("best")]
+        for row in value.objects(_OPTIMIZED)
+    )
+
+
+def _network_name(row: Fields) -> str:
+    name, precision = row.text("name"), row.text("precision")
+    return name if name.endswith(precision) else f"{name}, {precision}"
 
 
 def _bench(path: Path, value: Fields) -> Latency:

@@ -326,6 +326,8 @@ class SummaryRow:
         interval: Its 95 % interval.
         time: Time as a multiple of the dense network's.
         met: Whether the bound holds.
+        median: Latency of a run, in milliseconds.
+        time_int8: Time as a multiple of the dense 8-bit network's.
     """
 
     name: str
@@ -335,6 +337,8 @@ class SummaryRow:
     interval: tuple[float, float] | None = None
     time: float | None = None
     met: bool | None = None
+    median: float | None = None
+    time_int8: float | None = None
 
 
 @dataclass(frozen=True)
@@ -367,6 +371,7 @@ class Report:
         runs: One or several searches.
         rivals: The systems it is compared with, of ``baseline --json`` files.
         latencies: Times, of ``bench --json`` and ``deploy --json`` files.
+        networks: The table of an ``optimize --json`` file; it is the summary then.
         machine: The machine on which the report was made: name -> value.
         source: Hash of its sources; a later report with the same hash may replace it.
         made: Date, as text.
@@ -376,6 +381,7 @@ class Report:
     runs: tuple[Run, ...]
     rivals: tuple[Rival, ...] = ()
     latencies: tuple[Latency, ...] = ()
+    networks: tuple[SummaryRow, ...] = ()
     machine: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
     made: str = ""
@@ -405,6 +411,7 @@ class Report:
             "runs": [run.to_json() for run in self.runs],
             "rivals": [rival.to_json() for rival in self.rivals],
             "latencies": [latency.to_json() for latency in self.latencies],
+            "networks": [vars(row) for row in self.networks],
             "machine": dict(self.machine),
             "source": self.source,
             "made": self.made,

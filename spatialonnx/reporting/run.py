@@ -15,7 +15,7 @@ from spatialonnx.measure.metrics import AGREEMENT
 from spatialonnx.measure.opening import ExperimentOptions, check_options, open_experiment
 from spatialonnx.model.metadata import get_metadata, read_search_record
 from spatialonnx.model.model_file import ModelFile
-from spatialonnx.reporting.documents import read_documents
+from spatialonnx.reporting.documents import read_documents, read_networks
 from spatialonnx.reporting.facts import Report, Run
 from spatialonnx.reporting.gather import gather_run
 from spatialonnx.reporting.measure import Measuring, measure_run
@@ -127,6 +127,7 @@ def make_report(
         runs=tuple(runs),
         rivals=rivals,
         latencies=latencies,
+        networks=read_networks(sources.documents),
         machine=_machine(),
         source=source_of(sources),
         made=datetime.date.today().isoformat(),

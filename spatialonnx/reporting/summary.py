@@ -8,11 +8,13 @@ from spatialonnx.reporting.facts import Latency, Report, Run, SummaryRow
 
 
 def summarize(report: Report) -> tuple[SummaryRow, ...]:
-    """One row per network, the dense one first.
+    """One row per network, the dense one first: the table of ``optimize`` where there is one.
 
     Args:
         report: The facts; networks of which nothing was measured on verify are left out.
     """
+    if report.networks:
+        return report.networks
     masked = [row for run in report.runs for row in _masked(run, several=len(report.runs) > 1)]
     deployed = [row for latency in report.latencies for row in _deployed(latency)]
     scores = [run.asked.baseline for run in report.runs] + [

@@ -10,6 +10,7 @@ import pytest
 
 import spatialonnx
 from spatialonnx.measure.opening import ExperimentOptions
+from spatialonnx.optimizing.api import OptimizeOptions
 from spatialonnx.searching.api import SearchOptions
 from spatialonnx.tuning.api import TuneOptions
 
@@ -22,6 +23,7 @@ FUNCTIONS = (
     "evaluate",
     "quantize",
     "deploy",
+    "optimize",
     "bench",
     "report",
 )
@@ -64,6 +66,7 @@ def test_every_parameter_and_its_default_are_documented(name):
         ExperimentOptions.__annotations__
         | SearchOptions.__annotations__
         | TuneOptions.__annotations__
+        | OptimizeOptions.__annotations__
     ),
 )
 def test_every_shared_option_is_documented(option):

@@ -51,10 +51,8 @@ def test_its_commands_run(workplace):
             continue
         result = invoke(*arguments)
         ran.append(arguments[0])
-        # A network as small as this may gain no time, which `deploy` says with exit code 3.
-        allowed = {0, 3} if arguments[0] == "deploy" else {0}
-        assert result.exit_code in allowed, result.stderr
-    assert ran == ["insert", "search", "deploy"]
+        assert result.exit_code == 0, result.stderr
+    assert ran == ["optimize"]
     (snippet,) = blocks(README, "python")
     names = {}
     exec(snippet, names)

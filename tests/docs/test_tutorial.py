@@ -50,11 +50,12 @@ def test_it_runs_as_written(tmp_path):
     made = {path.name for path in work.iterdir()}
     assert {"digits.onnx", "digits.spatial.onnx", "digits.masked.onnx"} <= made
     assert {"deploy.json", "digits.html", "digits.md"} <= made
+    assert (work / "digits.optimized" / "digits.optimized.onnx").is_file()
     page = (work / "digits.html").read_text(encoding="utf-8")
     assert verdict in page and 'id="latency"' in page and 'id="masks-A"' in page
 
 
 def test_every_stage_is_in_it():
     words = [line.split()[1] for line in commands() if line.startswith("spatialonnx ")]
-    assert set(words) == {"insert", "search", "evaluate", "deploy", "report"}
+    assert set(words) == {"optimize", "insert", "search", "evaluate", "deploy", "report"}
     assert any(line.startswith("python -m models.train") for line in commands())

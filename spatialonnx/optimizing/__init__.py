@@ -1,0 +1,1 @@
+"""Optimising: all stages in a row, from a model to the fastest one that keeps the bound."""

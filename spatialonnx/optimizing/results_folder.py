@@ -1,0 +1,119 @@
+"""The folder of results: one file per stage, and a record of what each was made from.
+
+A stage is not repeated where its record has the same key and its files are still what it wrote. So
+the same call continues after an interruption, and a call with other options repeats only the stages
+that these change.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spatialonnx.errors import OutputError
+from spatialonnx.files import sha256_bytes, sha256_files, write_bytes
+
+_RECORDS = "stages.json"
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage gave.
+
+    Attributes:
+        facts: Its figures, as JSON values.
+        path: The file that it wrote; None where it wrote none.
+    """
+
+    facts: Mapping[str, Any]
+    path: Path | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the file: part of the keys of later stages."""
+        return "" if self.path is None else sha256_files(self.path)
+
+
+class ResultsFolder:
+    """The folder, and the records of the stages that are done."""
+
+    def __init__(self, folder: Path, source_sha256: str, *, force: bool = False) -> None:
+        """Opens the folder, or makes it.
+
+        Args:
+            folder: Where it is.
+            source_sha256: Hash of the model that is optimised.
+            force: Whether the results of another model may be replaced.
+
+        Raises:
+            OutputError: It cannot be written, or holds other files than results for this model.
+        """
+        self.folder = folder
+        self._source = source_sha256
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            occupied = any(folder.iterdir())
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {folder}: {error.strerror}; choose another folder with -o"
+            ) from None
+        self._records = self._read()
+        if occupied and self._records is None and not force:
+            raise OutputError(
+                f"{folder} holds other files than results for this model: choose another folder "
+                "with -o, or use it with --force"
+            )
+        self._records = self._records or {}
+
+    def path(self, name: str) -> Path:
+        """The path of a file in the folder."""
+        return self.folder / name
+
+    def run(
+        self, stage: str, key: Mapping[str, Any], make: Callable[[], StageResult]
+    ) -> StageResult:
+        """Runs a stage, or takes what an earlier call recorded.
+
+        Args:
+            stage: Its name.
+            key: Everything that its result depends on, as JSON values.
+            make: Runs it.
+
+        Raises:
+            OutputError: The record cannot be written.
+        """
+        assert self._records is not None
+        digest = sha256_bytes(json.dumps(key, sort_keys=True, default=str).encode())
+        known = self._records.get(stage)
+        if known is not None and known["key"] == digest:
+            path = None if known["file"] is None else self.folder / known["file"]
+            if path is None or (path.is_file() and sha256_files(path) == known["sha256"]):
+                return StageResult(known["facts"], path)
+        result = make()
+        self._records[stage] = {
+            "key": digest,
+            "file": None if result.path is None else result.path.name,
+            "sha256": result.sha256,
+            # As a later call reads it.
+            "facts": json.loads(json.dumps(result.facts, default=str)),
+        }
+        value = {"version": _VERSION, "source_sha256": self._source, "stages": self._records}
+        write_bytes(self.folder / _RECORDS, json.dumps(value, indent=1).encode())
+        return StageResult(self._records[stage]["facts"], result.path)
+
+    def _read(self) -> dict[str, Any] | None:
+        """The records for this model; None where there are none that can be read."""
+        try:
+            value = json.loads((self.folder / _RECORDS).read_text(encoding="utf-8"))
+            records = {str(name): dict(entry) for name, entry in value["stages"].items()}
+            complete = all(
+                {"key", "file", "sha256", "facts"} <= entry.keys() for entry in records.values()
+            )
+            fits = value["version"] == _VERSION and value["source_sha256"] == self._source
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return None
+        return records if complete and fits else None

@@ -1,0 +1,49 @@
+"""``optimize`` as a command."""
+
+import pytest
+from support.commands import fail, invoke, succeed, succeed_json
+
+from spatialonnx.optimizing import run as module
+from spatialonnx.optimizing.verdict import Verdict
+
+FEW = ("--threads", 1, "--runs", 2, "--max-trials", 6)
+
+
+@pytest.fixture
+def hopeless(monkeypatch):
+    """A verdict that no search pays."""
+    monkeypatch.setattr(Verdict, "may_pay", lambda self, precision: False)
+
+
+def test_a_dry_run_prints_the_verdict(tiny):
+    result = succeed("optimize", tiny.model, "--data", tiny.spec, "--dry-run", *FEW)
+    assert "Early verdict" in result.stdout and "must save in int8" in result.stdout
+    assert "dense float32" in result.stderr  # said at once
+    value = succeed_json("optimize", tiny.model, "--data", tiny.spec, "--dry-run", *FEW)
+    assert value["optimized"] == [] and len(value["verdict"]["sites"]) == 3
+
+
+def test_it_ends_with_a_dense_network_where_nothing_pays(tiny, hopeless):
+    result = succeed("optimize", tiny.model, "--data", tiny.spec, "-o", "results", *FEW)
+    lines = result.stdout.splitlines()
+    (answer,) = [line for line in lines if "<- result" in line]
+    assert answer.startswith("dense")
+    assert "the fastest that keeps the bound is dense" in result.stdout
+    assert "no search" in result.stderr
+    value = succeed_json("optimize", tiny.model, "--data", tiny.spec, "-o", "results", *FEW)
+    assert value["output"] == "results/model.optimized.onnx"
+    assert [row["name"] for row in value["optimized"]] == ["dense float32", "dense int8"]
+
+
+def test_no_network_of_the_precision_keeps_the_bound(tiny, hopeless, monkeypatch):
+    monkeypatch.setattr(module, "choose_best", lambda rows, precision: None)
+    result = invoke("optimize", tiny.model, "--data", tiny.spec, "--precision", "int8", "-q", *FEW)
+    assert result.exit_code == 3
+    assert "no network of precision int8 keeps the bound" in result.stderr
+
+
+def test_the_folder_of_someone_else(tiny):
+    (tiny.model.parent / "mine").mkdir()
+    (tiny.model.parent / "mine" / "notes.txt").write_text("mine")
+    message = fail(2, "optimize", tiny.model, "--data", tiny.spec, "-o", "mine", "-q", *FEW)
+    assert "choose another folder with -o" in message

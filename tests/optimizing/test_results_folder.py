@@ -1,0 +1,78 @@
+"""The folder of results: what is kept, what is done again, what is refused."""
+
+import json
+
+import pytest
+
+from spatialonnx.errors import OutputError
+from spatialonnx.optimizing.results_folder import ResultsFolder, StageResult
+
+
+@pytest.fixture
+def ran():
+    return []
+
+
+def run(folder, ran, *, key=1, text="a", source="s", force=False):
+    """Runs one stage that writes a file; counts how often."""
+    results = ResultsFolder(folder, source, force=force)
+
+    def make():
+        ran.append(key)
+        path = results.path("x.onnx")
+        path.write_text(text)
+        return StageResult({"key": key}, path)
+
+    return results.run("stage", {"key": key}, make)
+
+
+def test_a_stage_is_run_once(tmp_path, ran):
+    first, second = run(tmp_path / "r", ran), run(tmp_path / "r", ran)
+    assert ran == [1]
+    assert second.facts == first.facts == {"key": 1} and second.path == first.path
+    assert second.sha256 == first.sha256 != ""
+
+
+def test_another_key_runs_it_again(tmp_path, ran):
+    run(tmp_path, ran)
+    assert run(tmp_path, ran, key=2).facts == {"key": 2}
+    assert ran == [1, 2]
+
+
+@pytest.mark.parametrize("damage", [lambda p: p.unlink(), lambda p: p.write_text("other")])
+def test_a_file_that_is_gone_or_changed_is_made_again(tmp_path, ran, damage):
+    damage(run(tmp_path, ran).path)
+    assert run(tmp_path, ran).path.read_text() == "a"
+    assert ran == [1, 1]
+
+
+def test_files_of_others_are_not_touched(tmp_path, ran):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(OutputError, match="other files"):
+        run(tmp_path, ran)
+    assert ran == []
+    run(tmp_path, ran, force=True)
+    run(tmp_path, ran)
+    with pytest.raises(OutputError, match="other files"):
+        run(tmp_path, ran, source="another model")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"version": 1, "stages": 3}', '{"stages": {"a": 1}}']
+)
+def test_a_damaged_record_is_not_believed(tmp_path, ran, text):
+    run(tmp_path, ran)
+    (tmp_path / "stages.json").write_text(text)
+    with pytest.raises(OutputError):
+        run(tmp_path, ran)
+    run(tmp_path, ran, force=True)
+    assert ran == [1, 1]
+    assert json.loads((tmp_path / "stages.json").read_text())["stages"]["stage"]["facts"] == {
+        "key": 1
+    }
+
+
+def test_a_folder_that_cannot_be_made(tmp_path, ran):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot write"):
+        run(tmp_path / "file" / "r", ran)

@@ -1,0 +1,152 @@
+"""All stages on the tiny network: the table, the result, and going on where it stopped."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+import spatialonnx
+from spatialonnx.errors import ModelError, UsageError
+from spatialonnx.measure.certify import Certifier
+from spatialonnx.measure.opening import open_experiment
+from spatialonnx.model.model_file import load_model
+from spatialonnx.optimizing import run as module
+from spatialonnx.optimizing import stages as stage_module
+from spatialonnx.optimizing.verdict import Verdict
+
+FEW = {"threads": 1, "runs": 2, "max_trials": 6}
+
+
+@pytest.fixture
+def sure(monkeypatch):
+    """A verdict that 8 bit pays, and a deploy that fuses every site, whatever this machine says."""
+    real, deploy = stage_module.give_verdict, stage_module.deploy
+
+    def give(*args, **options):
+        found = real(*args, **options)
+        times = {name: 1.0 if name == "int8" else 2.0 for name in found.dense_ms}
+        return replace(found, best=dict.fromkeys(found.best, 0.5), dense_ms=times)
+
+    monkeypatch.setattr(stage_module, "give_verdict", give)
+    monkeypatch.setattr(
+        stage_module, "deploy", lambda *args, **options: deploy(*args, fuse="all", **options)
+    )
+
+
+def test_the_table_of_an_untuned_network(tiny, sure):
+    result = spatialonnx.optimize(tiny.model, tiny.spec, eps=0.2, **FEW)
+    dense, int8, ours = result.rows
+    assert [row.name for row in result.rows] == ["dense float32", "dense int8", "ours"]
+    assert (dense.drop, dense.ratio, dense.saved) == (0, 1, 0) and ours.precision == "int8"
+    assert int8.ratio_int8 == 1 and ours.saved > 0
+    assert result.best in result.rows and result.best.met
+    fastest = min((row for row in result.rows if row.met), key=lambda row: row.median_ms)
+    assert result.best == fastest
+    assert result.path == result.folder / "model.optimized.onnx"
+    assert load_model(result.path).proto == load_model(result.best.path).proto
+    assert json.loads((result.folder / "optimize.json").read_text())["best"] == result.best.name
+
+
+def test_its_figures_are_those_of_the_files(tiny, sure):
+    result = spatialonnx.optimize(tiny.model, tiny.spec, eps=0.2, **FEW)
+    experiment = open_experiment(load_model(tiny.model), tiny.spec, {"threads": 1})
+    for row in result.rows:
+        certifier = Certifier.of(
+            replace(experiment, model=load_model(row.path), baseline=load_model(tiny.model))
+        )
+        measured = certifier.measure(None, experiment.verify)
+        assert (float(measured.drop), measured.saved_fraction) == (row.drop, row.saved)
+        assert float(measured.baseline - measured.drop) == pytest.approx(row.score)
+
+
+def test_the_same_call_repeats_nothing(tiny, sure, monkeypatch):
+    first = spatialonnx.optimize(tiny.model, tiny.spec, eps=0.2, **FEW)
+
+    def fail(*args, **options):
+        raise AssertionError("a stage was repeated")
+
+    for name in ("insert", "give_verdict", "quantize", "search", "deploy", "bench"):
+        monkeypatch.setattr(stage_module, name, fail)
+    second = spatialonnx.optimize(tiny.model, tiny.spec, eps=0.2, **FEW)
+    assert second.rows == first.rows and second.verdict == first.verdict
+
+
+def test_a_call_that_was_broken_off_goes_on(tiny, sure, monkeypatch):
+    real = stage_module.deploy
+
+    def stop(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stage_module, "deploy", stop)
+    with pytest.raises(KeyboardInterrupt):
+        spatialonnx.optimize(tiny.model, tiny.spec, eps=0.2, **FEW)
+    monkeypatch.setattr(stage_module, "deploy", real)
+    monkeypatch.setattr(stage_module, "search", stop)
+    assert spatialonnx.optimize(tiny.model, tiny.spec, eps=0.2, **FEW).best is not None
+
+
+def test_a_network_tuned_before(tiny, sure):
+    tuned = spatialonnx.insert(tiny.model, pattern="1000", threads=1)
+    path = tuned.save(tiny.model.with_name("tuned.masked.onnx"))
+    result = spatialonnx.optimize(tiny.model, tiny.spec, eps=1, tuned=path, **FEW)
+    assert result.rows[2].precision == "int8" and result.rows[2].saved > 0.1
+    assert not list(result.folder.glob("*.study.db"))
+    alone = spatialonnx.optimize(
+        tiny.model, tiny.spec, eps=1, tuned=path, precision="float32", folder="f", **FEW
+    )
+    assert [row.name for row in alone.rows] == ["dense float32", "ours"]
+    assert alone.rows[1].ratio_int8 is None
+
+
+def test_a_plan_that_misses_the_bound_is_no_result(tiny, sure):
+    tuned = spatialonnx.insert(tiny.model, pattern="1000", threshold=9.0, threads=1).model
+    result = spatialonnx.optimize(tiny.model, tiny.spec, eps=0.01, tuned=tuned, **FEW)
+    assert [row.name for row in result.rows] == ["dense float32", "dense int8"]
+    assert all("misses the bound" in note for note in result.notes[:2])
+
+
+def test_where_it_cannot_pay_no_search_is_run(tiny, monkeypatch):
+    monkeypatch.setattr(Verdict, "may_pay", lambda self, precision: False)
+    result = spatialonnx.optimize(tiny.model, tiny.spec, eps=0.2, **FEW)
+    assert [row.name for row in result.rows] == ["dense float32", "dense int8"]
+    assert "no search" in result.notes[0] and not list(result.folder.glob("*.study.db"))
+    assert result.path.is_file()
+
+
+def test_a_dry_run_stops_after_the_verdict(tiny):
+    result = spatialonnx.optimize(tiny.model, tiny.spec, dry_run=True, **FEW)
+    assert result.rows == () and result.best is None and len(result.verdict.sites) == 3
+    assert {p.name for p in result.folder.iterdir()} == {"model.spatial.onnx", "stages.json"}
+
+
+def test_without_torch_it_says_so(tiny, sure, monkeypatch):
+    monkeypatch.setattr(module, "has_torch", lambda: False)
+    result = spatialonnx.optimize(tiny.model, tiny.spec, eps=0.2, train=tiny.spec, **FEW)
+    assert "pip install torch" in result.notes[0]
+
+
+def test_the_report_shows_the_same_table_first(tiny, sure):
+    result = spatialonnx.optimize(tiny.model, tiny.spec, eps=0.2, **FEW)
+    assert result.report is not None
+    text = result.report.with_suffix(".md").read_text()
+    for row in result.rows:
+        assert f"{row.median_ms:.3f} ms" in text
+    assert text.index("dense int8") < text.index("## ", text.index("## Summary") + 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "int4"}, "--precision"),
+        ({"eps": "0.1,0.2"}, "one bound"),
+        ({"baseline": "x.onnx"}, "--baseline"),
+    ],
+)
+def test_options_that_make_no_sense(tiny, options, message):
+    with pytest.raises(UsageError, match=message):
+        spatialonnx.optimize(tiny.model, tiny.spec, **{"eps": 0.1, **options, **FEW})
+
+
+def test_a_model_with_predictions_is_no_original(tiny):
+    with pytest.raises(ModelError, match="original"):
+        spatialonnx.optimize(tiny.spatial, tiny.spec, **FEW)
