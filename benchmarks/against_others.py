@@ -1,0 +1,364 @@
+"""Claim: a tuned network in 8 bit beats what an engineer would use instead. Losses are printed too.
+
+    python benchmarks/against_others.py --search --prepare
+    python benchmarks/against_others.py --search --write
+
+Every network is given as NAME=ORIGINAL[,TUNED[,THINNER]]: the dense network, the same one tuned
+(with its plan, or without: then one probe per 2 x 2 patch), and a thinner dense network of about
+the MACs that the tuned one keeps (``benchmarks/tuning.py --rival``). Systems: ONNX Runtime and
+OpenVINO in float32 and in 8 bit (the same QDQ file), ours in both, not tuned and tuned, and the
+thinner network.
+
+``--prepare`` makes the files and counts accuracy on verify images; it takes minutes, its
+stages are kept, and the same command continues. Without it only latencies and peak memory are
+measured, run by run in turns, all systems in one process, which takes a few minutes and wants a
+quiet machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spatialonnx.deployment.quantize import quantize
+from spatialonnx.deployment.run import deploy
+from spatialonnx.graph.insert import insert
+from spatialonnx.measure.certify import Certifier
+from spatialonnx.measure.evaluate import evaluate
+from spatialonnx.measure.opening import open_experiment
+from spatialonnx.model.model_file import load_model, save_model
+from spatialonnx.optimizing.results_folder import ResultsFolder, StageResult
+from spatialonnx.runtime.machine import describe_machine, instruction_set, versions
+from spatialonnx.runtime.peak_memory import measure_peak
+from spatialonnx.runtime.resources import peak_memory
+from spatialonnx.runtime.session import Runtime, Session
+from spatialonnx.runtime.timing import Timing, compare_timings, open_timed, time_alternately
+from spatialonnx.searching.api import search
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "results.md"
+BEGIN = "<!-- table: benchmarks/against_others.py --write -->"
+END = "<!-- end of table -->"
+SHIPPED = "models/pretrained/vgg6-fashion-mnist"
+VGG6 = f"vgg6={SHIPPED}.onnx,{SHIPPED}.tuned.masked.onnx"
+DATA = "fashion-mnist"
+EPS = "0.005"
+SEARCH_SECONDS = 60.0
+"""Of trials, for the rows that are not tuned."""
+ROUNDS, IMAGES = 20, 32
+REFERENCE = "ONNX Runtime int8"
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network: its files."""
+
+    name: str
+    original: Path
+    tuned: Path | None = None
+    thinner: Path | None = None
+
+    @staticmethod
+    def parse(text: str) -> Network:
+        """Reads NAME=ORIGINAL[,TUNED[,THINNER]]; a part may be empty."""
+        name, _, rest = text.partition("=")
+        files = [Path(part) if part else None for part in rest.split(",")]
+        original, tuned, thinner = (*files, None, None)[:3]
+        if original is None:
+            raise SystemExit(f"{text}: give NAME=ORIGINAL[,TUNED[,THINNER]]")
+        return Network(name, original, tuned, thinner)
+
+
+@dataclass(frozen=True)
+class System:
+    """One row: a runtime with a file per number of threads."""
+
+    name: str
+    files: Mapping[int, Path]
+    engine: str = "ort"
+
+    def file(self, threads: int) -> Path:
+        """The file for a number of threads."""
+        return self.files[threads]
+
+
+class OpenVinoSession:
+    """A model in OpenVINO, with what ``time_alternately`` uses of a session."""
+
+    def __init__(self, path: Path, shape: Sequence[int], threads: int) -> None:
+        """Compiles the model for one shape of images."""
+        import openvino
+
+        model = openvino.Core().read_model(path)
+        self._name = model.inputs[0].any_name
+        model.reshape({self._name: list(shape)})
+        options = {
+            "INFERENCE_NUM_THREADS": threads,
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        self._request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
+
+    def run(self, feeds: Mapping[str, Any], _names: object = None) -> list[Any]:
+        """Runs one batch."""
+        (images,) = feeds.values()
+        return list(self._request.infer({self._name: images}).values())
+
+    def like(self, session: Session) -> OpenVinoSession:
+        """The same, with the inputs of a session of ONNX Runtime."""
+        self.inputs = session.inputs
+        return self
+
+
+class Preparation:
+    """The files of one network."""
+
+    def __init__(
+        self, network: Network, folder: Path, threads: Sequence[int], verify: int, *, search: bool
+    ) -> None:
+        """Opens the folder."""
+        self._sizes: Any = {"verify_samples": verify}
+        self._search = search
+        self._network = network
+        self._source = load_model(network.original)
+        self._threads = threads
+        self.results = ResultsFolder(folder / network.name, self._source.sha256, force=True)
+
+    def systems(self) -> list[System]:
+        """Every system, its files made where they are missing."""
+        network, int8 = self._network, self._int8()
+        both = dict.fromkeys(self._threads, network.original)
+        quantized = dict.fromkeys(self._threads, int8)
+        rows = [
+            System("ONNX Runtime float32", both),
+            System(REFERENCE, quantized),
+            System("OpenVINO float32", both, "openvino"),
+            System("OpenVINO int8", quantized, "openvino"),
+        ]
+        for precision in ("float32", "int8") if self._search else ():
+            files = {t: self._deployed(self._searched(precision), precision, "", t)
+                     for t in self._threads}  # fmt: skip
+            rows.append(System(f"ours {precision}, not tuned", files))
+        if network.tuned is not None:
+            for precision in ("float32", "int8"):
+                files = {t: self._deployed(self._tuned(precision), precision, "tuned", t)
+                         for t in self._threads}  # fmt: skip
+                rows.append(System(f"ours {precision}, tuned", files))
+        if network.thinner is not None:
+            rows.append(System("thinner, float32", dict.fromkeys(self._threads, network.thinner)))
+            thin = self._quantized(network.thinner, "thinner.int8.onnx")
+            rows.append(System("thinner, int8", dict.fromkeys(self._threads, thin)))
+        return rows
+
+    def accuracy(self, system: System) -> tuple[float, float]:
+        """Top-1 and drop on verify, counted once; OpenVINO runs it itself."""
+        path = system.file(min(self._threads))
+
+        def make() -> StageResult:
+            experiment = open_experiment(load_model(path), DATA, {"provider": "cpu", **self._sizes})
+            if system.engine == "ort":
+                found = evaluate(path, DATA, split="verify", provider="cpu", **self._sizes)
+                score = (found.top1 or 0) / found.samples
+            else:
+                verify = experiment.verify
+                shape = [100, *verify.dataset.images(verify.indices[:1]).shape[1:]]
+                session = OpenVinoSession(path, shape, 2)
+                answers = [
+                    np.argmax(session.run({"x": images})[0], 1) for images in verify.batches(100)
+                ]
+                score = float((np.concatenate(answers) == verify.labels).mean())
+            dense = open_experiment(self._source, DATA, {"provider": "cpu", **self._sizes})
+            top1 = float(Certifier.of(dense).run_dense(dense.verify).score)
+            return StageResult({"score": score, "drop": top1 - score})
+
+        key = {"file": load_model(path).sha256, "engine": system.engine, **self._sizes}
+        found = self.results.run(f"accuracy {system.name}", key, make).facts
+        return found["score"], found["drop"]
+
+    def _run(self, name: str, source: Path, make: Any) -> Path:
+        def stage() -> StageResult:
+            print(f"  {self._network.name}: {name}", file=sys.stderr, flush=True)
+            path = self.results.path(name)
+            make(path)
+            return StageResult({}, path)
+
+        found = self.results.run(name, {"source": load_model(source).sha256}, stage)
+        assert found.path is not None
+        return found.path
+
+    def _quantized(self, source: Path, name: str) -> Path:
+        original = None if source == self._network.thinner else self._source
+        options = {**self._sizes, **({} if original is None else {"baseline": original})}
+        return self._run(name, source, lambda to: quantize(source, DATA, **options).save(to))
+
+    def _int8(self) -> Path:
+        return self._quantized(self._network.original, "int8.onnx")
+
+    def _searched(self, precision: str) -> Path:
+        """The plan of a search by latency, in floats or on the quantised model."""
+        source = self._network.original
+        spatial = self._run("spatial.onnx", source, lambda to: insert(source).save(to))
+        options: Any = {}
+        if precision == "int8":
+            spatial = self._quantized(spatial, "int8.spatial.onnx")
+            options["baseline"] = self._source
+        name = f"searched.{precision}.masked.onnx"
+
+        def make(path: Path) -> None:
+            study = path.with_suffix(".study.db")
+            found = search(
+                spatial,
+                DATA,
+                eps=EPS,
+                goal="latency",
+                study=study,
+                time_budget=SEARCH_SECONDS,
+                **options,
+            )
+            save_model(found.model, path)
+
+        return self._run(name, spatial, make)
+
+    def _tuned(self, precision: str) -> Path:
+        source = self._network.tuned
+        assert source is not None
+        if load_model(source).stage != "masked":
+            plain = source
+            source = self._run(
+                "tuned.masked.onnx", plain, lambda to: insert(plain, pattern="1000").save(to)
+            )
+        return source if precision == "float32" else self._quantized(source, "tuned.int8.onnx")
+
+    def _deployed(self, masked: Path, precision: str, kind: str, threads: int) -> Path:
+        name = f"{kind or 'searched'}.{precision}.{threads}.deploy.onnx"
+        against: Any = {} if not kind and precision == "float32" else {"baseline": self._source}
+
+        def make(path: Path) -> None:
+            found = deploy(masked, DATA, threads=threads, runs=5, **self._sizes, **against)
+            save_model(found.model, path)
+
+        return self._run(name, masked, make)
+
+
+def time_systems(
+    systems: Sequence[System], batch: int, threads: int, images: np.ndarray[Any, Any]
+) -> list[Timing]:
+    """Latencies of all systems, taken in turns."""
+    runtime = Runtime("cpu", threads)
+    batches = np.split(images[: len(images) // batch * batch], len(images) // batch)
+    reference = open_timed(systems[0].file(threads), runtime)
+    sessions: list[Any] = [
+        open_timed(system.file(threads), runtime)
+        if system.engine == "ort"
+        else OpenVinoSession(system.file(threads), batches[0].shape, threads).like(reference)
+        for system in systems
+    ]
+    return list(time_alternately(sessions, batches, ROUNDS, burst=3))
+
+
+def peak_of(system: System, shape: Sequence[int]) -> int | None:
+    """Bytes that loading and running adds to a process, with one thread."""
+    path = system.file(min(system.files))
+    if system.engine == "ort":
+        return measure_peak(path, shape, Runtime("cpu", 1))
+    command = [sys.executable, __file__, "--peak", str(path), *map(str, shape)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return int(done.stdout) if done.stdout.strip().isdigit() else None
+
+
+def print_peak(path: Path, shape: Sequence[int]) -> None:
+    """What ``peak_of`` runs for OpenVINO in a process of its own."""
+    import openvino  # noqa: F401
+
+    before = peak_memory()
+    session = OpenVinoSession(path, shape, 1)
+    for _ in range(3):
+        session.run({"x": np.zeros(shape, np.float32)})
+    print(peak_memory() - before)
+
+
+def table(
+    network: Network, made: Preparation, threads: Sequence[int], sizes: Sequence[int]
+) -> list[str]:
+    """The rows of one network."""
+    systems = made.systems()
+    experiment = open_experiment(load_model(network.original), DATA, {"provider": "cpu"})
+    images = experiment.dataset.images(experiment.split.search[:IMAGES])
+    cases = [(size, count) for size in sizes for count in threads]
+    times = {case: time_systems(systems, *case, images) for case in cases}
+    position = [system.name for system in systems].index(REFERENCE)
+    heads = [f"batch {size}, {count} thread{'s' * (count > 1)}: ms" for size, count in cases]
+    columns = [network.name, "top-1", "drop, points", *heads, "MB", "peak MB"]
+    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    for number, system in enumerate(systems):
+        score, drop = made.accuracy(system)
+        cells = [system.name, f"{100 * score:.2f} %", f"{100 * drop:+.2f}"]
+        for case in cases:
+            ratio = compare_timings(times[case][number], times[case][position])
+            cells.append(f"{1e3 * times[case][number].median:.2f} ({ratio.value:.2f})")
+        peak = peak_of(system, (1, *images.shape[1:]))
+        size = system.file(min(threads)).stat().st_size
+        cells += [f"{size / 1e6:.1f}", "-" if peak is None else f"{peak / 1e6:.0f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+        print(lines[-1], file=sys.stderr, flush=True)
+    return lines
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("networks", nargs="*", default=[VGG6], help="NAME=ORIGINAL,TUNED,THINNER")
+    parser.add_argument("--prepare", action="store_true", help="only make the files")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--verify-samples", type=int, default=5000)
+    parser.add_argument(
+        "--search", action="store_true", help="also ours without tuning, with a search of a minute"
+    )
+    parser.add_argument("--folder", type=Path, default=Path("build/against_others"))
+    parser.add_argument("--write", action="store_true", help=f"put the tables into {DOCUMENT}")
+    parser.add_argument("--peak", nargs="+", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.peak:
+        path, *shape = options.peak
+        print_peak(Path(path), [int(size) for size in shape])
+        return
+    import openvino
+
+    networks = [Network.parse(text) for text in options.networks]
+    lines: list[str] = []
+    for network in networks:
+        made = Preparation(
+            network, options.folder, options.threads, options.verify_samples, search=options.search
+        )
+        if options.prepare:
+            for system in made.systems():
+                print(network.name, system.name, made.accuracy(system), flush=True)
+            continue
+        lines += [*table(network, made, options.threads, options.batch), ""]
+    if options.prepare:
+        return
+    machine, known = describe_machine(), versions()
+    lines.append(
+        f"{machine['processor']}, {machine['processors']} processors, {instruction_set()}, 8 bit "
+        f"{instruction_set('int8')}; onnxruntime {known['onnxruntime']}, openvino "
+        f"{openvino.__version__.split('-')[0]}. In brackets: as a multiple of {REFERENCE}."
+    )
+    print("\n".join(lines))
+    (options.folder / "table.json").write_text(json.dumps(lines), encoding="utf-8")
+    if options.write:
+        head, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
+        tail = rest.partition(END)[2]
+        text = f"{head}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{tail}"
+        DOCUMENT.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
