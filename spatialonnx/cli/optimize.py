@@ -18,6 +18,7 @@ from spatialonnx.cli.options import (
     ModelArgument,
     Runs,
     SavedGoal,
+    ScoreOptions,
     SplitOptions,
     TrainData,
     command,
@@ -45,6 +46,7 @@ def optimize(
     ] = None,
     eps: Eps = "0.01",
     data: DataOptions = DataOptions(),
+    score: ScoreOptions = ScoreOptions(),
     train: TrainData = None,
     tuned: Annotated[
         Path | None,
@@ -103,7 +105,7 @@ def optimize(
             confidence=confidence,
             provider=common.provider,
             threads=common.threads,
-            **data_options(data),
+            **data_options(data, score),
             **parts.sizes(),
         )
     for note in result.notes:

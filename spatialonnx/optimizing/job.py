@@ -18,7 +18,7 @@ from spatialonnx.runtime.machine import describe_machine, instruction_set, versi
 from spatialonnx.runtime.timing import RUNS
 
 PRECISIONS = ("auto", "float32", "int8")
-_OF_THE_DATA = ("preprocessing", "classes", "memory")
+_OF_THE_DATA = ("preprocessing", "classes")
 """Options that are spent once the data are open."""
 
 
@@ -31,7 +31,7 @@ class Budgets:
         epochs: Its passes over the images.
         seconds: Time of a search's trials; None = no limit.
         trials: Number of trials; None = no limit.
-        memory: Bytes for stored activations; None = half of the free memory.
+        memory: Bytes that the process may take; None = half of the free memory.
         runs: Rounds in which networks are timed.
         counted: Verify images that the report counts sites on; None = all.
     """

@@ -190,7 +190,6 @@ class Stages:
                     goal="latency",
                     time_budget=budgets.seconds,
                     max_trials=budgets.trials,
-                    memory=budgets.memory,
                     **self._against_source(quantized),
                 )
             except InterruptedSearchError as stopped:

@@ -137,7 +137,7 @@ def give_verdict(
         experiment: The spatial model in floats, its data and one bound. Only search images are
             read.
         precisions: ``float32``, and ``int8``, which is left out where it cannot be had.
-        memory: Bytes for stored activations; None = half of the free memory.
+        memory: Bytes that the process may take; None = half of the free memory.
         progress: Called with how far it is.
 
     Raises:
