@@ -114,8 +114,8 @@ def _run_stages(
     if best is not None:
         path = stages.results.path(f"{job.stem}.optimized.onnx")
         # The original may have come as an object, without a file.
-        source = job.experiment.model if best.name == DENSE_FLOAT else load_model(best.path)
-        save_model(source.proto, path)
+        model = job.experiment.model if best.name == DENSE_FLOAT else load_model(best.path)
+        save_model(model.proto, path)
     result = replace(
         result,
         rows=tuple(rows),
