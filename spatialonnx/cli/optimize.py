@@ -121,16 +121,22 @@ def optimize(
 def result_lines(result: Optimization) -> list[str | Table]:
     """Prints the result as tables: that of the verdict where nothing else was made."""
     from spatialonnx.cli.console import table
+    from spatialonnx.measure.metrics import TOP1
     from spatialonnx.runtime.machine import describe_machine, instruction_set, versions
 
     if not result.rows:
-        return verdict_lines(result.verdict)
-    rows = [network_row(row, best=row == result.best) for row in result.rows]
+        return _verdict_lines(result.verdict)
+    rows = [_network_row(row, best=row == result.best) for row in result.rows]
     title = (
         f"On {result.samples} verify images, which no choice used; bound {result.bound}; "
         "latency of one run"
     )
-    lines: list[str | Table] = [table(title, NETWORK_COLUMNS, rows)]
+    score = "accuracy" if result.metric == TOP1.name else result.metric
+    columns = [
+        *("network", score, "drop", "95 % interval", "MACs saved", "ms", "to float32", "to int8"),
+        *("MB", "bound", ""),
+    ]
+    lines: list[str | Table] = [table(title, columns, rows)]
     known = versions()
     lines.append(
         f"{describe_machine()['processor']}, {instruction_set()}, 8 bit "
@@ -146,14 +152,8 @@ def result_lines(result: Optimization) -> list[str | Table]:
     return lines
 
 
-NETWORK_COLUMNS = [
-    *("network", "accuracy", "drop", "95 % interval", "MACs saved", "ms", "to float32", "to int8"),
-    *("MB", "bound", ""),
-]
-
-
-def network_row(row: NetworkRow, *, best: bool) -> list[object]:
-    """One network of the table of ``optimize`` and ``demo``."""
+def _network_row(row: NetworkRow, *, best: bool) -> list[object]:
+    """One network of the table."""
     from spatialonnx.cli.console import percent, points
 
     low, high = row.interval
@@ -172,7 +172,7 @@ def network_row(row: NetworkRow, *, best: bool) -> list[object]:
     ]
 
 
-def verdict_lines(verdict: Verdict) -> list[str | Table]:
+def _verdict_lines(verdict: Verdict) -> list[str | Table]:
     """Prints the early verdict."""
     from spatialonnx.cli.console import table
     from spatialonnx.optimizing.verdict import describe_verdict
