@@ -136,6 +136,7 @@ class SegmentSimulator:
 
     @checkpoint.setter
     def checkpoint(self, function: Callable[[], None] | None) -> None:
+        """Sets what is called; None = nothing."""
         self._network.checkpoint = function
 
     @property
