@@ -38,7 +38,7 @@ $(VENV)/.demo: $(SOURCES) | $(VENV)/bin/python
 
 $(VENV)/.test: $(VENV)/.demo
 	$(INSTALL) torch==2.13.0
-	$(INSTALL) $(BUILD) --editable '.[$(RUNTIME),train,report,test]'
+	$(INSTALL) $(BUILD) --editable '.[$(RUNTIME),train,report,ray,test]'
 	$(BIN)/spatialonnx doctor --quiet
 	touch $@
 

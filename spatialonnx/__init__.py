@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from spatialonnx.deployment.quantize import quantize as quantize
     from spatialonnx.deployment.run import deploy as deploy
     from spatialonnx.errors import BoundMissedError as BoundMissedError
+    from spatialonnx.errors import ClusterError as ClusterError
     from spatialonnx.errors import DataError as DataError
     from spatialonnx.errors import DataNotInstalledError as DataNotInstalledError
     from spatialonnx.errors import InputError as InputError
@@ -44,6 +45,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "BoundMissedError": "spatialonnx.errors",
+    "ClusterError": "spatialonnx.errors",
     "DataError": "spatialonnx.errors",
     "DataNotInstalledError": "spatialonnx.errors",
     "InputError": "spatialonnx.errors",

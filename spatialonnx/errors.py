@@ -16,6 +16,7 @@
         LibraryError               the op library is missing or does not load
         ProviderError              an execution provider does not load
         DataNotInstalledError      a data set is not on this machine
+        ClusterError               Ray is not installed, or no worker of its cluster can be used
       InterruptedSearchError  130  Ctrl-C; the best plan so far was kept
 
 Every message is one line which says what is wrong and what to do next. Anything else that is
@@ -28,6 +29,7 @@ from typing import Any
 
 __all__ = [
     "BoundMissedError",
+    "ClusterError",
     "DataError",
     "DataNotInstalledError",
     "InputError",
@@ -123,6 +125,10 @@ class ProviderError(SetupError):
 
 class DataNotInstalledError(SetupError):
     """A data set is not on this machine."""
+
+
+class ClusterError(SetupError):
+    """Ray is not installed, or no worker of its cluster can be used."""
 
 
 class InterruptedSearchError(SpatialOnnxError):

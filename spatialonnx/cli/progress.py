@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -43,7 +44,7 @@ def _bar() -> Iterator[ProgressCallback]:
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[best]}", markup=False),
+        TextColumn("{task.fields[notes]}", markup=False),
         TimeRemainingColumn(),
         console=err,
         transient=True,
@@ -57,30 +58,47 @@ def _bar() -> Iterator[ProgressCallback]:
             description=progress.stage,
             completed=progress.done,
             total=progress.total,
-            best=_best(progress),
+            notes=_notes(progress),
         )
 
     with bar:
-        task = bar.add_task("preparing", total=None, best="")
+        task = bar.add_task("preparing", total=None, notes="")
         yield follow
 
 
 def _lines(common: CommonOptions) -> ProgressCallback:
     """One line every 30 seconds, for logs."""
     last = time.monotonic()
+    stage, begun, at_first = "", last, 0
 
     def follow(progress: Progress) -> None:
-        nonlocal last
+        nonlocal last, stage, begun, at_first
+        if progress.stage != stage:
+            stage, begun, at_first = progress.stage, time.monotonic(), progress.done
         if progress.warning:
             warn(common, progress.stage)
         elif time.monotonic() - last >= _SECONDS:
             last = time.monotonic()
             count = "" if progress.total is None else f": {progress.done} of {progress.total}"
-            best = _best(progress)
-            warn(common, f"{progress.stage}{count}{best and f', {best}'}")
+            left = _left(progress, progress.done - at_first, time.monotonic() - begun)
+            warn(
+                common,
+                ", ".join(filter(None, [f"{progress.stage}{count}", _notes(progress), left])),
+            )
 
     return follow
 
 
-def _best(progress: Progress) -> str:
-    return "" if progress.best_saved is None else f"best {percent(progress.best_saved)} saved"
+def _notes(progress: Progress) -> str:
+    """The best saving so far, and the workers."""
+    best = progress.best_saved
+    saved = "" if best is None else f"best {percent(best)} saved"
+    return ", ".join(filter(None, [saved, progress.workers]))
+
+
+def _left(progress: Progress, steps: int, seconds: float) -> str:
+    """The time left of a stage, from the steps that it made in some time."""
+    if progress.total is None or steps < 1:
+        return ""
+    left = datetime.timedelta(seconds=round((progress.total - progress.done) * seconds / steps))
+    return f"{left} left"

@@ -126,6 +126,15 @@ def search(
     study: StudyFile = None,
     latency_table: LatencyTable = None,
     budget: BudgetOptions = BudgetOptions(),
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            "--cluster",
+            help="Run trials on Ray: auto, local:N (N worker processes here) or the address of a "
+            "cluster. Each worker has --threads threads, one unless given.",
+            show_default="in this process",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -170,7 +179,12 @@ def search(
         "memory": parse_memory(budget.memory),
     }
     source = read_model(model, "spatial", "masked")
-    named = {"metric": metric, "baseline": baseline, **data_options(data, score)}
+    named = {
+        "metric": metric,
+        "baseline": baseline,
+        "cluster": cluster,
+        **data_options(data, score),
+    }
     groups = (common.running(), vars(parts), vars(limits), vars(masks), limited, named)
     options = cast("SearchOptions", {k: v for group in groups for k, v in group.items()})
     written = output or default_output(source.path)

@@ -26,6 +26,7 @@ from spatialonnx.searching.settings import (
     parse_thresholds,
 )
 from spatialonnx.searching.strategies import default_strategy
+from spatialonnx.simulate.ray_connection import parse_cluster
 
 EpsLike = str | float | Sequence[float]
 """Bounds: 0.01, ``"0.005,0.01"``, ``"1%rel"`` or a list of numbers."""
@@ -41,6 +42,8 @@ class SearchOptions(ExperimentOptions, total=False):
     ``thresholds`` are multiples of a channel's mean positive activation.
     ``max_patterns`` limits the patterns of a site beside off (None: no limit, 3 by latency).
     ``select_confidence`` is the confidence of the upper limit that must meet the bound on select.
+    ``cluster`` is where trials run: ``auto``, ``local:N`` (N worker processes here) or the address
+    of a Ray cluster, whose workers have ``threads`` threads each, one unless given.
     ``time_budget`` is in seconds; ``memory`` also limits the simulator.
     """
 
@@ -56,6 +59,7 @@ class SearchOptions(ExperimentOptions, total=False):
     top: int | None
     couple: str
     select_confidence: float | None
+    cluster: str | None
     time_budget: float | None
     max_trials: int | None
 
@@ -143,6 +147,8 @@ def open_search(
         goal=goal,
         thresholds=parse_thresholds(options.get("thresholds")),
     )
+    place = options.get("cluster")
+    cluster = None if place is None else parse_cluster(place, options.get("threads", 0))
     shared: ExperimentOptions = {
         key: value for key, value in options.items() if key in ExperimentOptions.__annotations__
     }  # type: ignore[assignment]
@@ -161,6 +167,7 @@ def open_search(
             memory=options.get("memory"),
         ),
         select_confidence=options.get("select_confidence"),
+        cluster=cluster,
         notes=(*notes, *explain_baseline(experiment)),
     )
 

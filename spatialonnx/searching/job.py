@@ -20,6 +20,7 @@ from spatialonnx.searching.settings import Settings
 from spatialonnx.searching.strategies import STRATEGIES, Strategy, check_strategy
 from spatialonnx.searching.targets import Layout
 from spatialonnx.searching.task import find_layouts
+from spatialonnx.simulate.ray_connection import ClusterPlace, check_installed
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class SearchJob:
         budget: Its budget.
         select_confidence: Confidence of the upper limit that must meet the bound on select, as a
             margin against plans that hold there by chance; None = the experiment's.
+        cluster: Where trials run; None = in this process. It does not change their outcomes.
         notes: Remarks for the user on how options were chosen, one line each.
     """
 
@@ -76,6 +78,7 @@ class SearchJob:
     files: SearchFiles
     budget: Budget = Budget()
     select_confidence: float | None = None
+    cluster: ClusterPlace | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -106,6 +109,7 @@ def check_job(job: SearchJob) -> None:
     """Checks the job before anything is run.
 
     Raises:
+        ClusterError: Workers are wanted, and Ray is not installed.
         ModelError: The model holds no SpatialPredict op, or its metadata are damaged.
         OutputError: An output cannot, or must not, be written.
         UsageError: A confidence is out of range, the mode does not fit maps of dynamic size, the
@@ -122,6 +126,8 @@ def check_job(job: SearchJob) -> None:
     check_confidence(job.experiment.confidence)
     check_confidence(job.select_confidence)
     check_strategy(job.settings)
+    if job.cluster is not None:
+        check_installed()
     grain = MODES[job.settings.mode].grain
     if grain.by_patch:
         # Whether a size is dynamic does not depend on the images.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -29,6 +30,8 @@ from spatialonnx.searching.study import Study
 from spatialonnx.searching.task import Task, find_layouts
 from spatialonnx.searching.thresholds import find_means
 from spatialonnx.searching.trials import Trials
+from spatialonnx.simulate.cluster import open_cluster
+from spatialonnx.simulate.executor import Executor, LocalExecutor
 from spatialonnx.simulate.segmented import SegmentSimulator
 from spatialonnx.simulate.simulator import Simulator
 
@@ -66,18 +69,19 @@ def search_masks(job: SearchJob, progress: ProgressCallback | None = None) -> Se
         latency = _keep_latency(job, simulator, study, progress)
         certifier = Certifier.of(job.experiment, initial=job.initial)
         judge = _make_judge(job, certifier, progress, deadline)
-        task = make_task(job, simulator, study, judge, latency, progress, deadline)
         simulator.checkpoint = deadline.check
         eligible: dict[Fraction, frozenset[str]] | None = None
         interrupted = False
-        try:
-            eligible = job.strategy.run(task)
-        except BudgetSpent:
-            pass
-        except KeyboardInterrupt:
-            interrupted = True
-            text = "stopping: certifying the best plan so far (Ctrl-C again stops at once)"
-            report_stage(progress, text, warning=True)
+        with open_executor(job, simulator, progress) as executor:
+            task = make_task(job, simulator, study, judge, executor, latency, progress, deadline)
+            try:
+                eligible = job.strategy.run(task)
+            except BudgetSpent:
+                pass
+            except KeyboardInterrupt:
+                interrupted = True
+                text = "stopping: certifying the best plan so far (Ctrl-C again stops at once)"
+                report_stage(progress, text, warning=True)
         deadline.lift()
         results = Certification(job, simulator, study, certifier, judge, latency, progress).run(
             eligible
@@ -123,11 +127,31 @@ def make_simulator(job: SearchJob, steps: Steps | None = None) -> SegmentSimulat
     )
 
 
+@contextlib.contextmanager
+def open_executor(
+    job: SearchJob, simulator: SegmentSimulator, progress: ProgressCallback | None = None
+) -> Iterator[Executor]:
+    """What runs the trials of a job: this process, or workers that end with the trials."""
+    if job.cluster is None:
+        yield LocalExecutor(simulator)
+        return
+    with open_cluster(
+        job.cluster,
+        job.experiment,
+        simulator,
+        initial=job.initial,
+        memory=job.budget.memory,
+        progress=progress,
+    ) as executor:
+        yield executor
+
+
 def make_task(
     job: SearchJob,
     simulator: Simulator,
     study: Study,
     judge: SelectJudge,
+    executor: Executor,
     latency: LatencyModel | None = None,
     progress: ProgressCallback | None = None,
     deadline: Deadline | None = None,
@@ -139,6 +163,7 @@ def make_task(
         study,
         eps=max(bounds),
         deadline=deadline or Deadline(job.budget.seconds),
+        executor=executor,
         max_trials=job.budget.trials,
         progress=progress,
         off_is_dense=job.experiment.baseline is None,

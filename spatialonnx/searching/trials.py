@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -118,14 +118,21 @@ class Trials:
         iterator = iter(candidates)
         while chunk := list(itertools.islice(iterator, self._executor.at_once)):
             total = expected or done + len(chunk)
-            for trial in self._run_together(pass_name, chunk, self.eps if reject else None):
-                done += 1
-                self._tell(pass_name, done, total)
-                yield trial
+
+            def tell(together: int, done: int = done, total: int = total) -> None:
+                self._tell(pass_name, done + together, total)
+
+            yield from self._run_together(pass_name, chunk, self.eps if reject else None, tell)
+            done += len(chunk)
 
     def _run_together(
-        self, pass_name: str, candidates: Sequence[Candidate], reject_above: Fraction | None
+        self,
+        pass_name: str,
+        candidates: Sequence[Candidate],
+        reject_above: Fraction | None,
+        tell: Callable[[int], None],
     ) -> Iterator[Trial]:
+        """Runs candidates; tells how many are done, which on a cluster are not the first ones."""
         keys = [plan_key(candidate.plan) for candidate in candidates]
         known: dict[str, Outcome] = {}
         new: dict[str, PlanLike] = {}
@@ -138,15 +145,21 @@ class Trials:
             else:
                 known[key] = outcome
         fresh = self._execute(new, reject_above)
-        for key, candidate in zip(keys, candidates, strict=True):
+        ahead = 0
+        for index, (key, candidate) in enumerate(zip(keys, candidates, strict=True), start=1):
             while key not in known:
                 try:
                     finished, outcome = next(fresh)
                 except StopIteration:
                     raise BudgetSpent from None
                 known[finished] = outcome
+                if finished != key:
+                    ahead = len(known)
+                    tell(ahead)
             self.study.add_record(pass_name, candidate.target, candidate.option, key)
-            yield self._trial(key, known[key])
+            trial = self._trial(key, known[key])
+            tell(max(index, ahead))
+            yield trial
 
     def record_off(self, pass_name: str, target: str, option: str) -> None:
         """Records the plan that is off everywhere; as the dense network it needs no run."""
@@ -193,4 +206,5 @@ class Trials:
     def _tell(self, pass_name: str, done: int, expected: int) -> None:
         if self._progress:
             best = fraction(self.best[0], self.simulator.conv_total) if self.best else 0.0
-            self._progress(Progress(f"{pass_name} pass", done, expected, best))
+            workers = self._executor.status
+            self._progress(Progress(f"{pass_name} pass", done, expected, best, workers))

@@ -108,7 +108,8 @@ class IsolatedTrials:
         self._last_key = groups[-1].key
         tally = _Tally(len(masks), self._scorer)
         for phase in self._phases(least_right is not None):
-            self._run_phase(phase, groups, tally)
+            for part in self._parts(phase):
+                self._run_phase(part, groups, tally)
             tally.reject(least_right)
             if len(self._runs) > _LARGEST_POOL:
                 self._runs.clear()
@@ -171,10 +172,10 @@ class IsolatedTrials:
         return slots, new
 
     def _phases(self, rejecting: bool) -> Iterator[range]:
-        """Blocks that are processed together; after each, trials may be stopped."""
+        """Blocks after which trials may be stopped; whether one is does not depend on memory."""
         count = len(self._prefix.blocks)
         cells = len(self._map) * len(self._prefix.blocks[0])
-        most = max(1, _PHASE_CELLS // cells) if self._prefix.fits(self.number) else 1
+        most = max(1, _PHASE_CELLS // cells)
         start, length = 0, 1
         while start < count:
             length = min(length, most) if rejecting else most
@@ -182,6 +183,13 @@ class IsolatedTrials:
             start += length
             # Most trials that survive one phase survive the next.
             length *= 2 if start > 1 else 1
+
+    def _parts(self, phase: range) -> Iterator[range]:
+        """Blocks of a phase that are processed together: single ones if they are not stored."""
+        if self._prefix.fits(self.number):
+            yield phase
+        else:
+            yield from (range(block, block + 1) for block in phase)
 
 
 class _Tally:

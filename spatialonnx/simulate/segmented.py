@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -50,6 +51,26 @@ _FEWEST_AGAIN = 128
 """Trials of one site at once if its activations are computed again for every group."""
 
 
+@dataclass(frozen=True, eq=False)
+class KnownOutputs:
+    """Outputs of all samples that another process computed.
+
+    Attributes:
+        off: Of this network with every site off.
+        dense: Of the baseline, which may be another network.
+        seconds: Time that the first took.
+    """
+
+    off: list[NDArray[Any]]
+    dense: list[NDArray[Any]]
+    seconds: float
+
+    @property
+    def arrays(self) -> list[NDArray[Any]]:
+        """All outputs that are arrays of numbers."""
+        return [array for array in (*self.off, *self.dense) if array.dtype != object]
+
+
 class SegmentSimulator:
     """Simulates plans on a network that is cut at its sites.
 
@@ -65,6 +86,7 @@ class SegmentSimulator:
         bound: bool | None = None,
         initial: PlanLike | None = None,
         steps: Steps | None = None,
+        known: KnownOutputs | None = None,
     ) -> None:
         """Opens the segments, compares them with the whole model, runs the dense network once.
 
@@ -78,6 +100,7 @@ class SegmentSimulator:
                 the host's.
             initial: Masks that are on for ``codes`` and ``ofmaps``; None = every site off.
             steps: Called in the dense pass with how many samples are done, and how many there are.
+            known: Outputs of the dense network, if another process ran it.
 
         Raises:
             DataError: The images do not fit, or the network's shapes depend on its data.
@@ -108,11 +131,11 @@ class SegmentSimulator:
         macs = segment_macs(proto, self._network.cut, shapes)
         self._shares = [m / max(sum(macs), 1) for m in macs]
 
-        begun = time.perf_counter()
-        off = run_off(self._network, samples, self._batch, steps=steps)
-        self.seconds_per_pass = time.perf_counter() - begun
-        dense = off if experiment.baseline is None else _run_baseline(experiment)
-        self._scorer = Scorer(DenseReference(experiment.metric, dense, samples.labels), off)
+        self.known = known or self._run_dense(experiment, steps)
+        self.seconds_per_pass = self.known.seconds
+        dense = self.known.dense
+        reference = DenseReference(experiment.metric, dense, samples.labels)
+        self._scorer = Scorer(reference, self.known.off)
         self.baseline = self._scorer.reference.score
         order = self._scorer.order(dense)
         blocks = [order[i : i + self._batch] for i in range(0, len(order), self._batch)]
@@ -198,6 +221,21 @@ class SegmentSimulator:
     def share_behind(self, site: str) -> float:
         """Share of the network's MACs that a trial of this site alone has to run again."""
         return float(sum(self._shares[self._number(site) :]))
+
+    def known_difference(self) -> float | None:
+        """The largest difference between one batch run here and the known outputs; None if none."""
+        few = replace(self._samples, indices=self._samples.indices[: self._batch])
+        largest = None
+        for found, known in zip(
+            run_off(self._network, few, self._batch), self.known.off, strict=True
+        ):
+            expected = known[: len(few)]
+            if found.dtype == object:
+                continue
+            if not np.array_equal(found, expected, equal_nan=found.dtype.kind == "f"):
+                difference = np.abs(np.subtract(found, expected, dtype=np.float64))
+                largest = max(largest or 0.0, float(np.nan_to_num(difference, nan=np.inf).max()))
+        return largest
 
     # -- the two ways ------------------------------------------------------------------------
 
@@ -285,6 +323,13 @@ class SegmentSimulator:
             forward_samples=forward,
             seconds=time.perf_counter() - start,
         )
+
+    def _run_dense(self, experiment: Experiment, steps: Steps | None) -> KnownOutputs:
+        begun = time.perf_counter()
+        off = run_off(self._network, self._samples, self._batch, steps=steps)
+        seconds = time.perf_counter() - begun
+        dense = off if experiment.baseline is None else _run_baseline(experiment)
+        return KnownOutputs(off, dense, seconds)
 
     def _work(self, work: Mapping[int, int]) -> float:
         """Converts samples through segments to samples through the whole network."""
