@@ -5,7 +5,8 @@
 The result of every search is kept in the folder, and its trials are journalled: the same command
 continues where it stopped, and further rows or seeds are added. Forward samples are those of the
 trials, where the run of a part counts by its share of the MACs, and of the plans measured on
-select. The diagonal is 1001 at every site, without a search.
+select. The diagonal is 1001 at every site, without a search. With --cluster the searches run side
+by side, one processor each; the folder must then be one that all nodes see.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ import argparse
 import json
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import modes
 from modes import spatialonnx, spread
+
+from spatialonnx.simulate.ray_connection import connect, parse_cluster
 
 GREEDY, JOINT = ("--strategy", "greedy"), ("--strategy", "joint")
 FEW = ("--patterns", "1001,1000")
@@ -76,6 +80,27 @@ def search(folder: Path, row: str, seed: int, options: Sequence[str]) -> dict[st
     kept.write_text(json.dumps(answer))
     print(f"{row}, seed {seed}: {answer['trials']} trials", file=sys.stderr)
     return answer
+
+
+Run = tuple[str, int]
+"""A row and a seed."""
+
+
+def search_all(
+    folder: Path, runs: Sequence[Run], options: Sequence[str], cluster: str | None
+) -> Iterator[tuple[Run, dict[str, Any]]]:
+    """Runs all searches, one after another or side by side on a cluster, as they end."""
+    if cluster is None:
+        for row, seed in runs:
+            yield (row, seed), search(folder, row, seed, options)
+        return
+    with connect(parse_cluster(cluster), 0) as ray:
+        ray.cloudpickle.register_pickle_by_value(modes)
+        remote = ray.remote(search)
+        pending = {remote.remote(folder, *run, options): run for run in runs}
+        while pending:
+            (ended,), _ = ray.wait(list(pending), num_returns=1)
+            yield pending.pop(ended), ray.get(ended)
 
 
 def diagonal(folder: Path, seed: int, dense: float, options: Sequence[str]) -> dict[str, Any]:
@@ -145,8 +170,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2, 3, 4])
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(SHOWN))
     parser.add_argument("--options", default="", help="further options of search, as one string")
+    parser.add_argument("--cluster", help="run searches side by side: auto, local:N or an address")
     arguments = parser.parse_args()
-    folder: Path = arguments.folder
+    folder: Path = arguments.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     for name, options in (("model.spatial", ()), ("diagonal", ("--pattern", "1001"))):
         if not (folder / f"{name}.onnx").exists():
@@ -156,12 +182,13 @@ def main() -> None:
     data = ("--data", arguments.data, "--search-samples", arguments.samples)
     data += ("--verify-samples", arguments.verify, "--threads", "1")
     answers: dict[str, dict[int, dict[str, Any]]] = {}
+    more = (*data, "--eps", arguments.eps, *arguments.options.split())
+    runs = [(row, seed) for seed in arguments.seeds for row in arguments.rows]
+    for (row, seed), answer in search_all(folder, runs, more, arguments.cluster):
+        answers.setdefault(row, {})[seed] = answer
+    answers = {row: dict(sorted(answers[row].items())) for row in arguments.rows if row in answers}
     for seed in arguments.seeds:
-        for row in arguments.rows:
-            more = ("--eps", arguments.eps, *arguments.options.split())
-            answer = search(folder, row, seed, (*data, *more))
-            answers.setdefault(row, {})[seed] = answer
-        dense = results_of(answer)[0]["baseline"]["top1"]
+        dense = results_of(answers[arguments.rows[0]][seed])[0]["baseline"]["top1"]
         answers.setdefault(DIAGONAL, {})[seed] = diagonal(folder, seed, dense, data)
     print_table(answers)
 

@@ -141,6 +141,7 @@ def open_executor(
         simulator,
         initial=job.initial,
         memory=job.budget.memory,
+        checkpoint=simulator.checkpoint,
         progress=progress,
     ) as executor:
         yield executor

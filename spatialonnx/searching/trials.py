@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,6 +14,9 @@ from spatialonnx.searching.deadline import BudgetSpent, Deadline
 from spatialonnx.searching.study import Study
 from spatialonnx.simulate.executor import Executor, LocalExecutor
 from spatialonnx.simulate.simulator import Simulator
+
+_LARGEST_CHUNK = 1 << 30
+"""Bytes of the masks of candidates that are run together."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,7 @@ class Trials:
         Raises:
             BudgetSpent: A budget is used up; finished trials are in the study.
         """
-        iterator = iter(candidates)
-        while chunk := list(itertools.islice(iterator, self._executor.at_once)):
+        for chunk in self._chunks(candidates):
             total = expected or done + len(chunk)
 
             def tell(together: int, done: int = done, total: int = total) -> None:
@@ -124,6 +125,19 @@ class Trials:
 
             yield from self._run_together(pass_name, chunk, self.eps if reject else None, tell)
             done += len(chunk)
+
+    def _chunks(self, candidates: Iterable[Candidate]) -> Iterator[list[Candidate]]:
+        """Candidates that are run together: there may be millions of them."""
+        chunk: list[Candidate] = []
+        size = 0
+        for candidate in candidates:
+            chunk.append(candidate)
+            size += sum(mask.patterns.nbytes for mask in candidate.plan.values())
+            if len(chunk) >= self._executor.at_once or size >= _LARGEST_CHUNK:
+                yield chunk
+                chunk, size = [], 0
+        if chunk:
+            yield chunk
 
     def _run_together(
         self,

@@ -30,10 +30,12 @@ _BATCHES_EACH = 2
 """Batches that a worker has: one runs, one waits for it."""
 _SECONDS = 2.0
 """Time that a batch should take."""
-_FEWEST, _MOST = 8, 1024
-"""Plans of one site in a batch; plans of several sites come singly at first."""
+_FIRST, _FEWEST, _MOST = 4, 8, 1024
+"""Plans of a worker's first batch, of one that ends a site, and of any."""
 _LOSSES = 3
 """Workers that may die with a plan before it is taken for the cause."""
+_POLL = 1.0
+"""Seconds between two looks at the time budget."""
 _NEW_NODES = 5.0
 """Seconds between two looks for nodes that joined or left."""
 _PATIENCE = 60.0
@@ -46,11 +48,9 @@ class _Batch:
 
     Attributes:
         plans: Their positions.
-        site: Their site.
     """
 
     plans: list[int]
-    site: int
 
 
 @dataclass(eq=False)
@@ -64,7 +64,7 @@ class _Member:
         ready: Whether it opened the workload.
         batches: What it has, in order.
         site: The site that it worked on last.
-        pace: Seconds per trial there; None where not known.
+        pace: Seconds per trial of its last batch; None before that.
     """
 
     node: str
@@ -78,10 +78,9 @@ class _Member:
     @property
     def wanted(self) -> int:
         """Plans of its next batch."""
-        fewest = _FEWEST if self.site else 1
         if self.pace is None:
-            return fewest
-        return min(max(int(_SECONDS / max(self.pace, 1e-6)), fewest), _MOST)
+            return _FIRST
+        return min(max(int(_SECONDS / max(self.pace, 1e-6)), 1), _MOST)
 
 
 class ClusterExecutor:
@@ -95,6 +94,7 @@ class ClusterExecutor:
         *,
         initial: PlanLike,
         workers: int | None = None,
+        checkpoint: Callable[[], None] | None = None,
         progress: ProgressCallback | None = None,
     ) -> None:
         """Sends the workload to the object store; workers open it as they start.
@@ -105,6 +105,7 @@ class ClusterExecutor:
             sites: Names of the sites, in graph order.
             initial: The initial plan.
             workers: Largest number of workers; None = as many as the nodes have room for.
+            checkpoint: Called while answers are awaited; what it raises ends the work.
             progress: Told what happens to workers.
         """
         self._ray = ray
@@ -115,6 +116,7 @@ class ClusterExecutor:
         self._numbers = {site: number for number, site in enumerate(sites, start=1)}
         self._initial = initial
         self._limit = workers
+        self._checkpoint = checkpoint
         self._progress = progress
         self._members: dict[int, _Member] = {}
         self._pending: dict[Any, tuple[int, str | _Batch]] = {}
@@ -123,6 +125,7 @@ class ClusterExecutor:
         self._started = 0
         self._looked = -_NEW_NODES
         self._alone_since = time.monotonic()
+        self._look_for_nodes()
 
     @property
     def at_once(self) -> int:
@@ -194,17 +197,19 @@ class ClusterExecutor:
         site = placement.site(number, member.site)
         if site is None:
             return None
-        if site != member.site:
-            member.site, member.pace = site, None
-        return _Batch(placement.take(number, _FEWEST if site else 1, member.wanted), site)
+        member.site = site
+        wanted = member.wanted
+        return _Batch(placement.take(number, min(_FEWEST, wanted), wanted))
 
     def _receive(self, placement: Placement, losses: Counter[int]) -> list[tuple[int, Outcome]]:
         """Waits for an answer, at most until it is time to look for nodes again."""
         self._check_alone()
+        if self._checkpoint is not None:
+            self._checkpoint()
         if not self._pending:
-            time.sleep(1.0)
+            time.sleep(_POLL)
             return []
-        ready, _ = self._ray.wait(list(self._pending), num_returns=1, timeout=_NEW_NODES)
+        ready, _ = self._ray.wait(list(self._pending), num_returns=1, timeout=_POLL)
         if not ready:
             return []
         number, asked = self._pending.pop(ready[0])
@@ -222,8 +227,7 @@ class ClusterExecutor:
             self._admit(number, asked, answer)
             return []
         member.batches.remove(asked)
-        if member.site == asked.site:
-            member.pace = sum(outcome.seconds for outcome in answer) / len(answer)
+        member.pace = sum(outcome.seconds for outcome in answer) / len(answer)
         return list(zip(asked.plans, answer, strict=True))
 
     # -- workers -------------------------------------------------------------------------------
@@ -341,6 +345,7 @@ def open_cluster(
     *,
     initial: PlanLike,
     memory: int | None = None,
+    checkpoint: Callable[[], None] | None = None,
     progress: ProgressCallback | None = None,
 ) -> Iterator[ClusterExecutor]:
     """Workers for an experiment, ended when the caller is done.
@@ -351,6 +356,7 @@ def open_cluster(
         simulator: What runs here; workers take over its outputs of the dense network.
         initial: The initial plan.
         memory: Bytes of a node that its workers may use together; None = half of what is free.
+        checkpoint: Called while answers are awaited; what it raises ends the work.
         progress: Told what happens to workers.
 
     Raises:
@@ -364,7 +370,13 @@ def open_cluster(
     names = [site.name for site in simulator.sites]
     with connect(place, workload.nbytes) as ray:
         executor = ClusterExecutor(
-            ray, workload, names, initial=initial, workers=place.workers, progress=progress
+            ray,
+            workload,
+            names,
+            initial=initial,
+            workers=place.workers,
+            checkpoint=checkpoint,
+            progress=progress,
         )
         try:
             yield executor

@@ -10,7 +10,10 @@ import pytest
 from support.pages import PAGES, README, ROOT, anchors, links, options, paths, read, uses
 
 # Options of other programs that pages show.
-FOREIGN = {"--build", "--all"}
+SLURM = {"--nodes", "--ntasks", "--ntasks-per-node", "--cpus-per-task", "--time", "--exclude"}
+RAY = {"--head", "--node-ip-address", "--port", "--address", "--block", "--generate"}
+KUBERNETES = {"--set", "--selector", "--ip-address"}
+FOREIGN = {"--build", "--all", *SLURM, *RAY, *KUBERNETES}
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
