@@ -8,6 +8,7 @@ soon; and what crosses the network per trial. Every run is a process of its own,
 time is that of all its processes, Ray's included; what starts and opens workers is given apart.
 Bytes are those of the loopback device, so other programs that use it must rest. With --nodes three
 the workers are on three nodes of Ray's own test cluster, of which one is killed in the middle.
+Results are kept in the folder: the same command reads them, and another folder measures again.
 """
 
 from __future__ import annotations
@@ -177,6 +178,7 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=500, help="search samples")
     parser.add_argument("--share", type=int, default=16, help="search one channel in this many")
     parser.add_argument("--nodes", choices=["workers", "three"], default="workers")
+    parser.add_argument("--folder", type=Path, default=Path("build/cluster"))
     parser.add_argument("--run", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.run:
@@ -184,11 +186,16 @@ def main() -> int:
         return 0
     load = os.getloadavg()[0]
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} processors, load {load}")
+    arguments.folder.mkdir(parents=True, exist_ok=True)
     found = {}
     for name in PLACES if arguments.nodes == "workers" else (PLACES[0], THREE):
-        command = [sys.executable, *sys.argv, "--run", name]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        found[name] = json.loads(done.stdout.splitlines()[-1])
+        options = f"{arguments.mode}, {arguments.samples} samples, 1 in {arguments.share}"
+        kept = arguments.folder / f"{arguments.model.stem}, {options}, {name}.json"
+        if not kept.exists():
+            command = [sys.executable, *sys.argv, "--run", name]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            kept.write_text(done.stdout.splitlines()[-1])
+        found[name] = json.loads(kept.read_text())
         print(f"{name}: done", file=sys.stderr)
     return show(found)
 

@@ -80,19 +80,19 @@ class Measured:
     stored: list[int]
 
 
-def measure(clusters: int, batch: int) -> Measured:
+def measure(clusters: int, rounds: int) -> Measured:
     """Measures ResNet-50 with one thread, and the driver."""
     proto = insert(light_model("resnet50"), threads=1).model
     rng = np.random.default_rng(0)
-    images = rng.normal(size=(batch, *SHAPE)).astype(np.float32)
+    images = rng.normal(size=(1, *SHAPE)).astype(np.float32)
     network = SegmentedNetwork(proto, images, Runtime("cpu", 1))
     seconds = [0.0] * (network.sites + 1)
-    for _ in range(3):
+    for _ in range(rounds):
         activations = network.start(images)
         for number in range(network.sites + 1):
             begun = time.process_time()
             activations, _ = network.advance(number, activations)
-            seconds[number] += (time.process_time() - begun) / (3 * batch)
+            seconds[number] += (time.process_time() - begun) / rounds
     image = network.cut.image
     sites = find_sites(proto, {image: (1, *SHAPE)}).sites
     layout = Layout(sites, 2, clusters)
@@ -251,14 +251,14 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1000, help="search samples")
     parser.add_argument("--max-clusters", type=int, default=10)
     parser.add_argument("--chunks", type=int, default=3, help="chunks that are simulated")
-    parser.add_argument("--batch", type=int, default=8, help="images that are timed together")
+    parser.add_argument("--rounds", type=int, default=5, help="times that the network is timed")
     parser.add_argument(
         "--parts",
         default="0.37,0.23,0.18,0.06",
         help="part of the samples that a trial must run, for the four sizes of maps",
     )
     arguments = parser.parse_args()
-    found = measure(arguments.max_clusters, arguments.batch)
+    found = measure(arguments.max_clusters, arguments.rounds)
     parts = [float(part) for part in arguments.parts.split(",")]
     trials = [PATTERNS * targets for targets in found.targets]
     stages = np.searchsorted(QUARTERS, np.arange(len(found.sites)), side="right")

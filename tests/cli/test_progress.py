@@ -20,10 +20,11 @@ def test_a_bar_tells_what_a_waiting_person_asks(terminal, capsys):
     with progress.show_progress(CommonOptions()) as follow:
         follow(Progress("running the dense network [/x]"))
         follow(Progress("continuing study.db", warning=True))
-        follow(Progress("first pass", 17, 42, 0.125))
+        follow(Progress("first pass", 17, 42, 0.125, "3 workers, 24 trials in flight"))
     text = capsys.readouterr().err
     assert "first pass" in text and "17/42" in text
     assert "best 12.5 % saved" in text and "continuing study.db" in text
+    assert "3 workers, 24 trials in" in text
 
 
 def test_without_a_terminal_it_is_a_line_now_and_then(capsys, monkeypatch):
@@ -32,14 +33,15 @@ def test_without_a_terminal_it_is_a_line_now_and_then(capsys, monkeypatch):
     with progress.show_progress(CommonOptions()) as follow:
         for step in range(100):
             now[0] += 1
-            follow(Progress("layer pass", step, 100, 0.25))
+            workers = "2 workers, 9 trials in flight" if step > 60 else ""
+            follow(Progress("layer pass", step, 100, 0.25, workers))
         follow(Progress("verify"))
         follow(Progress("continuing study.db", warning=True))
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
-        "layer pass: 29 of 100, best 25.0 % saved",
-        "layer pass: 59 of 100, best 25.0 % saved",
-        "layer pass: 89 of 100, best 25.0 % saved",
+        "layer pass: 29 of 100, best 25.0 % saved, 0:01:11 left",
+        "layer pass: 59 of 100, best 25.0 % saved, 0:00:41 left",
+        "layer pass: 89 of 100, best 25.0 % saved, 2 workers, 9 trials in flight, 0:00:11 left",
         "continuing study.db",
     ]
 

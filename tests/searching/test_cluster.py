@@ -136,7 +136,8 @@ def test_a_driver_that_is_killed_goes_on_here_and_its_workers_end(tiny, tmp_path
     begun = read_journal(cut / "study.db")
     # A search that was begun on workers goes on in one process.
     for folder in (cut, whole):
-        subprocess.run(command(tiny, folder, "--quiet"), check=True)
+        done = subprocess.run(command(tiny, folder, "--quiet"), capture_output=True)
+        assert done.returncode in (0, 3)  # 3: the bound is missed on verify, which is a result
     assert read_journal(cut / "study.db") == read_journal(whole / "study.db")
     assert len(begun) < len(read_journal(cut / "study.db"))
 
