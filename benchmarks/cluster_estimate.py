@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
@@ -38,6 +38,7 @@ from spatialonnx.runtime.session import Runtime
 from spatialonnx.searching.modes import FINEST, MODES, first_targets
 from spatialonnx.searching.study import Study
 from spatialonnx.searching.targets import Layout, Piece
+from spatialonnx.searching.trials import LARGEST_CHUNK
 from spatialonnx.simulate.cluster import ClusterExecutor
 from spatialonnx.simulate.segments import SegmentedNetwork
 from spatialonnx.simulate.worker import Versions
@@ -65,6 +66,7 @@ class Measured:
         driver: Seconds of the driver per trial, by site.
         sent: Bytes of a plan, by site.
         answered: Bytes of an outcome.
+        masks: Bytes of a plan's mask in memory, by site.
         model: Bytes of the model.
         stored: Bytes per image of the activations before every site.
     """
@@ -76,6 +78,7 @@ class Measured:
     driver: list[float]
     sent: list[int]
     answered: float
+    masks: list[int]
     model: int
     stored: list[int]
 
@@ -120,7 +123,8 @@ def measure(clusters: int, rounds: int) -> Measured:
         dense=sum(seconds),
         driver=driver,
         sent=sent,
-        answered=len(pickle.dumps([outcome] * 100)) / 100,
+        answered=len(pickle.dumps([replace(outcome, seconds=k / 7) for k in range(100)])) / 100,
+        masks=[2 * int(np.prod(layout.shape(site, MODES[FINEST].grain))) for site in sites],
         model=proto.ByteSize(),
         stored=network.bytes_per_sample[1:],
     )
@@ -226,18 +230,22 @@ class Answer(tuple[Any, float]):
         return self is other
 
 
-def simulate(clock: Clock, sites: Sequence[str], trials: Sequence[int], chunks: int) -> float:
+def simulate(clock: Clock, found: Measured, trials: Sequence[int], chunks: int) -> float:
     """How many times as long some chunks take as they would on workers that are always busy."""
     workload: Any = SimpleNamespace(digest=lambda: "", runtime=Runtime("cpu", 1))
-    executor = ClusterExecutor(clock, workload, sites, initial={})
-    list(executor.run([], None, lambda _: True))
-    plans = {site: {site: uniform_mask(2, 9)} for site in sites}
+    executor = ClusterExecutor(clock, workload, found.sites, initial={})
+    plans = {site: {site: uniform_mask(2, 9)} for site in found.sites}
     edges = np.cumsum([0, *trials])
-    length = min(executor.at_once, int(edges[-1]))
     begun, ideal = clock.now, 0.0
-    for start in np.linspace(0, edges[-1] - length, chunks).astype(int):
-        numbers = np.searchsorted(edges, np.arange(start, start + length), side="right") - 1
-        chosen = [sites[number] for number in numbers]
+    for start in np.linspace(0, edges[-1], chunks, endpoint=False).astype(int):
+        numbers = (
+            np.searchsorted(
+                edges, np.arange(start, min(start + executor.at_once, edges[-1])), side="right"
+            )
+            - 1
+        )
+        together = np.cumsum(np.asarray(found.masks)[numbers]) <= LARGEST_CHUNK
+        chosen = [found.sites[number] for number in numbers[together]]
         ideal += sum(clock.per_trial[site] for site in chosen) / clock.workers
         for _ in executor.run([plans[site] for site in chosen], None, lambda _: True):
             pass
@@ -250,7 +258,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 10, 100, 1000])
     parser.add_argument("--samples", type=int, default=1000, help="search samples")
     parser.add_argument("--max-clusters", type=int, default=10)
-    parser.add_argument("--chunks", type=int, default=3, help="chunks that are simulated")
+    parser.add_argument("--chunks", type=int, default=8, help="chunks that are simulated")
     parser.add_argument("--rounds", type=int, default=5, help="times that the network is timed")
     parser.add_argument(
         "--parts",
@@ -291,7 +299,7 @@ def main() -> None:
             dict(zip(sites, moving, strict=True)),
             dict(zip(sites, found.driver, strict=True)),
         )
-        ratio = simulate(clock, sites, trials, arguments.chunks)
+        ratio = simulate(clock, found, trials, arguments.chunks)
         hours = total * ratio / workers / 3600
         rate = (sent + found.answered * sum(trials)) / (hours * 3600) / 1e6
         print(

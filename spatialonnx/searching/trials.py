@@ -15,7 +15,7 @@ from spatialonnx.searching.study import Study
 from spatialonnx.simulate.executor import Executor, LocalExecutor
 from spatialonnx.simulate.simulator import Simulator
 
-_LARGEST_CHUNK = 1 << 30
+LARGEST_CHUNK = 1 << 30
 """Bytes of the masks of candidates that are run together."""
 
 
@@ -133,7 +133,7 @@ class Trials:
         for candidate in candidates:
             chunk.append(candidate)
             size += sum(mask.patterns.nbytes for mask in candidate.plan.values())
-            if len(chunk) >= self._executor.at_once or size >= _LARGEST_CHUNK:
+            if len(chunk) >= self._executor.at_once or size >= LARGEST_CHUNK:
                 yield chunk
                 chunk, size = [], 0
         if chunk:

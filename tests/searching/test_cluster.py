@@ -95,6 +95,7 @@ def command(files, folder, *options):
     return [
         sys.executable, "-m", "spatialonnx", "search", files.spatial.name, "--data", files.spec,
         "--mode", "uniform-patch", "--strategy", "greedy", "--eps", "0.05", "--threads", "1",
+        "--patch-size", "3", "--ones-range", "1:3",
         "--study", str(folder / "study.db"), "-o", str(folder / "out.masked.onnx"), *options,
     ]  # fmt: skip
 
