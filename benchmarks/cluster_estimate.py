@@ -124,7 +124,7 @@ def measure(clusters: int, rounds: int) -> Measured:
         driver=driver,
         sent=sent,
         answered=len(pickle.dumps([replace(outcome, seconds=k / 7) for k in range(100)])) / 100,
-        masks=[2 * int(np.prod(layout.shape(site, MODES[FINEST].grain))) for site in sites],
+        masks=[2 * int(np.prod([site.shape[0] or 1, *layout.grid(site)])) for site in sites],
         model=proto.ByteSize(),
         stored=network.bytes_per_sample[1:],
     )

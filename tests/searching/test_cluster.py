@@ -91,9 +91,16 @@ def test_three_nodes_give_the_records_and_masks_of_a_local_run_though_one_dies(
     assert told[-1].workers == "" or told[-1].workers.startswith("2 workers")
 
 
+# A shell that starts the tests in the background has Ctrl-C ignored.
+MAIN = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from spatialonnx.cli import main; main()"
+)
+
+
 def command(files, folder, *options):
     return [
-        sys.executable, "-m", "spatialonnx", "search", files.spatial.name, "--data", files.spec,
+        sys.executable, "-P", "-c", MAIN, "search", files.spatial.name, "--data", files.spec,
         "--mode", "uniform-patch", "--strategy", "greedy", "--eps", "0.05", "--threads", "1",
         "--patch-size", "3", "--ones-range", "1:3",
         "--study", str(folder / "study.db"), "-o", str(folder / "out.masked.onnx"), *options,
