@@ -2,12 +2,13 @@
 
 `wnids.txt` lists the classes; `train/WNID/images/*.JPEG`; `val/images/*.JPEG` with
 `val/val_annotations.txt`: file name, WordNet id and a box, separated by tabs. Often the
-validation pictures have been sorted into `val/WNID` or `val/WNID/images`, with or without the
-annotations left behind.
+validation pictures have been sorted into `val/WNID`, `val/WNID/images` or `val/images/WNID`, with
+or without the annotations left behind.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,9 @@ def read_tiny_imagenet(place: Path, split: str) -> Pictures:
         raise DataError(f"{store.place / _CLASSES}: lists no class; get it again")
     for wnid in wnids:
         check_inside(wnid, store.place / _CLASSES)
-    found = {wnid: list(filter(is_picture, store.names(f"{split}/{wnid}"))) for wnid in wnids}
+    found = _sorted_by_class(store, split, wnids)
+    if split == "val" and not any(found.values()):
+        found = _sorted_by_class(store, "val/images", wnids)
     if split == "val" and not any(found.values()):
         names, labels = _list_annotated(store, wnids)
     else:
@@ -59,6 +62,13 @@ def read_tiny_imagenet(place: Path, split: str) -> Pictures:
         labels = [label for label, wnid in enumerate(wnids) for _ in found[wnid]]
     numbers = np.array(labels, np.int64)
     return Pictures(store, tuple(names), numbers, tuple(wnids), len(wnids), "known")
+
+
+def _sorted_by_class(
+    store: Archive | Folder, folder: str, wnids: Sequence[str]
+) -> dict[str, list[str]]:
+    """The pictures of a folder with a folder for every class."""
+    return {wnid: list(filter(is_picture, store.names(f"{folder}/{wnid}"))) for wnid in wnids}
 
 
 def _list_annotated(store: Archive | Folder, wnids: list[str]) -> tuple[list[str], list[int]]:

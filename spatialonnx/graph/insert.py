@@ -21,7 +21,7 @@ from spatialonnx.graph.equivalence import (
     compare_models,
     run_original,
 )
-from spatialonnx.graph.index import GraphIndex, inner_nodes
+from spatialonnx.graph.index import GraphIndex, inner_nodes, is_op
 from spatialonnx.graph.notes import restore_notes
 from spatialonnx.graph.ops import (
     DOMAIN,
@@ -93,10 +93,21 @@ class Insertion:
                 f"the model lists all {len(self.frozen)} weights as inputs ({self.frozen[0]} and "
                 "others): they are constants now"
             )
+        if branching := self._branching():
+            notes.append(
+                f"{branching} depends on what is in an image: search will refuse it where that "
+                "stands between sites"
+            )
         if names := ", ".join(f"{v.name} {describe_shape(v.shape)} {v.type}" for v in further):
             notes.append(
                 f"images go to {image.name}; the model also takes {names}: later commands need "
                 "arrays of these names beside x and y, in an npz file or a dict"
+            )
+        fixed = [v.name for v in further if not v.shape or v.shape[0] not in (None, image.shape[0])]
+        if fixed:
+            notes.append(
+                f"{', '.join(fixed)} has no row per image: later commands will refuse it; make it "
+                "a constant of the model first"
             )
         if self.conv_macs is None and None not in image.shape[1:]:
             notes.append(
@@ -110,6 +121,11 @@ class Insertion:
                 "[samples, classes]: later commands need --metric python:module:function"
             )
         return tuple(notes)
+
+    def _branching(self) -> str:
+        """The first node whose subgraphs run as the data have it; empty where there is none."""
+        nodes = (node for node in self.model.graph.node if is_op(node, "If", "Loop", "Scan"))
+        return next((f"{node.op_type} {node.name}" for node in nodes), "")
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``insert --json`` prints, but for the path of the output."""

@@ -49,7 +49,7 @@ def test_both_splits_packed_and_unpacked(tmp_path: Path, packed: bool | str) -> 
     assert values(training) == [40, 41, 0, 1, 20, 21]
 
 
-@pytest.mark.parametrize("inner", ["", "/images"])
+@pytest.mark.parametrize("inner", ["{}", "{}/images", "images/{}"])
 @pytest.mark.parametrize("annotated", [True, False])
 @pytest.mark.parametrize("packed", [True, False])
 def test_validation_may_be_sorted_into_folders(
@@ -58,7 +58,7 @@ def test_validation_may_be_sorted_into_folders(
     files = tiny_imagenet_files(WNIDS)
     for line in files[LIST].decode().splitlines():
         name, wnid = line.split("\t")[:2]
-        files[f"{ROOT}/val/{wnid}{inner}/{name}"] = files.pop(f"{ROOT}/val/images/{name}")
+        files[f"{ROOT}/val/{inner.format(wnid)}/{name}"] = files.pop(f"{ROOT}/val/images/{name}")
     if not annotated:
         del files[LIST]
     pictures = read_tiny_imagenet(place_of(tmp_path, files, packed), "val")
