@@ -191,8 +191,8 @@ def search(
     files = SearchFiles(study or Path(), written, common.force, latency_table)
     job = open_search(source, data.data, eps, files, options)
     if dry_run:
-        with show_progress(common):
-            estimate = estimate_search(job)
+        with show_progress(common) as progress:
+            estimate = estimate_search(job, progress)
         show(common, estimate.to_json(), tables.estimate_lines(estimate, job.settings.strategy))
         return
     if study is None:

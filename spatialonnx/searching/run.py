@@ -110,13 +110,14 @@ def search_masks(job: SearchJob, progress: ProgressCallback | None = None) -> Se
     return report
 
 
-def dry_run(job: SearchJob) -> Estimate:
+def dry_run(job: SearchJob, progress: ProgressCallback | None = None) -> Estimate:
     """Estimates the cost and the largest saving of every mode; no trial is run."""
     check_job(job)
     experiment = job.experiment
     few = replace(experiment.split, search=experiment.split.search[:_DRY_RUN_SAMPLES])
     short = replace(job, experiment=replace(experiment, split=few))
-    simulator = make_simulator(short)
+    simulator = make_simulator(short, count_steps(progress, "running the dense network"))
+    report_stage(progress, "estimating")
     return estimate_search(simulator, job.settings, job.groups(), len(experiment.search))
 
 
