@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from base64 import b64encode
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any
 
@@ -26,6 +28,8 @@ from spatialonnx.reporting.plots import comparison_plot, front_plot, require_rep
 from spatialonnx.reporting.summary import list_warnings, summarize
 from spatialonnx.reporting.words import HTML_WORDS
 
+_PARTS = re.compile(r"(?<=[/_.:])")
+"""Where a long name may go on in the next line."""
 _LEGEND = 28
 """Patterns that a legend shows, the most frequent ones."""
 
@@ -48,6 +52,7 @@ def render_page(report: Report, mark: str) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(HTML_WORDS)
+    environment.filters["parted"] = lambda name: Markup("<wbr>").join(_PARTS.split(name))
     environment.filters["middle"] = lambda values: values[len(values) // 2]
     letters = {run.label: index % 6 for index, run in enumerate(report.runs)}
     environment.globals["loop_index"] = lambda run: letters[run.label]
@@ -126,10 +131,10 @@ def _drawn(sites: Sequence[SiteFacts]) -> tuple[list[SiteFacts], list[str]]:
 
 
 def _by_mask(sites: Sequence[SiteFacts]) -> list[list[SiteFacts]]:
-    """Sites by equal masks: each is drawn once, for the first of its sites."""
+    """Sites by masks of equal patterns: each is drawn once, for the first of its sites."""
     groups: dict[SiteMask, list[SiteFacts]] = {}
     for site in sites:
-        groups.setdefault(site.mask, []).append(site)
+        groups.setdefault(replace(site.mask, threshold=None), []).append(site)
     return list(groups.values())
 
 

@@ -200,3 +200,13 @@ def test_a_missed_bound_is_red(clean, searched, tmp_path):
     assert "Bound missed" in text and "a drop of at most 20 points" in text
     assert HOSTILE[1] in clean.run("document.querySelector('#provenance').innerText")
     assert clean.run("document.scripts.length") == 1
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_the_summary_shows_every_figure(four, clean, width):
+    """On a narrow screen its rows are stacked: no figure is behind an edge."""
+    clean.look(width)
+    clean.open(four)
+    cells = "[...document.querySelectorAll('#summary td')].map(c => c.getBoundingClientRect())"
+    assert clean.run(f"Math.max(...{cells}.map(r => r.right))") <= width
+    assert clean.run(f"Math.min(...{cells}.map(r => r.width))") > 0
