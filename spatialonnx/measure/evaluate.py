@@ -57,6 +57,10 @@ class SiteCounts:
     false_zero: int | None
     saved: int
 
+    def to_json(self) -> dict[str, Any]:
+        """The counts as an object; totals that no run gives are null."""
+        return {**vars(self), "macs": self.macs or None, "outputs": self.outputs or None}
+
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
@@ -110,7 +114,7 @@ class Evaluation:
                 "saved": self.saved,
                 "saved_fraction": self.saved_fraction if self.conv_total else None,
             },
-            "sites": [vars(site) for site in self.sites],
+            "sites": [site.to_json() for site in self.sites],
             "warnings": list(self.warnings),
         }
 
