@@ -19,6 +19,7 @@ from spatialonnx.model.interface import TensorInfo
 from spatialonnx.model.model_file import PROTOBUF_LIMIT, save_model, self_contained
 from spatialonnx.model.shared_weights import release_weights, share_weights, shared_folder
 from spatialonnx.runtime.library import library_path
+from spatialonnx.runtime.messages import explain
 from spatialonnx.runtime.ort import ort
 from spatialonnx.runtime.resources import available_threads
 
@@ -114,7 +115,7 @@ class Session:
         try:
             result = self._inner.run(list(outputs) if outputs is not None else None, dict(feeds))
         except Exception as error:
-            raise ModelError(f"ONNX Runtime: {error}") from None
+            raise ModelError(f"ONNX Runtime: {explain(error)}") from None
         return [_as_array(value) for value in result]
 
     def run_bound(
@@ -152,7 +153,7 @@ class Session:
             binding.synchronize_outputs()
             outputs = binding.get_outputs()
         except Exception as error:
-            raise ModelError(f"ONNX Runtime: {error}") from None
+            raise ModelError(f"ONNX Runtime: {explain(error)}") from None
         stay, back = outputs[: len(kept)], outputs[len(kept) :]
         return [DeviceTensor(value) for value in stay], [np.asarray(v.numpy()) for v in back]
 
@@ -285,7 +286,7 @@ def _open(model: str | bytes, options: Any, runtime: Runtime) -> Session:
     try:
         inner = ort.InferenceSession(model, options, providers=providers)
     except Exception as error:
-        raise ModelError(f"ONNX Runtime cannot load the model: {error}") from None
+        raise ModelError(f"ONNX Runtime cannot load the model: {explain(error)}") from None
     if runtime.provider == "cuda" and CUDA not in inner.get_providers():
         raise ProviderError("the CUDA provider does not load: run spatialonnx doctor")
     return Session(inner, runtime.provider)
