@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -174,3 +174,19 @@ def as_pixels(dataset: TensorDataset) -> Pixels:
         f"{dataset.name}: x is uint8 of shape {list(shape)}: pixels are [n, H, W], "
         "[n, H, W, C] or [n, C, H, W] with 1 or 3 channels"
     )
+
+
+def in_layout(dataset: TensorDataset, form: InputForm) -> TensorDataset:
+    """A set whose uint8 pixels have their channels where the network has them.
+
+    Args:
+        dataset: arrays of a network that takes pixels as they are stored.
+        form: how it takes them.
+    """
+    x = dataset.tensor
+    if x.dtype != np.uint8 or (x.shape[1] in COLOURS) is not form.channels_last:
+        return dataset
+    if (x.shape[3] in COLOURS) is form.channels_last:
+        return dataset
+    x = x.transpose(0, 2, 3, 1) if form.channels_last else x.transpose(0, 3, 1, 2)
+    return replace(dataset, tensor=np.ascontiguousarray(x))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spatialonnx.data.arrays import PixelDataset, TensorDataset, as_pixels
+from spatialonnx.data.arrays import PixelDataset, TensorDataset, as_pixels, in_layout
 from spatialonnx.data.builtin import BUILT_IN, IMAGENET, find_set, user_path
 from spatialonnx.data.classes import ClassesLike, number_classes
 from spatialonnx.data.dataset import Dataset, Labels
@@ -93,6 +93,8 @@ def open_dataset(
         content = _own_pixels(content)
         if isinstance(preprocessing, Preprocessing) and preprocessing.size == content.values.size:
             preprocessing = replace(preprocessing, resize=None)
+    elif isinstance(content, TensorDataset) and form.pixels:
+        content = in_layout(content, form)
     if isinstance(content, _Pixels):
         values = content.values
         fitting = _choose(preprocessing, takes, lambda takes: _with_channels(values, takes))

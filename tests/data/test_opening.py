@@ -243,6 +243,12 @@ def test_a_network_of_pixels_gets_them_as_they_are_stored(data: Path) -> None:
     assert images.dtype == np.uint8 and (images == pixels.transpose(0, 3, 1, 2)).all()
     given = open_dataset((pixels, [0, 1]), input_shape=(16, 16, 3), input_type="tensor(uint8)")
     assert (given.images(np.arange(2)) == pixels).all()
+    for shape, wanted in (((3, 16, 16), images), ((16, 16, 3), pixels)):
+        for array in (pixels, images):  # channels last and first
+            given = open_dataset(array, input_shape=shape, input_type="tensor(uint8)")
+            assert (given.images(np.arange(2)) == wanted).all()
+    grey = open_dataset(pixels[..., 0], input_shape=(1, 16, 16), input_type="tensor(uint8)")
+    assert (grey.images(np.arange(2)) == pixels[:, np.newaxis, :, :, 0]).all()
     with pytest.raises(DataError, match="own data: the network takes uint8, the images are float"):
         open_dataset(images.astype(np.float32), input_type="tensor(uint8)")
 
