@@ -153,10 +153,11 @@ FIXTURES = Path(__file__).parent / "quantized"
     [
         ("nncf", 3, ["uint8", "uint8", "uint8"]),
         ("pt2e", 2, ["uint8", "uint8"]),
+        ("neural_compressor", 3, ["uint8", "uint8", "uint8"]),
     ],
 )
 def test_what_other_quantisers_write(name: str, sites: int, dtypes: list[str]) -> None:
-    """Networks by NNCF and torch's PT2E export: `make_*.py` beside them made them."""
+    """Networks by NNCF, PT2E and Neural Compressor: `make_*.py` beside them made them."""
     proto = onnx.load(FIXTURES / f"{name}.onnx")
     report = find_sites(proto)
     assert [site.dtype for site in report.sites] == dtypes
