@@ -330,6 +330,7 @@ def table_rows(result: dict[str, Any]) -> list[list[str]]:
 def print_table(options: argparse.Namespace) -> None:
     """Runs this script for every instruction set and number of threads; prints one table."""
     arguments = ["--quick"] if options.quick else []
+    arguments += ["--shapes", options.shapes] if options.shapes else []
     arguments += ["--masks", f"{FULL},p2one,p2diag", "--seconds", str(CELL_SECONDS)]
     rows = []
     for isa in options.isa:

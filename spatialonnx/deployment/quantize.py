@@ -203,6 +203,8 @@ def quantize_samples(
     report_stage(progress, "quantising")
     quantized = quantize_model(network, ranges, method, predicted)
     set_metadata(quantized, source_sha256=source.sha256)
+    if experiment.baseline is not None:
+        set_metadata(quantized, float_sha256=experiment.baseline.sha256)
     quantized, left = _with_plan(source, quantized, experiment)
     return quantized, network, left
 

@@ -47,7 +47,7 @@ def explain_baseline(experiment: Experiment) -> tuple[str, ...]:
 
 
 def find_float_original(model: ModelFile) -> ModelFile | None:
-    """Follows the sources that an 8-bit model and its sources record, up to a float one.
+    """The float model that an 8-bit one names, or the last float one among its sources.
 
     Args:
         model: A model that was quantised by ``spatialonnx quantize``, or made from one.
@@ -59,6 +59,9 @@ def find_float_original(model: ModelFile) -> ModelFile | None:
     if not model.path.is_file():
         return None
     paths = list(model.path.parent.glob("*.onnx"))
+    named = _find(paths, get_text(model.proto, "float_sha256"))
+    if named is not None:
+        return load_model(named)
     found = None
     for source in _sources(model, paths):
         if model_precision(source.proto) == _INT8:
@@ -77,12 +80,17 @@ def _sources(model: ModelFile, paths: list[Path]) -> Iterator[ModelFile]:
         wanted = get_text(model.proto, "source_sha256")
         if not wanted or wanted in hashes:
             return
-        path = next((path for path in paths if _hash(path) == wanted), None)
+        path = _find(paths, wanted)
         if path is None:
             return
         hashes.add(wanted)
         model = load_model(path)
         yield model
+
+
+def _find(paths: list[Path], wanted: str | None) -> Path | None:
+    """The file of a hash."""
+    return next((path for path in paths if wanted and _hash(path) == wanted), None)
 
 
 def _hash(path: Path) -> str:

@@ -3,6 +3,8 @@
 ======================== =========================================================================
 ``stage``                ``spatial``, ``masked`` or ``deploy``; a user's model has none
 ``source_sha256``        hash of the file that the model was made from
+``float_sha256``         hash of the float original that an 8-bit model was certified against,
+                         where it is not among the sources
 ``input``                JSON: the preprocessing of pictures (``data.preprocessing``)
 ``batch``                images per run, where the graph fixes what its input leaves open
 ``data``                 name of a built-in data set

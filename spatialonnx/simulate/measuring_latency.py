@@ -92,6 +92,8 @@ def measure_shapes(
     reasons = explain_unfusable(proto)
     every = experiment.sites.sites
     sites = tuple(s for s in every if s.name in predicting and s.name not in reasons)
+    if not sites:
+        return {}
     images = timed_images(network, experiment.search)
     timed = _Timed(proto, network, sites, tuple(reasons), images, experiment.runtime)
     names = site_shapes(proto, sites)

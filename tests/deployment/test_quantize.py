@@ -15,8 +15,10 @@ from support.trained import TinyFiles
 from spatialonnx.deployment.quantize import quantize
 from spatialonnx.errors import ModelError, UsageError
 from spatialonnx.graph.insert import insert
-from spatialonnx.graph.ops import read_plan
-from spatialonnx.model.model_file import load_model
+from spatialonnx.graph.ops import read_plan, write_plan
+from spatialonnx.measure.float_original import find_float_original
+from spatialonnx.model.metadata import set_metadata
+from spatialonnx.model.model_file import load_model, save_model
 from spatialonnx.model.stages import int8_path
 
 MASKED = "model.masked.onnx"
@@ -113,6 +115,18 @@ def test_the_float_original_is_found_by_its_hash(tiny: TinyFiles, masked: Path) 
     without = succeed_json("deploy", alone, *options)
     assert "float_ratio" not in without
     assert any("no float original was found" in note for note in without["notes"])
+
+
+def test_the_original_that_was_named_is_recorded(tiny: TinyFiles, tmp_path: Path) -> None:
+    tuned = load_model(tiny.spatial)  # any model whose source is not at hand
+    set_metadata(tuned.proto, tune={"epoch": 1}, source_sha256="0" * 64, stage="masked")
+    save_model(write_plan(tuned.proto, read_plan(tuned.proto)), tmp_path / "m.tuned.masked.onnx")
+    original = tmp_path / "original.onnx"
+    original.write_bytes(tiny.model.read_bytes())
+    result = quantize(tmp_path / "m.tuned.masked.onnx", tiny.spec, baseline=original, threads=1)
+    path = result.save(tmp_path / "m.tuned.int8.masked.onnx")
+    found = find_float_original(load_model(path))
+    assert found is not None and found.path == original
 
 
 def test_what_cannot_be_quantised_says_what_to_do(tiny: TinyFiles, masked: Path) -> None:
