@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spatialonnx.errors import StudyError, UsageError
+from spatialonnx.files import check_writable
 from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.network import Network
 from spatialonnx.plan.plan import PlanLike
@@ -116,7 +117,7 @@ class LatencyModel:
             macs = {str(site): int(count) for site, count in content["macs"].items()}
             speeds = {site: SiteSpeed(count, times[site]) for site, count in macs.items()}
             return LatencyModel(speeds, int(content["patterns"]))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             raise StudyError("the study's site times are damaged: start another one") from None
 
 
@@ -143,6 +144,7 @@ def measure_latency(
     Raises:
         UsageError: The runtime is not the CPU.
         InputError: The table is damaged.
+        OutputError: It cannot be written.
     """
     if experiment.runtime.provider != "cpu":
         raise UsageError(
@@ -153,6 +155,8 @@ def measure_latency(
     known = LatencyTable() if table is None else read_table(table, experiment.runtime)
     kinds = tuple(mask_kind(size, patterns) for size in sizes)
     if any(known.lacks(shape, kinds) for shape in shapes.values()):
+        if table is not None:
+            check_writable(table)
         known = known.joined(measure_shapes(experiment, sizes, patterns, means(), progress))
         # A shape that cannot be fused is not timed again.
         never = {shape: ShapeTimes(0.0, 0.0, dict.fromkeys(kinds, ())) for shape in shapes.values()}

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +19,7 @@ import numpy as np
 import onnx
 
 from spatialonnx.errors import InputError
-from spatialonnx.files import sha256_files, write_bytes
+from spatialonnx.files import read_regular, sha256_files, write_bytes
 from spatialonnx.graph.index import GraphIndex, conv_attributes
 from spatialonnx.graph.shapes import infer_shapes
 from spatialonnx.graph.site_match import match_sites
@@ -30,6 +32,9 @@ WORTH_TIMING = 0.02
 """Share of predicted outputs below which a site cannot gain from being fused."""
 GUARD = 1.05
 """A site is fused where that makes it this many times faster."""
+_MOST_BYTES = 1 << 26
+"""Size of a file from which on it is no latency table."""
+_KIND = re.compile(r"p[234]x[1-9]\d{0,5}")
 Curve = tuple[tuple[float, float], ...]
 """Shares of outputs kept, increasing, with the seconds that an image takes."""
 
@@ -144,17 +149,26 @@ class LatencyTable:
         """Reads what ``to_json`` gave.
 
         Raises:
-            ValueError, TypeError, KeyError, AttributeError: It is damaged.
+            ValueError, TypeError, KeyError, AttributeError, OverflowError: It is damaged.
         """
         return LatencyTable({str(shape): _times(value) for shape, value in content.items()})
 
 
 def _times(value: Any) -> ShapeTimes:
     curves = {
-        str(kind): tuple(sorted((float(share), float(seconds)) for share, seconds in points))
+        str(kind): tuple(sorted((_number(share), _number(seconds)) for share, seconds in points))
         for kind, points in value["curves"].items()
     }
-    return ShapeTimes(float(value["dense"]), float(value["layout"]), curves)
+    if not all(_KIND.fullmatch(kind) for kind in curves):
+        raise ValueError("an unknown kind of mask")
+    return ShapeTimes(_number(value["dense"]), _number(value["layout"]), curves)
+
+
+def _number(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError("not a finite number")
+    return number
 
 
 def read_table(path: Path, runtime: Runtime) -> LatencyTable:
@@ -165,7 +179,7 @@ def read_table(path: Path, runtime: Runtime) -> LatencyTable:
     """
     try:
         return LatencyTable.from_json(_read(path).get(environment(runtime), {}))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         raise InputError(f"{path} is not a latency table: name another file") from None
 
 
@@ -185,7 +199,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_regular(path, _MOST_BYTES))
     except (OSError, ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):

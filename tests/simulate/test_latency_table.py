@@ -1,6 +1,7 @@
 """Latency tables: curves, kinds of masks, and files that several searches share."""
 
 import json
+import math
 
 import pytest
 from support.models import Net
@@ -77,11 +78,25 @@ def test_another_file_is_not_a_table(tmp_path, text):
     path.write_text(text)
     with pytest.raises(InputError, match="is not a latency table"):
         read_table(path, ONE)
+    with pytest.raises(InputError, match="is not a latency table"):
+        read_table(tmp_path, ONE)
 
 
-def test_a_damaged_table_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"dense": 1},
+        {"dense": 10**400, "layout": 0, "curves": {}},
+        {"dense": math.nan, "layout": 0, "curves": {}},
+        {"dense": 1, "layout": 0, "curves": {"p2x1": [[0.5, math.inf]]}},
+        {"dense": 1, "layout": 0, "curves": {"p2x1": [[0.5]]}},
+        {"dense": 1, "layout": 0, "curves": {"p9": []}},
+        {"dense": 1, "layout": 0, "curves": []},
+    ],
+)
+def test_a_damaged_table_is_refused(tmp_path, shape):
     path = tmp_path / "latency.json"
-    path.write_text(json.dumps({environment(ONE): {"a": {"dense": 1}}}))
+    path.write_text(json.dumps({environment(ONE): {"a": shape}}))
     with pytest.raises(InputError, match="is not a latency table"):
         read_table(path, ONE)
 
