@@ -282,7 +282,7 @@ def _both(table: _Table, progress: ProgressCallback | None) -> None:
 
 
 def _both_predictive(table: _Table, progress: ProgressCallback | None) -> None:
-    name, plan = _best_plan(table.comparer.experiment, table.found)
+    name, plan = _best_plan(table.comparer.experiment, table.found, half=True)
     if not plan:
         table.missing.append(f"both together, guessing: {name}")
         return
@@ -308,13 +308,23 @@ def _numbered(progress: ProgressCallback | None, prefix: str) -> ProgressCallbac
     return lambda step: progress(replace(step, stage=prefix + step.stage))
 
 
-def _best_plan(experiment: Experiment, found: Sequence[Found]) -> tuple[str, Plan]:
+def _best_plan(
+    experiment: Experiment, found: Sequence[Found], *, half: bool = False
+) -> tuple[str, Plan]:
     """The plan that saves most on select, and its name; else the plan that the model carries.
 
     If there is none, the name gives the reason.
+
+    Args:
+        experiment: The model.
+        found: Plans of studies.
+        half: Whether to take what the same search chose for half of the bound, where it did: a
+            plan that uses up its bound leaves nothing to guesses.
     """
     if found:
         best = max(found, key=lambda one: one.select.saved_fraction)
+        if half and best.half:
+            return f"{best.row.method} at half the bound", best.half
         if best.plan:
             return best.row.method, best.plan
         return "no search found a plan within the bound", Plan()

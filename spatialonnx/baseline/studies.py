@@ -42,6 +42,7 @@ class Found:
         select: The plan on select.
         looked_at: Number of plans measured on select.
         trials: Trials in the study.
+        half: The plan that the search chose for half of the bound; None = it chose none.
     """
 
     row: Row
@@ -53,6 +54,7 @@ class Found:
     select: Measured
     looked_at: int
     trials: int
+    half: Plan | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The object that ``baseline --json`` prints for a study."""
@@ -192,7 +194,31 @@ def _measure_study(
             select=select,
             looked_at=looked_at,
             trials=study.count(),
+            half=_plan_for_half(comparer, study),
         )
+
+
+def _plan_for_half(comparer: Comparer, study: Study) -> Plan | None:
+    key = _chosen(comparer, study, comparer.bound.eps(study.scale()[0]) / 2)
+    if not key:
+        return None
+    plan = study.plan(key)
+    _check_plan(comparer, plan, study.path)
+    return plan
+
+
+def _chosen(comparer: Comparer, study: Study, eps: Fraction) -> str | None:
+    """Key of the plan that a search chose for a bound; None if it is unknown."""
+    chosen, split = study.choice(eps), comparer.experiment.split
+    if chosen is None:
+        return None
+    key, images = chosen
+    if images > len(split.search) + len(split.select):
+        raise StudyError(
+            f"{study.path}: {images} images chose its plan, some of them of verify here: give "
+            "--search-samples and --select-samples as large as its search had"
+        )
+    return key
 
 
 def _contenders(comparer: Comparer, study: Study, strategy: str) -> list[str]:
@@ -201,14 +227,8 @@ def _contenders(comparer: Comparer, study: Study, strategy: str) -> list[str]:
     Without a recorded choice the last one is off everywhere (an empty key).
     """
     baseline, _ = study.scale()
-    eps, split = comparer.bound.eps(baseline), comparer.experiment.split
-    if (chosen := study.choice(eps)) is not None:
-        key, images = chosen
-        if images > len(split.search) + len(split.select):
-            raise StudyError(
-                f"{study.path}: {images} images chose its plan, some of them of verify here: give "
-                "--search-samples and --select-samples as large as its search had"
-            )
+    eps = comparer.bound.eps(baseline)
+    if (key := _chosen(comparer, study, eps)) is not None:
         return [key]
     records = [r for name in STRATEGIES[strategy].last_passes for r in study.records(name)]
     if not records:

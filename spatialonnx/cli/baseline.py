@@ -45,8 +45,9 @@ def baseline(
             "become positive any more (SnaPEA, ISCA 2018). snapea-predictive: kernels guess zeros "
             "from a few MACs, chosen by SnaPEA's Algorithm 1. studies: what searches of masks "
             "found. both: the best of these plans, its outputs stopping as in snapea-exact. "
-            "both-predictive: the same plan, its outputs guessed as in snapea-predictive, which "
-            "is searched under the plan, within one bound.",
+            "both-predictive: the same plan, or what its search chose for half of --eps, its "
+            "outputs guessed as in snapea-predictive, which is searched under the plan, within one "
+            "bound.",
             show_default="diagonal",
         ),
     ] = None,

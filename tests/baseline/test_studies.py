@@ -9,6 +9,7 @@ from support.comparing import make_experiment
 from support.searching import make_job, read_masks
 
 from spatialonnx.baseline.comparison import Comparer
+from spatialonnx.baseline.run import _best_plan
 from spatialonnx.baseline.studies import find_studies, measure_studies, missing_studies
 from spatialonnx.data.split import split_pool
 from spatialonnx.errors import StudyError
@@ -74,6 +75,18 @@ def test_every_bound_has_its_own_choice(tiny, tmp_path):
             paths = [tmp_path / f"{strategy}.study.db"]
             (found,), _ = measure_studies(comparer, paths, None)
             assert found.row.measured == expected.verify
+            assert found.half is None
+
+
+def test_a_plan_for_half_of_the_bound_is_known_where_it_was_searched(tiny, tmp_path):
+    settings = Settings(strategy="joint", patterns=PATTERNS)
+    small, _ = run_search(tiny, tmp_path, settings=settings, eps="0.1,0.2").results
+    comparer = Comparer(make_experiment(tiny, "0.2", batch=64))
+    (found,), _ = measure_studies(comparer, [tmp_path / "search.study.db"], None)
+    assert found.half == small.plan.predicting and found.half
+    name, plan = _best_plan(comparer.experiment, [found], half=True)
+    assert (name, plan) == ("uniform-layer, joint at half the bound", found.half)
+    assert _best_plan(comparer.experiment, [found]) == ("uniform-layer, joint", found.plan)
 
 
 def test_a_study_that_does_not_say_what_it_chose_is_chosen_from_again(tiny, tmp_path):
