@@ -116,7 +116,7 @@ class CodeHistogram:
                 small = small.reshape(flat.shape)[:, chosen].reshape(len(keys))
                 self._has_small = True
         if self._dense:
-            self._enter(keys, len(self._keys), squares, small)
+            self._enter(keys, squares, small)
             return
         none = np.zeros(0)
         zeros = np.zeros(len(keys) if small is None and self._energy else 0)
@@ -143,7 +143,7 @@ class CodeHistogram:
             self._small = _spread(self._small, old, len(known))
         self._keys = known
         counted = (squares, small) if self._energy else (None, None)
-        self._enter(where[len(old) :], len(known), *counted)
+        self._enter(where[len(old) :], *counted)
 
     @property
     def bins(self) -> int:
@@ -216,23 +216,35 @@ class CodeHistogram:
     def _enter(
         self,
         positions: NDArray[np.int64],
-        size: int,
         squares: NDArray[np.float64] | None,
         small: NDArray[np.float64] | None,
     ) -> None:
-        self._counts += np.bincount(positions, minlength=size)
+        _add_at(self._counts, positions, None)
         if squares is not None:
-            self._squares += np.bincount(positions, squares, minlength=size)
+            _add_at(self._squares, positions, squares)
         if small is not None:
-            self._small += np.bincount(positions, small, minlength=size)
+            _add_at(self._small, positions, small)
 
     def _histogram(self, values: NDArray[Any], first: int, last: int) -> NDArray[Any]:
         """Values by target, border class and code, [targets, classes, codes]."""
         row = len(self.borders) * self._codes
+        if self._dense:
+            chosen = values[first * row : last * row]
+            return chosen.reshape(last - first, len(self.borders), self._codes)
         low, high = np.searchsorted(self._keys, [first * row, last * row])
         found = np.zeros((last - first) * row, values.dtype)
         found[self._keys[low:high] - first * row] = values[low:high]
         return found.reshape(last - first, len(self.borders), self._codes)
+
+
+def _add_at(
+    total: NDArray[Any], positions: NDArray[np.int64], values: NDArray[np.float64] | None
+) -> None:
+    """Adds values, or ones, to bins; where bins are more than values, only those that get one."""
+    if len(positions) < len(total):
+        np.add.at(total, positions, 1 if values is None else values)
+    else:
+        total += np.bincount(positions, values, minlength=len(total))
 
 
 def patch_squares(ofmap: NDArray[np.float32], patch_size: int) -> NDArray[np.float64]:
