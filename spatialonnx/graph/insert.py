@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from spatialonnx.graph.site_match import SkippedConv
 from spatialonnx.graph.sites import Site, SiteReport, find_sites, require_sites
 from spatialonnx.model.checking import check_interface, check_model
 from spatialonnx.model.interface import (
+    TensorInfo,
     describe_shape,
     find_further_inputs,
     find_image_input,
@@ -98,16 +100,16 @@ class Insertion:
                 f"{branching} depends on what is in an image: search will refuse it where that "
                 "stands between sites"
             )
-        if names := ", ".join(f"{v.name} {describe_shape(v.shape)} {v.type}" for v in further):
+        fixed = [v for v in further if not v.shape or v.shape[0] not in (None, image.shape[0])]
+        if rows := _list_inputs(v for v in further if v not in fixed):
             notes.append(
-                f"images go to {image.name}; the model also takes {names}: later commands need "
+                f"images go to {image.name}; the model also takes {rows}: later commands need "
                 "arrays of these names beside x and y, in an npz file or a dict"
             )
-        fixed = [v.name for v in further if not v.shape or v.shape[0] not in (None, image.shape[0])]
         if fixed:
             notes.append(
-                f"{', '.join(fixed)} has no row per image: later commands will refuse it; make it "
-                "a constant of the model first"
+                f"the model also takes {_list_inputs(fixed)}, without a row per image: later "
+                "commands will refuse it; make it a constant of the model first"
             )
         if self.conv_macs is None and None not in image.shape[1:]:
             notes.append(
@@ -222,6 +224,10 @@ def insert(
     kept = {value.name for value in spatial.graph.input}
     frozen = tuple(v.name for v in source.proto.graph.input if v.name not in kept)
     return Insertion(spatial, report.sites, report.skipped, report.conv_macs, difference, frozen)
+
+
+def _list_inputs(inputs: Iterable[TensorInfo]) -> str:
+    return ", ".join(f"{v.name} {describe_shape(v.shape)} {v.type}" for v in inputs)
 
 
 def _may_be_logits(output: onnx.ValueInfoProto) -> bool:

@@ -224,7 +224,7 @@ def test_it_says_what_later_commands_will_need(tmp_path, monkeypatch):
     proto.graph.output[0].CopyFrom(shown)
     save_model(proto, tmp_path / "more.onnx")
     first, second = succeed("insert", "more.onnx").stdout.splitlines()[-3:-1]
-    assert "the model also takes gain" in first
+    assert "the model also takes gain 1 tensor(float), without a row per image" in first
     assert "has the shape [samples, classes]: later commands need --metric" in second
 
 

@@ -85,3 +85,55 @@ def test_ranges_are_calibrated_on_all_inputs(arrays):
     result = spatialonnx.quantize(network(), arrays, calibration_samples=20, **CHOICES)
     assert result.samples == 20
     assert abs(float(result.verify.drop)) < 0.2
+
+
+def gated(net: Net, x: str) -> str:
+    net.inputs.append(helper.make_tensor_value_info("gate", TensorProto.FLOAT, ["n", 1]))
+    return net.node("Mul", x, "gate")
+
+
+def embedded(net: Net, x: str) -> str:
+    net.inputs.append(helper.make_tensor_value_info("kind", TensorProto.INT64, ["n"]))
+    return net.node("Add", x, net.node("Gather", net.constant(net.rng.normal(size=(5, 6))), "kind"))
+
+
+def two_pictures(net: Net, x: str) -> str:
+    net.inputs.append(helper.make_tensor_value_info("other", TensorProto.FLOAT, ["n", 3, 8, 8]))
+    net.channels["other"] = 3
+    y = net.relu(net.conv("other", 6))
+    return net.node("Add", x, net.node("Flatten", net.node("GlobalAveragePool", y)))
+
+
+@pytest.mark.parametrize("build", [gated, embedded, two_pictures])
+def test_further_inputs_of_every_kind(build, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    net = Net()
+    pooled = net.node("Flatten", net.node("GlobalAveragePool", net.relu(net.conv("x", 6))))
+    joined = build(net, pooled)
+    proto = net.model(net.node("MatMul", joined, net.constant(net.rng.normal(size=(6, 3)))))
+    rng = np.random.default_rng(0)
+    feeds = {
+        "x": rng.normal(size=(COUNT, 3, 8, 8)).astype(np.float32),
+        "gate": rng.normal(size=(COUNT, 1)).astype(np.float32),
+        "kind": np.arange(COUNT) % 5,
+        "other": rng.normal(size=(COUNT, 3, 8, 8)).astype(np.float32),
+    }
+    taken = {value.name: feeds[value.name] for value in proto.graph.input}
+    labels = onnxruntime.InferenceSession(proto.SerializeToString()).run(None, taken)[0].argmax(1)
+    np.savez("d.npz", **feeds, y=labels)
+    inserted = spatialonnx.insert(proto, threads=1)
+    assert spatialonnx.evaluate(inserted.model, "npz:d.npz", **CHOICES).score == 1
+    found = spatialonnx.search(inserted.model, "npz:d.npz", eps=0.3, **CHOICES)
+    deployed = spatialonnx.deploy(found.model, "npz:d.npz", fuse="all", runs=1, **CHOICES)
+    assert deployed.names("fused")
+    assert len(spatialonnx.bench(proto, "npz:d.npz", runs=1, **CHOICES).contestants) == 1
+
+
+@pytest.mark.parametrize("shape", [(1,), (), (2, 3)])
+def test_an_input_without_rows_is_named_by_insert(shape):
+    net = Net()
+    net.inputs.append(helper.make_tensor_value_info("t", TensorProto.FLOAT, shape))
+    scale = net.node("ReduceSum", "t", keepdims=0)
+    x = net.node("Div", net.head(net.relu(net.conv("x", 6))), scale)
+    (note,) = spatialonnx.insert(net.model(x), threads=1).notes
+    assert "t" in note and "without a row per image: later commands will refuse it" in note
