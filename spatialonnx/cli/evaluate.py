@@ -60,8 +60,8 @@ def evaluate(
         )
     for warning in result.warnings:
         warn(common, f"warning: {warning}")
-    lines = [] if result.dense is None else [f"dense {result.dense:.4f} on verify, as recorded"]
-    lines += [f"{source.path.name} on {result.samples} samples of {result.data} ({split})"]
+    dense = "" if result.dense is None else f" (dense {result.dense:.4f} on verify, as recorded)"
+    lines = [f"{source.path.name}{dense} on {result.samples} samples of {result.data} ({split})"]
     if result.top1 is not None:
         lines.append(f"top-1 {percent(result.top1 / result.samples)}")
     if result.top5 is not None:
