@@ -7,7 +7,9 @@ image, of one thread; the time that the driver takes per trial to describe a pla
 answer of a worker and journal it; and the bytes of a plan. Taken from docs/search-speed.md: which
 part of the samples a trial must run, by stage of the network. Simulated, with the driver's own code
 and workers that only let a clock run: how long chunks of the first level take, drawn evenly from
-all of it. The later passes, which a few per cent of the trials make, are left out.
+all of it. The later passes, which a few per cent of the trials make, are left out. What was
+measured is kept in the folder: another folder measures again, and an empty --workers simulates
+nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
@@ -255,7 +257,7 @@ def simulate(clock: Clock, found: Measured, trials: Sequence[int], chunks: int) 
 def main() -> None:
     """Measures, simulates, and prints what a search would take."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 10, 100, 1000])
+    parser.add_argument("--workers", type=int, nargs="*", default=[1, 10, 100, 1000])
     parser.add_argument("--samples", type=int, default=1000, help="search samples")
     parser.add_argument("--max-clusters", type=int, default=10)
     parser.add_argument("--chunks", type=int, default=8, help="chunks that are simulated")
@@ -265,8 +267,13 @@ def main() -> None:
         default="0.37,0.23,0.18,0.06",
         help="part of the samples that a trial must run, for the four sizes of maps",
     )
+    parser.add_argument("--folder", type=Path, default=Path("build/cluster"))
     arguments = parser.parse_args()
-    found = measure(arguments.max_clusters, arguments.rounds)
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    kept = arguments.folder / f"resnet50, {arguments.max_clusters} clusters.json"
+    if not kept.exists():
+        kept.write_text(json.dumps(asdict(measure(arguments.max_clusters, arguments.rounds))))
+    found = Measured(**json.loads(kept.read_text()))
     parts = [float(part) for part in arguments.parts.split(",")]
     trials = [PATTERNS * targets for targets in found.targets]
     stages = np.searchsorted(QUARTERS, np.arange(len(found.sites)), side="right")
