@@ -326,11 +326,16 @@ class ClusterExecutor:
 
     def _check_alone(self) -> None:
         """Makes sure that there are workers, or that some may come."""
-        if self._members:
+        late = time.monotonic() - self._alone_since > _PATIENCE
+        if any(member.ready for member in self._members.values()):
             self._alone_since = time.monotonic()
-        elif self._reasons:
+        elif self._members and late:
+            self._alone_since = time.monotonic()
+            text = "no worker has started yet: other jobs may hold the cluster's processors"
+            report_stage(self._progress, text, warning=True)
+        elif not self._members and self._reasons:
             raise ClusterError(f"no worker can be used: {self._reasons[0]}")
-        elif time.monotonic() - self._alone_since > _PATIENCE:
+        elif not self._members and late:
             raise ClusterError(
                 f"no node of the cluster has room for a worker with {self._threads} threads: start "
                 "nodes with ray start, or give fewer --threads; the same command continues"

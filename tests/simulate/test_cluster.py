@@ -113,6 +113,14 @@ def test_without_room_it_is_said_in_one_line(workload, simulator, monkeypatch):
         list(executor.run([{}], None, lambda _: True))
 
 
+def test_workers_that_do_not_start_are_mentioned(workload, simulator, monkeypatch):
+    monkeypatch.setattr(cluster, "_PATIENCE", -1.0)
+    told = []
+    executor = executor_of(FakeRay({"a": 1}), workload, simulator, progress=told.append)
+    list(executor.run([{}], None, lambda _: True))
+    assert any("no worker has started yet" in progress.stage for progress in told)
+
+
 def test_a_worker_with_other_versions_is_left_out(workload, simulator, monkeypatch):
     told = []
     executor = executor_of(FakeRay({"a": 2}), workload, simulator, progress=told.append)
