@@ -52,8 +52,27 @@ def text(net: Net, y: str) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.STRING, ["n"])
 
 
+def an_initializer(net: Net, y: str) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(net.constant([1, 2, 3]), TensorProto.FLOAT, [3])
+
+
+def the_input(net: Net, y: str) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 8, 8])
+
+
+def a_constant_node(net: Net, y: str) -> onnx.ValueInfoProto:
+    name = net.node("Constant", value_floats=[1.0, 2.0])
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, [2])
+
+
 @pytest.mark.parametrize("first", [False, True])
-@pytest.mark.parametrize("further", [sequence, optional, booleans, best, total, text])
+@pytest.mark.parametrize(
+    "further",
+    [
+        *(sequence, optional, booleans, best, total, text),
+        *(an_initializer, the_input, a_constant_node),
+    ],
+)
 def test_every_command_takes_them(
     further: Callable[[Net, str], onnx.ValueInfoProto], first: bool
 ) -> None:
