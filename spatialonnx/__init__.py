@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from spatialonnx.errors import InterruptedSearchError as InterruptedSearchError
     from spatialonnx.errors import LibraryError as LibraryError
     from spatialonnx.errors import ModelError as ModelError
+    from spatialonnx.errors import NotEnoughMemoryError as NotEnoughMemoryError
     from spatialonnx.errors import NotFasterError as NotFasterError
     from spatialonnx.errors import OutputError as OutputError
     from spatialonnx.errors import PlanError as PlanError
@@ -52,6 +53,7 @@ _HOMES = {
     "InterruptedSearchError": "spatialonnx.errors",
     "LibraryError": "spatialonnx.errors",
     "ModelError": "spatialonnx.errors",
+    "NotEnoughMemoryError": "spatialonnx.errors",
     "NotFasterError": "spatialonnx.errors",
     "OutputError": "spatialonnx.errors",
     "Plan": "spatialonnx.plan.plan",

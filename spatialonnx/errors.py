@@ -17,6 +17,7 @@
         ProviderError              an execution provider does not load
         DataNotInstalledError      a data set is not on this machine
         ClusterError               Ray is not installed, or no worker of its cluster can be used
+        NotEnoughMemoryError       memory ran out, or a limit of it was met
       InterruptedSearchError  130  Ctrl-C; the best plan so far was kept
 
 Every message is one line which says what is wrong and what to do next. Anything else that is
@@ -36,6 +37,7 @@ __all__ = [
     "InterruptedSearchError",
     "LibraryError",
     "ModelError",
+    "NotEnoughMemoryError",
     "NotFasterError",
     "OutputError",
     "PlanError",
@@ -129,6 +131,10 @@ class DataNotInstalledError(SetupError):
 
 class ClusterError(SetupError):
     """Ray is not installed, or no worker of its cluster can be used."""
+
+
+class NotEnoughMemoryError(SetupError):
+    """Memory ran out, or a limit of it was met."""
 
 
 class InterruptedSearchError(SpatialOnnxError):

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
-from spatialonnx.cli.app import app, main
+import sys
+
+try:
+    from spatialonnx.cli.app import app, main
+except KeyboardInterrupt:
+    print("stopped", file=sys.stderr)  # noqa: T201
+    sys.exit(130)
 
 __all__ = ["app", "main"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import sys
 from typing import Any
@@ -22,7 +23,7 @@ from spatialonnx.cli.quantize import quantize
 from spatialonnx.cli.report import report
 from spatialonnx.cli.search import search
 from spatialonnx.cli.tune import tune
-from spatialonnx.errors import SpatialOnnxError
+from spatialonnx.errors import SetupError, SpatialOnnxError
 
 _COMMANDS = {
     "All at once": (optimize,),
@@ -32,6 +33,8 @@ _COMMANDS = {
 }
 """What ``--help`` lists, by heading."""
 _INTERRUPTED = 130
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_NO_MEMORY = "there is not enough memory: give fewer samples, or a smaller --memory"
 _USAGE = 2
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 """Typer's own error for options that it cannot read; Typer does not export it."""
@@ -53,8 +56,32 @@ class ErrorGroup(TyperGroup):
             print(f"error: {text}; see {command} --help", file=sys.stderr)  # noqa: T201
             raise typer.Exit(_USAGE) from None
         except KeyboardInterrupt:
-            print("stopped", file=sys.stderr)  # noqa: T201
-            raise typer.Exit(stopping.exit_code(_INTERRUPTED)) from None
+            raise _stopped() from None
+        except MemoryError:
+            print(f"error: {_NO_MEMORY}", file=sys.stderr)  # noqa: T201
+            raise typer.Exit(SetupError.exit_code) from None
+        except OSError as error:
+            if error.errno not in _FULL and "temporary directory" not in str(error):
+                raise
+            print(f"error: {_full(error)}", file=sys.stderr)  # noqa: T201
+            raise typer.Exit(SetupError.exit_code) from None
+        except Exception:
+            # A module whose import Ctrl-C cut off may raise anything.
+            if stopping.was_asked():
+                raise _stopped() from None
+            raise
+
+
+def _stopped() -> typer.Exit:
+    print("stopped", file=sys.stderr)  # noqa: T201
+    return typer.Exit(stopping.exit_code(_INTERRUPTED))
+
+
+def _full(error: OSError) -> str:
+    """What to do where temporary files cannot be written."""
+    where = f" {error.filename}" if error.filename else ""
+    reason = error.strerror or "there is no folder for temporary files"
+    return f"cannot write{where}: {reason}; free some space, or set TMPDIR to a folder with room"
 
 
 app = typer.Typer(
@@ -102,4 +129,10 @@ def main() -> None:
             # No name may cost a result because the terminal's encoding lacks a character.
             stream.reconfigure(errors="replace")
     stopping.install()
-    app()
+    try:
+        app()
+    except KeyboardInterrupt:  # before a command begins
+        print("stopped", file=sys.stderr)  # noqa: T201
+        sys.exit(stopping.exit_code(_INTERRUPTED))
+    finally:
+        stopping.ignore()

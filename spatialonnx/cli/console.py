@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import sys
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 _WIDEST = 10_000
+_LONGEST = 500
+"""Characters of a cell."""
 _NUMBER = re.compile(r"[-+]?\d+(,\d{3})*(\.\d+)?( %| points)?$")
 
 
@@ -37,7 +40,7 @@ def show(common: CommonOptions, value: dict[str, Any], lines: Sequence[str | Tab
     """
     try:
         if common.json:
-            print(json.dumps(value, allow_nan=False, default=str))  # noqa: T201
+            print(json.dumps(_finite(value), allow_nan=False, default=str))  # noqa: T201
         elif not common.quiet:
             for line in lines:
                 if isinstance(line, str):
@@ -51,6 +54,17 @@ def show(common: CommonOptions, value: dict[str, Any], lines: Sequence[str | Tab
         # The rest of the buffer would fail again when Python exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise OutputError(f"cannot write standard output: {error.strerror}") from None
+
+
+def _finite(value: Any) -> Any:
+    """The value with null in place of numbers that JSON does not have."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
 
 
 def warn(common: CommonOptions, text: str) -> None:
@@ -79,6 +93,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     result = Table(
         title=printable(title), title_justify="left", title_style="bold", box=None, pad_edge=False
     )
+    rows = [[_shortened(cell) for cell in row] for row in rows]
     for index, column in enumerate(columns):
         number = index > 0 and bool(rows) and _NUMBER.match(str(rows[0][index])) is not None
         cells = [str(row[index]) for row in rows]
@@ -91,6 +106,12 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     for row in rows:
         result.add_row(*(printable(cell) for cell in row))
     return result
+
+
+def _shortened(cell: object) -> str:
+    """A cell as text; a name of 100,000 characters would fill the terminal."""
+    text = str(cell)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}...{text[-20:]}"
 
 
 def _wide_enough(table: Table) -> Console:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spatialonnx.cli.options import DataOptions, ScoreOptions
+from spatialonnx.cli.quantities import parse_memory
 from spatialonnx.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def data_options(data: DataOptions, score: ScoreOptions) -> dict[str, Any]:
         "preprocessing": preprocessing_changes(data),
         "model_batch": data.model_batch,
         **vars(score),
+        "memory": parse_memory(data.memory),
     }
 
 

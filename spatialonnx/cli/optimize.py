@@ -79,7 +79,7 @@ def optimize(
     from spatialonnx.cli.console import show, warn
     from spatialonnx.cli.inputs import data_options, read_model
     from spatialonnx.cli.progress import show_progress
-    from spatialonnx.cli.quantities import parse_memory, parse_minutes
+    from spatialonnx.cli.quantities import parse_minutes
     from spatialonnx.errors import BoundMissedError
     from spatialonnx.optimizing.api import optimize as optimize_model
 
@@ -99,7 +99,6 @@ def optimize(
             epochs=epochs,
             time_budget=parse_minutes("--time-budget", budget.time_budget),
             max_trials=budget.max_trials,
-            memory=parse_memory(budget.memory),
             runs=runs,
             metric=metric,
             confidence=confidence,

@@ -178,6 +178,15 @@ class CommonOptions:
         bool, typer.Option("--force", help="Replace files that spatialonnx did not make.")
     ] = False
 
+    timeout: Annotated[
+        str | None,
+        typer.Option(
+            "--timeout",
+            help="Time that one run of the model may take: 90s, 30m. A Loop may never end.",
+            show_default="no limit",
+        ),
+    ] = None
+
     def running(self) -> RuntimeOptions:
         """Provider and threads, as the public functions take them."""
         return {"provider": self.provider, "threads": self.threads}
@@ -226,6 +235,15 @@ class DataOptions:
         typer.Option("--resize", help="Length of the shorter side before the centre crop."),
     ] = None
     model_batch: ModelBatch = None
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory",
+            help="Memory of the whole process, beside what the libraries take: 4G. It bounds the "
+            "images that run together and, in a search, stored activations.",
+            show_default="half of what is free",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -332,18 +350,12 @@ class BudgetOptions:
 
     time_budget: Annotated[
         str | None,
-        typer.Option("--time-budget", help="Time of trials: 90s, 30m or 2h; a number is minutes."),
+        typer.Option(
+            "--time-budget", help="Time before certification: 90s, 30m or 2h; a number is minutes."
+        ),
     ] = None
     max_trials: Annotated[
         int | None, typer.Option("--max-trials", help="Trials to run now.", min=0)
-    ] = None
-    memory: Annotated[
-        str | None,
-        typer.Option(
-            "--memory",
-            help="Memory for stored activations: 4G.",
-            show_default="half of what is free",
-        ),
     ] = None
 
 
@@ -389,6 +401,11 @@ def command(function: Function) -> Function:
             level=logging.INFO if common.verbose else logging.WARNING,
             format="%(message)s",
         )
+        if common.timeout is not None:
+            from spatialonnx.cli.quantities import parse_seconds
+            from spatialonnx.runtime.session import limit_runs
+
+            limit_runs(parse_seconds("--timeout", common.timeout))
         function(common, **values)
 
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

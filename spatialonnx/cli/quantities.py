@@ -31,10 +31,24 @@ def parse_minutes(option: str, text: str | None) -> float | None:
     Raises:
         UsageError: The text is something else.
     """
-    if text is None:
-        return None
+    return None if text is None else _duration(option, text, 60.0)
+
+
+def parse_seconds(option: str, text: str) -> float:
+    """Reads ``90s``, ``30m``, ``2h`` or a number of seconds above 0.
+
+    Raises:
+        UsageError: The text is something else.
+    """
+    value = _duration(option, text, 1.0)
+    if value <= 0:
+        raise UsageError(f"{option} {text!r}: give a duration such as 90s, 30m or 2h")
+    return value
+
+
+def _duration(option: str, text: str, usual: float) -> float:
     unit = _SECONDS.get(text[-1:].lower())
-    value = _number(text if unit is None else text[:-1]) * (unit or 60.0)
+    value = _number(text if unit is None else text[:-1]) * (unit or usual)
     if not 0 <= value < math.inf:
         raise UsageError(f"{option} {text!r}: give a duration such as 90s, 30m or 2h")
     return value

@@ -162,7 +162,7 @@ def search(
     from spatialonnx.cli.console import show, warn
     from spatialonnx.cli.inputs import data_options, read_model
     from spatialonnx.cli.progress import show_progress
-    from spatialonnx.cli.quantities import parse_memory, parse_minutes
+    from spatialonnx.cli.quantities import parse_minutes
     from spatialonnx.errors import BoundMissedError, InterruptedSearchError
     from spatialonnx.searching.api import open_search
     from spatialonnx.searching.identity import name_study
@@ -176,7 +176,6 @@ def search(
     limited = {
         "time_budget": parse_minutes("--time-budget", budget.time_budget),
         "max_trials": budget.max_trials,
-        "memory": parse_memory(budget.memory),
     }
     source = read_model(model, "spatial", "masked")
     named = {

@@ -1,4 +1,4 @@
-"""SIGTERM stops a command like Ctrl-C, with another exit code."""
+"""Ctrl-C and SIGTERM stop a command in one line, each with its exit code."""
 
 from __future__ import annotations
 
@@ -10,8 +10,21 @@ _received: set[int] = set()
 
 
 def install() -> None:
-    """Lets SIGTERM raise ``KeyboardInterrupt``, so that a search keeps its best plan."""
+    """Lets both raise ``KeyboardInterrupt``, so that a search keeps its best plan."""
     signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _stop)
+
+
+def ignore() -> None:
+    """Ends in peace: what was asked for is done or reported already."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def was_asked() -> bool:
+    """Whether Ctrl-C or SIGTERM came."""
+    return bool(_received)
 
 
 def exit_code(code: int) -> int:

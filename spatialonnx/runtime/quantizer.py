@@ -24,7 +24,7 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from spatialonnx.errors import ModelError, SetupError, UsageError
+from spatialonnx.errors import ModelError, SetupError, SpatialOnnxError, UsageError
 from spatialonnx.runtime.ort import ort
 from spatialonnx.runtime.session import Runtime, session_options
 
@@ -71,7 +71,21 @@ def calibrate_ranges(
     """
     if method not in _METHODS:
         raise UsageError(f"--method {method}: use {', '.join(METHODS)}")
-    kind, _ = _METHODS[method]
+    try:
+        return _calibrate(proto, batches, runtime, _METHODS[method][0])
+    except (SpatialOnnxError, OSError):
+        raise
+    except Exception as error:  # the calibrator raises errors of every kind
+        line = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ModelError(f"ONNX Runtime cannot calibrate the model: {line}") from None
+
+
+def _calibrate(
+    proto: onnx.ModelProto,
+    batches: Iterable[Feeds],
+    runtime: Runtime,
+    kind: Any,
+) -> Any:
     with tempfile.TemporaryDirectory(prefix="spatialonnx-") as folder:
         path = Path(folder) / "model.onnx"
         onnx.save(proto, path)
@@ -81,7 +95,7 @@ def calibrate_ranges(
         options = session_options(Runtime("cpu", runtime.threads))
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         calibrator.infer_session = ort.InferenceSession(
-            str(augmented), options, providers=["CPUExecutionProvider"]
+            str(augmented), options, providers=["CPUExecutionProvider"], enable_fallback=0
         )
         empty = True
         for feeds in batches:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +16,13 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from spatialonnx.errors import LibraryError, ModelError, ProviderError
+from spatialonnx.errors import (
+    LibraryError,
+    ModelError,
+    NotEnoughMemoryError,
+    ProviderError,
+    SpatialOnnxError,
+)
 from spatialonnx.model.interface import TensorInfo
 from spatialonnx.model.model_file import PROTOBUF_LIMIT, save_model, self_contained
 from spatialonnx.model.shared_weights import release_weights, share_weights, shared_folder
@@ -53,6 +61,54 @@ class Runtime:
         """Fills in the number of threads: the processors this process may use."""
         if self.threads <= 0:
             object.__setattr__(self, "threads", available_threads())
+
+
+_limit: list[float] = []
+"""Seconds that a run may take, if there is a limit: one number."""
+_OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate memory", "out of memory")
+
+
+def limit_runs(seconds: float | None) -> None:
+    """Bounds every run of a model in this process: one with an endless Loop never returns.
+
+    Args:
+        seconds: After which a run is ended with an error; None = never.
+    """
+    _limit[:] = [] if seconds is None else [seconds]
+
+
+@contextlib.contextmanager
+def _timed() -> Iterator[Any]:
+    """Options of one run, which end it when its time is over."""
+    if not _limit:
+        yield None
+        return
+    options = ort.RunOptions()
+    (seconds,) = _limit
+    timer = threading.Timer(seconds, lambda: setattr(options, "terminate", True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield options
+    except Exception:
+        if options.terminate:
+            raise ModelError(
+                f"a run of the model took more than {seconds:g} seconds: give a longer --timeout"
+            ) from None
+        raise
+    finally:
+        timer.cancel()
+
+
+def _known(error: Exception, what: str) -> SpatialOnnxError:
+    """This package's error for one of ORT's."""
+    if isinstance(error, SpatialOnnxError):
+        return error
+    if isinstance(error, MemoryError) or any(text in str(error) for text in _OUT_OF_MEMORY):
+        return NotEnoughMemoryError(
+            f"{what}: there is not enough memory; give a smaller --memory, or fewer samples"
+        )
+    return ModelError(f"{what}: {explain(error)}")
 
 
 class DeviceTensor:
@@ -112,10 +168,12 @@ class Session:
         Raises:
             ModelError: ONNX Runtime refuses the inputs or an op fails.
         """
+        names = list(outputs) if outputs is not None else None
         try:
-            result = self._inner.run(list(outputs) if outputs is not None else None, dict(feeds))
+            with _timed() as options:
+                result = self._inner.run(names, dict(feeds), options)
         except Exception as error:
-            raise ModelError(f"ONNX Runtime: {explain(error)}") from None
+            raise _known(error, "ONNX Runtime") from None
         return [_as_array(value) for value in result]
 
     def run_bound(
@@ -149,11 +207,12 @@ class Session:
             for name in wanted:
                 binding.bind_output(name, "cpu")
             binding.synchronize_inputs()
-            self._inner.run_with_iobinding(binding)
+            with _timed() as options:
+                self._inner.run_with_iobinding(binding, options)
             binding.synchronize_outputs()
             outputs = binding.get_outputs()
         except Exception as error:
-            raise ModelError(f"ONNX Runtime: {explain(error)}") from None
+            raise _known(error, "ONNX Runtime") from None
         stay, back = outputs[: len(kept)], outputs[len(kept) :]
         return [DeviceTensor(value) for value in stay], [np.asarray(v.numpy()) for v in back]
 
@@ -284,9 +343,10 @@ def register(options: Any) -> None:
 def _open(model: str | bytes, options: Any, runtime: Runtime) -> Session:
     providers = [(CUDA, _CUDA_OPTIONS), _CPU] if runtime.provider == "cuda" else [_CPU]
     try:
-        inner = ort.InferenceSession(model, options, providers=providers)
+        # Where a provider fails, its fallback prints a banner on standard output.
+        inner = ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
     except Exception as error:
-        raise ModelError(f"ONNX Runtime cannot load the model: {explain(error)}") from None
+        raise _known(error, "ONNX Runtime cannot load the model") from None
     if runtime.provider == "cuda" and CUDA not in inner.get_providers():
         raise ProviderError("the CUDA provider does not load: run spatialonnx doctor")
     return Session(inner, runtime.provider)

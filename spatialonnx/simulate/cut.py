@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper
 
 from spatialonnx.errors import ModelError
-from spatialonnx.graph.index import GraphIndex, is_op
+from spatialonnx.graph.index import GraphIndex, is_op, node_label
 from spatialonnx.graph.instrument import promote_node
 from spatialonnx.graph.ops import DOMAIN, Predictor, find_predictors
 from spatialonnx.graph.shapes import Shapes
@@ -87,8 +87,13 @@ def cut_graph(proto: ModelProto) -> Cut:
     copied: set[int] = set()
     members: list[list[int]] = [[] for _ in range(len(predictors) + 1)]
     for position, node in enumerate(index.nodes):
+        if not reads[position] <= level.keys():
+            raise ModelError(
+                f"node {node_label(node)!r} reads what a later node gives: the model's nodes are "
+                "not sorted; run insert on the original model"
+            )
         depth = max((level[name] for name in reads[position]), default=0)
-        if node.output[0] in numbers:
+        if node.output and node.output[0] in numbers:
             depth = numbers[node.output[0]]
         if is_op(node, "Shape", "Size") or all(
             index.producer.get(name) in repeatable for name in reads[position]

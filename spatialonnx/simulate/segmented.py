@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spatialonnx.errors import DataError
+from spatialonnx.errors import DataError, ModelError
 from spatialonnx.graph.shapes import infer_shapes
 from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.fitting import weight_bytes
@@ -124,6 +124,12 @@ class SegmentSimulator:
         if report.conv_macs is None:
             raise DataError("the network's shapes depend on its data: MACs cannot be counted")
         by_name = {site.name: site for site in report.sites}
+        for predictor in self._network.predictors:
+            if predictor.site not in by_name:
+                raise ModelError(
+                    f"SpatialPredict {predictor.site!r} does not stand behind the ReLU of a Conv: "
+                    "run insert on the original model"
+                )
         self.sites = tuple(by_name[p.site] for p in self._network.predictors)
         self.samples = len(samples)
         self.conv_total = report.conv_macs * len(samples)
