@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import functools
-from collections.abc import Sequence
+import math
+import shutil
+import tempfile
+import weakref
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -88,6 +93,35 @@ class HostMemory:
         names = [*kept, *wanted]
         arrays = {name: self.host(value) for name, value in feeds.items()}
         return dict(zip(names, session.run(arrays, names), strict=True))
+
+
+class SpillFile:
+    """Arrays in a file without a name, which goes with this object."""
+
+    def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Writes arrays.
+
+        Raises:
+            OSError: The folder for temporary files has no room for them.
+        """
+        self._places: dict[str, tuple[int, np.dtype[Any], tuple[int, ...]]] = {}
+        wanted = sum(array.nbytes for array in arrays.values())
+        if shutil.disk_usage(tempfile.gettempdir()).free < 2 * wanted:
+            raise OSError(errno.ENOSPC, "no room")
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
+        for name, array in arrays.items():
+            self._places[name] = self._file.tell(), array.dtype, array.shape
+            self._file.write(np.ascontiguousarray(array).data)
+        self._file.flush()
+
+    def read(self) -> dict[str, NDArray[Any]]:
+        """The arrays."""
+        found = {}
+        for name, (place, dtype, shape) in self._places.items():
+            self._file.seek(place)
+            found[name] = np.fromfile(self._file, dtype, math.prod(shape)).reshape(shape)
+        return found
 
 
 class DeviceMemory:

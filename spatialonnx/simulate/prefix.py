@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatialonnx.plan.masks import SiteMask
+from spatialonnx.simulate.activation_store import SpillFile
 from spatialonnx.simulate.scoring import Rows
 from spatialonnx.simulate.segments import Activations, SegmentedNetwork
 
@@ -20,8 +21,8 @@ class Prefix:
     """The activations before the current site, with every earlier site off or as it is initially.
 
     They move forward with the trials: those before the next site are computed from those before
-    this one, which are then dropped. What does not fit into memory is computed again from the
-    nearest stored activations, or from the images.
+    this one, which are then dropped. What does not fit into memory goes to a file; where that has
+    no room either, it is computed again from the nearest stored activations, or from the images.
     """
 
     def __init__(
@@ -53,6 +54,8 @@ class Prefix:
         self._codes_of = (0, 0)
         self._bytes = 0
         self._last: tuple[int, int, Activations] | None = None
+        self._spilled: dict[int, tuple[int, SpillFile]] = {}
+        self._may_spill = True
 
     @property
     def nbytes(self) -> int:
@@ -63,6 +66,7 @@ class Prefix:
         """Drops everything."""
         self._stored.clear()
         self._codes.clear()
+        self._spilled.clear()
         self._bytes = 0
         self._last = None
 
@@ -81,7 +85,7 @@ class Prefix:
         if stored is not None and stored[0] > number:
             self._drop(block)
             stored = None
-        at, found = stored or (0, self._network.start(self._images(self.blocks[block])))
+        at, found = stored or self._read_spilled(block, number)
         for j in range(at, number):
             found, _ = self._network.advance(j, found, self._initial.get(j))
             self.work[j] += len(found)
@@ -93,7 +97,27 @@ class Prefix:
             self._last = None
         else:
             self._last = block, number, found
+            if at < number:
+                self._spill(block, number, found)
         return found
+
+    def _read_spilled(self, block: int, number: int) -> tuple[int, Activations]:
+        """The nearest activations before a site that are in a file, or the images."""
+        at, file = self._spilled.get(block, (0, None))
+        if file is None or at > number:
+            return 0, self._network.start(self._images(self.blocks[block]))
+        return at, Activations(file.read(), self._network.memory)
+
+    def _spill(self, block: int, number: int, activations: Activations) -> None:
+        """Writes activations to a file, in place of those before an earlier site."""
+        arrays = {n: a for n, a in activations.arrays.items() if isinstance(a, np.ndarray)}
+        if not self._may_spill or len(arrays) < len(activations.arrays):
+            return  # those in a device's memory are not copied
+        self._spilled.pop(block, None)
+        try:
+            self._spilled[block] = number, SpillFile(arrays)
+        except OSError:
+            self._may_spill = False
 
     def take(self, positions: NDArray[np.int64], number: int) -> Activations:
         """A copy of the activations before a site for some samples.
@@ -139,5 +163,6 @@ class Prefix:
         return codes
 
     def _drop(self, block: int) -> None:
+        self._spilled.pop(block, None)
         if block in self._stored:
             self._bytes -= self._stored.pop(block)[1].nbytes

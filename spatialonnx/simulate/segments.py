@@ -111,7 +111,7 @@ class SegmentedNetwork:
         self.checkpoint: Callable[[], None] | None = None
         self._runtime = runtime
         bound = runtime.provider != "cpu" if bound is None else bound
-        self._memory: Memory = DeviceMemory(runtime) if bound else HostMemory()
+        self.memory: Memory = DeviceMemory(runtime) if bound else HostMemory()
         self._width: int | None = None
         self._full = {p: full_mask(p) for p in (2, 3, 4)}
         self._sessions: list[Session] = []
@@ -139,7 +139,7 @@ class SegmentedNetwork:
 
     def start(self, images: NDArray[np.float32]) -> Activations:
         """The activations before the first segment: the images, and further inputs."""
-        return Activations(feeds_of(self.cut.image, images), self._memory)
+        return Activations(feeds_of(self.cut.image, images), self.memory)
 
     def ofmap(self, number: int, activations: Activations) -> NDArray[np.float32]:
         """Site ``number``'s ofmap, [N, C, H, W], among the activations before it.
@@ -153,7 +153,7 @@ class SegmentedNetwork:
         """Sets outputs of site ``number`` to zero, by flat positions in its ofmap."""
         predictor = self.predictors[number - 1]
         source = predictor.source
-        activations.arrays[source] = self._memory.zero(
+        activations.arrays[source] = self.memory.zero(
             activations.arrays[source], positions, predictor.zero
         )
 
@@ -186,7 +186,7 @@ class SegmentedNetwork:
             used = self._full[2] if mask is None else mask
             feeds.update(mask_feeds(segment.predictor, used))
             wanted.append(segment.predictor.skipped)
-        values = self._memory.run(self._sessions[number], feeds, kept, wanted)
+        values = self.memory.run(self._sessions[number], feeds, kept, wanted)
         rows = max(count, self._width or 0)
         for name, value in values.items():
             if value.ndim == 0 or len(value) != rows:
@@ -201,8 +201,8 @@ class SegmentedNetwork:
         }
         skipped = None
         if segment.predictor is not None:
-            skipped = self._memory.host(made[segment.predictor.skipped])
-        return Activations(arrays, self._memory), skipped
+            skipped = self.memory.host(made[segment.predictor.skipped])
+        return Activations(arrays, self.memory), skipped
 
     def finish(
         self, number: int, activations: Activations, masks: Mapping[int, SiteMask] | None = None
@@ -251,20 +251,20 @@ class SegmentedNetwork:
                 model, self._runtime, level=self._level, taking_turns=True
             )
         session = self._codes[values.dtype]
-        return self._memory.host(self._memory.run(session, feeds, [], ["codes"])["codes"])
+        return self.memory.host(self.memory.run(session, feeds, [], ["codes"])["codes"])
 
     def _first(self, value: Array, count: int) -> Array:
         """The first rows."""
         if isinstance(value, np.ndarray):
             return value[:count]
-        return value if len(value) == count else self._memory.take(value, np.arange(count))
+        return value if len(value) == count else self.memory.take(value, np.arange(count))
 
     def _padded(self, array: Array) -> Array:
         """Fills a batch up to the width of every run, with copies of the last row."""
         count, missing = len(array), (self._width or 0) - len(array)
         if missing <= 0:
             return array
-        return self._memory.take(array, np.minimum(np.arange(count + missing), count - 1))
+        return self.memory.take(array, np.minimum(np.arange(count + missing), count - 1))
 
     def _compare(
         self, proto: ModelProto, example: NDArray[np.float32], got: Activations, level: Level

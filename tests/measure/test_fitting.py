@@ -1,0 +1,49 @@
+"""Batches fit a limit of memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from support.models import Net
+
+from spatialonnx.data.arrays import TensorDataset
+from spatialonnx.data.split import split_pool
+from spatialonnx.graph.insert import insert
+from spatialonnx.measure import fitting
+from spatialonnx.measure.experiment import Experiment
+from spatialonnx.measure.fitting import fit_batch
+from spatialonnx.model.model_file import as_model
+from spatialonnx.runtime.session import Runtime
+
+SIDE, CHANNELS = 64, 8
+MAP = 4 * CHANNELS * SIDE * SIDE
+
+
+@pytest.fixture(scope="module")
+def experiment() -> Experiment:
+    net = Net(("n", 3, SIDE, SIDE))
+    proto = net.model(net.head(net.relu(net.conv("x", CHANNELS))))
+    model = as_model(insert(proto, threads=1).model)
+    x = np.zeros((8, 3, SIDE, SIDE), np.float32)
+    return Experiment(model, TensorDataset("d", x, None), split_pool(8, 0), Runtime("cpu", 1))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "used_memory", lambda: fitting.LIBRARIES)
+
+
+@pytest.mark.parametrize("images", [1, 5, 63])
+def test_the_largest_maps_of_a_batch_fit(experiment: Experiment, images: int) -> None:
+    weights = fitting.weight_bytes(experiment.model.proto)
+    room = images * MAP * fitting._MAPS + 2 * weights
+    assert fit_batch(experiment, room).batch == images
+    assert fit_batch(experiment, room - 1).batch == max(images - 1, 1)
+
+
+def test_one_image_at_least_and_never_more_than_before(experiment: Experiment) -> None:
+    assert fit_batch(experiment, 1).batch == 1
+    assert fit_batch(experiment, 1 << 50).batch == experiment.batch
+    assert fit_batch(replace(experiment, batch=3), 1 << 50).batch == 3
