@@ -8,7 +8,8 @@ from spatialonnx.errors import LibraryError
 
 __all__ = ["ort"]
 
-if find_spec("onnxruntime") is None:
+_spec = find_spec("onnxruntime")
+if _spec is None or _spec.origin is None:  # a folder that an uninstalled package left is no package
     raise LibraryError(
         "ONNX Runtime is not installed: run pip install onnxruntime, or pip install "
         "onnxruntime-gpu, which also runs without a GPU on x86-64"

@@ -140,6 +140,23 @@ def test_no_onnxruntime_is_one_line(tmp_path, code):
         assert (done.returncode, done.stderr.count("\n")) == (4, 1)
 
 
+def test_a_folder_that_an_uninstalled_package_left_is_none(tmp_path):
+    (tmp_path / "onnxruntime" / "capi").mkdir(parents=True)
+    code = (
+        "import sys\n"
+        "from importlib.machinery import PathFinder\n"
+        "find = PathFinder.find_spec\n"
+        f"PathFinder.find_spec = lambda name, path=None, target=None: find(\n"
+        f"    name, [{str(tmp_path)!r}] if name == 'onnxruntime' else path, target)\n"
+        "from spatialonnx.cli import main\n"
+        "sys.argv = ['spatialonnx', 'doctor']\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (4, 1)
+    assert "ONNX Runtime is not installed" in done.stderr
+
+
 def test_what_is_left_of_two_onnxruntimes_is_one_line(tmp_path):
     """Uninstalling one of two packages that overwrote each other leaves an empty one."""
     (tmp_path / "onnxruntime").mkdir()
