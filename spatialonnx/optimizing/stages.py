@@ -188,6 +188,7 @@ class Stages:
                     study=self._path(name).with_suffix(".study.db"),
                     progress=self._progress,
                     goal="latency",
+                    latency_table=self.results.path("latency.json"),
                     time_budget=budgets.seconds,
                     max_trials=budgets.trials,
                     **self._against_source(quantized),
@@ -223,6 +224,7 @@ class Stages:
                 batch=fixed_batch(self._source.proto) or 1,
                 runs=job.budgets.runs,
                 progress=self._progress,
+                latency_table=None if tuned else self.results.path("latency.json"),
                 **self._against_source(quantized or tuned),
             )
             keep = found.bound_met is not False and bool(found.names("fused"))
