@@ -19,8 +19,8 @@ FEW = {"threads": 1, "runs": 2, "max_trials": 6}
 
 @pytest.fixture
 def sure(monkeypatch):
-    """A verdict that 8 bit pays, and a deploy that fuses every site, whatever this machine says."""
-    real, deploy = stage_module.give_verdict, stage_module.deploy
+    """8 bit pays, MACs are the goal and every site is fused: nothing depends on times."""
+    real, deploy, search = stage_module.give_verdict, stage_module.deploy, stage_module.search
 
     def give(*args, **options):
         found = real(*args, **options)
@@ -28,9 +28,15 @@ def sure(monkeypatch):
         return replace(found, best=dict.fromkeys(found.best, 0.5), dense_ms=times)
 
     monkeypatch.setattr(stage_module, "give_verdict", give)
-    monkeypatch.setattr(
-        stage_module, "deploy", lambda *args, **options: deploy(*args, fuse="all", **options)
-    )
+
+    def by_macs(*args, **options):
+        return search(*args, **{**options, "goal": "macs", "latency_table": None})
+
+    def fuse_all(*args, **options):
+        return deploy(*args, **{**options, "fuse": "all", "latency_table": None})
+
+    monkeypatch.setattr(stage_module, "search", by_macs)
+    monkeypatch.setattr(stage_module, "deploy", fuse_all)
 
 
 def test_the_table_of_an_untuned_network(tiny, sure):
