@@ -45,7 +45,7 @@ class Case:
             "SpatialQConv": self._qconv,
             "SnapeaConv": self._snapea,
         }[self.op]()
-        self.constant = {name for name in self.inputs if name not in ("X", "residual")}
+        self.constant = {name for name in self.present if name not in ("X", "residual")}
         if self.op in ("SpatialPredict", "PatchCodes"):
             self.constant = {name for name in self.constant if rng.random() < 0.5}
         for _ in range(rng.choice((0, 0, 0, 0, 1, 1, 2, 4))):
@@ -262,9 +262,9 @@ def run_cases(seed: int, first: int, count: int) -> dict[str, int]:
             options = ort.SessionOptions()
             options.intra_op_num_threads = rng.choice((1, 1, 2, 3))
             options.log_severity_level = 4
+            options.register_custom_ops_library(str(library_path()))
+            model, feeds = case.model()
             try:
-                options.register_custom_ops_library(str(library_path()))
-                model, feeds = case.model()
                 session = ort.InferenceSession(
                     model.SerializeToString(), options, providers=["CPUExecutionProvider"]
                 )
