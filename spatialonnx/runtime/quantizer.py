@@ -68,6 +68,7 @@ def calibrate_ranges(
 
     Raises:
         UsageError: The method is unknown, or there is no batch.
+        ModelError: ONNX Runtime cannot run the model.
     """
     if method not in _METHODS:
         raise UsageError(f"--method {method}: use {', '.join(METHODS)}")

@@ -104,6 +104,7 @@ class SegmentSimulator:
 
         Raises:
             DataError: The images do not fit, or the network's shapes depend on its data.
+            ModelError: The network cannot be cut, or a SpatialPredict node belongs to no site.
         """
         experiment = experiment.scored()
         runtime, proto = experiment.runtime, experiment.model.shared
