@@ -102,7 +102,9 @@ def find_multiples(settings: Settings) -> tuple[float, ...]:
     """The thresholds of a search beside 0: those asked for, else those of its strategy."""
     if settings.thresholds is not None:
         return tuple(multiple for multiple in settings.thresholds if multiple)
-    return () if MODES[settings.mode].grain.by_patch else STRATEGIES[settings.strategy].thresholds
+    if settings.strategy not in STRATEGIES or MODES[settings.mode].grain.by_patch:
+        return ()  # check_strategy refuses a strategy that does not exist
+    return STRATEGIES[settings.strategy].thresholds
 
 
 def check_strategy(settings: Settings) -> None:
