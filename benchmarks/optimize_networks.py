@@ -2,7 +2,8 @@
 
     python benchmarks/optimize_networks.py vgg6=models/pretrained/vgg6-fashion-mnist.onnx
     python benchmarks/optimize_networks.py --dry-run "vgg16=vgg16.onnx --data fashion-mnist
-        --metric agreement --search-samples 60 --select-samples 60 --verify-samples 120"
+        --image-size 240x240 --metric agreement --search-samples 60 --select-samples 60
+        --verify-samples 120"
 
 Every network is given as NAME=MODEL and further options of ``spatialonnx optimize``. Each runs in a
 process of its own; printed are the early verdict and when it came, the result, the time and the
