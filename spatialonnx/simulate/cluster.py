@@ -297,7 +297,8 @@ class ClusterExecutor:
             return
         plans = [position for batch in member.batches for position in batch.plans]
         text = f"a worker on {member.address} died: {len(plans)} trials are run again"
-        report_stage(self._progress, text, warning=True)
+        if member.ready:
+            report_stage(self._progress, text, warning=True)
         self._end(number)
         self._looked = -_NEW_NODES
         placement.drop(number)
