@@ -125,13 +125,14 @@ class OpenVino:
         return self.request.infer(feeds, share_inputs=True)
 
 
-def open_model(path: Path, baseline: Path | None, threads: int) -> Experiment:
+def open_model(path: Path, options: argparse.Namespace, threads: int) -> Experiment:
     """The experiment of a masked model, on the images of its search."""
     model = load_model(path)
-    options: Any = {"provider": "cpu", "threads": threads}
-    if baseline is not None:
-        options["baseline"] = baseline
-    return open_experiment(model, None, options, record=read_search_record(model.proto))
+    settings: Any = {"provider": "cpu", "threads": threads}
+    if options.baseline is not None:
+        settings["baseline"] = options.baseline
+    record = read_search_record(model.proto)
+    return open_experiment(model, options.data, settings, record=record)
 
 
 def fuse(experiment: Experiment, fuse_all: bool) -> tuple[onnx.ModelProto, list[DeployedSite]]:
@@ -147,7 +148,7 @@ def fuse(experiment: Experiment, fuse_all: bool) -> tuple[onnx.ModelProto, list[
 
 def measure(path: Path, options: argparse.Namespace, threads: int) -> list[Row]:
     """The rows of one model and number of threads."""
-    experiment = open_model(path, options.baseline, threads)
+    experiment = open_model(path, options, threads)
     proto = experiment.model.proto
     deployed, sites = fuse(experiment, options.fuse_all)
     dense = dense_form(proto)
@@ -188,7 +189,7 @@ def measure(path: Path, options: argparse.Namespace, threads: int) -> list[Row]:
 
 def compare_bits(path: Path, options: argparse.Namespace) -> None:
     """Compares the deployed model and the simulation of its plan on every image."""
-    experiment = open_model(path, options.baseline, options.threads[0])
+    experiment = open_model(path, options, options.threads[0])
     proto = experiment.model.proto
     unfusable = explain_unfusable(proto)
     fused = [name for name in Network(proto, experiment.runtime).plan if name not in unfusable]
@@ -215,6 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("models", type=Path, nargs="+", help="masked 8-bit models")
     parser.add_argument("--baseline", type=Path, help="float original, where it is not beside them")
+    parser.add_argument("--data", help="images, where a model names no data set")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--isa", nargs="*", default=["", "avx512vnni"], help="kernels to time")
