@@ -83,6 +83,7 @@ def search_masks(job: SearchJob, progress: ProgressCallback | None = None) -> Se
                 text = "stopping: certifying the best plan so far (Ctrl-C again stops at once)"
                 report_stage(progress, text, warning=True)
         deadline.lift()
+        simulator.release()  # certification has a session of its own
         results = Certification(job, simulator, study, certifier, judge, latency, progress).run(
             eligible
         )
