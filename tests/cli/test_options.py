@@ -19,9 +19,10 @@ class Colours:
     dark: Annotated[str | None, typer.Option("--dark")] = None
 
 
-TWO_MEANINGS = {"--method", "method", "--goal", "goal"}
+TWO_MEANINGS = {"--method", "method", "--goal", "goal", "--output", "dry_run", "precision"}
 """baseline measures systems, quantize calibrates: each has its methods. What a search weighs
-accuracy against is what tune keeps a budget of."""
+accuracy against is what tune keeps a budget of. optimize writes a folder, stops after its verdict,
+and its precision is that of the result; tune's is that of training."""
 
 
 def test_no_option_is_declared_twice():
