@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from models.images import Augmentation, training_split
+from models.images import training_split
 from models.loop import Recipe, train_network
 from spatialonnx.data.arrays import TensorDataset
 from spatialonnx.data.dataset import Tensor
 from spatialonnx.errors import UsageError
+from spatialonnx.tuning.augmentation import Augmentation
 
 
 def two_classes(n: int, seed: int, name: str = "npz:two") -> TensorDataset:
