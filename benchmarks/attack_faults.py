@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from spatialonnx.graph.ops import read_plan
 from spatialonnx.model.model_file import load_model
 from spatialonnx.searching.study import Study
@@ -33,7 +35,7 @@ KINDS = ("kill", "kill", "interrupt", "terminate", "file size", "temporary folde
 ALLOWED = {
     "kill": {-signal.SIGKILL, 0, 3},
     "interrupt": {0, 3, 130},
-    "terminate": {0, 3, 143},
+    "terminate": {0, 3, 143, -signal.SIGTERM},  # the system's own way, before imports end
     "file size": {0, 2, 3, 4},
     "temporary folder": {0, 2, 3, 4},
 }
@@ -82,11 +84,19 @@ def disturb(folder: Path, kind: str, rng: random.Random, whole: float) -> tuple[
     if number is not None:
         try:
             # Not while the interpreter itself starts, which no program can answer for.
-            process.wait(0.3 + rng.random() * whole)
+            _wait_for_start(process)
+            process.wait(rng.random() * whole)
         except subprocess.TimeoutExpired:
             process.send_signal(number)
     _, said = process.communicate()
     return process.returncode, said
+
+
+def _wait_for_start(process: subprocess.Popen[str], seconds: float = 0.3) -> None:
+    """Waits until a process has used so much processor time, or has ended."""
+    watched = psutil.Process(process.pid)
+    while process.poll() is None and sum(watched.cpu_times()[:2]) < seconds:
+        time.sleep(0.02)
 
 
 def run_faults(prepared: Path, seed: int, first: int, count: int, seconds: float) -> int:

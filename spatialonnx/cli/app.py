@@ -134,5 +134,8 @@ def main() -> None:
     except KeyboardInterrupt:  # before a command begins
         print("stopped", file=sys.stderr)  # noqa: T201
         sys.exit(stopping.exit_code(_INTERRUPTED))
+    except SystemExit as end:  # Typer exits as after Ctrl-C where SIGTERM comes before a command
+        code = end.code
+        sys.exit(stopping.exit_code(code) if isinstance(code, int) else code)
     finally:
         stopping.ignore()
