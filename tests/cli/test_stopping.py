@@ -5,48 +5,38 @@ import sys
 
 import pytest
 
-CODE = """
-import os, signal, sys, time
-from spatialonnx.cli import main
-from spatialonnx import doctor
-
-def examine():
-    os.kill(os.getpid(), signal.{name})
-    time.sleep(60)
-
-doctor.examine = examine
-signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.argv = ["spatialonnx", "doctor"]
-main()
-"""
-
-
-@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
-def test_a_signal_ends_a_command_in_one_line(name, code):
-    program = [sys.executable, "-c", CODE.format(name=name)]
-    done = subprocess.run(program, capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (code, "", "stopped\n")
-
-
-BEFORE = """
+PROGRAM = """
 import os, signal, sys, time
 import typer.core
 from spatialonnx.cli import main
+from spatialonnx import doctor
 
-def make_context(*arguments, **options):
+def stop(*arguments, **options):
     os.kill(os.getpid(), signal.{name})
     time.sleep(60)
 
-typer.core.TyperGroup.make_context = make_context
+{place} = stop
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.argv = ["spatialonnx", "doctor"]
 main()
 """
+SIGNALS = pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
-def test_a_signal_before_a_command_begins_has_the_same_exit_code(name, code):
-    program = [sys.executable, "-c", BEFORE.format(name=name)]
-    done = subprocess.run(program, capture_output=True, text=True)
+def run(name: str, place: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command that sends itself a signal where a function is called."""
+    program = [sys.executable, "-c", PROGRAM.format(name=name, place=place)]
+    return subprocess.run(program, capture_output=True, text=True)
+
+
+@SIGNALS
+def test_a_signal_ends_a_command_in_one_line(name: str, code: int) -> None:
+    done = run(name, "doctor.examine")
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "stopped\n")
+
+
+@SIGNALS
+def test_a_signal_before_a_command_begins_has_the_same_exit_code(name: str, code: int) -> None:
+    done = run(name, "typer.core.TyperGroup.make_context")
     assert done.returncode == code
     assert "Traceback" not in done.stderr
