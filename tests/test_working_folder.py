@@ -16,7 +16,7 @@ from spatialonnx.runtime.peak_memory import measure_peak
 from spatialonnx.runtime.session import Runtime
 
 SHADOWS = "numpy", "scipy", "onnx", "onnxruntime", "psutil", "json", "pathlib", "spatialonnx"
-SOURCES = sorted(Path(spatialonnx.__path__[0]).rglob("*.py"))
+SOURCES = sorted(Path(spatialonnx.__file__).parent.rglob("*.py"))
 
 
 @pytest.fixture
