@@ -83,7 +83,7 @@ def open_dataset(
         fitting = _choose(
             preprocessing, takes, lambda takes: _customary_of_pictures(name, pictures, takes)
         )
-        check_image_shape(name, fitting.shape, takes)
+        check_image_shape(name, fitting.shape, takes, resizable=True)
         dataset: Dataset = FileDataset(name, pictures, fitting, form=form)
         _check_further(dataset, names)
         return dataset
@@ -98,7 +98,7 @@ def open_dataset(
     if isinstance(content, _Pixels):
         values = content.values
         fitting = _choose(preprocessing, takes, lambda takes: _with_channels(values, takes))
-        check_image_shape(name, fitting.shape, takes)
+        check_image_shape(name, fitting.shape, takes, resizable=True)
         height, width, channels = content.array.shape[1:]
         if preprocessing is None and (height, width) != fitting.size:
             check_image_shape(name, (channels, height, width), fitting.shape)

@@ -82,7 +82,11 @@ def find_further_inputs(inputs: Iterable[TensorInfo]) -> tuple[TensorInfo, ...]:
 
 
 def check_image_shape(
-    name: str, gives: Sequence[int | None], takes: Sequence[int | None] | None
+    name: str,
+    gives: Sequence[int | None],
+    takes: Sequence[int | None] | None,
+    *,
+    resizable: bool = False,
 ) -> None:
     """Compares the images of a data set with what a model takes.
 
@@ -90,6 +94,7 @@ def check_image_shape(
         name: The set, for the message.
         gives: Channels, height and width of its images, or in the model's layout.
         takes: Those of the model, None where a size is free; None altogether checks nothing.
+        resizable: Whether ``--image-size`` can change the height and width of these images.
 
     Raises:
         DataError: They differ.
@@ -100,9 +105,13 @@ def check_image_shape(
         want is None or want == have for want, have in zip(takes, gives, strict=True)
     )
     if not fits:
+        advice = "give data of the model's size"
+        if resizable and len(takes) == 3 and takes[0] in (None, gives[0]):
+            height, width = (want or have for want, have in zip(takes[1:], gives[1:], strict=True))
+            advice += f", or --image-size {height}x{width} to resize these"
         raise DataError(
             f"{name}: the model takes {describe_shape(takes)}, the "
-            f"images are {describe_shape(gives)}: give data of the model's size"
+            f"images are {describe_shape(gives)}: {advice}"
         )
 
 

@@ -78,6 +78,20 @@ def test_a_model_of_another_size_is_told_apart(shape: tuple[int | None, ...]) ->
         open_dataset("fashion-mnist", input_shape=shape)
 
 
+@pytest.mark.parametrize(
+    ("data", "shape", "advice"),
+    [
+        ("fashion-mnist", (3, 240, 200), "or --image-size 240x200 to resize these"),
+        ("fashion-mnist", (1, None, 32), "or --image-size 28x32 to resize these"),
+        ("fashion-mnist", (2, 32, 32), "give data of the model's size$"),
+        (np.zeros((3, 1, 28, 28), np.float32), (1, 32, 32), "give data of the model's size$"),
+    ],
+)
+def test_images_that_can_be_resized_are_offered_it(data, shape, advice) -> None:
+    with pytest.raises(DataError, match=advice):
+        open_dataset(data, input_shape=shape)
+
+
 def test_metadata_come_before_customary_values() -> None:
     other = Preprocessing((32, 32), 3, (0.5,) * 3, (0.5,) * 3)
     dataset = open_dataset("fashion-mnist", other, input_shape=(3, 32, 32))
