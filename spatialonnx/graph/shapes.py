@@ -29,7 +29,8 @@ from spatialonnx.runtime.session import Runtime, open_session
 _LOG = logging.getLogger(__name__)
 _KEPT_ELEMENTS = 1024
 """Constants up to this size are kept: ops such as Reshape read shapes from them."""
-_MAPS = "Conv", "QLinearConv", "Relu", "Clip", "QuantizeLinear"
+_CONVS = "Conv", "QLinearConv"
+_AFTER = "Relu", "Clip", "QuantizeLinear"
 
 
 @dataclass(frozen=True)
@@ -124,12 +125,20 @@ def _agree(said: tuple[Dim, ...], true: tuple[Dim, ...], *, skip: bool) -> bool:
 
 
 def _maps(proto: onnx.ModelProto) -> list[str]:
-    """The tensors whose sizes count: what Convs give, and what may be predicted."""
-    return [
-        node.output[0]
-        for node in proto.graph.node
-        if node.output and node.output[0] and (node.domain == DOMAIN or is_op(node, *_MAPS))
-    ]
+    """The tensors whose sizes count: what Convs give, and what may be predicted.
+
+    A ReLU of a dense layer gives no map: it would need a run where a Reshape comes before it.
+    """
+    maps: list[str] = []
+    behind: set[str] = set()  # a Conv, without a product of matrices in between
+    for node in proto.graph.node:
+        follows = not behind.isdisjoint(node.input) and not is_op(node, "MatMul", "Gemm")
+        begins = node.domain == DOMAIN or is_op(node, *_CONVS)
+        if begins or follows:
+            behind.update(filter(None, node.output))
+        if node.output and node.output[0] and (begins or (follows and is_op(node, *_AFTER))):
+            maps.append(node.output[0])
+    return maps
 
 
 def _run_for_shapes(

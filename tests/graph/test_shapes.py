@@ -154,3 +154,22 @@ def test_sizes_that_depend_on_the_image() -> None:
 def test_free_sizes_stay_free() -> None:
     shapes = infer_shapes(plain(shape=("n", 3, "h", "w")))
     assert shapes.get(plain().graph.node[0].output[0]) == (1, 4, None, None)
+
+
+@pytest.mark.parametrize(("product", "runs"), [(True, 0), (False, 1)])
+def test_a_relu_of_a_dense_layer_is_worth_no_run(
+    monkeypatch: pytest.MonkeyPatch, product: bool, runs: int
+) -> None:
+    net = Net(("n", 3, 6, 6))
+    x = net.relu(net.conv("x", 4))
+    y = unknown_op(net, x)
+    if product:
+        y = net.node("MatMul", net.node("Flatten", y), net.constant(np.ones((144, 5), np.float32)))
+    proto = net.model(net.node("Relu", y))
+    proto.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    asked: list[object] = []
+    monkeypatch.setattr(
+        "spatialonnx.graph.shapes._run_for_shapes", lambda *rest: asked.append(rest) or {}
+    )
+    assert infer_shapes(proto).get(x) == (1, 4, 6, 6)
+    assert len(asked) == runs
