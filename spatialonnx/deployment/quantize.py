@@ -20,6 +20,7 @@ from spatialonnx.errors import ModelError, UsageError
 from spatialonnx.graph.float_form import float_form
 from spatialonnx.graph.insert import insert
 from spatialonnx.graph.ops import read_plan, write_plan
+from spatialonnx.graph.opset import PER_CHANNEL, raise_opset
 from spatialonnx.graph.simplify import prepare_model, simplify_model
 from spatialonnx.graph.site_match import SkippedConv
 from spatialonnx.measure.certify import Certifier
@@ -194,9 +195,16 @@ def quantize_samples(
         calibrated = source.proto
         network, predicted = float_form(calibrated)
         drop_metadata(network, "stage")
+    # Converted alike, so that tensors that the conversion adds have ranges too.
+    calibrated, network = (raise_opset(model, PER_CHANNEL) for model in (calibrated, network))
     ranges = calibrate_ranges(
         calibrated,
-        _batches(calibrated, calibration, count_steps(progress, "calibrating")),
+        _batches(
+            calibrated,
+            calibration,
+            min(_CALIBRATION_BATCH, experiment.batch),
+            count_steps(progress, "calibrating"),
+        ),
         experiment.runtime,
         method,
     )
@@ -232,12 +240,12 @@ def _with_plan(
 
 
 def _batches(
-    proto: onnx.ModelProto, samples: Samples, steps: Steps | None
+    proto: onnx.ModelProto, samples: Samples, batch: int, steps: Steps | None
 ) -> Iterator[dict[str, NDArray[Any]]]:
-    """Inputs by name, batch by batch, of the size that the model takes."""
+    """Inputs by name, batch by batch; where the model fixes its batch, of that size."""
     image = find_image_input(model_inputs(proto))
     fixed, done = fixed_batch(proto) or 0, 0
-    for images in samples.batches(fixed or _CALIBRATION_BATCH):
+    for images in samples.batches(fixed or batch):
         yield feeds_of(image.name, fill_up(images, fixed))
         done += len(images)
         if steps is not None:

@@ -14,6 +14,7 @@ from support.trained import TinyFiles
 
 from spatialonnx.deployment.quantize import quantize
 from spatialonnx.errors import ModelError, UsageError
+from spatialonnx.graph.fuse import dense_form
 from spatialonnx.graph.insert import insert
 from spatialonnx.graph.ops import read_plan, write_plan
 from spatialonnx.measure.float_original import find_float_original
@@ -60,6 +61,20 @@ def test_a_model_of_a_fixed_batch_is_calibrated_in_such_batches(tiny: TinyFiles)
     )
     assert told == [(8, 20), (16, 20), (20, 20)]
     assert abs(float(result.verify.drop)) < 0.1
+
+
+@pytest.mark.parametrize("stage", ["original", "masked"])
+def test_a_model_of_an_old_opset_is_quantised_per_channel(
+    tiny: TinyFiles, masked: Path, stage: str
+) -> None:
+    proto = load_model(tiny.model if stage == "original" else masked).proto
+    expected = quantize(proto, tiny.spec, calibration_samples=20, threads=1)
+    (own,) = [entry for entry in proto.opset_import if not entry.domain]
+    own.version = 11
+    result = quantize(proto, tiny.spec, calibration_samples=20, threads=1)
+    onnx.checker.check_model(dense_form(result.model))
+    assert result.verify.drop == expected.verify.drop
+    assert result.verify.saved == expected.verify.saved
 
 
 def test_the_plan_is_kept_and_calibrated_with(tiny: TinyFiles, masked: Path) -> None:
