@@ -36,6 +36,8 @@ PATCH_SIZE, PATTERN = 2, 0b0001
 _SHARES = (0.5, 0.85)
 """Share of the patches that predict under the two plans."""
 _ROUNDS, _BURST = 4, 3
+_LARGE = 5 * 10**9
+"""MACs of a batch from which single runs are timed: caches are refilled within one."""
 _QUANTILE = 0.25
 """Quantile of a node's runs: other load only adds time."""
 _RENAMED = re.compile(r"(_nchwc|_token_\d+)+$")
@@ -113,9 +115,13 @@ def measure_pace(
     models = [dense_form(proto)]
     models += [fuse_sites(write_plan(proto, plan), fused, list(unfusable)) for plan, _ in found]
     profiled = [ProfiledSession(model, runtime) for model in models]
-    timings = time_alternately([p.session for p in profiled], batches, _ROUNDS, burst=_BURST)
-    count = count_runs(_ROUNDS, WARMUP, _BURST)
-    dense, *both = (p.node_times(count).between(WARMUP, count) for p in profiled)
+    large = batch * sum(site_macs(site) for site in sites) > _LARGE
+    warmup, burst = (1, 1) if large else (WARMUP, _BURST)
+    timings = time_alternately(
+        [p.session for p in profiled], batches, _ROUNDS, warmup=warmup, burst=burst
+    )
+    count = count_runs(_ROUNDS, warmup, burst)
+    dense, *both = (p.node_times(count).between(warmup, count) for p in profiled)
     own = _times_of_sites(dense, sites, find_predictors(proto))
     # Reordering around fused sites is spread over them.
     layout = [(_layout(nodes) - _layout(dense)) / max(len(fused), 1) for nodes in both]

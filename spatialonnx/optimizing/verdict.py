@@ -36,8 +36,14 @@ from spatialonnx.simulate.segmented import SegmentSimulator
 FLOAT, INT8 = "float32", "int8"
 _MACS = 10**11
 """MACs of the images that a verdict looks at: 300 of a small network, few of a large one."""
-_FEWEST, _MOST = 24, 300
-_TIMED, _CALIBRATED = 8, 64
+_FEWEST, _MOST = 12, 300
+_BATCHES = 3
+"""Batches of these, at least: what opens a network runs several batches through it."""
+_TIMED_MACS = 4 * 10**10
+"""MACs of the images that are timed."""
+_FEWEST_TIMED, _MOST_TIMED = 2, 8
+_CALIBRATED = 64
+"""Images that 8-bit ranges are calibrated on at most: only the time matters here."""
 _PATIENCE = 30.0
 """Seconds of trials; the sites that are left then are taken to save whatever a pattern saves."""
 _CALM = 0.97
@@ -148,7 +154,8 @@ def give_verdict(
     macs = experiment.sites.conv_macs or _MACS
     samples = int(np.clip(_MACS // macs, _FEWEST, _MOST))
     few = replace(experiment.split, search=experiment.split.search[:samples])
-    experiment = replace(experiment, split=few)
+    batch = min(experiment.batch, max(samples // _BATCHES, 1))
+    experiment = replace(experiment, split=few, batch=batch)
     paces = {}
     for precision in precisions:
         report_stage(progress, f"verdict: timing the network in {precision}")
@@ -176,7 +183,9 @@ def _measure(experiment: Experiment, precision: str) -> Pace:
     """The pace of the model as it is, or quantised on a few images."""
     batch = fixed_batch(experiment.model.proto) or 1
     search = experiment.split.search
-    count = max(_TIMED // batch, 1) * batch
+    macs = experiment.sites.conv_macs or _MACS
+    timed = int(np.clip(_TIMED_MACS // macs, _FEWEST_TIMED, _MOST_TIMED))
+    count = max(timed // batch, 1) * batch
     images = experiment.dataset.images(np.resize(search, count))
     if precision == INT8:
         calibration = Samples(experiment.dataset, search[:_CALIBRATED], "calibration")

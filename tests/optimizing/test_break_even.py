@@ -6,6 +6,7 @@ from support.trained import RUNTIME, draw_images
 
 from spatialonnx.graph.sites import find_sites
 from spatialonnx.model.model_file import load_model
+from spatialonnx.optimizing import break_even
 from spatialonnx.optimizing.break_even import BreakEven, _fit, measure_pace
 
 
@@ -33,7 +34,9 @@ def test_points_that_show_no_slope_take_the_dense_time():
         assert site.computed == 10.0 and site.fixed >= 0
 
 
-def test_every_site_of_a_network_is_timed(tiny_files):
+@pytest.mark.parametrize("large", [10**18, 0])
+def test_every_site_of_a_network_is_timed(tiny_files, monkeypatch, large):
+    monkeypatch.setattr(break_even, "_LARGE", large)
     proto = load_model(tiny_files.spatial).proto
     images, _ = draw_images(4)
     sites = find_sites(proto).sites
