@@ -128,6 +128,20 @@ SavedGoal = Annotated[
     typer.Option("--saved", help="MACs that tuning saves, as a fraction of those of all Convs."),
 ]
 Epochs = Annotated[int, typer.Option("--epochs", help="Passes of tuning over the images.", min=1)]
+Flip = Annotated[bool, typer.Option("--flip/--no-flip", help="Mirror half of the training images.")]
+Crop = Annotated[
+    int, typer.Option("--crop", help="Shift training images by up to this many pixels.", min=0)
+]
+Mix = Annotated[
+    float,
+    typer.Option(
+        "--mix",
+        help="Fraction of the training images that are mixed with another one (mixup): worth it "
+        "where they are few.",
+        min=0,
+        max=1,
+    ),
+]
 ModelBatch = Annotated[
     int | None,
     typer.Option(

@@ -12,11 +12,14 @@ from spatialonnx.cli.options import (
     Batch,
     CommonOptions,
     Confidence,
+    Crop,
     DataOptions,
     Epochs,
     Eps,
+    Flip,
     LatencyTable,
     Metric,
+    Mix,
     ModelArgument,
     Output,
     Pattern,
@@ -54,22 +57,9 @@ def tune(
             help="Learn the labels beside the original network's answers, or these alone.",
         ),
     ] = True,
-    flip: Annotated[
-        bool, typer.Option("--flip/--no-flip", help="Mirror half of the images, left to right.")
-    ] = False,
-    crop: Annotated[
-        int, typer.Option("--crop", help="Shift images by up to this many pixels.", min=0)
-    ] = 0,
-    mix: Annotated[
-        float,
-        typer.Option(
-            "--mix",
-            help="Fraction of the images that are mixed with another one (mixup): worth it where "
-            "training images are few.",
-            min=0,
-            max=1,
-        ),
-    ] = 0.0,
+    flip: Flip = False,
+    crop: Crop = 0,
+    mix: Mix = 0.0,
     learn_thresholds: Annotated[
         bool,
         typer.Option(

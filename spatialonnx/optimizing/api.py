@@ -17,20 +17,23 @@ from spatialonnx.runtime.progress import ProgressCallback
 class OptimizeOptions(ExperimentOptions, total=False):
     """Options of ``optimize``: budgets of its stages, and those that all measurements share.
 
-    ``saved`` and ``epochs`` are those of ``tune``, ``time_budget`` (in seconds) and
-    ``max_trials`` those of ``search``, ``runs`` the rounds in which networks are timed.
+    ``saved``, ``epochs``, ``flip``, ``crop`` and ``mix`` are those of ``tune``, ``time_budget``
+    (in seconds) and ``max_trials`` those of ``search``, ``runs`` the rounds in which networks are
+    timed.
     """
 
     saved: float
     epochs: int
+    flip: bool
+    crop: int
+    mix: float
     time_budget: float | None
     max_trials: int | None
     runs: int
 
 
+_RECIPE = "saved", "epochs", "flip", "crop", "mix"
 _BUDGETS = {
-    "saved": "saved",
-    "epochs": "epochs",
     "time_budget": "seconds",
     "max_trials": "trials",
     "memory": "memory",
@@ -92,6 +95,7 @@ def optimize(
         train=train,
         tuned=None if tuned is None else as_model(tuned),
         precision=precision,
+        recipe={name: given[name] for name in _RECIPE if name in given},
         budgets=Budgets(**budgets),
         dry_run=dry_run,
         force=force,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,8 +28,6 @@ class Budgets:
     """How much the stages may take.
 
     Attributes:
-        saved: MACs that a tuning saves, as a fraction of those of all Convs.
-        epochs: Its passes over the images.
         seconds: Time of a search's trials; None = no limit.
         trials: Number of trials; None = no limit.
         memory: Bytes that the process may take; None = half of the free memory.
@@ -36,8 +35,6 @@ class Budgets:
         counted: Verify images that the report counts sites on; None = all.
     """
 
-    saved: float = 0.5
-    epochs: int = 4
     seconds: float | None = None
     trials: int | None = None
     memory: int | None = None
@@ -55,6 +52,7 @@ class OptimizeJob:
         shared: The options that every stage takes, the data set being open.
         train: Images to learn from; None = no tuning.
         tuned: The network tuned before, a masked model; None = none.
+        recipe: How it is tuned otherwise: options of ``spatialonnx.tune`` by name.
         precision: ``auto``, ``float32`` or ``int8``.
         budgets: How much the stages may take.
         dry_run: Whether it stops after the early verdict.
@@ -66,6 +64,7 @@ class OptimizeJob:
     shared: ExperimentOptions
     train: DataLike | None = None
     tuned: ModelFile | None = None
+    recipe: Mapping[str, Any] = field(default_factory=dict)
     precision: str = "auto"
     budgets: Budgets = field(default_factory=Budgets)
     dry_run: bool = False

@@ -38,6 +38,11 @@ class StageResult:
         return "" if self.path is None else sha256_files(self.path)
 
 
+def digest(key: Mapping[str, Any]) -> str:
+    """The hash of a stage's key."""
+    return sha256_bytes(json.dumps(key, sort_keys=True, default=str).encode())
+
+
 class ResultsFolder:
     """The folder, and the records of the stages that are done."""
 
@@ -87,15 +92,14 @@ class ResultsFolder:
             OutputError: The record cannot be written.
         """
         assert self._records is not None
-        digest = sha256_bytes(json.dumps(key, sort_keys=True, default=str).encode())
         known = self._records.get(stage)
-        if known is not None and known["key"] == digest:
+        if known is not None and known["key"] == digest(key):
             path = None if known["file"] is None else self.folder / known["file"]
             if path is None or (path.is_file() and sha256_files(path) == known["sha256"]):
                 return StageResult(known["facts"], path)
         result = make()
         self._records[stage] = {
-            "key": digest,
+            "key": digest(key),
             "file": None if result.path is None else result.path.name,
             "sha256": result.sha256,
             # As a later call reads it.

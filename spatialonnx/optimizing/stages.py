@@ -34,7 +34,7 @@ from spatialonnx.model.metadata import (
 from spatialonnx.model.model_file import ModelFile, load_model, save_model
 from spatialonnx.model.stages import save_judged
 from spatialonnx.optimizing.job import OptimizeJob
-from spatialonnx.optimizing.results_folder import ResultsFolder, StageResult
+from spatialonnx.optimizing.results_folder import ResultsFolder, StageResult, digest
 from spatialonnx.optimizing.verdict import FLOAT, INT8, Verdict, give_verdict
 from spatialonnx.runtime.progress import ProgressCallback, count_steps, report_stage
 from spatialonnx.searching.api import search
@@ -119,30 +119,30 @@ class Stages:
         """The network tuned on the training images, with its plan."""
         from spatialonnx.tuning.api import tune  # needs the extra
 
-        job, budgets = self._job, self._job.budgets
+        job = self._job
+        key = {**job.judged_by(), "recipe": dict(job.recipe)}
+        # A training set in memory has no name: another one is not noticed.
+        key["train"] = job.train if isinstance(job.train, str) else ""
 
         def make() -> StageResult:
             path = self._path("tuned.masked.onnx")
-            journal = path.with_name(path.name + ".journal")
+            # A journal of other options does not continue.
+            journal = path.with_name(f"{path.name}.{digest(key)[:8]}.journal")
             assert job.train is not None
             found = tune(
                 self._source,
                 self._data,
                 train=job.train,
-                saved=budgets.saved,
-                epochs=budgets.epochs,
                 eps=job.experiment.bounds[0].text,
                 plan="1000",
                 journal=journal,
                 resume=journal.exists(),
                 progress=self._progress,
+                **job.recipe,
                 **job.shared,
             )
             return StageResult(found.to_json(), found.save(path))
 
-        key = {**job.judged_by(), "saved": budgets.saved, "epochs": budgets.epochs}
-        # A training set in memory has no name: another one is not noticed.
-        key["train"] = job.train if isinstance(job.train, str) else ""
         return self._run("tune", key, make)
 
     def adopt_tuned(self) -> StageResult:

@@ -13,6 +13,7 @@ from spatialonnx.model.model_file import load_model
 from spatialonnx.optimizing import run as module
 from spatialonnx.optimizing import stages as stage_module
 from spatialonnx.optimizing.verdict import Verdict
+from spatialonnx.tuning import loop
 
 FEW = {"threads": 1, "runs": 2, "max_trials": 6}
 
@@ -129,6 +130,39 @@ def test_without_torch_it_says_so(tiny, sure, monkeypatch):
     monkeypatch.setattr(module, "has_torch", lambda: False)
     result = spatialonnx.optimize(tiny.model, tiny.spec, eps=0.2, train=tiny.spec, **FEW)
     assert "pip install torch" in result.notes[0]
+
+
+def test_a_tuning_that_was_broken_off_goes_on_with_the_same_options_only(tiny, sure, monkeypatch):
+    write, read, seen = loop.write_journal, loop.read_journal, []
+
+    def stop(*arguments):
+        write(*arguments)
+        raise KeyboardInterrupt
+
+    def read_seen(*arguments):
+        seen.append(arguments[0])
+        return read(*arguments)
+
+    def tune(**options):
+        return spatialonnx.optimize(tiny.model, tiny.spec, eps=1, train=tiny.spec, **options, **FEW)
+
+    monkeypatch.setattr(loop, "read_journal", read_seen)
+    monkeypatch.setattr(loop, "write_journal", stop)
+    with pytest.raises(KeyboardInterrupt):
+        tune(epochs=2)
+    monkeypatch.setattr(loop, "write_journal", write)
+    other = tune(epochs=1, flip=True)
+    assert other.rows[-1].name == "ours" and not seen
+    same = tune(epochs=2)
+    assert same.rows[-1].name == "ours" and len(seen) == 1
+    assert not list(same.folder.glob("*.journal"))
+
+
+def test_another_bound_searches_again(tiny, sure):
+    first = spatialonnx.optimize(tiny.model, tiny.spec, eps=0.2, **FEW)
+    second = spatialonnx.optimize(tiny.model, tiny.spec, eps=0.1, **FEW)
+    assert second.bound.text == "0.1" and second.folder == first.folder
+    assert second.rows[-1].drop <= 0.1
 
 
 def test_the_report_shows_the_same_table_first(tiny, sure):
