@@ -5,14 +5,15 @@
 
 Every network is given as NAME=ORIGINAL[,TUNED[,THINNER]]: the dense network, the same one tuned
 (with its plan, or without: then one probe per 2 x 2 patch), and a thinner dense network of about
-the MACs that the tuned one keeps (``benchmarks/tuning.py --rival``). Systems: ONNX Runtime and
-OpenVINO in float32 and in 8 bit (the same QDQ file), ours in both, not tuned and tuned, and the
-thinner network.
+the MACs that the tuned one keeps: a file (``benchmarks/tuning.py --rival`` trains one), or a
+network of ``models/`` with its width, for example ``resnet18-w41``, which is timed with random
+weights and has no accuracy. Systems: ONNX Runtime and OpenVINO in float32 and in 8 bit (the same
+QDQ file), ours in both, not tuned and tuned, and the thinner network.
 
 ``--prepare`` makes the files and counts accuracy on verify images; it takes minutes, its
 stages are kept, and the same command continues. Without it only latencies and peak memory are
 measured, run by run in turns, all systems in one process, which takes a few minutes and wants a
-quiet machine.
+quiet machine; times are kept as well, and ``--kept`` makes the table of the last ones.
 """
 
 from __future__ import annotations
@@ -23,10 +24,13 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from spatialonnx.deployment.quantize import quantize
 from spatialonnx.deployment.run import deploy
@@ -34,6 +38,7 @@ from spatialonnx.graph.insert import insert
 from spatialonnx.measure.certify import Certifier
 from spatialonnx.measure.evaluate import evaluate
 from spatialonnx.measure.opening import open_experiment
+from spatialonnx.model.interface import find_image_input, model_inputs
 from spatialonnx.model.model_file import load_model, save_model
 from spatialonnx.optimizing.results_folder import ResultsFolder, StageResult
 from spatialonnx.runtime.machine import describe_machine, instruction_set, versions
@@ -56,16 +61,29 @@ ROUNDS, IMAGES = 20, 32
 FEW: Any = {"verify_samples": 1000}
 """What the stages count on; accuracy is counted by itself."""
 REFERENCE = "ONNX Runtime int8"
+TIMES = "times.json"
 
 
 @dataclass(frozen=True)
 class Network:
-    """One network: its files."""
+    """One network: its files.
+
+    Attributes:
+        name: Its name.
+        original: The dense network.
+        tuned: The tuned one.
+        thinner: The thinner one: a file, or a name and a width of ``models/``.
+    """
 
     name: str
     original: Path
     tuned: Path | None = None
     thinner: Path | None = None
+
+    @property
+    def trained(self) -> bool:
+        """Whether the thinner network is a file."""
+        return self.thinner is not None and self.thinner.suffix == ".onnx"
 
     @staticmethod
     def parse(text: str) -> Network:
@@ -80,11 +98,19 @@ class Network:
 
 @dataclass(frozen=True)
 class System:
-    """One row: a runtime with a file per number of threads."""
+    """One row: a runtime with a file per number of threads.
+
+    Attributes:
+        name: The row's name.
+        files: By number of threads.
+        engine: ``ort`` or ``openvino``.
+        trained: Whether it has an accuracy.
+    """
 
     name: str
     files: Mapping[int, Path]
     engine: str = "ort"
+    trained: bool = True
 
     def file(self, threads: int) -> Path:
         """The file for a number of threads."""
@@ -134,6 +160,13 @@ class Preparation:
         self._threads = threads
         self.results = ResultsFolder(folder / network.name, self._source.sha256, force=True)
 
+    @property
+    def image(self) -> tuple[int, int, int, int]:
+        """The shape of a batch of one image."""
+        _, channels, height, width = find_image_input(model_inputs(self._source.proto)).shape
+        assert channels is not None and height is not None and width is not None
+        return 1, channels, height, width
+
     def systems(self) -> list[System]:
         """Every system, its files made where they are missing."""
         network, int8 = self._network, self._int8()
@@ -155,9 +188,14 @@ class Preparation:
                          for t in self._threads}  # fmt: skip
                 rows.append(System(f"ours {precision}, tuned", files))
         if network.thinner is not None:
-            rows.append(System("thinner, float32", dict.fromkeys(self._threads, network.thinner)))
-            thin = self._quantized(network.thinner, "thinner.int8.onnx")
-            rows.append(System("thinner, int8", dict.fromkeys(self._threads, thin)))
+            thin = network.thinner if network.trained else self._untrained(str(network.thinner))
+            for precision in ("float32", "int8"):
+                name = f"thinner, {precision}"
+                path = thin
+                if precision == "int8":
+                    path = self._quantized(thin, "thinner.int8.onnx")
+                files = dict.fromkeys(self._threads, path)
+                rows.append(System(name, files, trained=network.trained))
         return rows
 
     def accuracy(self, system: System) -> tuple[float, float]:
@@ -196,8 +234,22 @@ class Preparation:
         assert found.path is not None
         return found.path
 
+    def _untrained(self, text: str) -> Path:
+        """A network of ``models/`` before its training: it takes the same time."""
+        from models.export import export_onnx  # needs torch
+        from models.networks import NetworkSpec, build_network
+
+        name, _, width = text.rpartition("-w")
+        _, channels, size, _ = self.image
+        spec = NetworkSpec(name, 10, channels, int(width), size)
+
+        def make(path: Path) -> None:
+            save_model(export_onnx(build_network(spec).eval(), (channels, size, size), {}), path)
+
+        return self._run(f"{text}.onnx", self._network.original, make)
+
     def _quantized(self, source: Path, name: str) -> Path:
-        original = None if source == self._network.thinner else self._source
+        original = None if name.startswith("thinner") else self._source
         options = {**FEW, **({} if original is None else {"baseline": original})}
         return self._run(name, source, lambda to: quantize(source, DATA, **options).save(to))
 
@@ -287,27 +339,41 @@ def print_peak(path: Path, shape: Sequence[int]) -> None:
     print(peak_memory() - before)
 
 
-def table(
+def measure(
     network: Network, made: Preparation, threads: Sequence[int], sizes: Sequence[int]
-) -> list[str]:
-    """The rows of one network."""
+) -> None:
+    """Times all systems of a network, and keeps the times in its folder."""
     systems = made.systems()
     experiment = open_experiment(load_model(network.original), DATA, {"provider": "cpu"})
     images = experiment.dataset.images(experiment.split.search[:IMAGES])
-    cases = [(size, count) for size in sizes for count in threads]
-    times = {case: time_systems(systems, *case, images) for case in cases}
+    found = []
+    for case in product(sizes, threads):
+        times = time_systems(systems, *case, images)
+        found.append([case, [timing.seconds.tolist() for timing in times]])
+    made.results.path(TIMES).write_text(json.dumps(found), encoding="utf-8")
+
+
+def table(network: Network, made: Preparation) -> list[str]:
+    """The rows of one network, with the times that were kept."""
+    systems = made.systems()
+    kept = json.loads(made.results.path(TIMES).read_text(encoding="utf-8"))
+    times = {tuple(case): [Timing(np.array(row)) for row in rows] for case, rows in kept}
+    cases = list(times)
     position = [system.name for system in systems].index(REFERENCE)
     heads = [f"batch {size}, {count} thread{'s' * (count > 1)}: ms" for size, count in cases]
     columns = [network.name, "top-1", "drop, points", *heads, "MB", "peak MB"]
     lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     for number, system in enumerate(systems):
-        score, drop = made.accuracy(system)
-        cells = [system.name, f"{100 * score:.2f} %", f"{100 * drop:+.2f}"]
+        cells = [system.name, "not trained", "-"]
+        if system.trained:
+            score, drop = made.accuracy(system)
+            cells[1:] = [f"{100 * score:.2f} %", f"{100 * drop:+.2f}"]
         for case in cases:
             ratio = compare_timings(times[case][number], times[case][position])
             cells.append(f"{1e3 * times[case][number].median:.2f} ({ratio.value:.2f})")
-        peak = peak_of(system, (1, *images.shape[1:]))
-        size = system.file(min(threads)).stat().st_size
+        path = system.file(min(system.files))
+        peak = peak_of(system, made.image)
+        size = path.stat().st_size
         cells += [f"{size / 1e6:.1f}", "-" if peak is None else f"{peak / 1e6:.0f}"]
         lines.append(f"| {' | '.join(cells)} |")
         print(lines[-1], file=sys.stderr, flush=True)
@@ -318,6 +384,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("networks", nargs="*", default=[VGG6], help="NAME=ORIGINAL,TUNED,THINNER")
     parser.add_argument("--prepare", action="store_true", help="only make the files")
+    parser.add_argument("--kept", action="store_true", help="take the times of the last run")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--verify-samples", type=int, default=5000)
@@ -342,9 +409,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         if options.prepare:
             for system in made.systems():
-                print(network.name, system.name, made.accuracy(system), flush=True)
+                found = made.accuracy(system) if system.trained else "not trained"
+                print(network.name, system.name, found, flush=True)
             continue
-        lines += [*table(network, made, options.threads, options.batch), ""]
+        if not options.kept:
+            measure(network, made, options.threads, options.batch)
+        lines += [*table(network, made), ""]
     if options.prepare:
         return
     machine, known = describe_machine(), versions()
