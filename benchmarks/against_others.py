@@ -35,7 +35,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from spatialonnx.deployment.quantize import quantize
 from spatialonnx.deployment.run import deploy
 from spatialonnx.graph.insert import insert
-from spatialonnx.measure.certify import Certifier
 from spatialonnx.measure.evaluate import evaluate
 from spatialonnx.measure.opening import open_experiment
 from spatialonnx.model.interface import find_image_input, model_inputs
@@ -198,30 +197,27 @@ class Preparation:
                 rows.append(System(name, files, trained=network.trained))
         return rows
 
-    def accuracy(self, system: System) -> tuple[float, float]:
-        """Top-1 and drop on verify, counted once; OpenVINO runs it itself."""
+    def accuracy(self, system: System) -> float:
+        """Top-1 on verify, counted once; OpenVINO runs it itself."""
         path = system.file(min(self._threads))
 
         def make() -> StageResult:
-            experiment = open_experiment(load_model(path), DATA, {"provider": "cpu", **self._sizes})
             if system.engine == "ort":
                 found = evaluate(path, DATA, split="verify", provider="cpu", **self._sizes)
                 score = (found.top1 or 0) / found.samples
             else:
-                verify = experiment.verify
+                options: Any = {"provider": "cpu", **self._sizes}
+                verify = open_experiment(load_model(path), DATA, options).verify
                 shape = [100, *verify.dataset.images(verify.indices[:1]).shape[1:]]
                 session = OpenVinoSession(path, shape, 2)
                 answers = [
                     np.argmax(session.run({"x": images})[0], 1) for images in verify.batches(100)
                 ]
                 score = float((np.concatenate(answers) == verify.labels).mean())
-            dense = open_experiment(self._source, DATA, {"provider": "cpu", **self._sizes})
-            top1 = float(Certifier.of(dense).run_dense(dense.verify).score)
-            return StageResult({"score": score, "drop": top1 - score})
+            return StageResult({"score": score})
 
         key = {"file": load_model(path).sha256, "engine": system.engine, **self._sizes}
-        found = self.results.run(f"accuracy {system.name}", key, make).facts
-        return found["score"], found["drop"]
+        return float(self.results.run(f"accuracy {system.name}", key, make).facts["score"])
 
     def _run(self, name: str, source: Path, make: Any) -> Path:
         def stage() -> StageResult:
@@ -363,11 +359,12 @@ def table(network: Network, made: Preparation) -> list[str]:
     heads = [f"batch {size}, {count} thread{'s' * (count > 1)}: ms" for size, count in cases]
     columns = [network.name, "top-1", "drop, points", *heads, "MB", "peak MB"]
     lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    dense = made.accuracy(systems[0])
     for number, system in enumerate(systems):
         cells = [system.name, "not trained", "-"]
         if system.trained:
-            score, drop = made.accuracy(system)
-            cells[1:] = [f"{100 * score:.2f} %", f"{100 * drop:+.2f}"]
+            score = made.accuracy(system)
+            cells[1:] = [f"{100 * score:.2f} %", f"{100 * (dense - score):+.2f}"]
         for case in cases:
             ratio = compare_timings(times[case][number], times[case][position])
             cells.append(f"{1e3 * times[case][number].median:.2f} ({ratio.value:.2f})")

@@ -45,6 +45,8 @@ from spatialonnx.runtime.quantizer import calibrate_ranges, quantize_model
 
 CALIBRATION_SAMPLES = 1000
 _CALIBRATION_BATCH = 50
+_CALIBRATION_MAPS = 4
+"""Memory of an image in the calibrator's session, which reuses none, to that of another run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,7 +204,7 @@ def quantize_samples(
         _batches(
             calibrated,
             calibration,
-            min(_CALIBRATION_BATCH, experiment.batch),
+            min(_CALIBRATION_BATCH, max(experiment.batch // _CALIBRATION_MAPS, 1)),
             count_steps(progress, "calibrating"),
         ),
         experiment.runtime,
