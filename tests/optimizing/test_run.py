@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from support.trained import draw_images
 
 import spatialonnx
 from spatialonnx.errors import ModelError, UsageError
@@ -134,6 +135,7 @@ def test_without_torch_it_says_so(tiny, sure, monkeypatch):
 
 def test_a_tuning_that_was_broken_off_goes_on_with_the_same_options_only(tiny, sure, monkeypatch):
     write, read, seen = loop.write_journal, loop.read_journal, []
+    train = draw_images(64)
 
     def stop(*arguments):
         write(*arguments)
@@ -144,7 +146,7 @@ def test_a_tuning_that_was_broken_off_goes_on_with_the_same_options_only(tiny, s
         return read(*arguments)
 
     def tune(**options):
-        return spatialonnx.optimize(tiny.model, tiny.spec, eps=1, train=tiny.spec, **options, **FEW)
+        return spatialonnx.optimize(tiny.model, tiny.spec, eps=1, train=train, **options, **FEW)
 
     monkeypatch.setattr(loop, "read_journal", read_seen)
     monkeypatch.setattr(loop, "write_journal", stop)
