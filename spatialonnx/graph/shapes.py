@@ -31,6 +31,7 @@ _KEPT_ELEMENTS = 1024
 """Constants up to this size are kept: ops such as Reshape read shapes from them."""
 _CONVS = "Conv", "QLinearConv"
 _AFTER = "Relu", "Clip", "QuantizeLinear"
+_ENDS = "MatMul", "Gemm", "Reshape", "Flatten"
 
 
 @dataclass(frozen=True)
@@ -127,12 +128,13 @@ def _agree(said: tuple[Dim, ...], true: tuple[Dim, ...], *, skip: bool) -> bool:
 def _maps(proto: onnx.ModelProto) -> list[str]:
     """The tensors whose sizes count: what Convs give, and what may be predicted.
 
-    A ReLU of a dense layer gives no map: it would need a run where a Reshape comes before it.
+    A ReLU of a dense layer gives no map, nor does what quantises its inputs: they would need a run
+    where a Reshape of a computed shape comes before them.
     """
     maps: list[str] = []
-    behind: set[str] = set()  # a Conv, without a product of matrices in between
+    behind: set[str] = set()  # a Conv, maps all the way
     for node in proto.graph.node:
-        follows = not behind.isdisjoint(node.input) and not is_op(node, "MatMul", "Gemm")
+        follows = not behind.isdisjoint(node.input) and not is_op(node, *_ENDS)
         begins = node.domain == DOMAIN or is_op(node, *_CONVS)
         if begins or follows:
             behind.update(filter(None, node.output))

@@ -156,15 +156,16 @@ def test_free_sizes_stay_free() -> None:
     assert shapes.get(plain().graph.node[0].output[0]) == (1, 4, None, None)
 
 
-@pytest.mark.parametrize(("product", "runs"), [(True, 0), (False, 1)])
+@pytest.mark.parametrize(("ops", "runs"), [(("Flatten", "MatMul"), 0), (("Flatten",), 0), ((), 1)])
 def test_a_relu_of_a_dense_layer_is_worth_no_run(
-    monkeypatch: pytest.MonkeyPatch, product: bool, runs: int
+    monkeypatch: pytest.MonkeyPatch, ops: tuple[str, ...], runs: int
 ) -> None:
     net = Net(("n", 3, 6, 6))
     x = net.relu(net.conv("x", 4))
     y = unknown_op(net, x)
-    if product:
-        y = net.node("MatMul", net.node("Flatten", y), net.constant(np.ones((144, 5), np.float32)))
+    for op in ops:
+        weights = [net.constant(np.ones((144, 5), np.float32))] if op == "MatMul" else []
+        y = net.node(op, y, *weights)
     proto = net.model(net.node("Relu", y))
     proto.opset_import.append(helper.make_opsetid("com.microsoft", 1))
     asked: list[object] = []
