@@ -7,8 +7,11 @@ that these change.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,13 +69,38 @@ class ResultsFolder:
             raise OutputError(
                 f"cannot write {folder}: {error.strerror}; choose another folder with -o"
             ) from None
-        self._records = self._read()
-        if occupied and self._records is None and not force:
+        records = self._read()
+        if occupied and records is None and not force:
             raise OutputError(
                 f"{folder} holds other files than results for this model: choose another folder "
                 "with -o, or use it with --force"
             )
-        self._records = self._records or {}
+        self._records = records or {}
+        if records is None:
+            self._write()  # what the first stage leaves when it is killed is no other file
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the folder; the system releases it even after ``kill -9``.
+
+        Raises:
+            OutputError: Another call holds it.
+        """
+        handle = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise OutputError(
+                f"another call is writing to {self.folder}: wait for it, or choose another folder "
+                "with -o"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        try:
+            yield
+        finally:
+            os.close(handle)
 
     def path(self, name: str) -> Path:
         """The path of a file in the folder."""
@@ -91,7 +119,6 @@ class ResultsFolder:
         Raises:
             OutputError: The record cannot be written.
         """
-        assert self._records is not None
         known = self._records.get(stage)
         if known is not None and known["key"] == digest(key):
             path = None if known["file"] is None else self.folder / known["file"]
@@ -105,9 +132,12 @@ class ResultsFolder:
             # As a later call reads it.
             "facts": json.loads(json.dumps(result.facts, default=str)),
         }
+        self._write()
+        return StageResult(self._records[stage]["facts"], result.path)
+
+    def _write(self) -> None:
         value = {"version": _VERSION, "source_sha256": self._source, "stages": self._records}
         write_bytes(self.folder / _RECORDS, json.dumps(value, indent=1).encode())
-        return StageResult(self._records[stage]["facts"], result.path)
 
     def _read(self) -> dict[str, Any] | None:
         """The records for this model; None where there are none that can be read."""

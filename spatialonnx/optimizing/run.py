@@ -43,10 +43,17 @@ def optimize_model(job: OptimizeJob, progress: ProgressCallback | None = None) -
 
     Raises:
         ModelError: 8 bit is asked for, and the network cannot be quantised.
+        OutputError: Another call is writing to the folder.
         SpatialOnnxError: Anything else that a user can fix.
     """
-    start = time.monotonic()
     stages = Stages(job, progress)
+    with stages.results.locked():
+        return _optimize(job, stages, progress)
+
+
+def _optimize(job: OptimizeJob, stages: Stages, progress: ProgressCallback | None) -> Optimization:
+    """Does it, the folder being this call's."""
+    start = time.monotonic()
     spatial = stages.insert()
     verdict = stages.verdict(spatial)
     report_stage(progress, describe_verdict(verdict), warning=True)

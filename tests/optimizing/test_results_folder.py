@@ -39,6 +39,25 @@ def test_another_key_runs_it_again(tmp_path, ran):
     assert ran == [1, 2]
 
 
+def test_a_first_stage_that_is_killed_leaves_no_foreign_files(tmp_path, ran):
+    def killed():
+        (tmp_path / "part").write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ResultsFolder(tmp_path, "s").run("stage", {"key": 1}, killed)
+    assert run(tmp_path, ran).facts == {"key": 1}
+
+
+def test_one_call_at_a_time(tmp_path, ran):
+    with ResultsFolder(tmp_path, "s").locked():
+        other = ResultsFolder(tmp_path, "s")
+        with pytest.raises(OutputError, match="another call is writing to"), other.locked():
+            pass
+    with other.locked():
+        assert run(tmp_path, ran).facts == {"key": 1}
+
+
 @pytest.mark.parametrize("damage", [lambda p: p.unlink(), lambda p: p.write_text("other")])
 def test_a_file_that_is_gone_or_changed_is_made_again(tmp_path, ran, damage):
     damage(run(tmp_path, ran).path)
