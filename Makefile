@@ -16,8 +16,9 @@ BUILD := --config-settings=build-dir=build/$(notdir $(VENV))
 demo: $(VENV)/.demo
 	$(BIN)/spatialonnx demo
 
+# On all cores: no test is timed, and none shares a file with another.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal $(PYTEST_ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
