@@ -9,8 +9,10 @@ caches.
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -254,10 +256,17 @@ def read_profile(path: Path, runs: int) -> NodeTimes:
     Args:
         path: The file.
         runs: How often the session was run.
+
+    Raises:
+        OSError: It cannot be read, or ends early, as where the disk was full: ONNX Runtime does
+            not say so.
     """
     found: dict[str, list[float]] = {}
     ops: dict[str, str] = {}
-    events: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8", errors="replace"))
+    try:
+        events: list[dict[str, Any]] = json.loads(path.read_bytes().decode(errors="replace"))
+    except ValueError:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
     for event in events:
         name = str(event.get("name", ""))
         if event.get("cat") == "Node" and name.endswith(_NODE_EVENT):

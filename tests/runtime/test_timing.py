@@ -107,6 +107,9 @@ def test_nodes_that_run_irregularly_are_left_out(tmp_path: Path) -> None:
     nodes = read_profile(path, 2)
     assert {n: s.tolist() for n, s in nodes.seconds.items()} == {"a": [2e-6, 6e-6]}
     assert nodes.ops == {"a": "Relu"}
+    path.write_text(path.read_text(encoding="utf-8")[:-9], encoding="utf-8")
+    with pytest.raises(OSError, match="No space left"):
+        read_profile(path, 2)
 
 
 def test_noise_needs_a_fixed_size() -> None:
