@@ -199,6 +199,7 @@ class Run:
     Attributes:
         label: Its letter in tables and plots.
         title: Mode and strategy in words.
+        tuned: Whether the network was trained for its plan, so that there was no search.
         study: The study's file name; None where there is none.
         model: The model's file name; None where there is none.
         asked: Asked and reached.
@@ -213,6 +214,7 @@ class Run:
 
     label: str
     title: str
+    tuned: bool = False
     study: str | None = None
     model: str | None = None
     asked: Asked = field(default_factory=Asked)

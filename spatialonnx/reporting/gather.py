@@ -43,6 +43,7 @@ def gather_run(label: str, search: Search) -> Run:
     run = Run(
         label=label,
         title=_title(record.mode, record.strategy) if record else _title("", ""),
+        tuned=record is not None and record.strategy == "tune",
         study=None if search.study is None else search.study.name,
         model=None if model is None else model.path.name,
         asked=asked,
@@ -224,7 +225,7 @@ def _notes(run: Run) -> list[str]:
             "No model that this study chose lies beside it, so there is no chosen plan to show: "
             "name the masked model too."
         )
-    elif run.study is None and asked.eps is not None:
+    elif run.study is None and asked.eps is not None and not run.tuned:
         notes.append("The study of this model was not found: its trials are not shown.")
     if asked.eps is None and run.model is not None:
         notes.append("The plan was made by hand: nothing bounds its drop.")

@@ -52,8 +52,8 @@ def measure_run(run: Run, measuring: Measuring, progress: ProgressCallback | Non
         progress: Called with how far it is.
 
     Returns:
-        The run with counts per site on verify, the drop of every site alone and the diagonal on
-        search, and ofmaps of a few verify images.
+        The run with counts per site on verify, the drop of every site alone and, where the network
+        was not tuned, the diagonal on search, and ofmaps of a few verify images.
 
     Raises:
         DataError: The images do not fit the model.
@@ -72,7 +72,8 @@ def measure_run(run: Run, measuring: Measuring, progress: ProgressCallback | Non
         certifier = Certifier.of(experiment)
         if measuring.alone:
             sites = tuple(_with_drop(s, certifier, experiment, progress) for s in sites)
-        references = tuple(_diagonals(sites, certifier, experiment, progress))
+        if not run.tuned:  # trained for another pattern, it says nothing under the diagonal
+            references = tuple(_diagonals(sites, certifier, experiment, progress))
     else:
         notes.append("The search used a metric of its own: name it with --metric to measure drops.")
     maps = read_maps(experiment, sites)

@@ -56,6 +56,10 @@ def test_a_model_without_its_study_and_a_study_without_its_model(searched):
     alone = gather(searched, "uniform-patch", study=False)
     assert alone.trials is None and alone.asked.verify is not None
     assert any("study of this model was not found" in note for note in alone.notes)
+    tuned = load_model(searched.models["uniform-patch"])
+    set_metadata(tuned.proto, search={**get_json(tuned.proto, "search"), "strategy": "tune"})
+    run = gather_run("A", Search(None, tuned))
+    assert run.tuned and not any("study" in note for note in run.notes)
     other = gather(searched, "uniform-patch", model=False)
     assert other.sites == () and other.trials.chosen is None and other.asked.eps is None
     assert any("name the masked model too" in note for note in other.notes)

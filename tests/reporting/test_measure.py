@@ -1,5 +1,7 @@
 """What a report measures, against the search's own figures and the op."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from reporting.conftest import MODES
@@ -54,6 +56,8 @@ def test_drops_alone_and_the_diagonal_are_measured_on_search(searched):
     diagonal = certifier.measure({s.name: uniform_mask(2, 9) for s in run.sites}, samples)
     (point,) = run.references
     assert (point.saved, point.drop) == (diagonal.saved_fraction, float(diagonal.drop))
+    tuned = measure_run(replace(run, tuned=True), Measuring(experiment))
+    assert tuned.references == () and tuned.sites == run.sites
 
 
 def test_fewer_samples_and_other_data(searched, tmp_path):
