@@ -40,6 +40,7 @@ class Row:
         epochs: Passes.
         options: Further options of `tune`.
         network: The rival's name in `models.train`, its width and its teacher; None = no rival.
+        search: Options of a search whose plan tuning starts from; empty = a probe per 2 x 2 patch.
     """
 
     model: Path
@@ -48,6 +49,7 @@ class Row:
     epochs: int
     options: str = ""
     network: tuple[str, int, Path] | None = None
+    search: str = ""
 
 
 W16 = PRETRAINED / "resnet18-w16-fashion-mnist.onnx"
@@ -57,7 +59,12 @@ THINNER_W16 = ("resnet18", 16, W16.with_suffix(".safetensors"))
 ROWS = {
     "w16-45": Row(W16, 0.45, 0.005, 12, network=THINNER_W16),
     "w16-55": Row(W16, 0.55, 0.01, 12, network=THINNER_W16),
-    "w16-no-labels": Row(W16, 0.30, 0.01, 12, "--no-labels --metric top1"),
+    "w16-no-labels": Row(
+        *(W16, 0.30, 0.01, 12),
+        "--no-labels --metric top1 --flip --crop 2 --mix 0.5 --lr 0.03",
+        search="--strategy joint --mode uniform-patch --patch-size 2,3,4 "
+        "--metric agreement --eps 0.06",
+    ),
     "vgg6": Row(VGG6, 0.60, 0.005, 4),
     "w64": Row(W64, 0.60, 0.005, 4, "--lr 0.03"),
 }
@@ -82,8 +89,12 @@ def tune(folder: Path, name: str, seed: int, epochs: int | None, threads: int) -
     for path in (tuned, missed):
         if path.exists():
             return path
-    line = ["spatialonnx", "tune", row.model, "--pattern", 1000, "--saved", row.saved]
-    line += ["--eps", row.eps, "--epochs", epochs or row.epochs, "--seed", seed]
+    if row.search:
+        line = ["spatialonnx", "tune", search(folder, name, threads), "--baseline", row.model]
+    else:
+        line = ["spatialonnx", "tune", row.model, "--pattern", 1000]
+    line += ["--saved", row.saved, "--eps", row.eps, "--epochs", epochs or row.epochs]
+    line += ["--seed", seed]
     line += ["--threads", threads, *row.options.split(), "-o", tuned]
     if "--no-labels" in row.options:
         line += ["--train", f"npz:{unlabelled(folder)}"]
@@ -91,6 +102,17 @@ def tune(folder: Path, name: str, seed: int, epochs: int | None, threads: int) -
         line.append("--resume")
     run(line)
     return tuned if tuned.exists() else missed
+
+
+def search(folder: Path, name: str, threads: int) -> Path:
+    """Searches the plan that a row's tuning starts from; returns the masked model."""
+    row = ROWS[name]
+    spatial, masked = folder / f"{name}.spatial.onnx", folder / f"{name}.start.masked.onnx"
+    if not masked.exists():
+        run(["spatialonnx", "insert", row.model, "-o", spatial, "--force"])
+        line = ["spatialonnx", "search", spatial, "--data", "fashion-mnist", *row.search.split()]
+        run([*line, "--threads", threads, "-o", masked])
+    return masked
 
 
 def unlabelled(folder: Path) -> Path:
