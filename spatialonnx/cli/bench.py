@@ -12,7 +12,7 @@ from spatialonnx.cli.options import (
     BenchBatch,
     Cold,
     CommonOptions,
-    DataOptions,
+    ImageOptions,
     Runs,
     command,
 )
@@ -37,7 +37,7 @@ def bench(
         ),
     ] = None,
     baseline: Baseline = None,
-    data: DataOptions = DataOptions(),
+    data: ImageOptions = ImageOptions(),
     batch: BenchBatch = None,
     runs: Runs = 50,
     cold: Cold = False,

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spatialonnx.cli.options import DataOptions, ScoreOptions
+from spatialonnx.cli.options import DataOptions, ImageOptions, ScoreOptions
 from spatialonnx.cli.quantities import parse_memory
 from spatialonnx.errors import UsageError
 
@@ -33,7 +33,7 @@ def data_options(data: DataOptions, score: ScoreOptions) -> dict[str, Any]:
     }
 
 
-def preprocessing_changes(pixels: DataOptions) -> PreprocessingChanges | None:
+def preprocessing_changes(pixels: ImageOptions) -> PreprocessingChanges | None:
     """Changes of the preprocessing by options, or None.
 
     Raises:

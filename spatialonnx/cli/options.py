@@ -220,7 +220,7 @@ class CommonOptions:
 
 
 @dataclass(frozen=True)
-class DataOptions:
+class ImageOptions:
     """The data set, and how its pictures become the network's input."""
 
     data: Annotated[
@@ -249,6 +249,12 @@ class DataOptions:
         typer.Option("--resize", help="Length of the shorter side before the centre crop."),
     ] = None
     model_batch: ModelBatch = None
+
+
+@dataclass(frozen=True)
+class DataOptions(ImageOptions):
+    """The data set, and the memory for measuring on it."""
+
     memory: Annotated[
         str | None,
         typer.Option(
@@ -376,6 +382,7 @@ class BudgetOptions:
 _PANELS: dict[type, str] = {
     CommonOptions: "Common to all commands",
     DataOptions: "Data",
+    ImageOptions: "Data",
     ScoreOptions: "Scores",
     SplitOptions: "Split of the data",
     ConfidenceOptions: "Certification",

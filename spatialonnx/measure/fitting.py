@@ -14,8 +14,12 @@ from spatialonnx.runtime.resources import LIBRARIES, free_memory, used_memory
 
 _CHANNELS = 256
 """More than the first maps of a network, which are as large as the images, usually have."""
-_MAPS = 8
+_MAPS = 10
 """Largest maps of an image that are in memory at once, in a session and in copies."""
+_AHEAD = 4
+"""Copies of an image itself, those that are read ahead of their use included."""
+COUNTING = 40 << 20
+"""Bytes that code histograms and counts take beside the maps."""
 
 
 def fit_batch(experiment: Experiment, memory: int | None = None) -> Experiment:
@@ -28,7 +32,9 @@ def fit_batch(experiment: Experiment, memory: int | None = None) -> Experiment:
     """
     room = free_memory() // 2 if memory is None else memory - used_memory() + LIBRARIES
     # A session holds the weights once more, in an order of its own.
-    room = max(room - 2 * weight_bytes(experiment.model.proto), room // 4)
+    protos = [model.proto for model in (experiment.model, experiment.baseline) if model is not None]
+    taken = COUNTING + 2 * sum(weight_bytes(proto) for proto in protos)
+    room = max(room - taken, room // 4)
     _, *shape = find_image_input(model_inputs(experiment.model.proto)).shape
     pixels = 0 if None in shape else prod(d or 0 for d in shape)
     if 0 < 4 * _MAPS * _CHANNELS * experiment.batch * pixels <= room:
@@ -38,7 +44,7 @@ def fit_batch(experiment: Experiment, memory: int | None = None) -> Experiment:
     except (ModelError, DataError):  # whoever needs the sites says so
         return experiment
     largest = max((prod(d or 0 for d in site.shape) for site in report.sites), default=0)
-    per_image = 4 * _MAPS * max(largest, 1)
+    per_image = 4 * (_MAPS * max(largest, 1) + _AHEAD * pixels)
     return replace(experiment, batch=min(max(room // per_image, 1), experiment.batch))
 
 

@@ -238,10 +238,9 @@ def open_session(
         level: Graph optimisation: ``all`` is ORT's default.
         profile: Prefix of the profile file, where one is wanted.
         taking_turns: Whether it is one of many sessions that run one after another. Its threads
-            do not spin after a run, which would slow down the next session, and its working
-            memory is shared with the others.
+            do not spin after a run, which would slow down the next session.
         timed: Whether it is timed in alternation with others: its threads spin during a run, ORT's
-            default, but not after it.
+            default, but not after it, and its memory is its own. All other sessions share theirs.
 
     Raises:
         ModelError: ORT cannot load the model.
@@ -251,8 +250,10 @@ def open_session(
     options = session_options(runtime, level=level)
     if taking_turns:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if _share_memory():
-            options.add_session_config_entry("session.use_env_allocators", "1")
+    if not timed and _share_memory():
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        # ORT would hold a block as large as a run's working memory beside that of the first run.
+        options.enable_mem_pattern = False
     if timed:
         options.add_session_config_entry("session.force_spinning_stop", "1")
     if profile is not None:
@@ -288,7 +289,7 @@ def open_file(path: Path, runtime: Runtime) -> Session:
 
 @functools.cache
 def _share_memory() -> bool:
-    """Sets up one memory arena for all sessions that ask for it, once; whether that worked."""
+    """Sets up one memory arena for all sessions that are not timed, once; whether that worked."""
     try:
         info = ort.OrtMemoryInfo(
             "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT

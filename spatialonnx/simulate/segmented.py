@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from spatialonnx.errors import DataError, ModelError
 from spatialonnx.graph.shapes import infer_shapes
 from spatialonnx.measure.experiment import Experiment
-from spatialonnx.measure.fitting import weight_bytes
+from spatialonnx.measure.fitting import COUNTING, weight_bytes
 from spatialonnx.measure.network import Network, run_samples
 from spatialonnx.measure.samples import check_images
 from spatialonnx.model.interface import find_image_input, model_inputs
@@ -149,7 +149,7 @@ class SegmentSimulator:
         # Memory already used, and copies of a batch's activations while it runs.
         working = _BATCHES_AT_WORK * self._batch * max(self._network.bytes_per_sample)
         # Certification runs the whole network in a session of its own.
-        working += weight_bytes(experiment.model.proto)
+        working += weight_bytes(experiment.model.proto) + COUNTING
         budget = max(memory - max(used_memory() - before, 0) - working, 0)
         self._initial = mask_numbers(self._network.predictors, initial or {})
         self._prefix = Prefix(self._network, self._images, blocks, budget, self._initial)

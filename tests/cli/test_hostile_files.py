@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -169,6 +170,24 @@ def test_a_missing_folder_for_temporary_files(folder: Path) -> None:
     start = [sys.executable, "-c", f"{hide}; from spatialonnx.cli import main; main()"]
     onnx.save(plain(), "m.onnx")
     done = subprocess.run([*start, "insert", "m.onnx"], capture_output=True, text=True)
+    assert "TMPDIR" in check_one_line(done, 4)
+
+
+FULL = {
+    "deploy": ("deploy", "out.masked.onnx", *DATA, "--runs", "2", "-o", "x.onnx"),
+    "bench --profile": ("bench", "m.onnx", "--profile", "--runs", "2"),
+}
+
+
+@pytest.mark.parametrize("command", FULL)
+def test_a_full_folder_for_temporary_files(folder: Path, command: str) -> None:
+    """No file can grow: ONNX Runtime's profiler then leaves an empty one, and says nothing."""
+    onnx.save(plain(), "m.onnx")
+    succeed(*COMMANDS["search"])
+    full = 0, 0
+    done = run_alone(
+        FULL[command], folder, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, full)
+    )
     assert "TMPDIR" in check_one_line(done, 4)
 
 

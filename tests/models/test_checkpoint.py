@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from models.checkpoint import Checkpoint, load_weights, read_checkpoint, write_checkpoint
@@ -74,6 +75,15 @@ def test_truncated_safetensors(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     write_checkpoint(path, Checkpoint(network().state_dict()))
     path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match="damaged safetensors"):
+        read_checkpoint(path)
+
+
+def test_a_deeply_nested_note_is_refused(tmp_path: Path) -> None:
+    """The JSON reader ends in a RecursionError, which no caller expects."""
+    path = tmp_path / "a.safetensors"
+    metadata = {"spatialonnx": "[" * 100_000 + "]" * 100_000}
+    save_file({"weight": torch.zeros(1)}, path, metadata=metadata)
     with pytest.raises(DataError, match="damaged safetensors"):
         read_checkpoint(path)
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -37,6 +38,45 @@ def test_a_model_and_its_file_give_the_same(tmp_path, monkeypatch):
     np.testing.assert_array_equal(want, open_session(tmp_path / "m.onnx", RUNTIME).run(x))
     monkeypatch.setattr(module, "PROTOBUF_LIMIT", 10)
     np.testing.assert_array_equal(want, open_session(proto, RUNTIME).run(x))
+
+
+def test_a_provider_that_fails_prints_nothing(monkeypatch, capfd):
+    """ONNX Runtime's own fallback prints a banner on standard output, which is JSON's."""
+
+    def fail(self, *arguments):
+        raise RuntimeError("no device")
+
+    monkeypatch.setattr(module.ort.InferenceSession, "_create_inference_session", fail)
+    with pytest.raises(ModelError, match="no device"):
+        open_session(plain(), RUNTIME)
+    assert capfd.readouterr().out == ""
+
+
+def test_sessions_that_are_not_timed_share_their_memory():
+    """A second session needs no more for the same run; one that is timed has memory of its own."""
+    program = """
+import numpy as np
+from support.models import Net
+from spatialonnx.runtime.resources import used_memory
+from spatialonnx.runtime.session import Runtime, open_session
+net = Net(("n", 3, 128, 128))
+proto = net.model(net.head(net.relu(net.conv("x", 8))))
+x = {"x": np.zeros((32, 3, 128, 128), np.float32)}
+grown = []
+for timed in (False, False, True):
+    session, before = open_session(proto, Runtime("cpu", 1), timed=timed), used_memory()
+    for _ in range(3):
+        session.run(x)
+    grown.append((used_memory() - before) >> 20)
+print(*grown)
+"""
+    tests = str(Path(__file__).parent.parent)
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {tests!r}){program}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    first, second, third = map(int, done.stdout.split())
+    assert first > 30
+    assert second < first // 4
+    assert third > first // 2
 
 
 def test_wanted_outputs_alone_are_given():

@@ -1,0 +1,81 @@
+"""--memory bounds the peak of the whole process, the libraries' own left out."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from support.commands import fail, succeed
+from support.models import Net
+
+from benchmarks.large_networks import LIBRARIES, RUN
+from spatialonnx.runtime import resources
+
+SIDE, CHANNELS, IMAGES = 160, 8, 64
+LIMIT = 100 << 20
+"""A batch of all images takes some 50 MiB a map, and every command holds many maps."""
+DATA = ("--data", "npz:d.npz", "--metric", "agreement", "--accept-baseline")
+COMMON = ("--threads", "1", "--quiet", "--force")
+PARTS = ("--search-samples", "48", "--select-samples", "8", "--verify-samples", "8")
+SEARCH = ("--eps", "0.5", "--thresholds", "0", "-o", "k.masked.onnx", "--study", "s.db")
+COMMANDS = {
+    "evaluate": ("evaluate", "m.spatial.onnx", *DATA, *COMMON),
+    "search": ("search", "m.spatial.onnx", *DATA, *COMMON, *PARTS, *SEARCH),
+    "certification": ("search", "m.spatial.onnx", *DATA, *COMMON, *SEARCH, "--time-budget", "0s",
+                      "--search-samples", "1", "--select-samples", "1", "--verify-samples", "62"),
+    "deploy": ("deploy", "m.spatial.onnx", *DATA, *COMMON, "--runs", "2", "--fuse", "all"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network whose maps are large, and images for it."""
+    folder = tmp_path_factory.mktemp("memory")
+    net = Net(("n", 3, SIDE, SIDE))
+    x = net.relu(net.conv(net.relu(net.conv("x", CHANNELS)), CHANNELS))
+    onnx.save(net.model(net.head(x)), str(folder / "m.onnx"))
+    succeed("insert", folder / "m.onnx", "--threads", "1")
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (IMAGES, SIDE, SIDE, 3), dtype=np.uint8)
+    np.savez(folder / "d.npz", x=x, y=np.zeros(IMAGES, np.int64))
+    return folder
+
+
+def peak(folder: Path, program: str, *arguments: str) -> int:
+    """The peak of a process; it says it itself, because that its parent sees includes its own."""
+    told = folder / "peak.txt"
+    told.unlink(missing_ok=True)
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 3), done.stderr
+    return int(told.read_text())
+
+
+@pytest.fixture(scope="module")
+def libraries(folder: Path) -> int:
+    return peak(folder, LIBRARIES)
+
+
+def test_what_the_libraries_take_is_what_the_limits_leave_out(libraries: int) -> None:
+    assert 0.7 * resources.LIBRARIES < libraries < 1.3 * resources.LIBRARIES
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_peak_is_within_the_limit(folder: Path, libraries: int, command: str) -> None:
+    limited = peak(folder, RUN, *COMMANDS[command], "--memory", str(LIMIT))
+    assert limited <= 1.1 * LIMIT + libraries
+    (folder / "s.db").unlink(missing_ok=True)
+
+
+def test_without_a_limit_it_would_not_be(folder: Path, libraries: int) -> None:
+    """Else the tests above would say nothing."""
+    assert peak(folder, RUN, *COMMANDS["evaluate"]) > 2 * LIMIT + libraries
+
+
+def test_bench_takes_no_limit(folder: Path) -> None:
+    """Whole models are timed at the batch that was asked for: there is nothing to bound."""
+    assert "--memory" in fail(2, "bench", folder / "m.onnx", "--memory", "1G")
