@@ -22,12 +22,13 @@ DATA = ("--data", "npz:d.npz", "--metric", "agreement", "--accept-baseline")
 COMMON = ("--threads", "1", "--quiet", "--force")
 PARTS = ("--search-samples", "48", "--select-samples", "8", "--verify-samples", "8")
 SEARCH = ("--eps", "0.5", "--thresholds", "0", "-o", "k.masked.onnx", "--study", "s.db")
+DEPLOY = ("--runs", "2", "--fuse", "all", "--search-samples", "2", "--select-samples", "2")
 COMMANDS = {
     "evaluate": ("evaluate", "m.spatial.onnx", *DATA, *COMMON),
     "search": ("search", "m.spatial.onnx", *DATA, *COMMON, *PARTS, *SEARCH),
     "certification": ("search", "m.spatial.onnx", *DATA, *COMMON, *SEARCH, "--time-budget", "0s",
                       "--search-samples", "1", "--select-samples", "1", "--verify-samples", "62"),
-    "deploy": ("deploy", "m.spatial.onnx", *DATA, *COMMON, "--runs", "2", "--fuse", "all"),
+    "deploy": ("deploy", "p.masked.onnx", *DATA, *COMMON, *DEPLOY),
 }  # fmt: skip
 
 
@@ -39,6 +40,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     x = net.relu(net.conv(net.relu(net.conv("x", CHANNELS)), CHANNELS))
     onnx.save(net.model(net.head(x)), str(folder / "m.onnx"))
     succeed("insert", folder / "m.onnx", "--threads", "1")
+    masked = folder / "p.masked.onnx"
+    succeed("insert", folder / "m.onnx", "--threads", "1", "--pattern", "1001", "-o", masked)
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (IMAGES, SIDE, SIDE, 3), dtype=np.uint8)
     np.savez(folder / "d.npz", x=x, y=np.zeros(IMAGES, np.int64))

@@ -18,7 +18,8 @@ from spatialonnx.model.model_file import as_model
 from spatialonnx.runtime.session import Runtime
 
 SIDE, CHANNELS = 64, 8
-MAP = 4 * CHANNELS * SIDE * SIDE
+MAP, IMAGE = 4 * CHANNELS * SIDE * SIDE, 4 * 3 * SIDE * SIDE
+COUNTING = 1 << 12
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +34,24 @@ def experiment() -> Experiment:
 @pytest.fixture(autouse=True)
 def _nothing_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fitting, "used_memory", lambda: fitting.LIBRARIES)
+    monkeypatch.setattr(fitting, "COUNTING", COUNTING)
 
 
 @pytest.mark.parametrize("images", [1, 5, 63])
 def test_the_largest_maps_of_a_batch_fit(experiment: Experiment, images: int) -> None:
     weights = fitting.weight_bytes(experiment.model.proto)
-    room = images * MAP * fitting._MAPS + 2 * weights
+    room = images * (MAP * fitting._MAPS + IMAGE * fitting._AHEAD) + 2 * weights + COUNTING
     assert fit_batch(experiment, room).batch == images
     assert fit_batch(experiment, room - 1).batch == max(images - 1, 1)
+
+
+def test_a_baseline_has_sessions_of_its_own(experiment: Experiment) -> None:
+    weights = fitting.weight_bytes(experiment.model.proto)
+    room = 8 * (MAP * fitting._MAPS + IMAGE * fitting._AHEAD) + 2 * weights + COUNTING
+    both = replace(experiment, baseline=experiment.model)
+    assert fit_batch(experiment, room).batch == 8
+    assert fit_batch(both, room).batch < 8
+    assert fit_batch(both, room + 2 * weights).batch == 8
 
 
 def test_one_image_at_least_and_never_more_than_before(experiment: Experiment) -> None:
