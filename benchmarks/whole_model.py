@@ -9,12 +9,16 @@ Two plans are deployed, for one and for two threads, and timed against the origi
   reached. It is there to measure speed; its drop has no bound and is printed;
 - a plan that was searched (``spatialonnx search --eps 0.02``), where one is given.
 
+With ``--tuned MASKED.onnx`` a network that was tuned is deployed instead of these:
+
+    python benchmarks/whole_model.py vgg6.onnx --tuned vgg6.tuned.masked.onnx
+
 Every deployed model is then compared end to end with the simulation of its plan, on 1,000 images. A
 probe within rounding of zero may flip, and the flip spreads, so agreement is given as a share.
 
 The goals: by hand at most 0.78 of the original's time with half of the sites fused; searched at
-most 1 - saved + 0.10, or deploy says that nothing is gained; 98 % of the images within 1e-4 of the
-largest logit and 99.9 % with the same top-1.
+most 1 - saved + 0.10, or deploy says that nothing is gained; tuned at most 0.67; 98 % of the images
+within 1e-4 of the largest logit and 99.9 % with the same top-1.
 """
 
 from __future__ import annotations
@@ -90,15 +94,41 @@ def masked_by_hand(source: ModelFile, samples: Samples) -> onnx.ModelProto:
     return proto
 
 
-def deploy_plan(path: Path, dataset: Dataset, threads: int, runs: int, fuse: str) -> Deployment:
+def prepare_plans(options: argparse.Namespace, dataset: Dataset, folder: Path) -> dict[str, Path]:
+    """Masked models of the plan by hand and of the searched one, by name."""
+    plans = {"by hand": folder / "hand.masked.onnx"}
+    if options.hand:
+        proto = load_model(options.hand).proto
+    else:
+        indices = split_pool(len(dataset), 0).search[:PLANNING_IMAGES]
+        proto = masked_by_hand(load_model(options.model), Samples(dataset, indices))
+    save_model(proto, plans["by hand"])
+    if options.keep:
+        save_model(proto, options.keep)
+    sizes = [mask.patch_size for mask in read_plan(proto).values()]
+    print(f"by hand: {sizes.count(3)} sites of 3 x 3, {sizes.count(4)} of 4 x 4 patches")
+    if options.searched:
+        plans["searched"] = folder / "searched.masked.onnx"
+        save_model(load_model(options.searched).proto, plans["searched"])
+    return plans
+
+
+def deploy_plan(
+    path: Path,
+    dataset: Dataset,
+    threads: int,
+    options: argparse.Namespace,
+    baseline: Path | None,
+) -> Deployment:
     """Deploys a masked model for a number of threads."""
     searched = read_search_record(load_model(path).proto) is not None
     return deploy(
         path,
         dataset,
-        fuse=fuse,  # type: ignore[arg-type]
-        runs=runs,
+        fuse=options.fuse,
+        runs=options.runs,
         threads=threads,
+        baseline=baseline,
         verify_samples=None if searched else VERIFY_IMAGES,
         progress=lambda progress: print(f"  {progress.stage}", file=sys.stderr),
     )
@@ -180,6 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--searched", type=Path, help="a masked model written by spatialonnx search"
     )
+    parser.add_argument("--tuned", type=Path, help="a tuned network, instead of the plans")
     parser.add_argument("--hand", type=Path, help="plan by hand of an earlier run (see --keep)")
     parser.add_argument("--keep", type=Path, help="where to write the masked model of that plan")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
@@ -187,29 +218,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--fuse", default="auto")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     options = parser.parse_args(arguments)
-    source = load_model(options.model)
-    dataset = open_data(source, options.data)
+    dataset = open_data(load_model(options.model), options.data)
     print(describe_machine(), versions(), instruction_set())
     rows = []
     with tempfile.TemporaryDirectory(prefix="spatialonnx-") as folder:
-        by_hand = Path(folder) / "hand.masked.onnx"
-        if options.hand:
-            proto = load_model(options.hand).proto
-        else:
-            indices = split_pool(len(dataset), 0).search[:PLANNING_IMAGES]
-            proto = masked_by_hand(source, Samples(dataset, indices))
-        save_model(proto, by_hand)
-        if options.keep:
-            save_model(proto, options.keep)
-        sizes = [mask.patch_size for mask in read_plan(proto).values()]
-        print(f"by hand: {sizes.count(3)} sites of 3 x 3, {sizes.count(4)} of 4 x 4 patches")
-        plans = {"by hand": by_hand}
-        if options.searched:
-            plans["searched"] = Path(folder) / "searched.masked.onnx"
-            save_model(load_model(options.searched).proto, plans["searched"])
+        tuned = options.tuned is not None
+        plans = {"tuned": options.tuned} if tuned else prepare_plans(options, dataset, Path(folder))
+        baseline = options.model if tuned else None
         for name, path in plans.items():
             for threads in options.threads:
-                result = deploy_plan(path, dataset, threads, options.runs, options.fuse)
+                result = deploy_plan(path, dataset, threads, options, baseline)
                 rows.append(report(name, result, compare_end_to_end(result, dataset)))
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1, default=str), encoding="utf-8")
