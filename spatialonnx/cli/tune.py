@@ -88,7 +88,7 @@ def tune(
         typer.Option(
             "--goal",
             help="What the budget counts: macs, or latency (every site by what its outputs take "
-            "on this machine with these --threads).",
+            "on this machine in float32, the precision that is trained, with these --threads).",
         ),
     ] = "macs",
     latency_table: LatencyTable = None,

@@ -62,7 +62,7 @@ def tune(
         journal: File written after every epoch, from which a run that is broken off continues.
         resume: Whether to continue from it.
         goal: ``macs``, or ``latency``: the MAC budget weighs every site by what its outputs take
-            on this machine.
+            on this machine in float32.
         latency_table: File of a latency table that is read and completed then.
         progress: Called with how far it is.
         **options: See ``TuneOptions``; ``seed`` also draws the order of the images.

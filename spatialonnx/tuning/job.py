@@ -41,7 +41,7 @@ class TuneJob:
         journal: Written after every epoch; None = no journal.
         resume: Whether to continue from the journal of a run that was broken off.
         goal: ``macs``, or ``latency``: the MAC budget then weighs every site by what its outputs
-            take on this machine.
+            take on this machine in float32.
         latency_table: The latency table that is read and completed then.
     """
 
