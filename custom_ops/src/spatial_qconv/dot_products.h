@@ -164,12 +164,18 @@ INLINE void store_sums(std::int32_t* out, Sums sums) { __builtin_memcpy(out, &su
 // The sums over the lanes of four vectors.
 INLINE Sums4 sum_lanes(Sums a, Sums b, Sums c, Sums d) {
 #if defined(__AVX512VNNI__)
-  const __m512i ab = _mm512_add_epi32(_mm512_unpacklo_epi32((__m512i)a, (__m512i)b),
-                                      _mm512_unpackhi_epi32((__m512i)a, (__m512i)b));
-  const __m512i cd = _mm512_add_epi32(_mm512_unpacklo_epi32((__m512i)c, (__m512i)d),
-                                      _mm512_unpackhi_epi32((__m512i)c, (__m512i)d));
+  // A blend takes either of two ports, a shuffle only one.
+  const auto add_halves = [](Sums p, Sums q) {
+    const __m512d x = (__m512d)p;
+    const __m512d y = (__m512d)q;
+    return (__m512)_mm512_add_epi32((__m512i)_mm512_mask_blend_pd(0xaa, x, y),
+                                    (__m512i)_mm512_shuffle_pd(x, y, 0x55));
+  };
+  const __m512 ab = add_halves(a, b);
+  const __m512 cd = add_halves(c, d);
   const __m512i abcd =
-      _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+      _mm512_add_epi32((__m512i)_mm512_shuffle_ps(ab, cd, _MM_SHUFFLE(2, 0, 2, 0)),
+                       (__m512i)_mm512_shuffle_ps(ab, cd, _MM_SHUFFLE(3, 1, 3, 1)));
   const __m256i half =
       _mm256_add_epi32(_mm512_castsi512_si256(abcd), _mm512_extracti64x4_epi64(abcd, 1));
   return (Sums4)_mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));

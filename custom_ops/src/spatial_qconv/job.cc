@@ -8,6 +8,9 @@ namespace {
 
 using std::int64_t;
 
+// Of a set's channels, in tenths: a patch in which so many fired is computed in full.
+constexpr int64_t kMostFiredTenths = 7;
+
 // How many of `count` things the next piece takes, where a piece takes at most `most`: no piece is
 // much smaller than the others. Without divisions, which would take as long as a small tile.
 int next_piece(int count, int most) {
@@ -165,7 +168,17 @@ void QConvJob::run_set(const QConvSet& set) {
     });
     compute_probes(set, positions);
   }
-  each_patch([&](const Patch& patch) { finish_patch(set.members, places(set, patch), patch); });
+  each_patch([&](const Patch& patch) {
+    const QConvPatchPlaces& at = places(set, patch);
+    if (at.others == 0) return;
+    const QConvMembers fired = find_fired(set.members, at, patch);
+    if (!run_.plan.everything && 10 * fired.count(block_.words()) >= kMostFiredTenths * set.count) {
+      finish_later(set, fired, at, patch);
+    } else {
+      finish_patch(fired, set.members, at, patch);
+    }
+  });
+  finish_waiting(set);
 }
 
 void QConvJob::compute_panels(const QConvPositions& positions) {
@@ -206,25 +219,50 @@ void QConvJob::compute_probes(const QConvSet& set, const QConvPositions& positio
   }
 }
 
-void QConvJob::finish_patch(const QConvMembers& members, const QConvPatchPlaces& places,
-                            const Patch& patch) {
-  if (places.others == 0) return;
+QConvMembers QConvJob::find_fired(const QConvMembers& members, const QConvPatchPlaces& places,
+                                  const Patch& patch) {
   QConvPositions probes;
-  QConvPositions others;
   add(patch, places.probe, places.probes, probes);
-  add(patch, places.other, places.others, others);
   QConvMembers fired;
   for (int64_t w = 0; w < block_.words(); ++w) {
     if (members.word[w] == 0) continue;
     fired.word[w] = kernels_.fired(requantise_, outputs_.y, block_.first + 64 * w, members.word[w],
                                    probes.at, probes.count);
   }
+  if (run_.skipped != nullptr) count_skipped(fired, members, places.others);
+  return fired;
+}
+
+void QConvJob::finish_patch(const QConvMembers& fired, const QConvMembers& members,
+                            const QConvPatchPlaces& places, const Patch& patch) {
+  QConvPositions others;
+  add(patch, places.other, places.others, others);
   if (run_.plan.everything) {
     clear(fired, members, others);
   } else {
     compute(fired, members, others);
   }
-  if (run_.skipped != nullptr) count_skipped(fired, members, places.others);
+}
+
+void QConvJob::finish_later(const QConvSet& set, const QConvMembers& fired,
+                            const QConvPatchPlaces& places, const Patch& patch) {
+  if (waiting_.count + places.others > kRowPositions) finish_waiting(set);
+  waiting_patch_[waiting_patches_++] = {fired, waiting_.count, places.others};
+  add(patch, places.other, places.others, waiting_);
+}
+
+void QConvJob::finish_waiting(const QConvSet& set) {
+  if (waiting_patches_ == 0) return;
+  compute_probes(set, waiting_);
+  for (int i = 0; i < waiting_patches_; ++i) {
+    const Waiting& patch = waiting_patch_[i];
+    QConvPositions others;
+    others.count = patch.count;
+    std::copy_n(waiting_.at + patch.first, patch.count, others.at);
+    clear(patch.fired, set.members, others);
+  }
+  waiting_.count = 0;
+  waiting_patches_ = 0;
 }
 
 void QConvJob::run_mixed_patch(const Patch& patch) {
@@ -244,7 +282,8 @@ void QConvJob::run_mixed_patch(const Patch& patch) {
       add(patch, at.probe, at.probes, probes);
       compute(members, members, probes);
     }
-    finish_patch(members, at, patch);
+    if (at.others == 0) continue;
+    finish_patch(find_fired(members, at, patch), members, at, patch);
   }
 }
 

@@ -1,10 +1,12 @@
 // A job of SpatialQConv: a block of channels on a band of rows of patches of one image.
 //
 // Channels with the same pattern are a set. The probes of a set are computed for the whole band, as
-// panels (of the block, or of the set, whose channels need not be neighbours) or from rows of weights. Then, patch by patch, the channels that fired are listed, and the
-// patch's other positions are computed from their rows, which are reached through pointers, so that
-// any subset of channels costs what it computes and little else. Where patterns differ patch by
-// patch, both is done patch by patch.
+// panels (of the block, or of the set, whose channels need not be neighbours) or from rows of weights.
+// Then, patch by patch, the channels that fired are listed, and the patch's other positions are
+// computed from their rows, which are reached through pointers, so that any subset of channels costs
+// what it computes and little else. Patches in which most channels fired wait: many positions share
+// weights better than few channels do, so they are computed together and in full, as probes are, and
+// what did not fire is set to zero. Where patterns differ patch by patch, all is done patch by patch.
 //
 // Where everything is computed (the plan says so), panels compute the band, and then, patch by patch,
 // what did not fire is set to zero.
@@ -69,7 +71,13 @@ class QConvJob {
   void compute_panels(const QConvPositions& positions);
   void compute_set_panels(const QConvSet& set, const QConvPositions& positions);
   void compute_probes(const QConvSet& set, const QConvPositions& positions);
-  void finish_patch(const QConvMembers& members, const QConvPatchPlaces& places, const Patch& patch);
+  QConvMembers find_fired(const QConvMembers& members, const QConvPatchPlaces& places,
+                          const Patch& patch);
+  void finish_patch(const QConvMembers& fired, const QConvMembers& members,
+                    const QConvPatchPlaces& places, const Patch& patch);
+  void finish_later(const QConvSet& set, const QConvMembers& fired, const QConvPatchPlaces& places,
+                    const Patch& patch);
+  void finish_waiting(const QConvSet& set);
   void run_mixed_patch(const Patch& patch);
 
   void compute(const QConvMembers& fired, const QConvMembers& members,
@@ -102,6 +110,15 @@ class QConvJob {
   // Of a set whose pattern is the same in all patches: by Patch::kind.
   QConvPatchPlaces uniform_[4];
   QConvPatchPlaces varying_;
+  // Patches that wait: what fired, and their positions of waiting_.
+  struct Waiting {
+    QConvMembers fired;
+    int first;
+    int count;
+  };
+  QConvPositions waiting_;
+  Waiting waiting_patch_[kRowPositions];
+  int waiting_patches_ = 0;
   std::int32_t skipped_[kQConvBlockChannels];
   alignas(64) std::int32_t sums_[kSums];
 };

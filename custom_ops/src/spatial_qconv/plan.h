@@ -21,6 +21,12 @@ struct QConvMembers {
 
   void add(std::int64_t channel) { word[channel / 64] |= std::uint64_t{1} << channel % 64; }
   bool has(std::int64_t channel) const { return word[channel / 64] >> channel % 64 & 1; }
+  // Of the first `words` words.
+  int count(std::int64_t words) const {
+    int bits = 0;
+    for (std::int64_t w = 0; w < words; ++w) bits += __builtin_popcountll(word[w]);
+    return bits;
+  }
 };
 
 // Channels with the same pattern.
