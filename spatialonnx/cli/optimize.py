@@ -86,36 +86,39 @@ def optimize(
     from spatialonnx.cli.inputs import data_options, read_model
     from spatialonnx.cli.progress import show_progress
     from spatialonnx.cli.quantities import parse_minutes
-    from spatialonnx.errors import BoundMissedError
+    from spatialonnx.errors import BoundMissedError, InterruptedSearchError
     from spatialonnx.optimizing.api import optimize as optimize_model
 
     with show_progress(common) as progress:
-        result = optimize_model(
-            read_model(model, "original"),
-            data.data,
-            eps=eps,
-            train=train,
-            tuned=tuned,
-            precision=precision,
-            folder=folder,
-            dry_run=dry_run,
-            force=common.force,
-            progress=progress,
-            saved=saved,
-            epochs=epochs,
-            flip=flip,
-            crop=crop,
-            mix=mix,
-            time_budget=parse_minutes("--time-budget", budget.time_budget),
-            max_trials=budget.max_trials,
-            runs=runs,
-            metric=metric,
-            confidence=confidence,
-            provider=common.provider,
-            threads=common.threads,
-            **data_options(data, score),
-            **parts.sizes(),
-        )
+        try:
+            result = optimize_model(
+                read_model(model, "original"),
+                data.data,
+                eps=eps,
+                train=train,
+                tuned=tuned,
+                precision=precision,
+                folder=folder,
+                dry_run=dry_run,
+                force=common.force,
+                progress=progress,
+                saved=saved,
+                epochs=epochs,
+                flip=flip,
+                crop=crop,
+                mix=mix,
+                time_budget=parse_minutes("--time-budget", budget.time_budget),
+                max_trials=budget.max_trials,
+                runs=runs,
+                metric=metric,
+                confidence=confidence,
+                provider=common.provider,
+                threads=common.threads,
+                **data_options(data, score),
+                **parts.sizes(),
+            )
+        except KeyboardInterrupt:
+            raise InterruptedSearchError("stopped by Ctrl-C; the same command continues") from None
     for note in result.notes:
         warn(common, note)
     show(common, result.to_json(), result_lines(result))

@@ -47,3 +47,12 @@ def test_the_folder_of_someone_else(tiny):
     (tiny.model.parent / "mine" / "notes.txt").write_text("mine")
     message = fail(2, "optimize", tiny.model, "--data", tiny.spec, "-o", "mine", "-q", *FEW)
     assert "choose another folder with -o" in message
+
+
+def test_ctrl_c_says_how_to_go_on(tiny, monkeypatch):
+    def stop(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("spatialonnx.optimizing.api.optimize", stop)
+    message = fail(130, "optimize", tiny.model, "--data", tiny.spec, *FEW)
+    assert message == "stopped by Ctrl-C; the same command continues"
