@@ -442,8 +442,11 @@ def _options_of(group: type[Any]) -> tuple[inspect.Parameter, ...]:
     """The fields of a group as parameters that Typer reads, the same in every command."""
     hints = get_type_hints(group, include_extras=True)
     panel = _PANELS.get(group, (group.__doc__ or "").rstrip("."))
-    parameters = []
-    for field in fields(group):
+    # Hints are evaluated for each class, and an option that is inherited stays the same object.
+    base = group.__base__
+    inherited = _options_of(base) if base is not None and is_dataclass(base) else ()
+    parameters = list(inherited)
+    for field in fields(group)[len(inherited) :]:
         _, option = get_args(hints[field.name])
         option.rich_help_panel = panel
         parameters.append(
