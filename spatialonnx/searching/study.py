@@ -407,8 +407,10 @@ class Study:
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """One transaction: what it writes is written together, or not at all."""
         try:
-            self._db.execute("BEGIN IMMEDIATE")
+            if self._db.in_transaction:  # Ctrl-C came just after one began
+                self._db.execute("ROLLBACK")
             try:
+                self._db.execute("BEGIN IMMEDIATE")
                 yield self._db
                 self._db.execute("COMMIT")
             except BaseException:

@@ -96,6 +96,16 @@ def test_the_plan_that_is_off_is_no_trial(tmp_path):
         assert study.plan(plan_key({})) == {}
 
 
+def test_a_transaction_that_ctrl_c_left_open_is_given_up(tmp_path):
+    with Study(tmp_path / "s.db") as study:
+        study._db.execute("BEGIN IMMEDIATE")
+        study._db.execute("INSERT INTO meta VALUES ('half', 'written')")
+        study.add(KEY, PLAN, outcome())
+    with Study(tmp_path / "s.db", readonly=True) as study:
+        assert study.find(KEY) == outcome()
+        assert "half" not in study.meta()
+
+
 def test_a_record_is_kept_once_and_in_order(tmp_path):
     with Study(tmp_path / "s.db") as study:
         study.add(KEY, PLAN, outcome())
