@@ -284,6 +284,9 @@ def main() -> int:
         libraries = measure([sys.executable, "-c", LIBRARIES], folder.resolve())["peak_mb"]
         print(json.dumps({"step": "libraries", "peak_mb": libraries}))
         for name, command in commands(arguments).items():
+            if name == "deploy" and not (folder / "m.masked.onnx").exists():
+                # Networks of drawn weights miss bounds; what their plan takes is measured anyway.
+                command = [word.replace("m.masked.", "m.masked.missed.") for word in command]
             figures: dict[str, Any] = measure(command, folder.resolve())
             if arguments.memory and name in BOUNDED:
                 allowed = 1.1 * (parse_memory(arguments.memory) or 0) / 2**20 + libraries
