@@ -113,11 +113,17 @@ def test_taps_beyond_the_map_take_no_memory(isa: str, mode: str, inputs: int) ->
     np.testing.assert_array_equal(skipped, want_skipped)
 
 
+@pytest.mark.parametrize("pattern", [None, 15])
 @pytest.mark.parametrize("mode", MODES)
-def test_threads_give_the_same_bits(isa: str, mode: str) -> None:
-    """Although a map is cut finer for several threads."""
+def test_threads_give_the_same_bits(isa: str, mode: str, pattern: int | None) -> None:
+    """Although maps and channels are cut finer for several threads."""
     rng = np.random.default_rng(9)
-    case = draw_case(rng, (2, 64, 21, 20), 200, (3, 3), 2, mode, residual=True, pads=[1] * 4)
+    case = draw_case(
+        *(rng, (2, 64, 21, 20), 200, (3, 3), 2, mode),
+        pattern=pattern,
+        residual=True,
+        pads=[1] * 4,
+    )
     for one, two in zip(run_case(case, 1), run_case(case, 2), strict=True):
         assert one.tobytes() == two.tobytes()
 

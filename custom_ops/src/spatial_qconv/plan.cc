@@ -73,6 +73,26 @@ std::vector<QConvBlock> cut_blocks(const ConvAttributes& attributes, const MaskV
   return blocks;
 }
 
+// Blocks of one word each, of the same panels.
+std::vector<QConvBlock> cut_pieces(const std::vector<QConvBlock>& blocks, const MaskView& mask,
+                                   bool by_channel, int64_t panel_bytes, int64_t panel_channels) {
+  std::vector<QConvBlock> pieces;
+  for (const QConvBlock& block : blocks) {
+    for (int64_t c = 0; c < block.count; c += 64) {
+      const int64_t first = block.first + c;
+      const int64_t count = std::min<int64_t>(64, block.count - c);
+      const int64_t panel_at =
+          block.panel_at < 0 ? -1 : block.panel_at + c / panel_channels * panel_bytes;
+      pieces.push_back({.group = block.group,
+                        .first = first,
+                        .count = count,
+                        .sets = sets_of(mask, by_channel, first, count),
+                        .panel_at = panel_at});
+    }
+  }
+  return pieces;
+}
+
 // Calls body(channel, k, weight) for every weight; k counts the inputs of a position in the order of
 // the map: tap by tap.
 template <class Body>
@@ -222,6 +242,9 @@ QConvPlan::QConvPlan(const ConvAttributes& attributes, const std::int8_t* w, con
     }
     panels = AlignedArray<std::int8_t>(static_cast<std::size_t>(bytes));
     pack_panels(attributes, w, kernels, *this);
+  }
+  if (!mixed && !set_panels && kernels.scratch_positions == 0) {
+    pieces = cut_pieces(blocks, mask, by_channel, panel_bytes, kernels.panel_channels);
   }
   if (mixed) sort_channels(mask, mask_patches, *this);
 }

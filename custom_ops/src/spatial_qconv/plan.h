@@ -65,6 +65,9 @@ struct QConvPlan {
   bool everything;  // all positions are computed, predicted or not
   bool unfolded;  // the map holds every position's inputs side by side: one segment
   std::vector<QConvBlock> blocks;
+  // The same channels, a word at a time, for threads that have no block of their own; none where
+  // patterns differ patch by patch, sets have panels, or kernels copy inputs for each block.
+  std::vector<QConvBlock> pieces;
   std::int64_t segments;
   std::int64_t segment_length;
   std::int64_t row_bytes;           // of a channel's weights, 0 where there are no rows

@@ -28,18 +28,30 @@ constexpr int64_t kBandPatches = 24;
 constexpr double kMostTimes = 32;
 constexpr double kAlwaysBytes = 4 << 20;
 
-QConvBands choose_bands(const QConvRun& run, int64_t images, int64_t threads) {
+// What all images take, in MACs of the kernels: they fill up short segments.
+double work_of(const QConvRun& run) {
+  const QConvPlan& plan = run.plan;
+  const int64_t line = (plan.segment_length + kQConvLine - 1) / kQConvLine * kQConvLine;
+  return static_cast<double>(run.shape.grid.map_size()) *
+         static_cast<double>(run.shape.grid.channels) * static_cast<double>(plan.segments * line) *
+         static_cast<double>(run.shape.grid.batch);
+}
+
+// `channels`: blocks, or pieces of them.
+QConvBands choose_bands(const QConvRun& run, int64_t channels, int64_t images, int64_t threads) {
   const PatchGrid& grid = run.shape.grid;
-  const auto blocks = static_cast<int64_t>(run.plan.blocks.size());
   const int64_t for_cache = (run.map.group_bytes + kBandBytes - 1) / kBandBytes;
   int64_t for_threads = 1;
   if (threads > 1) {
-    const double macs = static_cast<double>(grid.map_size()) * static_cast<double>(grid.channels) *
-                        static_cast<double>(run.attributes.macs());
-    const int64_t worth = static_cast<int64_t>(std::min(macs / kJobMacs, 1e6)) / blocks;
-    const int64_t wanted = (kJobsPerThread * threads + blocks * images - 1) / (blocks * images);
-    const int64_t rows = std::max<int64_t>(1, kBandPatches / grid.columns());
+    const double work = work_of(run) / static_cast<double>(grid.batch);
+    const int64_t worth = static_cast<int64_t>(std::min(work / kJobMacs, 1e6)) / channels;
+    const int64_t wanted = (kJobsPerThread * threads + channels * images - 1) / (channels * images);
+    const int64_t patches = run.plan.everything
+                                ? run.kernels.dense_positions / (grid.patch_size * grid.patch_size)
+                                : kBandPatches;
+    const int64_t rows = std::max<int64_t>(1, patches / grid.columns());
     for_threads = std::min({worth, wanted, (grid.rows() + rows - 1) / rows});
+    if (for_threads > threads) for_threads -= for_threads % threads;  // equal shares
   }
   return {grid.rows(), std::clamp<int64_t>(std::max(for_cache, for_threads), 1, grid.rows())};
 }
@@ -52,6 +64,25 @@ void fill_steps(const QConvRun& run, int64_t* steps) {
   const int64_t down = run.attributes.dilation[0] * run.map.width * run.map.inputs;
   for (int64_t s = 0; s < run.plan.segments; ++s) {
     steps[s] = (s + 1) % taps != 0 ? across : down - (taps - 1) * across;
+  }
+}
+
+// Copies a few bytes, of which both ends may be copied twice: faster than a call of memcpy.
+void copy_few(std::uint8_t* to, const std::uint8_t* from, int64_t bytes) {
+  const auto ends = [&]<std::size_t size>() {
+    std::memcpy(to, from, size);
+    std::memcpy(to + bytes - size, from + bytes - size, size);
+  };
+  if (bytes > 16) {
+    std::memcpy(to, from, static_cast<std::size_t>(bytes));
+  } else if (bytes >= 8) {
+    ends.template operator()<8>();
+  } else if (bytes >= 4) {
+    ends.template operator()<4>();
+  } else if (bytes >= 2) {
+    ends.template operator()<2>();
+  } else if (bytes == 1) {
+    *to = *from;
   }
 }
 
@@ -72,24 +103,25 @@ void convert_images(const RunContext& context, const QConvRun& run, int64_t firs
 
 // The threads that this much work is worth, of those there are.
 int64_t threads_worth(const QConvRun& run, int64_t most) {
-  const PatchGrid& grid = run.shape.grid;
-  const double macs = static_cast<double>(grid.map_size()) * static_cast<double>(grid.channels) *
-                      static_cast<double>(run.attributes.macs()) * static_cast<double>(grid.batch);
-  return std::clamp<int64_t>(static_cast<int64_t>(std::min(macs / kJobMacs, 1e6)), 1, most);
+  return std::clamp<int64_t>(static_cast<int64_t>(std::min(work_of(run) / kJobMacs, 1e6)), 1, most);
 }
 
 // All blocks on images [first, first + images), whose maps are at run.x.
 void run_images(const RunContext& context, const QConvRun& run, int64_t first, int64_t images,
                 int64_t workers, ThreadCount& threads) {
-  const QConvBands bands = choose_bands(run, images, workers);
-  const int64_t jobs = checked_product(
-      checked_product(static_cast<int64_t>(run.plan.blocks.size()), images), bands.count);
+  const auto coarse = static_cast<int64_t>(run.plan.blocks.size());
+  const bool few = workers > 1 && checked_product(coarse, images) < kJobsPerThread * workers;
+  const std::vector<QConvBlock>& blocks =
+      few && !run.plan.pieces.empty() ? run.plan.pieces : run.plan.blocks;
+  const auto channels = static_cast<int64_t>(blocks.size());
+  const QConvBands bands = choose_bands(run, channels, images, workers);
+  const int64_t jobs = checked_product(checked_product(channels, images), bands.count);
   // Neighbouring jobs share a block of weights.
   const int64_t count = std::min(workers, jobs);
   threads.observe(count, share_out(context, count, jobs, [&](std::size_t worker, int64_t job) {
     const int64_t band = job % bands.count;
     const int64_t image = job / bands.count % images;
-    const QConvBlock& block = run.plan.blocks[static_cast<std::size_t>(job / bands.count / images)];
+    const QConvBlock& block = blocks[static_cast<std::size_t>(job / bands.count / images)];
     const std::uint8_t* x =
         run.x + image * run.map.image_bytes + block.group * run.map.group_bytes;
     std::uint8_t* scratch = run.scratch + static_cast<int64_t>(worker) * run.scratch_bytes;
@@ -205,6 +237,7 @@ void QConvMap::fill_unfolded(const QConvTask& task, std::uint8_t flip, int64_t i
   const ConvAttributes& attributes = *task.attributes;
   const int64_t own = attributes.inputs;  // channels of the group
   const int64_t channels = own * groups;
+  const bool side_by_side = flip == 0 && attributes.dilation[1] == 1;
   std::memset(to, task.x_zero_point ^ flip, static_cast<std::size_t>(width * inputs));
   for (int64_t ky = 0; ky < attributes.kernel[0]; ++ky) {
     const int64_t y = row * attributes.stride[0] + ky * attributes.dilation[0] - shape.pad[0];
@@ -214,6 +247,12 @@ void QConvMap::fill_unfolded(const QConvTask& task, std::uint8_t flip, int64_t i
     for (int64_t column = 0; column < width; ++column) {
       std::uint8_t* taps = to + column * inputs + ky * attributes.kernel[1] * own;
       int64_t x = column * attributes.stride[1] - shape.pad[1];
+      if (side_by_side) {
+        const int64_t before = std::max<int64_t>(0, -x);
+        const int64_t end = std::max(before, std::min(attributes.kernel[1], shape.input[1] - x));
+        copy_few(taps + before * own, from + (x + before) * own, (end - before) * own);
+        continue;
+      }
       for (int64_t kx = 0; kx < attributes.kernel[1]; ++kx, x += attributes.dilation[1]) {
         if (x < 0 || x >= shape.input[1]) continue;
         for (int64_t i = 0; i < own; ++i) taps[kx * own + i] = from[x * channels + i] ^ flip;
