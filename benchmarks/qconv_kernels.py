@@ -224,7 +224,7 @@ def open_copies(
         [value(f"y{copies - 1}", TensorProto.UINT8, [None] * 4)],
         [numpy_helper.from_array(a, name) for name, a in arrays.items() if name in used],
     )
-    return open_session(model_of(graph), Runtime(threads=threads), taking_turns=True)
+    return open_session(model_of(graph), Runtime(threads=threads), timed=True)
 
 
 def expected_output(dense: Bytes, mask: tuple[int, int]) -> tuple[Bytes, NDArray[np.bool_]]:
