@@ -36,15 +36,15 @@ def predicted_patches(codes: NDArray[np.uint16], mask: SiteMask) -> NDArray[np.b
     return channels
 
 
-def alike_first(dead: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """An order of the channels: each block of 16 is filled with those most like its first one."""
+def alike_first(dead: NDArray[np.bool_], size: int = BLOCKS[-1]) -> NDArray[np.int64]:
+    """An order of the channels: each block is filled with those most like its first one."""
     values = dead.astype(np.float32)
     common = values @ values.T  # patches that both predict
     left = list(np.argsort(-values.sum(axis=1), kind="stable"))
     order: list[int] = []
     while left:
         first = left[0]
-        block = sorted(left, key=lambda c: -common[first, c])[: BLOCKS[-1]]
+        block = sorted(left, key=lambda c: -common[first, c])[:size]
         order += block
         left = [c for c in left if c not in block]
     return np.asarray(order, np.int64)

@@ -18,6 +18,7 @@ from unittest import mock
 
 import onnx
 import torch
+from block_gate import decide_in_blocks
 from torch import Tensor
 
 import spatialonnx
@@ -140,12 +141,14 @@ class Variant:
         norms: Whether BatchNorm is put back.
         recipe: Fields of the recipe.
         penalty: Makes another penalty than ``budget_penalty``.
+        block: Channels that decide together; above 1 the pattern is one probe in the first place.
     """
 
     pattern: str = "1000"
     norms: bool = True
     recipe: dict[str, Any] = field(default_factory=dict)
     penalty: Callable[[Setting], Penalty] | None = None
+    block: int = 1
 
 
 VARIANTS = {
@@ -172,29 +175,32 @@ VARIANTS = {
     "mirrored": Variant(recipe={"flip": True}),
     "shifted by 2 pixels": Variant(recipe={"crop": 2}),
     "half of the images mixed": Variant(recipe={"mix": 0.5}),
+    "one gate per 4 channels": Variant(block=4),
+    "one gate per 16 channels": Variant(block=16),
 }
 
 
-def measure(
-    variant: Variant, saved: float, images: int, epochs: int, searched: Path | None
-) -> tuple[float, float]:
+def measure(variant: Variant, options: argparse.Namespace) -> tuple[float, float]:
     """Tunes with a variant; returns MACs kept and accuracy on the held-out images."""
-    recipe = replace(Recipe(saved=saved, epochs=epochs, precision="bf16"), **variant.recipe)
+    recipe = Recipe(saved=options.saved, epochs=options.epochs, precision="bf16")
+    recipe = replace(recipe, **variant.recipe)
     dataset = open_dataset("fashion-mnist:train")
     parts = TrainingImages.split(dataset, recipe.holdout, recipe.seed)
-    parts = replace(parts, learn=parts.learn[:images])
+    parts = replace(parts, learn=parts.learn[: options.images])
     if variant.pattern == "auto":
-        proto = spatialonnx.insert(MODEL).model
-        plan = choose_plan(proto, parts.calibration(256), saved)
+        proto = spatialonnx.insert(options.model).model
+        plan = choose_plan(proto, parts.calibration(256), options.saved)
     elif variant.pattern == "search":
-        proto = onnx.load(str(searched))
+        proto = onnx.load(str(options.plan))
         plan = read_plan(proto)
     else:
-        proto = spatialonnx.insert(MODEL, pattern=variant.pattern).model
+        proto = spatialonnx.insert(options.model, pattern=variant.pattern).model
         plan = read_plan(proto)
     network = GraphNetwork(
         proto, plan, slope=recipe.slope, learn_thresholds=recipe.learn_thresholds
     )
+    if variant.block > 1:
+        decide_in_blocks(network, parts.calibration(256), variant.block)
     if variant.norms:
         restore_norms(network, parts.calibration())
     teacher = GraphNetwork(proto, plan)
@@ -202,7 +208,7 @@ def measure(
         part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stub lacks it
     keep = not recipe.augmentation.changes and variant.penalty is not features
     answers = Teacher(teacher, len(dataset), keep=keep)
-    steps = epochs * parts.steps(recipe.batch)
+    steps = recipe.epochs * parts.steps(recipe.batch)
     with _penalised(variant, network, teacher, steps):
         state = train_network(network, answers, parts, recipe, journal=None, key="")
     last = state.epochs[-1]
@@ -225,6 +231,7 @@ def _penalised(
 def main() -> None:
     """Prints a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--saved", type=float, default=0.5)
     parser.add_argument("--images", type=int, default=12800)
     parser.add_argument("--epochs", type=int, default=2)
@@ -237,9 +244,7 @@ def main() -> None:
     for name in options.only:
         if VARIANTS[name].pattern == "search" and options.plan is None:
             continue
-        kept, score = measure(
-            VARIANTS[name], options.saved, options.images, options.epochs, options.plan
-        )
+        kept, score = measure(VARIANTS[name], options)
         print(f"| {name} | {100 * (1 - kept):.1f} | {100 * score:.2f} |", flush=True)
 
 
