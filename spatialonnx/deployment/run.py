@@ -28,6 +28,7 @@ from spatialonnx.graph.fuse import dense_form, explain_unfusable, fuse_sites
 from spatialonnx.graph.site_equivalence import check_sites
 from spatialonnx.measure.certify import Certifier
 from spatialonnx.measure.experiment import Experiment
+from spatialonnx.measure.fitting import DEPLOYING
 from spatialonnx.measure.float_original import explain_baseline
 from spatialonnx.measure.measured import Measured
 from spatialonnx.measure.network import Network
@@ -94,7 +95,7 @@ def deploy(
     record = read_search_record(source.proto)
     # SpatialConv saves time on the CPU.
     options["provider"] = options.get("provider", "cpu")
-    experiment = open_experiment(source, data, options, record=record)
+    experiment = open_experiment(source, data, options, record=record, copies=DEPLOYING)
     table = None if latency_table is None else Path(latency_table)
     return deploy_model(DeployJob(experiment, guard, fuse, batch, runs, cold, table), progress)
 
@@ -115,7 +116,7 @@ def deploy_model(job: DeployJob, progress: ProgressCallback | None = None) -> De
     original = dense if baseline is None else baseline.proto
     quantized = any(site.is_quantized for site in experiment.sites.sites)
     report_stage(progress, "measuring what every site predicts")
-    network = Network(proto, experiment.runtime)
+    network = Network(experiment.model.shared, experiment.runtime)
     check_images(experiment.search, network.image_shape)
     fixed = network.fixed_batch
     job = replace(job, batch=fixed or job.batch)

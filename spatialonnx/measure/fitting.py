@@ -7,7 +7,7 @@ from math import prod
 
 import onnx
 
-from spatialonnx.errors import DataError, ModelError
+from spatialonnx.errors import DataError, ModelError, NotEnoughMemoryError
 from spatialonnx.measure.experiment import Experiment
 from spatialonnx.model.interface import find_image_input, model_inputs
 from spatialonnx.runtime.resources import LIBRARIES, free_memory, used_memory
@@ -20,21 +20,34 @@ _AHEAD = 4
 """Copies of an image itself, those that are read ahead of their use included."""
 COUNTING = 40 << 20
 """Bytes that code histograms and counts take beside the maps."""
+MEASURING, SEARCHING, DEPLOYING = 2, 6, 10
+"""Copies of the weights in the sessions and files that a command makes, measured at its peak."""
+_SPARE = 20
+"""Part of the least memory that is added where it is named: what is in use varies a little."""
 
 
-def fit_batch(experiment: Experiment, memory: int | None = None) -> Experiment:
+def fit_batch(
+    experiment: Experiment, memory: int | None = None, *, copies: int = MEASURING
+) -> Experiment:
     """The experiment with a batch that a limit of memory has room for.
 
     Args:
         experiment: Its batch is the largest.
         memory: Bytes of the whole process, the libraries' own left out; None = half of what
             is free.
+        copies: Copies of the weights that the command makes.
+
+    Raises:
+        NotEnoughMemoryError: The limit has no room for the weights and one image.
     """
-    room = free_memory() // 2 if memory is None else memory - used_memory() + LIBRARIES
-    # A session holds the weights once more, in an order of its own.
     protos = [model.proto for model in (experiment.model, experiment.baseline) if model is not None]
-    taken = COUNTING + 2 * sum(weight_bytes(proto) for proto in protos)
-    room = max(room - taken, room // 4)
+    taken = COUNTING + copies * sum(weight_bytes(proto) for proto in protos)
+    if memory is None:
+        free = free_memory() // 2
+        room = max(free - taken, free // 4)
+    else:
+        taken += used_memory() - LIBRARIES
+        room = memory - taken
     _, *shape = find_image_input(model_inputs(experiment.model.proto)).shape
     pixels = 0 if None in shape else prod(d or 0 for d in shape)
     if 0 < 4 * _MAPS * _CHANNELS * experiment.batch * pixels <= room:
@@ -45,6 +58,12 @@ def fit_batch(experiment: Experiment, memory: int | None = None) -> Experiment:
         return experiment
     largest = max((prod(d or 0 for d in site.shape) for site in report.sites), default=0)
     per_image = 4 * (_MAPS * max(largest, 1) + _AHEAD * pixels)
+    if memory is not None and room < per_image:
+        least = taken + per_image
+        raise NotEnoughMemoryError(
+            f"a limit of {memory >> 20} MiB has no room for the model with one image at a time: "
+            f"give --memory {-(-(least + least // _SPARE) >> 20)}M or more"
+        )
     return replace(experiment, batch=min(max(room // per_image, 1), experiment.batch))
 
 

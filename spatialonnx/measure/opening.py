@@ -15,7 +15,7 @@ from spatialonnx.data.split import Split, split_pool
 from spatialonnx.errors import UsageError
 from spatialonnx.measure.class_check import check_classes
 from spatialonnx.measure.experiment import OWN_FUNCTION, Experiment, open_data
-from spatialonnx.measure.fitting import fit_batch
+from spatialonnx.measure.fitting import MEASURING, fit_batch
 from spatialonnx.measure.float_original import with_float_original
 from spatialonnx.measure.metrics import TOP1, Metric, find_metric
 from spatialonnx.measure.score_output import choose_output
@@ -80,6 +80,7 @@ def open_experiment(
     record: SearchRecord | None = None,
     cut: bool = True,
     refuse: bool = True,
+    copies: int = MEASURING,
 ) -> Experiment:
     """Opens everything that the options name.
 
@@ -92,9 +93,11 @@ def open_experiment(
         cut: Whether the data are cut; otherwise verify is all of them.
         refuse: Whether labels are refused that cannot be the classes of the network; otherwise
             that is a warning.
+        copies: Copies of the weights that the command makes.
 
     Raises:
         TypeError: An option is unknown.
+        NotEnoughMemoryError: ``memory`` has no room for the model.
         UsageError: An option is out of range, no data are named, or labels are refused.
         DataError: The data are damaged, or do not fit the model.
         DataNotInstalledError: They are not on this machine.
@@ -136,7 +139,7 @@ def open_experiment(
         experiment, chosen.get("score_output"), chosen.get("decision"), refuse=refuse
     )
     check_classes(experiment, refuse=refuse)
-    return fit_batch(experiment, chosen.get("memory"))
+    return fit_batch(experiment, chosen.get("memory"), copies=copies)
 
 
 def _whole(n: int, seed: int, *_: object) -> Split:

@@ -89,7 +89,7 @@ _FLOATS = 1, 10, 11, 16
 
 
 def _run_to_count(experiment: Experiment) -> dict[str, int]:
-    network = Network(experiment.model.proto, experiment.runtime)
+    network = Network(experiment.model.shared, experiment.runtime)
     outputs = network.run(experiment.dataset.images(np.zeros(1, np.int64)), network.plan)
     shapes = {
         name: outputs[name].shape

@@ -11,6 +11,7 @@ from typing import Any, cast
 from spatialonnx.data.opening import DataLike
 from spatialonnx.errors import ModelError, UsageError
 from spatialonnx.measure.experiment import Experiment
+from spatialonnx.measure.fitting import DEPLOYING
 from spatialonnx.measure.opening import ExperimentOptions, open_experiment
 from spatialonnx.model.metadata import ORIGINAL
 from spatialonnx.model.model_file import ModelFile
@@ -158,7 +159,7 @@ def open_job(
     if len(bounds) != 1:
         raise UsageError(f"--eps {eps}: optimize takes one bound")
     options = {**options, "provider": _provider(options)}
-    experiment = replace(open_experiment(source, data, options), bounds=bounds)
+    experiment = replace(open_experiment(source, data, options, copies=DEPLOYING), bounds=bounds)
     shared = {k: value for k, value in options.items() if k not in _OF_THE_DATA}
     if folder is None:
         folder = source.path.with_name(f"{source.path.name.removesuffix('.onnx')}.optimized")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Unpack
 
 from spatialonnx.data.opening import DataLike
+from spatialonnx.measure.fitting import SEARCHING
 from spatialonnx.measure.float_original import explain_baseline
 from spatialonnx.measure.opening import ExperimentOptions, check_options, open_experiment
 from spatialonnx.model.model_file import ModelLike, as_model
@@ -152,7 +153,7 @@ def open_search(
     shared: ExperimentOptions = {
         key: value for key, value in options.items() if key in ExperimentOptions.__annotations__
     }  # type: ignore[assignment]
-    experiment = open_experiment(source, data, shared)
+    experiment = open_experiment(source, data, shared, copies=SEARCHING)
     notes: tuple[str, ...] = ()
     if options.get("strategy") is None:
         settings, why = default_strategy(settings, experiment.scored().model.proto)

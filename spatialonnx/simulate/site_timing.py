@@ -104,6 +104,7 @@ def time_sites(
         )
         nodes = variant.node_times(size) if profile else None
         windows.append((nodes, with_it, without))
+        del variant  # before the next one is opened: each holds the weights
     if not profile:
         return {
             site: _whole_model_time(with_it, without, shares[site])

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from support.commands import fail, succeed
+from support.commands import fail, one_line, succeed
 from support.models import Net
 
 from benchmarks.large_networks import LIBRARIES, RUN
@@ -39,21 +39,43 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     net = Net(("n", 3, SIDE, SIDE))
     x = net.relu(net.conv(net.relu(net.conv("x", CHANNELS)), CHANNELS))
     onnx.save(net.model(net.head(x)), str(folder / "m.onnx"))
+    write_models_and_images(folder, SIDE)
+    return folder
+
+
+def write_models_and_images(folder: Path, side: int) -> None:
+    """The two models that the commands take, and their images."""
     succeed("insert", folder / "m.onnx", "--threads", "1")
     masked = folder / "p.masked.onnx"
     succeed("insert", folder / "m.onnx", "--threads", "1", "--pattern", "1001", "-o", masked)
     rng = np.random.default_rng(0)
-    x = rng.integers(0, 256, (IMAGES, SIDE, SIDE, 3), dtype=np.uint8)
+    x = rng.integers(0, 256, (IMAGES, side, side, 3), dtype=np.uint8)
     np.savez(folder / "d.npz", x=x, y=np.zeros(IMAGES, np.int64))
+
+
+@pytest.fixture(scope="module")
+def heavy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network whose weights are large, and images for it."""
+    folder = tmp_path_factory.mktemp("heavy")
+    net = Net(("n", 3, 16, 16))
+    x = net.relu(net.conv("x", 512))
+    for _ in range(4):
+        x = net.relu(net.conv(x, 512))
+    onnx.save(net.model(net.head(x)), str(folder / "m.onnx"))
+    write_models_and_images(folder, 16)
     return folder
+
+
+def run(folder: Path, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
 def peak(folder: Path, program: str, *arguments: str) -> int:
     """The peak of a process; it says it itself, because that its parent sees includes its own."""
     told = folder / "peak.txt"
     told.unlink(missing_ok=True)
-    command = [sys.executable, "-c", program, *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    done = run(folder, program, *arguments)
     assert done.returncode in (0, 3), done.stderr
     return int(told.read_text())
 
@@ -72,6 +94,18 @@ def test_the_peak_is_within_the_limit(folder: Path, libraries: int, command: str
     limited = peak(folder, RUN, *COMMANDS[command], "--memory", str(LIMIT))
     assert limited <= 1.1 * LIMIT + libraries
     (folder / "s.db").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("command", COMMANDS.keys() - {"certification"})
+def test_a_limit_that_is_too_low_names_one_that_works(
+    heavy: Path, libraries: int, command: str
+) -> None:
+    refused = run(heavy, RUN, *COMMANDS[command], "--memory", "1M")
+    line = one_line(4, refused.returncode, refused.stdout, refused.stderr)
+    least = int(line.partition("--memory ")[2].partition("M")[0])
+    assert least << 20 > (heavy / "m.onnx").stat().st_size
+    found = peak(heavy, RUN, *COMMANDS[command], "--memory", f"{least}M")
+    assert found <= 1.1 * (least << 20) + libraries
 
 
 def test_without_a_limit_it_would_not_be(folder: Path, libraries: int) -> None:

@@ -10,6 +10,7 @@ from support.models import Net
 
 from spatialonnx.data.arrays import TensorDataset
 from spatialonnx.data.split import split_pool
+from spatialonnx.errors import NotEnoughMemoryError
 from spatialonnx.graph.insert import insert
 from spatialonnx.measure import fitting
 from spatialonnx.measure.experiment import Experiment
@@ -42,7 +43,8 @@ def test_the_largest_maps_of_a_batch_fit(experiment: Experiment, images: int) ->
     weights = fitting.weight_bytes(experiment.model.proto)
     room = images * (MAP * fitting._MAPS + IMAGE * fitting._AHEAD) + 2 * weights + COUNTING
     assert fit_batch(experiment, room).batch == images
-    assert fit_batch(experiment, room - 1).batch == max(images - 1, 1)
+    if images > 1:
+        assert fit_batch(experiment, room - 1).batch == images - 1
 
 
 def test_a_baseline_has_sessions_of_its_own(experiment: Experiment) -> None:
@@ -54,7 +56,19 @@ def test_a_baseline_has_sessions_of_its_own(experiment: Experiment) -> None:
     assert fit_batch(both, room + 2 * weights).batch == 8
 
 
-def test_one_image_at_least_and_never_more_than_before(experiment: Experiment) -> None:
-    assert fit_batch(experiment, 1).batch == 1
+@pytest.mark.parametrize("copies", [fitting.MEASURING, fitting.DEPLOYING])
+def test_a_limit_without_room_for_one_image_names_what_is_needed(
+    experiment: Experiment, copies: int
+) -> None:
+    weights = fitting.weight_bytes(experiment.model.proto)
+    room = MAP * fitting._MAPS + IMAGE * fitting._AHEAD + copies * weights + COUNTING
+    assert fit_batch(experiment, room, copies=copies).batch == 1
+    with pytest.raises(NotEnoughMemoryError, match="--memory") as error:
+        fit_batch(experiment, room - 1, copies=copies)
+    least = int(str(error.value).partition("--memory ")[2].partition("M")[0]) << 20
+    assert room <= least < room + room // 20 + (1 << 20)
+
+
+def test_never_more_images_than_before(experiment: Experiment) -> None:
     assert fit_batch(experiment, 1 << 50).batch == experiment.batch
     assert fit_batch(replace(experiment, batch=3), 1 << 50).batch == 3
