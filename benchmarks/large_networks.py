@@ -189,7 +189,7 @@ def count(folder: Path, threads: int, patch_size: int, samples: int, memory: str
     from spatialonnx.plan.patterns import full_pattern
     from spatialonnx.runtime.resources import peak_memory
     from spatialonnx.searching.modes import MODES
-    from spatialonnx.searching.rate_distortion.code_tables import Choices, count_codes
+    from spatialonnx.searching.rate_distortion.code_tables import Choices, CodeTables
     from spatialonnx.searching.targets import Layout
     from spatialonnx.simulate.segmented import SegmentSimulator
 
@@ -210,7 +210,9 @@ def count(folder: Path, threads: int, patch_size: int, samples: int, memory: str
     choices = Choices(list(range(1, full_pattern(patch_size))), (0.2, 0.5))
     begun, used = time.monotonic(), time.process_time()
     for site in simulator.sites:
-        count_codes(simulator, [site.name], MODES["uniform-patch"].grain, layout, choices, {})
+        grain = MODES["uniform-patch"].grain
+        for _ in CodeTables(simulator, [site.name], grain, layout, choices, {}):
+            pass  # a pass over the activations for as many targets as memory has room for
     took = time.monotonic() - begun
     Path("peak.txt").write_text(str(peak_memory()))
     print(

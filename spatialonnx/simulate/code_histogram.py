@@ -26,8 +26,12 @@ from spatialonnx.plan.masks import patch_grid
 from spatialonnx.plan.patterns import full_pattern
 from spatialonnx.plan.rule import inside_bits
 
-_DENSE = 1 << 22
+DENSE = 1 << 22
 """Bins up to which histograms are arrays; above, only the codes that occur are kept."""
+BYTES_A_BIN = 32
+"""Of a histogram that is an array."""
+_BYTES_A_CODE = 80
+"""Of one that keeps the codes that occur, while new ones are entered."""
 
 
 class CodeHistogram:
@@ -46,6 +50,7 @@ class CodeHistogram:
         labels: NDArray[Any] | None = None,
         *,
         energy: bool = False,
+        room: int | None = None,
     ) -> None:
         """Starts with nothing counted.
 
@@ -55,6 +60,7 @@ class CodeHistogram:
             labels: The target of every patch, integers from 0, broadcastable to [C, nH, nW];
                 negative = none. Default: the whole layer is one target.
             energy: Whether ``lost`` will be asked for.
+            room: Bytes that it may take; None = no limit. ``is_full`` says where it needs more.
 
         Raises:
             PlanError: The labels do not fit the map.
@@ -76,13 +82,12 @@ class CodeHistogram:
         self.borders, border = np.unique(inside, return_inverse=True)
         bins = spread * len(self.borders) + border.reshape(self._grid)
         self._base = np.where(spread < 0, -1, bins).reshape(-1).astype(np.int64)
-        # A slice where all patches have a target: it copies nothing.
-        has_target = self._base >= 0
-        self._chosen = slice(None) if has_target.all() else has_target
-        self._first = self._base[self._chosen] * self._codes
+        self._choose()
+        self._most_codes = DENSE if room is None else max(room // _BYTES_A_CODE, 1)
+        self._limited = room is not None
         self._energy = energy
         size = self.targets * len(self.borders) * self._codes
-        self._dense = size <= _DENSE
+        self._dense = size <= (DENSE if room is None else min(DENSE, room // BYTES_A_BIN))
         self._keys = np.arange(size if self._dense else 0)
         self._counts = np.zeros(len(self._keys), np.int64)
         self._squares = np.zeros(len(self._keys) if energy else 0)
@@ -90,6 +95,28 @@ class CodeHistogram:
         self._has_small = False
         self._pending: list[tuple[NDArray[Any], ...]] = []
         self._waiting = 0
+
+    def _choose(self) -> None:
+        """Finds the patches that have a target, and where their bins begin."""
+        has_target = self._base >= 0
+        # A slice where all of them do: it copies nothing.
+        self._chosen = slice(None) if has_target.all() else has_target
+        self._first = self._base[self._chosen] * self._codes
+
+    def keep(self, targets: int) -> None:
+        """Forgets all targets but the first ones.
+
+        Args:
+            targets: How many are kept.
+        """
+        self._merge()
+        row = len(self.borders) * self._codes
+        end = targets * row if self._dense else int(np.searchsorted(self._keys, targets * row))
+        self._keys, self._counts = self._keys[:end].copy(), self._counts[:end].copy()
+        self._squares, self._small = self._squares[:end].copy(), self._small[:end].copy()
+        self._base[self._base >= targets * len(self.borders)] = -1
+        self._choose()
+        self.targets = min(targets, self.targets)
 
     def add(
         self,
@@ -125,7 +152,9 @@ class CodeHistogram:
         )
         self._waiting += len(keys)
         # Sorting as many new keys as are known already costs little for each.
-        if self._waiting > max(len(self._keys), _DENSE):
+        if self._waiting > (
+            self._most_codes // 4 if self._limited else max(len(self._keys), DENSE)
+        ):
             self._merge()
 
     def _merge(self) -> None:
@@ -149,6 +178,11 @@ class CodeHistogram:
     def bins(self) -> int:
         """Bins that are kept as arrays; 0 where only the codes that occur are."""
         return len(self._keys) if self._dense else 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has no room for more codes: fewer targets must be kept."""
+        return self._limited and not self._dense and 2 * len(self._keys) > self._most_codes
 
     def skipped(
         self,

@@ -47,6 +47,8 @@ _FEWEST, _MOST = 8, 1024
 _MOST_CELLS = 1 << 21
 """Largest trials x samples of one site at once."""
 _BATCHES_AT_WORK = 4
+_COUNTING_PART = 4
+"""One part in so many of the memory for activations is left to code histograms."""
 _FEWEST_AGAIN = 128
 """Trials of one site at once if its activations are computed again for every group."""
 
@@ -151,6 +153,8 @@ class SegmentSimulator:
         # Certification runs the whole network in a session of its own.
         working += weight_bytes(experiment.model.proto) + COUNTING
         budget = max(memory - max(used_memory() - before, 0) - working, 0)
+        self.counting_bytes = COUNTING + budget // _COUNTING_PART
+        budget -= budget // _COUNTING_PART
         self._initial = mask_numbers(self._network.predictors, initial or {})
         self._prefix = Prefix(self._network, self._images, blocks, budget, self._initial)
         self._incremental = IncrementalTrials(

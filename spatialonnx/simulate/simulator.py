@@ -45,6 +45,11 @@ class Simulator(Protocol):
         """Time that the dense network took on all samples."""
         ...
 
+    @property
+    def counting_bytes(self) -> int:
+        """Memory that code histograms may take."""
+        ...
+
     def simulate(
         self, plans: Iterable[PlanLike], reject_above: Fraction | None = None
     ) -> Iterator[Outcome]:

@@ -65,7 +65,7 @@ def test_equals_brute_force(data: st.DataObject, p: int, dense: bool) -> None:
     grid = patch_grid(height, width, p)
     labels = np.random.default_rng(data.draw(st.integers(0, 99))).integers(-1, 3, (channels, *grid))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_DENSE", 1 << 22 if dense else 0)
+        patch.setattr(module, "DENSE", 1 << 22 if dense else 0)
         histogram = CodeHistogram(p, (channels, height, width), labels, energy=True)
         codes = brute_codes(x, p)
         squares = patch_squares(x, p)
@@ -108,6 +108,22 @@ def test_targets_can_be_asked_for_in_parts() -> None:
     whole = histogram.skipped()
     assert np.array_equal(histogram.skipped(1, 3), whole[1:3])
     assert whole.sum() > 0
+
+
+@pytest.mark.parametrize("room", [None, 1, 1 << 20])
+def test_only_the_first_targets_are_kept(room: int | None) -> None:
+    x = ofmap_of(5, (6, 4, 6, 6), 0.3)
+    codes, squares = brute_codes(x, 3), patch_squares(x, 3)
+    whole = CodeHistogram(3, (4, 6, 6), np.arange(4)[:, None, None], energy=True)
+    whole.add(codes, squares)
+    few = CodeHistogram(3, (4, 6, 6), np.arange(4)[:, None, None], energy=True, room=room)
+    few.add(codes[:4], squares[:4])
+    assert few.is_full is (room == 1)
+    few.keep(2)
+    few.add(codes[4:], squares[4:])
+    assert few.targets == 2
+    assert np.array_equal(few.skipped(), whole.skipped(0, 2))
+    assert few.lost() == pytest.approx(whole.lost(0, 2))
 
 
 def test_targets_add_up_to_the_layer() -> None:

@@ -1,22 +1,26 @@
-"""Code tables: what every pattern saves and loses under every threshold, counted once per site."""
+"""Code tables: what every pattern saves and loses under every threshold, counted site by site."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spatialonnx.graph.sites import Site
 from spatialonnx.plan.patterns import PATCH_SIZES
 from spatialonnx.plan.plan import PlanLike
+from spatialonnx.plan.rule import inside_bits
 from spatialonnx.searching.targets import Grain, Layout, Piece, Region
 from spatialonnx.searching.thresholds import mean_positive
-from spatialonnx.simulate.code_histogram import CodeHistogram, patch_squares
+from spatialonnx.simulate.code_histogram import BYTES_A_BIN, DENSE, CodeHistogram, patch_squares
 from spatialonnx.simulate.simulator import Simulator
 
-TARGETS_AT_ONCE = 16
-"""Targets whose tables of all patterns are held at once: 65,536 patterns each for p = 4."""
+_TARGETS_AT_ONCE = 16
+"""Targets, at most, whose tables of all patterns are held at once: 65,536 each for p = 4."""
+_COPIES = 6
+"""Arrays of all border classes and codes that such a table is made from, at a time."""
 _CELLS = 1 << 19
 """Outputs that are counted at a time: what is made of them stays in the processor's cache."""
 _MOST_PROBES = 4
@@ -51,30 +55,171 @@ class Choices:
 
 @dataclass(frozen=True, eq=False)
 class ThresholdLevel:
-    """The code histograms of a layer under one threshold.
+    """A threshold of a layer, and what may be used with it.
 
     Attributes:
         thresholds: Of every site, float32 [C]; None = only zeros.
-        histograms: Of every site.
-        patterns: What may be used with it.
+        patterns: The patterns.
     """
 
     thresholds: list[NDArray[np.float32] | None]
-    histograms: list[CodeHistogram]
     patterns: NDArray[np.int64]
 
 
-def count_codes(
+@dataclass(frozen=True, eq=False)
+class TargetTables:
+    """What some targets of a layer save and lose.
+
+    Attributes:
+        first: The first of them.
+        last: The one behind the last.
+        begun: The first target that the histograms know.
+        macs: MACs of one output of every site.
+        histograms: Of every level, of every site.
+    """
+
+    first: int
+    last: int
+    begun: int
+    macs: Sequence[int]
+    histograms: Sequence[Sequence[CodeHistogram]]
+
+    def of(
+        self, level: int, patterns: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """MACs saved and signal lost under a level's thresholds, [targets, patterns]."""
+        part = self.first - self.begun, self.last - self.begun, patterns
+        found = self.histograms[level]
+        saved = [h.skipped(*part) * m for h, m in zip(found, self.macs, strict=True)]
+        lost = [h.lost(*part) for h in found]
+        return np.sum(saved, axis=0), np.sum(lost, axis=0)
+
+
+class CodeTables:
+    """The code histograms of a layer.
+
+    As many targets are counted in one pass over the activations as there is memory for; where that
+    is all of them, they are counted once.
+
+    Attributes:
+        levels: The threshold levels, the first that of the initial thresholds.
+        targets: Number of targets.
+        borders: The border classes of all sites: bits inside the ofmap, one integer a class.
+    """
+
+    def __init__(
+        self,
+        simulator: Simulator,
+        sites: Sequence[str],
+        grain: Grain,
+        layout: Layout,
+        choices: Choices,
+        initial: PlanLike,
+    ) -> None:
+        """Finds the thresholds; nothing is counted yet.
+
+        Args:
+            simulator: Gives the activations.
+            sites: The layer, or coupled ones, which share their targets.
+            grain: What a target is.
+            layout: How maps are cut.
+            choices: What may be used.
+            initial: Masks that sites begin with.
+        """
+        self.levels = _find_levels(simulator, sites, grain, layout.patch_size, choices, initial)
+        self._simulator, self._size = simulator, layout.patch_size
+        self._sites = [layout.site(name) for name in sites]
+        self._labels = [layout.labels(site, grain) for site in self._sites]
+        self.targets = 1 + max(int(labels.max()) for labels in self._labels)
+        maps = {(site.shape[1] or 0, site.shape[2] or 0) for site in self._sites}
+        every = [inside_bits(height, width, self._size).ravel() for height, width in maps]
+        self.borders = {int(inside) for inside in np.concatenate(every)}
+        row = len(self.borders) << self._size**2
+        room = simulator.counting_bytes // 2  # the histograms, and the tables made from them
+        self._share = room // (len(self.levels) * len(sites))
+        self._at_once = min(max(room // (_COPIES * 8 * row), 1), _TARGETS_AT_ONCE)
+        self._most = self.targets
+        if self.targets * row <= DENSE:
+            self._most = max(self._share // (BYTES_A_BIN * row), 1)
+        self._begun = self._end = 0
+        self._histograms: list[list[CodeHistogram]] = []
+
+    def __iter__(self) -> Iterator[TargetTables]:
+        """Some targets after another, all of them; counts those that are not known."""
+        macs = [site.macs_per_output for site in self._sites]
+        first = 0
+        while first < self.targets:
+            if not self._begun <= first < self._end:
+                self._count(first)
+            last = min(first + self._at_once, self._end)
+            yield TargetTables(first, last, self._begun, macs, self._histograms)
+            first = last
+
+    def clear(self) -> None:
+        """Drops what was counted."""
+        self._histograms, self._begun, self._end = [], 0, 0
+
+    def _count(self, first: int) -> None:
+        """Counts the targets from one on, as many as there is memory for."""
+        self.clear()  # before others take their place
+        count = min(self._most, self.targets - first)
+        parts = [_part(labels, first, first + count) for labels in self._labels]
+        found = [
+            [self._histogram(*each) for each in zip(self._sites, parts, strict=True)]
+            for _ in self.levels
+        ]
+        for k, (site, (channels, _)) in enumerate(zip(self._sites, parts, strict=True)):
+            codes = [
+                self._simulator.codes(site.name, self._size, level.thresholds[k])
+                for level in self.levels
+            ]
+            for ofmap, *blocks in zip(self._simulator.ofmaps(site.name), *codes, strict=True):
+                cells = max(_CELLS, 8 * max(own[k].bins for own in found))
+                rows = max(1, cells // max(ofmap[0].size, 1))
+                for row in range(0, len(ofmap), rows):
+                    part = slice(row, row + rows), channels
+                    self._add(found, k, ofmap[part], [block[part] for block in blocks], channels)
+                    every = [histogram for own in found for histogram in own]
+                    while count > 1 and any(histogram.is_full for histogram in every):
+                        self._most = count = -(-count // 2)
+                        for histogram in every:
+                            histogram.keep(count)
+        self._begun, self._end, self._histograms = first, first + count, found
+
+    def _histogram(self, site: Site, part: tuple[slice, NDArray[np.int64]]) -> CodeHistogram:
+        channels, height, width = (d or 0 for d in site.shape)
+        shape = len(range(channels)[part[0]]), height, width
+        return CodeHistogram(self._size, shape, part[1], energy=True, room=self._share)
+
+    def _add(
+        self,
+        found: Sequence[Sequence[CodeHistogram]],
+        k: int,
+        ofmap: NDArray[np.float32],
+        codes: Sequence[NDArray[np.uint16]],
+        channels: slice,
+    ) -> None:
+        """Counts a few samples of site ``k`` under every threshold."""
+        squares = patch_squares(ofmap, self._size)
+        for level, own, block in zip(self.levels, found, codes, strict=True):
+            threshold = level.thresholds[k]
+            small = None
+            if threshold is not None:
+                limits = threshold[channels] if len(threshold) > 1 else threshold
+                counted = np.where(ofmap <= limits[:, None, None], ofmap, np.float32(0))
+                small = patch_squares(counted, self._size)
+            own[k].add(block, squares, small)
+
+
+def _find_levels(
     simulator: Simulator,
     sites: Sequence[str],
     grain: Grain,
-    layout: Layout,
+    patch_size: int,
     choices: Choices,
     initial: PlanLike,
 ) -> list[ThresholdLevel]:
-    """The histograms of a layer: the first level is that of the initial thresholds."""
-    size = layout.patch_size
-    few, multiples = choices.thin(size)
+    few, multiples = choices.thin(patch_size)
     if grain.by_patch:
         multiples = ()
     begun = [initial[name].threshold if name in initial else None for name in sites]
@@ -85,60 +230,23 @@ def count_codes(
         means = [mean_positive(simulator.ofmaps(name)) for name in sites]
         thresholds += [[(m * t).astype(np.float32) for m in means] for t in multiples]
     every = np.asarray(choices.patterns, np.int64)
-    levels = [
+    return [
         ThresholdLevel(
-            values,
-            [_histogram(layout, name, grain) for name in sites],
-            few if any(v is not None for v in values) and values is not begun else every,
+            values, few if any(v is not None for v in values) and values is not begun else every
         )
         for values in thresholds
     ]
-    for k, name in enumerate(sites):
-        codes = [simulator.codes(name, size, level.thresholds[k]) for level in levels]
-        for ofmap, *blocks in zip(simulator.ofmaps(name), *codes, strict=True):
-            cells = max(_CELLS, 8 * max(level.histograms[k].bins for level in levels))
-            rows = max(1, cells // max(ofmap[0].size, 1))
-            for first in range(0, len(ofmap), rows):
-                part = slice(first, first + rows)
-                _count(levels, k, size, ofmap[part], [block[part] for block in blocks])
-    return levels
 
 
-def _count(
-    levels: Sequence[ThresholdLevel],
-    k: int,
-    size: int,
-    ofmap: NDArray[np.float32],
-    codes: Sequence[NDArray[np.uint16]],
-) -> None:
-    """Counts a few samples of site ``k`` under every threshold."""
-    squares = patch_squares(ofmap, size)
-    for level, block in zip(levels, codes, strict=True):
-        threshold = level.thresholds[k]
-        small = None
-        if threshold is not None:
-            counted = np.where(ofmap <= threshold[:, None, None], ofmap, np.float32(0))
-            small = patch_squares(counted, size)
-        level.histograms[k].add(block, squares, small)
-
-
-def _histogram(layout: Layout, name: str, grain: Grain) -> CodeHistogram:
-    site = layout.site(name)
-    channels, height, width = (d or 0 for d in site.shape)
-    labels = layout.labels(site, grain)
-    return CodeHistogram(layout.patch_size, (channels, height, width), labels, energy=True)
-
-
-def tables_of(
-    level: ThresholdLevel, macs: Sequence[int], first: int, last: int
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """MACs saved and signal lost by some targets and a level's patterns, [targets, patterns]."""
-    saved = [
-        h.skipped(first, last, level.patterns) * m
-        for h, m in zip(level.histograms, macs, strict=True)
-    ]
-    lost = [h.lost(first, last, level.patterns) for h in level.histograms]
-    return np.sum(saved, axis=0), np.sum(lost, axis=0)
+def _part(labels: NDArray[np.int64], first: int, last: int) -> tuple[slice, NDArray[np.int64]]:
+    """The channels of some targets, and the targets there, from 0; negative = another one."""
+    channels = slice(None)
+    if len(labels) > 1:
+        lowest, highest = labels.min(axis=(1, 2)), labels.max(axis=(1, 2))
+        own = np.flatnonzero((highest >= first) & (lowest < last))
+        channels = slice(int(own[0]), int(own[-1]) + 1)
+    part = labels[channels] - first
+    return channels, np.where(part < last - first, part, -1)
 
 
 def pieces_of(level: ThresholdLevel, pattern: int, regions: Sequence[Region]) -> tuple[Piece, ...]:

@@ -10,7 +10,7 @@ family of masks.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +18,11 @@ from numpy.typing import NDArray
 from spatialonnx.plan.patterns import full_pattern
 from spatialonnx.plan.plan import PlanLike
 from spatialonnx.searching.rate_distortion.code_tables import (
-    TARGETS_AT_ONCE,
     Choices,
+    CodeTables,
     ThresholdLevel,
-    count_codes,
     is_as_high,
     pieces_of,
-    tables_of,
 )
 from spatialonnx.searching.rate_distortion.few_patterns import find_few_pattern_points
 from spatialonnx.searching.rate_distortion.hull import upper_hull
@@ -141,16 +139,13 @@ def _find_hulls(
     initial: PlanLike,
 ) -> list[_Hull]:
     begun = initial_patterns(sites, grain, layout, initial)
-    levels = count_codes(simulator, sites, grain, layout, choices, initial)
-    macs = [layout.site(name).macs_per_output for name in sites]
+    counted = CodeTables(simulator, sites, grain, layout, choices, initial)
+    levels = counted.levels
     hulls = []
-    for first in range(0, len(begun), TARGETS_AT_ONCE):
-        last = min(first + TARGETS_AT_ONCE, len(begun))
-        tables = [tables_of(level, macs, first, last) for level in levels]
-        before = None
-        if initial:
-            own_patterns = replace(levels[0], patterns=begun[first:last])
-            before = tables_of(own_patterns, macs, first, last)
+    for found in counted:
+        first, last = found.first, found.last
+        tables = [found.of(rank, level.patterns) for rank, level in enumerate(levels)]
+        before = found.of(0, begun[first:last]) if initial else None
         for target, own in enumerate(begun[first:last].tolist()):
             saved_before = 0 if before is None else int(before[0][target, target])
             lost_before = 0.0 if before is None else float(before[1][target, target])
@@ -161,7 +156,7 @@ def _find_hulls(
             for level, (saved, lost) in zip(levels, tables, strict=True):
                 if not is_as_high(level, levels[0], regions):
                     continue
-                fewer = extends(level.patterns, own, level.histograms)
+                fewer = extends(level.patterns, own, counted.borders, layout.patch_size)
                 used.append((level, level.patterns[fewer]))
                 more.append(saved[target, fewer] - saved_before)
                 costs.append(np.maximum(lost[target, fewer] - lost_before, 0.0))

@@ -17,13 +17,11 @@ from numpy.typing import NDArray
 from spatialonnx.plan.patterns import full_pattern
 from spatialonnx.plan.plan import PlanLike
 from spatialonnx.searching.rate_distortion.code_tables import (
-    TARGETS_AT_ONCE,
     Choices,
+    CodeTables,
     ThresholdLevel,
-    count_codes,
     is_as_high,
     pieces_of,
-    tables_of,
 )
 from spatialonnx.searching.rate_distortion.hull import spaced
 from spatialonnx.searching.rate_distortion.initial import extends, initial_patterns
@@ -50,6 +48,7 @@ class _Targets:
 
     Attributes:
         levels: The threshold levels.
+        patch_size: Side of a patch.
         patterns: The patterns, int64 [k].
         initial: The pattern that every target begins with, int64 [targets].
         saved_before: MACs that the initial patterns save.
@@ -58,6 +57,7 @@ class _Targets:
     """
 
     levels: Sequence[ThresholdLevel]
+    patch_size: int
     patterns: NDArray[np.int64]
     initial: NDArray[np.int64]
     saved_before: int
@@ -129,56 +129,49 @@ def _find_targets(
     initial: PlanLike,
 ) -> _Targets:
     begun = initial_patterns(sites, grain, layout, initial)
-    few, _ = choices.thin(layout.patch_size)
-    levels = [
-        replace(level, patterns=few)
-        for level in count_codes(simulator, sites, grain, layout, choices, initial)
-    ]
-    macs = [layout.site(name).macs_per_output for name in sites]
+    size = layout.patch_size
+    few, _ = choices.thin(size)
+    counted = CodeTables(simulator, sites, grain, layout, choices, initial)
     own = begun[begun != full_pattern(layout.patch_size)]
-    patterns = _candidates(levels, macs, len(begun), few, np.unique(own))
-    levels = [replace(level, patterns=patterns) for level in levels]
+    patterns = _candidates(counted, few, np.unique(own))
+    levels = [replace(level, patterns=patterns) for level in counted.levels]
     shape = len(levels), len(begun), len(patterns)
     gain, loss = np.zeros(shape, np.int64), np.full(shape, np.inf)
     saved_before = 0
-    for first in range(0, len(begun), TARGETS_AT_ONCE):
-        last = min(first + TARGETS_AT_ONCE, len(begun))
+    for found in counted:
+        first, last = found.first, found.last
         # Off saves and loses nothing: a full pattern is never blind and predicts nothing.
-        before = tables_of(replace(levels[0], patterns=begun[first:last]), macs, first, last)
+        before = found.of(0, begun[first:last])
         already = [table.diagonal() for table in before]
         saved_before += int(already[0].sum())
-        tables = [tables_of(level, macs, first, last) for level in levels]
+        tables = [found.of(rank, patterns) for rank in range(len(levels))]
         for target in range(last - first):
             regions = [layout.region(layout.site(name), grain, first + target) for name in sites]
-            fits = extends(patterns, int(begun[first + target]), levels[0].histograms)
+            fits = extends(patterns, int(begun[first + target]), counted.borders, size)
             for rank, (level, (saved, lost)) in enumerate(zip(levels, tables, strict=True)):
                 if not is_as_high(level, levels[0], regions):
                     continue
                 gain[rank, first + target, fits] = saved[target, fits] - already[0][target]
                 more = np.maximum(lost[target, fits] - already[1][target], 0.0)
                 loss[rank, first + target, fits] = more
-    return _Targets(levels, patterns, begun, saved_before, gain, loss)
+    return _Targets(levels, size, patterns, begun, saved_before, gain, loss)
 
 
 def _candidates(
-    levels: Sequence[ThresholdLevel],
-    macs: Sequence[int],
-    targets: int,
-    patterns: NDArray[np.int64],
-    own: NDArray[np.int64],
+    counted: CodeTables, patterns: NDArray[np.int64], own: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """The patterns that are worth sharing: those of the largest benefit for some multiplier."""
     if len(patterns) <= _CANDIDATES:
         return np.union1d(patterns, own)
-    chunks = [(k, min(k + TARGETS_AT_ONCE, targets)) for k in range(0, targets, TARGETS_AT_ONCE)]
-    totals = [[tables_of(level, macs, *chunk) for level in levels] for chunk in chunks[:1]]
-    scale = _scale(np.stack([s for s, _ in totals[0]]), np.stack([x for _, x in totals[0]]))
+    ranks = range(len(counted.levels))
+    totals = [next(iter(counted)).of(rank, patterns) for rank in ranks]
+    scale = _scale(np.stack([s for s, _ in totals]), np.stack([x for _, x in totals]))
     if scale is None:
         return np.union1d(patterns[:_CANDIDATES], own)
     multipliers = np.geomspace(scale[1], scale[0], 6)
     benefit = np.zeros((len(multipliers), len(patterns)))
-    for chunk in chunks:
-        tables = [tables_of(level, macs, *chunk) for level in levels]
+    for found in counted:
+        tables = [found.of(rank, patterns) for rank in ranks]
         for rank, multiplier in enumerate(multipliers):
             best = np.maximum.reduce([saved - multiplier * lost for saved, lost in tables])
             benefit[rank] += np.maximum(best, 0.0).sum(axis=0)
@@ -209,7 +202,7 @@ def _choose(found: _Targets, multiplier: float, most: int) -> _Level:
     value = found.gain - multiplier * found.loss  # [levels, targets, k]
     level = value.argmax(axis=0)
     best = np.take_along_axis(value, level[None], axis=0)[0]
-    full = full_pattern(found.levels[0].histograms[0].patch_size)
+    full = full_pattern(found.patch_size)
     kept = np.flatnonzero(np.isin(found.patterns, found.initial[found.initial != full]))
     shared = _share(best, kept.tolist(), max(most - len(kept), 0))
     targets = np.arange(len(best))

@@ -8,7 +8,7 @@ tuned to do without, is known.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,17 +19,23 @@ from spatialonnx.plan.patterns import full_pattern
 from spatialonnx.plan.plan import PlanLike
 from spatialonnx.searching.modes import Groups
 from spatialonnx.searching.targets import Grain, Layout
-from spatialonnx.simulate.code_histogram import CodeHistogram
 
 
 def extends(
-    patterns: NDArray[np.int64], initial: int, histograms: Sequence[CodeHistogram]
+    patterns: NDArray[np.int64], initial: int, borders: Collection[int], patch_size: int
 ) -> NDArray[np.bool_]:
-    """Whether a pattern's predictions include those of the initial one, [patterns]."""
+    """Whether a pattern's predictions include those of the initial one, [patterns].
+
+    Args:
+        patterns: The patterns.
+        initial: The initial one.
+        borders: Bits of a patch inside the ofmap, by border class.
+        patch_size: Side of a patch.
+    """
     found: NDArray[np.bool_] = (patterns & initial) == patterns
-    if initial == full_pattern(histograms[0].patch_size):  # it predicts nothing
+    if initial == full_pattern(patch_size):  # it predicts nothing
         return found
-    for inside in {int(inside) for histogram in histograms for inside in histogram.borders}:
+    for inside in borders:
         if initial & inside:
             found &= (patterns & inside) != 0
     return found

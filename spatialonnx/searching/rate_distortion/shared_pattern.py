@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spatialonnx.searching.rate_distortion.code_tables import (
-    TARGETS_AT_ONCE,
     Choices,
-    ThresholdLevel,
-    count_codes,
+    CodeTables,
 )
 from spatialonnx.searching.rate_distortion.hull import spaced
 from spatialonnx.searching.rate_distortion.operating_points import (
@@ -37,11 +35,18 @@ def find_layer_points(
     ``find_operating_points``, every site being off initially.
     """
     size = layout.patch_size
-    levels = count_codes(simulator, sites, Grain(by_channel=True), layout, choices, {})
     few, _ = choices.thin(size)
-    levels = [replace(level, patterns=few) for level in levels]
-    tables = [_by_channel(layout, sites, level) for level in levels]
-    saved, lost = np.stack([s for s, _ in tables]), np.stack([x for _, x in tables])
+    grain = Grain(by_channel=True)
+    counted = [CodeTables(simulator, [name], grain, layout, choices, {}) for name in sites]
+    counts = [tables.targets for tables in counted]
+    saved = np.zeros((len(counted[0].levels), sum(counts), len(few)), np.int64)
+    lost = np.zeros(saved.shape)
+    for at, tables in zip(itertools.accumulate(counts, initial=0), counted, strict=False):
+        for part in tables:
+            own = slice(at + part.first, at + part.last)
+            for rank in range(len(tables.levels)):
+                saved[rank, own], lost[rank, own] = part.of(rank, few)
+        tables.clear()
     totals = saved.sum(axis=1), lost.sum(axis=1)
     ratios = (totals[0] / np.maximum(totals[1], 1e-300))[(totals[0] > 0) & (totals[1] > 0)]
     if not len(ratios):
@@ -62,36 +67,22 @@ def find_layer_points(
     for rank, k in enumerate(chosen_levels, start=1):
         total = int(totals_found[k])
         cost, chosen, ranks = found[total]
-        pieces = _layer_pieces(levels, sites, int(few[chosen]), ranks)
+        pieces = _layer_pieces(counted, sites, int(few[chosen]), ranks)
         points.append(OperatingPoint(f"p{size} level {rank}", size, pieces, total, cost))
     return points
 
 
-def _by_channel(
-    layout: Layout, sites: Sequence[str], level: ThresholdLevel
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """MACs saved and signal lost by every channel of some sites, [channels, patterns]."""
-    saved, lost = [], []
-    for name, histogram in zip(sites, level.histograms, strict=True):
-        macs = layout.site(name).macs_per_output
-        for first in range(0, histogram.targets, TARGETS_AT_ONCE):
-            part = first, min(first + TARGETS_AT_ONCE, histogram.targets), level.patterns
-            saved.append(histogram.skipped(*part) * macs)
-            lost.append(histogram.lost(*part))
-    return np.concatenate(saved), np.concatenate(lost)
-
-
 def _layer_pieces(
-    levels: Sequence[ThresholdLevel], sites: Sequence[str], pattern: int, ranks: NDArray[np.int64]
+    counted: Sequence[CodeTables], sites: Sequence[str], pattern: int, ranks: NDArray[np.int64]
 ) -> tuple[Piece, ...]:
     """One pattern in some sites, and for every channel the threshold of a level's rank."""
     pieces = []
     first = 0
-    for k, name in enumerate(sites):
-        count = levels[0].histograms[k].targets
+    for name, tables in zip(sites, counted, strict=True):
+        count = tables.targets
         values = np.zeros(count, np.float32)
         for channel, rank in enumerate(ranks[first : first + count].tolist()):
-            own = levels[rank].thresholds[k]
+            (own,) = tables.levels[rank].thresholds
             if own is not None:
                 values[channel] = own[channel]
         pieces.append(Piece(Region(name), pattern, tuple(values.tolist()) if values.any() else ()))

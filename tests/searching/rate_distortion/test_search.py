@@ -367,11 +367,12 @@ def test_a_cut_search_of_a_tuned_network_continues(tiny_files, tmp_path):
 def test_a_level_is_not_blind_where_its_start_is_not():
     histogram = CodeHistogram(2, (1, 7, 7))
     patterns = np.arange(1, 15)
-    kept = patterns[extends(patterns, 0b1001, [histogram])]
+    kept = patterns[extends(patterns, 0b1001, histogram.borders.tolist(), 2)]
     # 1000 is the last position of a patch: outside in the last row and column.
     assert kept.tolist() == [0b0001, 0b1001]
-    assert patterns[extends(patterns, 0b1110, [histogram])].tolist() == [0b0110, 0b1110]
-    assert extends(patterns, 0b1111, [histogram]).all()
+    borders = histogram.borders.tolist()
+    assert patterns[extends(patterns, 0b1110, borders, 2)].tolist() == [0b0110, 0b1110]
+    assert extends(patterns, 0b1111, borders, 2).all()
 
 
 def test_no_level_of_a_tuned_network_is_for_nothing():
