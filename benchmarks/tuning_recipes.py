@@ -177,9 +177,7 @@ VARIANTS = {
     "half of the images mixed": Variant(recipe={"mix": 0.5}),
     "one gate per 4 channels": Variant(block=4),
     "one gate per 16 channels": Variant(block=16),
-    "one gate per 16 channels, slope 2, penalty 16": Variant(
-        block=16, recipe={"slope": 2.0, "penalty": 16.0}
-    ),
+    "one gate per 16 channels, penalty 32": Variant(block=16, recipe={"penalty": 32.0}),
 }
 
 
