@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import onnx
@@ -32,6 +35,16 @@ def hostile_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_bench_measures_memory(hostile_folder: Path) -> None:
     onnx.save(plain(), "m.onnx")
     assert measure_peak(Path("m.onnx"), [1, 3, 8, 8], Runtime("cpu", 1))
+    assert not (hostile_folder / "ran").exists()
+
+
+def test_bench_is_run_there(hostile_folder: Path) -> None:
+    onnx.save(plain(), "m.onnx")
+    command = [sys.executable, "-P", "-c", "from spatialonnx.cli import main; main()"]
+    words = ["bench", "m.onnx", "--runs", "2", "--threads", "1", "--json"]
+    done = subprocess.run([*command, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["models"][0]["peak_bytes"]
     assert not (hostile_folder / "ran").exists()
 
 

@@ -13,8 +13,10 @@ import errno
 import gc
 import json
 import os
+import shutil
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -231,8 +233,12 @@ class ProfiledSession:
         self, model: onnx.ModelProto | Path, runtime: Runtime, *, profile: bool = True
     ) -> None:
         """Opens the session; without ``profile`` it is an ordinary one."""
-        self._folder = tempfile.TemporaryDirectory(prefix="spatialonnx-") if profile else None
-        prefix = None if self._folder is None else Path(self._folder.name) / "profile"
+        folder = tempfile.mkdtemp(prefix="spatialonnx-") if profile else None
+        # Also where Ctrl-C ends the work before the times are read.
+        self._remove = (
+            None if folder is None else weakref.finalize(self, shutil.rmtree, folder, True)
+        )
+        prefix = None if folder is None else Path(folder) / "profile"
         self.session = open_session(model, runtime, timed=True, profile=prefix)
 
     def node_times(self, runs: int) -> NodeTimes:
@@ -241,11 +247,11 @@ class ProfiledSession:
         Args:
             runs: How often the session was run.
         """
-        assert self._folder is not None
+        assert self._remove is not None
         try:
             return read_profile(self.session.end_profiling(), runs)
         finally:
-            self._folder.cleanup()
+            self._remove()
 
 
 def read_profile(path: Path, runs: int) -> NodeTimes:

@@ -173,6 +173,11 @@ class SegmentSimulator:
         """Sets what is called; None = nothing."""
         self._network.checkpoint = function
 
+    def check(self) -> None:
+        """Calls ``checkpoint``."""
+        if self.checkpoint is not None:
+            self.checkpoint()
+
     def release(self) -> None:
         """Closes the sessions and drops all activations; the dense network's figures stay."""
         del self._network, self._prefix, self._incremental

@@ -50,6 +50,10 @@ class Simulator(Protocol):
         """Memory that code histograms may take."""
         ...
 
+    def check(self) -> None:
+        """Ends the work, by an error, where its time is over: called between steps."""
+        ...
+
     def simulate(
         self, plans: Iterable[PlanLike], reject_above: Fraction | None = None
     ) -> Iterator[Outcome]:

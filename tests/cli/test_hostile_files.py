@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,9 @@ from onnx import TensorProto, helper, numpy_helper
 from support.commands import START, invoke, run_alone, succeed
 from support.models import plain
 
+from spatialonnx.cli import progress as progress_module
 from spatialonnx.runtime import session as session_module
+from spatialonnx.runtime.progress import Progress
 
 DATA = ("--data", "npz:d.npz", "--accept-baseline", "--threads", "1", "--quiet")
 SEARCH = ("--eps", "0.5", "--patterns", "1001", "--study", "s.db", "-o", "out.masked.onnx")
@@ -69,7 +72,7 @@ def put(op: str, kind: str) -> Callable[[onnx.ModelProto], None]:
     return lambda proto: behind(proto, kind, lambda x, y: helper.make_node(op, [x], [y], "odd"))
 
 
-def put_if(proto: onnx.ModelProto) -> None:
+def put_if(kind: str, proto: onnx.ModelProto) -> None:
     proto.graph.initializer.append(numpy_helper.from_array(np.asarray(True), "yes"))
 
     def branch(x: str, name: str) -> onnx.GraphProto:
@@ -80,15 +83,15 @@ def put_if(proto: onnx.ModelProto) -> None:
         branches = {"then_branch": branch(x, "then"), "else_branch": branch(x, "else")}
         return helper.make_node("If", ["yes"], [y], "odd", **branches)
 
-    behind(proto, "Relu", make)
+    behind(proto, kind, make)
 
 
-def put_function(proto: onnx.ModelProto) -> None:
+def put_function(kind: str, proto: onnx.ModelProto) -> None:
     proto.opset_import.append(helper.make_opsetid("own", 1))
     identity = helper.make_node("Identity", ["a"], ["b"])
     opsets = [helper.make_opsetid("", 17)]
     proto.functions.append(helper.make_function("own", "Same", ["a"], ["b"], [identity], opsets))
-    behind(proto, "Relu", lambda x, y: helper.make_node("Same", [x], [y], "odd", domain="own"))
+    behind(proto, kind, lambda x, y: helper.make_node("Same", [x], [y], "odd", domain="own"))
 
 
 def turn_round(proto: onnx.ModelProto) -> None:
@@ -109,8 +112,8 @@ def remove_outputs(proto: onnx.ModelProto) -> None:
 ODD = {
     **{f"{op} behind {kind}": put(op, kind) for op in ("Identity", "Neg", "Dropout", "Abs")
        for kind in ("Conv", "Relu")},
-    "If behind Relu": put_if,
-    "function behind Relu": put_function,
+    **{f"If behind {kind}": partial(put_if, kind) for kind in ("Conv", "Relu")},
+    **{f"function behind {kind}": partial(put_function, kind) for kind in ("Conv", "Relu")},
     "unsorted": turn_round,
     "cycle": make_cycle,
     "no output": remove_outputs,
@@ -164,29 +167,34 @@ def check_one_line(done: subprocess.CompletedProcess[str], code: int) -> str:
     return lines[0]
 
 
-def test_a_missing_folder_for_temporary_files(folder: Path) -> None:
-    """Where /tmp and the others are not there either, a command that needs one says so."""
-    hide = "import tempfile; tempfile._candidate_tempdir_list = lambda: ['/nowhere']"
-    start = [sys.executable, "-c", f"{hide}; from spatialonnx.cli import main; main()"]
-    onnx.save(plain(), "m.onnx")
-    done = subprocess.run([*start, "insert", "m.onnx"], capture_output=True, text=True)
-    assert "TMPDIR" in check_one_line(done, 4)
-
-
-FULL = {
+WITH_TEMPORARY_FILES = {
+    "insert": ("insert", "m.onnx"),
     "deploy": ("deploy", "out.masked.onnx", *DATA, "--runs", "2", "-o", "x.onnx"),
     "bench --profile": ("bench", "m.onnx", "--profile", "--runs", "2"),
 }
 
 
-@pytest.mark.parametrize("command", FULL)
+@pytest.mark.parametrize("command", WITH_TEMPORARY_FILES)
+def test_a_missing_folder_for_temporary_files(folder: Path, command: str) -> None:
+    """Where /tmp and the others are not there either, a command that needs one says so."""
+    succeed(*COMMANDS["search"])
+    hide = "import tempfile; tempfile._candidate_tempdir_list = lambda: ['/nowhere']"
+    start = [sys.executable, "-c", f"{hide}; from spatialonnx.cli import main; main()"]
+    onnx.save(plain(), "m.onnx")
+    done = subprocess.run([*start, *WITH_TEMPORARY_FILES[command]], capture_output=True, text=True)
+    assert "TMPDIR" in check_one_line(done, 4)
+
+
+@pytest.mark.parametrize("command", ["deploy", "bench --profile"])
 def test_a_full_folder_for_temporary_files(folder: Path, command: str) -> None:
     """No file can grow: ONNX Runtime's profiler then leaves an empty one, and says nothing."""
     onnx.save(plain(), "m.onnx")
     succeed(*COMMANDS["search"])
     full = 0, 0
     done = run_alone(
-        FULL[command], folder, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, full)
+        WITH_TEMPORARY_FILES[command],
+        folder,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, full),
     )
     assert "TMPDIR" in check_one_line(done, 4)
 
@@ -286,6 +294,38 @@ def test_a_time_budget_ends_the_code_histograms(
     result = invoke(*COMMANDS["search"], "--time-budget", "0s", "--json")
     assert result.exit_code == 0
     assert '"complete": false' in result.stdout
+
+
+@pytest.mark.parametrize("command", ["evaluate", "search", "deploy"])
+def test_ctrl_c_is_one_line_at_every_step_that_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """Where progress is told for the first time of each stage, in turn."""
+    succeed(*COMMANDS["search"])
+    words = {**COMMANDS, **WITH_TEMPORARY_FILES}[command]
+    words = tuple(word for word in words if word != "--quiet")
+    stages: list[str] = []
+    stop_at = ""
+
+    def follow(progress: Progress) -> None:
+        if progress.stage not in stages:
+            stages.append(progress.stage)
+            if progress.stage == stop_at:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(progress_module, "_lines", lambda common: follow)
+    Path("s.db").unlink()
+    invoke(*words, "--force")
+    told = [*stages]
+    assert told
+    for stop_at in told:
+        stages.clear()
+        Path("s.db").unlink(missing_ok=True)
+        result = invoke(*words, "--force")
+        last = result.stderr.splitlines()[-1]
+        assert stop_at in stages
+        assert result.exit_code == 130
+        assert last.startswith(("stopped", "error: stopped by Ctrl-C")), last
 
 
 def test_ctrl_c_is_one_line_in_every_phase(folder: Path) -> None:

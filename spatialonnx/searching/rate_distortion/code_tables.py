@@ -151,6 +151,7 @@ class CodeTables:
         while first < self.targets:
             if not self._begun <= first < self._end:
                 self._count(first)
+            self._simulator.check()
             last = min(first + self._at_once, self._end)
             yield TargetTables(first, last, self._begun, macs, self._histograms)
             first = last
@@ -177,6 +178,7 @@ class CodeTables:
                 cells = max(_CELLS, 8 * max(own[k].bins for own in found))
                 rows = max(1, cells // max(ofmap[0].size, 1))
                 for row in range(0, len(ofmap), rows):
+                    self._simulator.check()
                     part = slice(row, row + rows), channels
                     self._add(found, k, ofmap[part], [block[part] for block in blocks], channels)
                     every = [histogram for own in found for histogram in own]

@@ -53,6 +53,7 @@ def find_layer_points(
         return [OFF]
     found: dict[int, tuple[float, int, NDArray[np.int64]]] = {}
     for multiplier in np.geomspace(_RANGE * ratios.max(), ratios.min() / _RANGE, _MULTIPLIERS):
+        simulator.check()
         value = saved - multiplier * lost
         best = value.argmax(axis=0)
         chosen = int(np.take_along_axis(value, best[None], axis=0)[0].sum(axis=0).argmax())

@@ -14,6 +14,7 @@ from support.searching import make_job
 from spatialonnx.graph.sites import Site
 from spatialonnx.plan.patterns import full_pattern
 from spatialonnx.plan.plan import Plan
+from spatialonnx.searching.deadline import BudgetSpent
 from spatialonnx.searching.modes import MODES
 from spatialonnx.searching.rate_distortion.code_tables import Choices, CodeTables
 from spatialonnx.searching.rate_distortion.families import find_operating_points
@@ -46,6 +47,25 @@ def test_targets_are_counted_in_several_passes_where_memory_is_short(
         passes.clear()
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_counting_ends_where_its_time_is_over(tiny_files: Any, tmp_path: Any, mode: str) -> None:
+    """Also where no segment has to be run: the activations are stored."""
+    simulator = make_simulator(make_job(tiny_files, tmp_path))
+    layout, grain = Layout(simulator.sites, 4), MODES[mode].grain
+    site = simulator.sites[0].name
+    find_operating_points(simulator, [site], grain, layout, Choices([1, 2]))
+    checks = []
+
+    def check() -> None:
+        checks.append(1)
+        if len(checks) == 3:
+            raise BudgetSpent
+
+    simulator.checkpoint = check
+    with pytest.raises(BudgetSpent):
+        find_operating_points(simulator, [site], grain, layout, Choices([1, 2]))
+
+
 class Noise:
     """A site whose patches have nearly all codes, so that histograms are as large as they get."""
 
@@ -54,6 +74,9 @@ class Noise:
 
     def __init__(self, counting_bytes: int) -> None:
         self.counting_bytes = counting_bytes
+
+    def check(self) -> None:
+        pass
 
     def codes(
         self, _site: str, _size: int, _threshold: object = None
