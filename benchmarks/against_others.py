@@ -1,7 +1,7 @@
 """Claim: a tuned network in 8 bit beats what an engineer would use instead. Losses are printed too.
 
-    python benchmarks/against_others.py --search --prepare
-    python benchmarks/against_others.py --search --write
+    python benchmarks/against_others.py --search vgg6 --prepare
+    python benchmarks/against_others.py --search vgg6 --write
 
 Every network is given as NAME=ORIGINAL[,TUNED[,THINNER]]: the dense network, the same one tuned
 (with its plan, or without: then one probe per 2 x 2 patch), and a thinner dense network of about
@@ -386,7 +386,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--verify-samples", type=int, default=5000)
     parser.add_argument(
-        "--search", action="store_true", help="also ours without tuning, with a search of a minute"
+        "--search",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="also this network in ours without tuning, with a search of a minute",
     )
     parser.add_argument("--folder", type=Path, default=Path("build/against_others"))
     parser.add_argument("--write", action="store_true", help=f"put the tables into {DOCUMENT}")
@@ -402,7 +406,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     lines: list[str] = []
     for network in networks:
         made = Preparation(
-            network, options.folder, options.threads, options.verify_samples, search=options.search
+            network,
+            options.folder,
+            options.threads,
+            options.verify_samples,
+            search=network.name in options.search,
         )
         if options.prepare:
             for system in made.systems():
