@@ -207,8 +207,17 @@ def _site_row(site: SiteVerdict, verdict: Verdict) -> list[object]:
         site.name,
         percent(site.share),
         percent(site.most) + ("" if site.tried else " *"),
-        *("cannot gain" if value is None else percent(value) for value in needed),
+        *(_needed(value) for value in needed),
     ]
+
+
+def _needed(share: float | None) -> str:
+    """What a site must save, in words where it is nothing, and where nothing is enough."""
+    from spatialonnx.cli.console import percent
+
+    if share is None:
+        return "cannot gain"
+    return percent(share) if share else "nothing"
 
 
 def _number(value: float | None) -> str:

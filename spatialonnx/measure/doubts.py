@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 from scipy.stats import binom
 
 from spatialonnx.measure.metrics import TOP1, Metric, Outputs
@@ -14,6 +15,10 @@ NEARLY_ALL = 0.95
 """Share of the samples from which on one answer is said to be that of nearly all."""
 _CHANCE = 0.01
 """Probability from which on chance explains an accuracy."""
+_RENAMED = 0.2
+"""Share of the samples that must be right under another numbering of the classes, and are not."""
+_PER_CLASS = 10
+"""Samples per class, on average, from which on chance alone does not find such a numbering."""
 _FEWEST = 10
 """Samples below which nothing is said."""
 
@@ -45,9 +50,26 @@ def doubts(metric: Metric, outputs: Outputs, labels: NDArray[np.int64] | None) -
     if metric.name != TOP1.name or labels is None or labels.ndim != 1:
         return
     right = int(metric.right(outputs, labels).sum())
+    if (renamed := _renamed(answers, labels)) - right > _RENAMED * len(answers):
+        yield (
+            f"with the classes in another order {100 * renamed / len(answers):.1f} % of the "
+            f"answers would be right instead of {100 * right / len(answers):.1f} %: give the "
+            "network's order with --classes"
+        )
+        return
     chance = float(np.mean([(labels == answer).mean() for answer in answers]))
     if binom.sf(right - 1, len(answers), chance) > _CHANCE:
         yield (
             f"an accuracy of {100 * right / len(answers):.1f} % cannot be told from chance, "
             f"{100 * chance:.1f} %: check --mean and --std, --classes and --score-output"
         )
+
+
+def _renamed(answers: NDArray[np.int64], labels: NDArray[np.int64]) -> int:
+    """The most answers that are right under any numbering of the classes; 0 for few samples."""
+    names, numbers = np.unique(labels, return_inverse=True)
+    if len(labels) < _PER_CLASS * len(names):
+        return 0
+    counts = np.zeros((len(names), int(answers.max()) + 1), np.int64)
+    np.add.at(counts, (numbers, answers), 1)
+    return int(counts[linear_sum_assignment(counts, maximize=True)].sum())

@@ -32,6 +32,7 @@ from spatialonnx.reporting.run import make_report
 from spatialonnx.reporting.sources import find_sources
 from spatialonnx.runtime.machine import describe_machine, instruction_set, versions
 from spatialonnx.runtime.progress import ProgressCallback, report_stage
+from spatialonnx.searching.run import explain_split
 
 
 def optimize_model(job: OptimizeJob, progress: ProgressCallback | None = None) -> Optimization:
@@ -113,6 +114,10 @@ def _run_stages(
         _find_ours(job, stages, source, tuned, precision, result.verdict, way)
         if way.deployed is not None and way.deployed.path is not None:
             break
+    certified = [s for s in (int8, way.masked, way.deployed) if s is not None]
+    found = [text for stage in certified for text in stage.facts["verify"].get("warnings", ())]
+    way.notes += explain_split(job.experiment)
+    way.notes += [f"warning: {text}" for text in dict.fromkeys(found)]
     rows = _rows(job, stages, int8, way)
     timed = stages.bench([row.path for row in rows[1:]])
     rows = with_times(rows, timed.facts)

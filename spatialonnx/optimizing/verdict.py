@@ -16,6 +16,7 @@ import numpy as np
 
 from spatialonnx.deployment.quantize import quantize_samples
 from spatialonnx.errors import ModelError
+from spatialonnx.measure.doubts import doubts
 from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.samples import Samples
 from spatialonnx.model.metadata import fixed_batch
@@ -205,6 +206,9 @@ def _find_sites(
     """What every site must and may save."""
     report_stage(progress, "verdict: running the dense network")
     simulator = SegmentSimulator(experiment, memory=memory)
+    labels = experiment.search.labels
+    for text in doubts(experiment.scored().metric, simulator.known.dense, labels):
+        report_stage(progress, f"warning: {text}", warning=True)
     (bound,) = experiment.bounds
     # One image more: so few of them do not resolve a small bound.
     limit = bound.eps(simulator.baseline) + Fraction(1, simulator.samples)

@@ -37,7 +37,9 @@ class Bound:
     def __str__(self) -> str:
         """For messages: percentage points, or per cent of the baseline."""
         percent = f"{float(self.value * 100):g}"
-        return f"{percent} % of the baseline" if self.relative else f"{percent} points"
+        if self.relative:
+            return f"{percent} % of the baseline"
+        return f"{percent} point{'' if percent == '1' else 's'}"
 
 
 def parse_bounds(text: str) -> tuple[Bound, ...]:

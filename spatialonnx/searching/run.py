@@ -11,6 +11,7 @@ from fractions import Fraction
 
 from spatialonnx.errors import InterruptedSearchError
 from spatialonnx.measure.certify import Certifier
+from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.measured import Measured
 from spatialonnx.measure.statistics import resolution
 from spatialonnx.plan.plan import PlanLike
@@ -100,7 +101,12 @@ def search_masks(job: SearchJob, progress: ProgressCallback | None = None) -> Se
             select_plans=len(judge.known),
             verify_reads=study.verify_reads(),
             metric=job.experiment.metric.name,
-            notes=(*job.notes, *_doubts(results), *_notes(job), *kept_masks(job, results)),
+            notes=(
+                *job.notes,
+                *_doubts(results),
+                *explain_split(job.experiment),
+                *kept_masks(job, results),
+            ),
         )
     if interrupted:
         written = ", ".join(str(result.path) for result in results)
@@ -241,8 +247,9 @@ def _doubts(results: Sequence[SearchResult]) -> list[str]:
     ]
 
 
-def _notes(job: SearchJob) -> list[str]:
-    split = job.experiment.split
+def explain_split(experiment: Experiment) -> list[str]:
+    """What the sizes of the split can resolve: lines for the user."""
+    split = experiment.split
     n = len(split.verify)
     finest = resolution(n)
     notes = [
@@ -250,7 +257,7 @@ def _notes(job: SearchJob) -> list[str]:
         "at 95 % confidence"
     ]
     for part, size in (("search", len(split.search)), ("verify", n)):
-        for bound in job.experiment.bounds:
+        for bound in experiment.bounds:
             if float(bound.value) * size < _FEW:
                 notes.append(
                     f"warning: a drop of {bound} is less than {_FEW} of the {size} {part} "

@@ -34,10 +34,21 @@ def test_answers_that_have_nothing_to_do_with_the_labels(classes):
     assert list(doubts(AGREEMENT, logits_of(answers, classes), labels)) == []
 
 
-def test_two_classes_that_are_confused_are_no_better_than_chance():
+def test_two_classes_that_are_confused():
     labels = random_labels(classes=2)
     (text,) = doubts(TOP1, logits_of(1 - labels, 2), labels)
-    assert "accuracy of 0.0 % cannot be told from chance" in text
+    assert "100.0 % of the answers would be right instead of 0.0 %" in text
+
+
+def test_classes_that_are_numbered_in_another_order():
+    labels = random_labels()
+    answers = np.where(np.arange(500) % 10 == 0, random_labels(seed=1), labels)
+    order = np.array([0, 1, 2, 3, 5, 4, 7, 6, 9, 8])
+    (text,) = doubts(TOP1, logits_of(order[answers]), labels)
+    right = int((answers == labels).sum())
+    assert f"{right / 5:.1f} % of the answers" in text and "--classes" in text
+    assert list(doubts(TOP1, logits_of(answers), labels)) == []
+    assert list(doubts(TOP1, logits_of(order[answers][:60]), labels[:60])) == []  # too few
 
 
 @pytest.mark.parametrize("others", [0, 10, 25])

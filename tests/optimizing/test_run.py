@@ -55,6 +55,20 @@ def test_the_table_of_an_untuned_network(tiny, sure):
     assert json.loads((result.folder / "optimize.json").read_text())["best"] == result.best.name
 
 
+def test_it_says_what_the_samples_cannot_resolve_and_what_is_doubtful(tiny, sure):
+    """Labels of another numbering are said early, and with the result."""
+    x, y = draw_images(240, 1)
+    told = []
+    result = spatialonnx.optimize(
+        tiny.model, (x, (y + 1) % 3), eps=0.01, progress=lambda step: told.append(step), **FEW
+    )
+    assert any("--verify-samples" in note for note in result.notes)
+    assert [note for note in result.notes if "another order" in note and "--classes" in note]
+    first = next(k for k, step in enumerate(told) if "another order" in step.stage)
+    assert told[first].warning
+    assert first < next(k for k, step in enumerate(told) if "early verdict" in step.stage)
+
+
 def test_its_figures_are_those_of_the_files(tiny, sure):
     result = spatialonnx.optimize(tiny.model, tiny.spec, eps=0.2, **FEW)
     experiment = open_experiment(load_model(tiny.model), tiny.spec, {"threads": 1})
