@@ -23,7 +23,9 @@ COUNTING = 40 << 20
 MEASURING, SEARCHING, DEPLOYING = 2, 6, 10
 """Copies of the weights in the sessions and files that a command makes, measured at its peak."""
 _SPARE = 20
-"""Part of the least memory that is added where it is named: what is in use varies a little."""
+"""Part of the least memory that is added where it is named: copies are not all of one size."""
+_RUNNING = 3
+"""Those that are held while batches run."""
 
 
 def fit_batch(
@@ -41,7 +43,9 @@ def fit_batch(
         NotEnoughMemoryError: The limit has no room for the weights and one image.
     """
     protos = [model.proto for model in (experiment.model, experiment.baseline) if model is not None]
-    taken = COUNTING + copies * sum(weight_bytes(proto) for proto in protos)
+    weights = sum(weight_bytes(proto) for proto in protos)
+    # Batches run while fewer copies are held than at the peak.
+    taken = COUNTING + _RUNNING * weights
     if memory is None:
         free = free_memory() // 2
         room = max(free - taken, free // 4)
@@ -50,7 +54,7 @@ def fit_batch(
         room = memory - taken
     _, *shape = find_image_input(model_inputs(experiment.model.proto)).shape
     pixels = 0 if None in shape else prod(d or 0 for d in shape)
-    if 0 < 4 * _MAPS * _CHANNELS * experiment.batch * pixels <= room:
+    if memory is None and 0 < 4 * _MAPS * _CHANNELS * experiment.batch * pixels <= room:
         return experiment  # small images: every map is small
     try:
         report = experiment.sites
@@ -58,8 +62,9 @@ def fit_batch(
         return experiment
     largest = max((prod(d or 0 for d in site.shape) for site in report.sites), default=0)
     per_image = 4 * (_MAPS * max(largest, 1) + _AHEAD * pixels)
-    if memory is not None and room < per_image:
-        least = taken + per_image
+    # The model itself is one copy more. What is in use now varies from run to run.
+    least = COUNTING + (1 + copies) * weights + per_image
+    if memory is not None and memory < least:
         raise NotEnoughMemoryError(
             f"a limit of {memory >> 20} MiB has no room for the model with one image at a time: "
             f"give --memory {-(-(least + least // _SPARE) >> 20)}M or more"
