@@ -6,6 +6,7 @@ import random
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import zlib
 from base64 import b64encode
 from fractions import Fraction
@@ -461,6 +462,32 @@ def test_a_killed_study_is_read_without_writing(tmp_path):
     assert state(tmp_path) == before
     with Study(path) as study:
         assert study.bind("k" * 64, {"mode": "x"}) is True
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_killed_study_is_read_in_a_read_only_folder():
+    """By a user who may not write there: root may, whatever the folder says."""
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "s.db"
+        killed(path)
+        before = state(path.parent)
+        for file in path.parent.iterdir():
+            file.chmod(0o444)
+        path.parent.chmod(0o555)
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                if os.getuid() == 0:
+                    os.setuid(65534)
+                with Study(path, readonly=True) as study:
+                    code = int((study.count(), os.access(name, os.W_OK)) != (1, False))
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(child, 0)
+        path.parent.chmod(0o755)
+        assert status == 0
+        assert state(path.parent) == before
 
 
 def test_a_study_is_read_while_a_search_writes_to_it(tmp_path):
