@@ -3,8 +3,9 @@
 import pytest
 from support.commands import fail, invoke, succeed, succeed_json
 
+from spatialonnx.cli.optimize import _site_row
 from spatialonnx.optimizing import run as module
-from spatialonnx.optimizing.verdict import Verdict
+from spatialonnx.optimizing.verdict import SiteVerdict, Verdict
 
 FEW = ("--threads", 1, "--runs", 2, "--max-trials", 6)
 
@@ -21,6 +22,15 @@ def test_a_dry_run_prints_the_verdict(tiny):
     assert "dense float32" in result.stderr  # said at once
     value = succeed_json("optimize", tiny.model, "--data", tiny.spec, "--dry-run", *FEW)
     assert value["optimized"] == [] and len(value["verdict"]["sites"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("share", "words"), [(None, "cannot gain"), (0.0, "nothing"), (0.25, "25.0 %")]
+)
+def test_what_a_site_must_save_in_words(share, words):
+    site = SiteVerdict("relu", 0.5, 0.3, tried=True, needed={"int8": share})
+    verdict = Verdict(10, {"int8": 1.0}, {"int8": 0.9}, (site,), 1.0)
+    assert _site_row(site, verdict)[-1] == words
 
 
 def test_it_ends_with_a_dense_network_where_nothing_pays(tiny, hopeless):
