@@ -108,6 +108,19 @@ def test_a_limit_that_is_too_low_names_one_that_works(
     assert found <= 1.1 * (least << 20) + libraries
 
 
+def test_code_histograms_of_large_patches_are_within_the_limit(
+    tmp_path: Path, libraries: int
+) -> None:
+    """A histogram for every channel, of 65,536 codes: counted at once they take 500 MiB."""
+    net = Net(("n", 3, 64, 64))
+    onnx.save(net.model(net.head(net.relu(net.conv("x", 64)))), str(tmp_path / "m.onnx"))
+    write_models_and_images(tmp_path, 64)
+    limit = 200 << 20
+    finest = ("--patch-size", "4", "--mode", "uniform-patch", "--max-trials", "2")
+    search = ("search", "m.spatial.onnx", *DATA, *COMMON, *PARTS, "--eps", "0.5", *finest)
+    assert peak(tmp_path, RUN, *search, "--memory", str(limit)) <= 1.1 * limit + libraries
+
+
 def test_without_a_limit_it_would_not_be(folder: Path, libraries: int) -> None:
     """Else the tests above would say nothing."""
     assert peak(folder, RUN, *COMMANDS["evaluate"]) > 2 * LIMIT + libraries
