@@ -20,8 +20,11 @@ _AHEAD = 4
 """Copies of an image itself, those that are read ahead of their use included."""
 COUNTING = 40 << 20
 """Bytes that code histograms and counts take beside the maps."""
-MEASURING, SEARCHING, DEPLOYING = 2, 6, 10
-"""Copies of the weights in the sessions and files that a command makes, measured at its peak."""
+MEASURING, SEARCHING, DEPLOYING, OPTIMIZING = 2, 6, 10, 13
+"""Copies of the weights in the sessions and files that a command makes, measured at its peak.
+
+The last is that of a deployment with the 8-bit model beside the original.
+"""
 _SPARE = 20
 """Part of the least memory that is added where it is named: copies are not all of one size."""
 _RUNNING = 3

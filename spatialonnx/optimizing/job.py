@@ -11,7 +11,7 @@ from typing import Any, cast
 from spatialonnx.data.opening import DataLike
 from spatialonnx.errors import ModelError, UsageError
 from spatialonnx.measure.experiment import Experiment
-from spatialonnx.measure.fitting import DEPLOYING
+from spatialonnx.measure.fitting import OPTIMIZING
 from spatialonnx.measure.opening import ExperimentOptions, open_experiment
 from spatialonnx.model.metadata import ORIGINAL
 from spatialonnx.model.model_file import ModelFile
@@ -159,7 +159,7 @@ def open_job(
     if len(bounds) != 1:
         raise UsageError(f"--eps {eps}: optimize takes one bound")
     options = {**options, "provider": _provider(options)}
-    experiment = replace(open_experiment(source, data, options, copies=DEPLOYING), bounds=bounds)
+    experiment = replace(open_experiment(source, data, options, copies=OPTIMIZING), bounds=bounds)
     shared = {k: value for k, value in options.items() if k not in _OF_THE_DATA}
     if folder is None:
         folder = source.path.with_name(f"{source.path.name.removesuffix('.onnx')}.optimized")

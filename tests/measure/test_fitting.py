@@ -68,6 +68,11 @@ def test_a_limit_without_room_for_one_image_names_what_is_needed(
     assert room <= least < room + room // 20 + (1 << 20)
 
 
+def test_what_optimize_asks_for_lasts_to_its_deployment() -> None:
+    """There the 8-bit model, a fourth of the original, is beside it."""
+    assert 1 + fitting.OPTIMIZING >= 1.25 * (1 + fitting.DEPLOYING)
+
+
 def test_never_more_images_than_before(experiment: Experiment) -> None:
     assert fit_batch(experiment, 1 << 50).batch == experiment.batch
     assert fit_batch(replace(experiment, batch=3), 1 << 50).batch == 3
