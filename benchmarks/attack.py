@@ -293,24 +293,34 @@ def main() -> int:
 
 
 def attack_ops(options: argparse.Namespace) -> int:
-    """Runs op cases in processes of their own, in portions; a crash costs one case."""
-    ended: dict[str, int] = {"outputs": 0, "errors": 0, "crashes": 0}
+    """Runs op cases in processes of their own, in portions; a crash costs one case.
+
+    Where a tensor does not fit into memory, ONNX Runtime reports an error; under AddressSanitizer
+    the same allocation ends the process. Such a case is counted by itself.
+    """
+    ended: dict[str, int] = {"outputs": 0, "errors": 0, "out of memory": 0, "crashes": 0}
     last = options.first + options.count
     number, begun = options.first, time.monotonic()
     with tempfile.TemporaryDirectory() as place:
-        at, result = Path(place) / "at", Path(place) / "result"
+        at, result, said = (Path(place) / name for name in ("at", "result", "said"))
         while number < last and time.monotonic() - begun < options.seconds:
             count = min(500, last - number)
             child = os.fork()
             if not child:
                 os.environ["ATTACK_AT"] = str(at)
+                os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
                 result.write_text(repr(run_cases(options.seed, number, count)))
                 os._exit(0)
             _, status = os.waitpid(child, 0)
+            errors = said.read_text(errors="replace")
+            sys.stderr.write(errors)
             if status:
-                number = int(at.read_text())
+                number, *before = (int(word) for word in at.read_text().split())
+                for key, value in zip(("outputs", "errors"), before, strict=True):
+                    ended[key] += value
                 print(f"case {number} ended the process: {os.waitstatus_to_exitcode(status)}")
-                ended["crashes"] += 1
+                refused = "AddressSanitizer: allocator is out of memory" in errors
+                ended["out of memory" if refused else "crashes"] += 1
                 number += 1
                 continue
             for key, value in literal_eval(result.read_text()).items():

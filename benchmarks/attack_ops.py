@@ -240,7 +240,9 @@ class Case:
 
 
 def run_cases(seed: int, first: int, count: int) -> dict[str, int]:
-    """Runs cases in this process; says the number of a case before it begins, in a file.
+    """Runs cases in this process; says where it is before each, in a file.
+
+    The file has the number of the case and how many before it gave outputs, and an error.
 
     Returns:
         How many gave outputs, and how many an error.
@@ -254,7 +256,7 @@ def run_cases(seed: int, first: int, count: int) -> dict[str, int]:
     with Path(place).open("w", encoding="ascii") as at:
         for number in range(first, first + count):
             at.seek(0)
-            at.write(f"{number:12d}")
+            at.write(f"{number:12d} {ended['outputs']:12d} {ended['errors']:12d}")
             at.flush()
             rng = random.Random(f"{seed}/{number}")
             case = Case(rng)
