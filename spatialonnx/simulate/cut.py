@@ -64,8 +64,8 @@ def cut_graph(proto: ModelProto) -> Cut:
     """Cuts a model with SpatialPredict nodes at its sites.
 
     Raises:
-        ModelError: It has no site, takes no images, or reads a site's ofmap in front
-            of the prediction.
+        ModelError: It has no site, takes no images, reads a site's ofmap in front of the
+            prediction, or a site's ofmap does not depend on the images.
     """
     index = GraphIndex(proto)
     predictors = find_predictors(proto)
@@ -107,6 +107,13 @@ def cut_graph(proto: ModelProto) -> Cut:
         level.update((name, depth) for name in node.output if name)
     outputs = [value.name for value in proto.graph.output]
     repeatable |= copied
+    for predictor in predictors:
+        maker = index.producer.get(predictor.source)
+        if (maker is None and predictor.source not in inputs) or maker in repeatable:
+            raise ModelError(
+                f"site {predictor.site}: no node computes its ofmap from the images: insert into "
+                "the original model again"
+            )
     closed = [_close(index, reads, repeatable, nodes) for nodes in members]
     last = [index.producer[n] for n in outputs if index.producer.get(n) in repeatable]
     closed[-1] = _close(index, reads, repeatable, [*closed[-1], *last])

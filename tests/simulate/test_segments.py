@@ -228,6 +228,19 @@ def test_an_ofmap_that_others_read_too_is_refused() -> None:
         cut_graph(proto)
 
 
+@pytest.mark.parametrize("missing", [False, True])
+def test_an_ofmap_that_is_constant_or_missing_is_refused(missing: bool) -> None:
+    proto = inserted(plain(2))
+    source = find_predictors(proto)[1].source
+    relu = next(node for node in proto.graph.node if source in node.output)
+    if missing:
+        proto.graph.node.remove(relu)
+    else:
+        relu.input[0] = proto.graph.initializer[0].name
+    with pytest.raises(ModelError, match="no node computes its ofmap from the images"):
+        cut_graph(proto)
+
+
 def test_images_that_depend_on_each_other_are_refused() -> None:
     net = Net()
     x = net.relu(net.conv("x", 4))
