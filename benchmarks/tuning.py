@@ -41,6 +41,7 @@ class Row:
         options: Further options of `tune`.
         network: The rival's name in `models.train`, its width and its teacher; None = no rival.
         search: Options of a search whose plan tuning starts from; empty = a probe per 2 x 2 patch.
+        start: Row whose tuned network it goes on from, with the same seed; empty = none.
     """
 
     model: Path
@@ -50,20 +51,23 @@ class Row:
     options: str = ""
     network: tuple[str, int, Path] | None = None
     search: str = ""
+    start: str = ""
 
 
+JOINT = "--strategy joint --mode uniform-patch --patch-size 2,3,4 --metric agreement"
 W16 = PRETRAINED / "resnet18-w16-fashion-mnist.onnx"
 VGG6 = PRETRAINED / "vgg6-fashion-mnist.onnx"
 W64 = Path("build/tuning/resnet18-w64-fashion-mnist.onnx")
 THINNER_W16 = ("resnet18", 16, W16.with_suffix(".safetensors"))
 ROWS = {
-    "w16-45": Row(W16, 0.45, 0.005, 12, network=THINNER_W16),
-    "w16-55": Row(W16, 0.55, 0.01, 12, network=THINNER_W16),
+    "w16-45": Row(
+        *(W16, 0.45, 0.005, 6, "--flip"), network=THINNER_W16, search=f"{JOINT} --eps 0.08"
+    ),
+    "w16-55": Row(*(W16, 0.55, 0.01, 6, "--lr 0.03 --flip"), network=THINNER_W16, start="w16-45"),
     "w16-no-labels": Row(
         *(W16, 0.30, 0.01, 12),
         "--no-labels --metric top1 --flip --crop 2 --mix 0.5 --lr 0.03",
-        search="--strategy joint --mode uniform-patch --patch-size 2,3,4 "
-        "--metric agreement --eps 0.06",
+        search=f"{JOINT} --eps 0.06",
     ),
     "vgg6": Row(VGG6, 0.60, 0.005, 4),
     "w64": Row(W64, 0.60, 0.005, 4, "--lr 0.03"),
@@ -89,8 +93,12 @@ def tune(folder: Path, name: str, seed: int, epochs: int | None, threads: int) -
     for path in (tuned, missed):
         if path.exists():
             return path
-    if row.search:
-        line = ["spatialonnx", "tune", search(folder, name, threads), "--baseline", row.model]
+    if row.start:
+        line = ["spatialonnx", "tune", tune(folder, row.start, seed, None, threads)]
+        line += ["--baseline", row.model]
+    elif row.search:
+        line = ["spatialonnx", "tune", search(folder, name, seed, threads)]
+        line += ["--baseline", row.model]
     else:
         line = ["spatialonnx", "tune", row.model, "--pattern", 1000]
     line += ["--saved", row.saved, "--eps", row.eps, "--epochs", epochs or row.epochs]
@@ -104,14 +112,23 @@ def tune(folder: Path, name: str, seed: int, epochs: int | None, threads: int) -
     return tuned if tuned.exists() else missed
 
 
-def search(folder: Path, name: str, threads: int) -> Path:
-    """Searches the plan that a row's tuning starts from; returns the masked model."""
+def passes(name: str) -> int:
+    """Passes of a row and of those that it goes on from."""
     row = ROWS[name]
-    spatial, masked = folder / f"{name}.spatial.onnx", folder / f"{name}.start.masked.onnx"
+    return row.epochs + (passes(row.start) if row.start else 0)
+
+
+def search(folder: Path, name: str, seed: int, threads: int) -> Path:
+    """Searches the plan that a row's tuning starts from; returns the masked model.
+
+    The seed is that of the tuning: what certifies may not have chosen the plan.
+    """
+    row = ROWS[name]
+    spatial, masked = folder / f"{name}.spatial.onnx", folder / f"{name}.{seed}.start.masked.onnx"
     if not masked.exists():
         run(["spatialonnx", "insert", row.model, "-o", spatial, "--force"])
         line = ["spatialonnx", "search", spatial, "--data", "fashion-mnist", *row.search.split()]
-        run([*line, "--threads", threads, "-o", masked])
+        run([*line, "--seed", seed, "--threads", threads, "-o", masked])
     return masked
 
 
@@ -156,7 +173,7 @@ def train_rival(folder: Path, name: str, tuned: Path, epochs: int | None, thread
     rival = folder / f"{network}-w{thin}.onnx"
     if not rival.exists():
         line = [sys.executable, "-m", "models.train", network, "--width", thin]
-        line += ["--data", "fashion-mnist", "--epochs", epochs or row.epochs, "--lr", 0.1]
+        line += ["--data", "fashion-mnist", "--epochs", epochs or passes(name), "--lr", 0.1]
         line += ["--teacher", teacher, "--precision", "bf16", "--threads", threads, "-o", rival]
         run(line)
     for path in (row.model, tuned, rival):
