@@ -12,8 +12,13 @@ from spatialonnx.data.spec import parse_spec
 from spatialonnx.errors import UsageError
 from spatialonnx.measure.experiment import open_data
 from spatialonnx.measure.metrics import AGREEMENT
-from spatialonnx.measure.opening import ExperimentOptions, check_options, open_experiment
-from spatialonnx.model.metadata import get_text
+from spatialonnx.measure.opening import (
+    ExperimentOptions,
+    check_options,
+    check_unread,
+    open_experiment,
+)
+from spatialonnx.model.metadata import get_text, read_search_record
 from spatialonnx.model.model_file import ModelFile, ModelLike, as_model, load_model
 from spatialonnx.plan.bounds import parse_bounds
 from spatialonnx.plan.masks import SiteMask, uniform_mask
@@ -91,6 +96,9 @@ def tune(
     if shared.get("metric") is None and not recipe.labels:
         shared["metric"] = AGREEMENT.name
     experiment = open_experiment(source, data, cast("ExperimentOptions", shared))
+    start = _read_plan(plan)
+    if isinstance(start, ModelFile) and (record := read_search_record(start.proto)) is not None:
+        check_unread(record, experiment)
     training = training_split(source, data) if train is None else train
     job = TuneJob(
         experiment=replace(experiment, bounds=bounds),
@@ -102,7 +110,7 @@ def tune(
             memory=options.get("memory"),
         ),
         recipe=recipe,
-        plan=_read_plan(plan),
+        plan=start,
         device=chosen,
         journal=None if journal is None else Path(journal),
         resume=resume,

@@ -1,17 +1,21 @@
 """From a model, data and options, as users give them, to an experiment."""
 
+from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from spatialonnx.errors import UsageError
 from spatialonnx.measure.opening import open_experiment
-from spatialonnx.model.metadata import SearchRecord
-from spatialonnx.model.model_file import load_model
+from spatialonnx.model.metadata import OWN_DATA, SearchRecord, set_metadata
+from spatialonnx.model.model_file import ModelFile, load_model
 from spatialonnx.plan.bounds import parse_bounds
 
 (THIRD,) = parse_bounds("1/3")
+SHIPPED = Path(__file__).parents[2] / "models/pretrained/resnet18-w16-fashion-mnist.onnx"
 CPU = {"provider": "cpu", "threads": 1}
 
 
@@ -29,6 +33,36 @@ def test_the_record_of_a_search_holds_where_no_option_does(tiny_files):
     other = open_experiment(model, tiny_files.spec, options, record=record)
     assert (len(other.split.verify), other.split.seed) == (20, 4)
     assert other.metric.name == "top1" and other.confidence == 0.8
+
+
+SIZES = {"search_samples": 60, "select_samples": 60, "verify_samples": 60}
+
+
+def searched(path, data: str) -> ModelFile:
+    """The model with the record of a search of seed 3."""
+    model = load_model(path)
+    record = SearchRecord(bound=THIRD, eps=0.3, data=data, seed=3, samples=(60, 60, 60))
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    set_metadata(proto, search=record.to_json())
+    return replace(model, proto=proto)
+
+
+def test_images_that_chose_the_plan_certify_nothing():
+    data = "fashion-mnist-sample"
+    model = searched(SHIPPED, data)
+    with pytest.raises(UsageError, match="use --seed 3 --search-samples 60 --select-samples 60,"):
+        open_experiment(model, data, {**CPU, **SIZES, "verify_samples": 4000})
+    open_experiment(model, data, {**CPU, **SIZES, "seed": 3})
+    open_experiment(searched(model.path, "mnist"), data, {**CPU, **SIZES, "verify_samples": 4000})
+
+
+def test_own_images_that_may_have_chosen_the_plan_are_named(tiny_files, caplog):
+    model = searched(tiny_files.spatial, OWN_DATA)
+    open_experiment(model, tiny_files.spec, {**CPU, **SIZES, "seed": 3})
+    assert not caplog.records
+    open_experiment(model, tiny_files.spec, {**CPU, **SIZES, "seed": 4})
+    assert "use --seed 3 --search-samples 60" in caplog.text
 
 
 def test_too_few_images_for_the_split_of_the_search(tiny_files):
