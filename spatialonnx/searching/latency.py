@@ -13,6 +13,7 @@ from pathlib import Path
 
 from spatialonnx.errors import StudyError, UsageError
 from spatialonnx.files import check_writable
+from spatialonnx.graph.sites import Site
 from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.network import Network
 from spatialonnx.plan.plan import PlanLike
@@ -103,6 +104,11 @@ class LatencyModel:
         table = LatencyTable({site: speed.times for site, speed in self.speeds.items()})
         macs = {site: speed.macs for site, speed in self.speeds.items()}
         return json.dumps({"patterns": self.patterns, "macs": macs, "times": table.to_json()})
+
+    @staticmethod
+    def untimed(sites: Sequence[Site]) -> LatencyModel:
+        """What is known of sites that were not timed: predicting them saves nothing."""
+        return LatencyModel({site.name: SiteSpeed(site_macs(site), _NEVER) for site in sites})
 
     @staticmethod
     def from_text(text: str) -> LatencyModel:

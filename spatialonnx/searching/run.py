@@ -15,7 +15,13 @@ from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.measured import Measured
 from spatialonnx.measure.statistics import resolution
 from spatialonnx.plan.plan import PlanLike
-from spatialonnx.runtime.progress import ProgressCallback, Steps, count_steps, report_stage
+from spatialonnx.runtime.progress import (
+    Progress,
+    ProgressCallback,
+    Steps,
+    count_steps,
+    report_stage,
+)
 from spatialonnx.searching.benefit import Benefit, count_macs
 from spatialonnx.searching.certification import Certification, kept_masks
 from spatialonnx.searching.deadline import BudgetSpent, Deadline
@@ -67,10 +73,10 @@ def search_masks(job: SearchJob, progress: ProgressCallback | None = None) -> Se
             text = f"continuing {job.files.study.name}: {study.count()} trials are done"
             report_stage(progress, text, warning=True)
         study.set_scale(simulator.baseline, simulator.conv_total)
-        latency = _keep_latency(job, simulator, study, progress)
+        simulator.checkpoint = deadline.check
+        latency = _keep_latency(job, simulator, study, progress, deadline)
         certifier = Certifier.of(job.experiment, initial=job.initial)
         judge = _make_judge(job, certifier, progress, deadline)
-        simulator.checkpoint = deadline.check
         eligible: dict[Fraction, frozenset[str]] | None = None
         interrupted = False
         with open_executor(job, simulator, progress) as executor:
@@ -194,13 +200,25 @@ def make_task(
 
 
 def _keep_latency(
-    job: SearchJob, simulator: Simulator, study: Study, progress: ProgressCallback | None
+    job: SearchJob,
+    simulator: Simulator,
+    study: Study,
+    progress: ProgressCallback | None,
+    deadline: Deadline,
 ) -> LatencyModel | None:
-    """The time that predictions save, measured once per study; None if MACs are the goal."""
+    """The time that predictions save, measured once per study; None if MACs are the goal.
+
+    Where the time budget ends before all sites are timed, none saves time, and nothing is kept.
+    """
     settings = job.settings
     if not settings.by_time:
         return None
     mixed = MODES[settings.mode].grain.by_channel
+
+    def tell(step: Progress) -> None:
+        deadline.check()
+        if progress is not None:
+            progress(step)
 
     def measure() -> str:
         return measure_latency(
@@ -209,10 +227,15 @@ def _keep_latency(
             (settings.pattern_limit or MANY_PATTERNS) if mixed else 1,
             lambda: find_means(simulator, (1.0,)),
             table=job.files.latency_table,
-            progress=progress,
+            progress=tell,
         ).to_text()
 
-    return LatencyModel.from_text(study.keep("latency", measure))
+    try:
+        return LatencyModel.from_text(study.keep("latency", measure))
+    except BudgetSpent:
+        text = "the time budget ended before the sites were timed: nothing is predicted"
+        report_stage(progress, text, warning=True)
+        return LatencyModel.untimed(job.experiment.sites.sites)
 
 
 def _make_judge(

@@ -159,6 +159,21 @@ def test_a_search_by_latency_prefers_the_site_that_saves_time(
     assert search_masks(job).to_json()["trials"] == report.to_json()["trials"]
 
 
+def test_a_time_budget_ends_the_timing_of_sites(tiny_files: TinyFiles, tmp_path: Path) -> None:
+    """None is predicted then, and the next search times them."""
+    settings = Settings(mode="uniform-patch", patterns={2: PATTERNS}, goal="latency")
+    job = make_job(tiny_files, tmp_path, "0.5", settings=settings)
+    told: list[str] = []
+    late = replace(job, budget=replace(job.budget, seconds=0.0))
+    report = search_masks(late, lambda step: told.append(step.stage))
+    assert any("ended before the sites were timed" in stage for stage in told)
+    assert not report.complete and report.trials == 0
+    (result,) = report.results
+    assert all(mask.is_full for mask in result.plan.values())
+    with Study(job.files.study, readonly=True) as study:
+        assert "latency" not in study.meta()
+
+
 def test_a_search_by_latency_measures_shares_few_patterns_and_takes_several_sizes(
     tiny_files: TinyFiles, tmp_path: Path
 ) -> None:
