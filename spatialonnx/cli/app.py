@@ -23,7 +23,7 @@ from spatialonnx.cli.quantize import quantize
 from spatialonnx.cli.report import report
 from spatialonnx.cli.search import search
 from spatialonnx.cli.tune import tune
-from spatialonnx.errors import SetupError, SpatialOnnxError
+from spatialonnx.errors import LibraryError, SetupError, SpatialOnnxError
 
 _COMMANDS = {
     "All at once": (optimize,),
@@ -48,6 +48,8 @@ class ErrorGroup(TyperGroup):
         try:
             return super().invoke(ctx)
         except SpatialOnnxError as error:
+            if isinstance(error, LibraryError) and stopping.was_asked():
+                raise _stopped() from None  # the signal cut off an import
             print(f"error: {error}", file=sys.stderr)  # noqa: T201
             raise typer.Exit(stopping.exit_code(error.exit_code)) from None
         except _USAGE_ERROR as error:

@@ -247,6 +247,28 @@ main()
     assert (done.returncode, done.stderr) == (code, "stopped\n")
 
 
+def test_a_signal_that_a_compiled_module_turns_into_an_error_of_import(folder: Path) -> None:
+    """ONNX Runtime's own module says that its initialization failed."""
+    program = f"""
+import os, signal, sys, time
+import importlib.abc
+from spatialonnx.cli import main
+class Fail(importlib.abc.MetaPathFinder):
+    def find_spec(self, fullname, path, target=None):
+        if fullname == "onnxruntime.capi":
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(60)
+            except KeyboardInterrupt:
+                raise ImportError("initialization failed")
+sys.meta_path.insert(0, Fail())
+sys.argv = ["spatialonnx", *{list(COMMANDS["evaluate"])!r}]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (143, "stopped\n")
+
+
 def endless() -> onnx.ModelProto:
     """A model whose Loop never ends: its condition stays true."""
     body = helper.make_graph(
