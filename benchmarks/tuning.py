@@ -41,7 +41,6 @@ class Row:
         options: Further options of `tune`.
         network: The rival's name in `models.train`, its width and its teacher; None = no rival.
         search: Options of a search whose plan tuning starts from; empty = a probe per 2 x 2 patch.
-        start: Row whose tuned network it goes on from, with the same seed; empty = none.
     """
 
     model: Path
@@ -51,7 +50,6 @@ class Row:
     options: str = ""
     network: tuple[str, int, Path] | None = None
     search: str = ""
-    start: str = ""
 
 
 JOINT = "--strategy joint --mode uniform-patch --patch-size 2,3,4 --metric agreement"
@@ -61,9 +59,11 @@ W64 = Path("build/tuning/resnet18-w64-fashion-mnist.onnx")
 THINNER_W16 = ("resnet18", 16, W16.with_suffix(".safetensors"))
 ROWS = {
     "w16-45": Row(
-        *(W16, 0.45, 0.005, 6, "--flip"), network=THINNER_W16, search=f"{JOINT} --eps 0.08"
+        *(W16, 0.45, 0.005, 12, "--flip"), network=THINNER_W16, search=f"{JOINT} --eps 0.08"
     ),
-    "w16-55": Row(*(W16, 0.55, 0.01, 6, "--lr 0.03 --flip"), network=THINNER_W16, start="w16-45"),
+    "w16-55": Row(
+        *(W16, 0.55, 0.01, 12, "--flip"), network=THINNER_W16, search=f"{JOINT} --eps 0.2"
+    ),
     "w16-no-labels": Row(
         *(W16, 0.30, 0.01, 12),
         "--no-labels --metric top1 --flip --crop 2 --mix 0.5 --lr 0.03",
@@ -93,10 +93,7 @@ def tune(folder: Path, name: str, seed: int, epochs: int | None, threads: int) -
     for path in (tuned, missed):
         if path.exists():
             return path
-    if row.start:
-        line = ["spatialonnx", "tune", tune(folder, row.start, seed, None, threads)]
-        line += ["--baseline", row.model]
-    elif row.search:
+    if row.search:
         line = ["spatialonnx", "tune", search(folder, name, seed, threads)]
         line += ["--baseline", row.model]
     else:
@@ -110,12 +107,6 @@ def tune(folder: Path, name: str, seed: int, epochs: int | None, threads: int) -
         line.append("--resume")
     run(line)
     return tuned if tuned.exists() else missed
-
-
-def passes(name: str) -> int:
-    """Passes of a row and of those that it goes on from."""
-    row = ROWS[name]
-    return row.epochs + (passes(row.start) if row.start else 0)
 
 
 def search(folder: Path, name: str, seed: int, threads: int) -> Path:
@@ -173,7 +164,7 @@ def train_rival(folder: Path, name: str, tuned: Path, epochs: int | None, thread
     rival = folder / f"{network}-w{thin}.onnx"
     if not rival.exists():
         line = [sys.executable, "-m", "models.train", network, "--width", thin]
-        line += ["--data", "fashion-mnist", "--epochs", epochs or passes(name), "--lr", 0.1]
+        line += ["--data", "fashion-mnist", "--epochs", epochs or row.epochs, "--lr", 0.1]
         line += ["--teacher", teacher, "--precision", "bf16", "--threads", threads, "-o", rival]
         run(line)
     for path in (row.model, tuned, rival):
