@@ -1,8 +1,12 @@
 """``report`` as a command."""
 
 import importlib.util
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 from support.commands import contents, fail, succeed, succeed_json
@@ -49,6 +53,42 @@ def test_a_set_that_only_the_model_names_may_be_missing(folder, tmp_path, monkey
         value = succeed_json("report")
         assert any(note.startswith("Nothing was counted") for note in value["runs"][0]["notes"])
     assert "imagenet" in fail(4, "report", "--data", "imagenet", "--quiet")
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_study_that_may_not_be_written_is_listed_and_reported(folder, tmp_path, monkeypatch):
+    """By a user who may write elsewhere alone: root may, whatever the folder says."""
+    with tempfile.TemporaryDirectory() as name:
+        place, report = Path(name) / "study", Path(name) / "reports" / "report.html"
+        shutil.copytree(tmp_path, place)
+        report.parent.mkdir()
+        monkeypatch.chdir(place)
+        listing = "search", "--list", next(place.glob("*.study.db")).name
+        listed = succeed_json(*listing)
+        succeed("report", "model.masked.onnx", "-o", report)  # what it imports, the child has
+        for file in report.parent.iterdir():
+            file.unlink()
+        before = contents(place)
+        for file in place.iterdir():
+            file.chmod(0o444)
+        for path, mode in ((Path(name), 0o755), (report.parent, 0o777), (place, 0o555)):
+            path.chmod(mode)
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                if os.getuid() == 0:
+                    os.setuid(65534)
+                same = succeed_json(*listing) == listed
+                succeed("report", "model.masked.onnx", "-o", report)
+                code = int((same, os.access(".", os.W_OK)) != (True, False))
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(child, 0)
+        place.chmod(0o755)
+        assert status == 0
+        assert report.exists()
+        assert contents(place) == before
 
 
 def test_what_is_not_ours_is_kept(folder, tmp_path):

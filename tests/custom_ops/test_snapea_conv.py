@@ -243,6 +243,13 @@ BAD: dict[str, tuple[SnapeaCase, dict[str, Any], str]] = {
         "input mask_threshold holds -1",
     ),
     "patch size": (GOOD, {"patch_size": 5}, "attribute patch_size"),
+    # An attribute of another type is an error: it is not taken for a missing one.
+    "text patch_size": (GOOD, {"patch_size": "2"}, "attribute patch_size has another type"),
+    "integer clip_max": (GOOD, {"clip_max": 6}, "attribute clip_max has another type"),
+    "float group": (GOOD, {"group": 1.0}, "attribute group has another type"),
+    "integer auto_pad": (GOOD, {"auto_pad": 1}, "attribute auto_pad has another type"),
+    "float strides": (GOOD, {"strides": [1.0, 1.0]}, "attribute strides"),
+    "text pads": (GOOD, {"pads": "1111"}, "attribute pads"),
     "channels": (replace(GOOD, x=np.zeros((1, 2, 6, 6), np.float32)), {}, "input X has 2"),
     "small map": (replace(GOOD, x=np.zeros((1, 3, 2, 6), np.float32)), {}, "smaller than"),
 }

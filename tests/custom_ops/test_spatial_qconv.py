@@ -213,6 +213,18 @@ BAD_NODES: dict[str, tuple[QConvCase, dict[str, Any], str]] = {
     "patch size 1": (GOOD, {"patch_size": 1}, "attribute patch_size"),
     "patch size 5": (GOOD, {"patch_size": 5}, "attribute patch_size"),
     "y_max": (GOOD, {"y_max": 256}, "attribute y_max"),
+    # An attribute of another type is an error: it is not taken for a missing one.
+    "float y_max": (GOOD, {"y_max": 6.0}, "attribute y_max has another type"),
+    "text patch_size": (GOOD, {"patch_size": "2"}, "attribute patch_size has another type"),
+    "float residual_first": (
+        GOOD,
+        {"residual_first": 1.0},
+        "attribute residual_first has another type",
+    ),
+    "float group": (GOOD, {"group": 1.0}, "attribute group has another type"),
+    "integer auto_pad": (GOOD, {"auto_pad": 1}, "attribute auto_pad has another type"),
+    "one stride": (GOOD, {"strides": 1}, "attribute strides"),
+    "texts of pads": (GOOD, {"pads": ["1"] * 4}, "attribute pads is empty or has another type"),
     "y_max below zero": (replace(GOOD, y_zero_point=9), {"y_max": 9}, "attribute y_max"),
     "small map": (replace(GOOD, x=np.zeros((1, 2, 6, 4), np.uint8)), {}, "smaller than"),
     "rank of X": (replace(GOOD, x=np.zeros((6, 6, 4), np.uint8)), {}, "input X"),
