@@ -34,10 +34,11 @@ from spatialonnx.graph.ops import (
     zero_point_name,
 )
 from spatialonnx.graph.shapes import infer_shapes
-from spatialonnx.graph.simplify import copy_around, name_nodes, prepare_model, simplify_model
+from spatialonnx.graph.simplify import name_nodes, prepare_model, simplify_model
 from spatialonnx.graph.site_match import SkippedConv
 from spatialonnx.graph.sites import Site, SiteReport, find_sites, require_sites
 from spatialonnx.model.checking import check_interface, check_model
+from spatialonnx.model.copying import copy_around
 from spatialonnx.model.interface import (
     TensorInfo,
     describe_shape,

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from spatialonnx.errors import ModelError, PlanError
+from spatialonnx.model.copying import copy_without_initializers
 from spatialonnx.plan.masks import SiteMask, full_mask, make_mask
 from spatialonnx.plan.plan import Plan, PlanLike
 
@@ -318,22 +319,22 @@ def write_plan(proto: onnx.ModelProto, plan: PlanLike) -> onnx.ModelProto:
         PlanError: The plan names a site that the model does not have.
         ModelError: A mask's initializer is missing.
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    predictors = {p.site: p for p in find_predictors(copy)}
+    predictors = {p.site: p for p in find_predictors(proto)}
     if unknown := sorted(plan.keys() - predictors.keys()):
         raise PlanError(f"the plan names {unknown[0]}, which is not a site of this model")
     arrays: dict[str, NDArray[np.generic]] = {}
     for site, predictor in predictors.items():
         arrays |= mask_feeds(predictor, plan.get(site, _OFF))
     without = {p.threshold for p in predictors.values() if plan.get(p.site, _OFF).threshold is None}
-    kept = [t for t in copy.graph.initializer if t.name not in arrays]
-    names = {t.name for t in copy.graph.initializer}
+    names = {t.name for t in proto.graph.initializer}
     needed = {name for p in predictors.values() for name in (p.mask, p.patch_size)}
     if missing := sorted(needed - names):
         raise ModelError(f"initializer {missing[0]} is missing: insert again")
-    del copy.graph.initializer[:]
-    copy.graph.initializer.extend(kept)
+    # A whole copy would keep its initializers in memory after they are deleted from it.
+    copy = copy_without_initializers(proto)
+    for tensor in proto.graph.initializer:
+        if tensor.name not in arrays:
+            copy.graph.initializer.add().CopyFrom(tensor)  # ``extend`` serialises it on the way
     copy.graph.initializer.extend(
         numpy_helper.from_array(np.asarray(array), name)
         for name, array in arrays.items()

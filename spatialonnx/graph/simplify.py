@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import heapq
 import logging
-from typing import Any
 
 import onnx
-from google.protobuf.message import Message
 from onnx import NodeProto, TensorProto
 
 from spatialonnx.graph.index import attribute, inline_functions, inner_nodes, is_op
 from spatialonnx.graph.notes import restore_notes
 from spatialonnx.graph.shapes import correct_value_info
 from spatialonnx.graph.transposes import relus_before_transposes
+from spatialonnx.model.copying import copy_around
 from spatialonnx.model.interface import settable_inputs
 from spatialonnx.model.model_file import PROTOBUF_LIMIT
 from spatialonnx.runtime.session import optimize_model
@@ -69,27 +68,6 @@ def _sort_nodes(proto: onnx.ModelProto) -> None:
             proto.graph.node.extend(copies)
             return
         known.update(node.output)
-
-
-def copy_around(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of a model without its nodes, initializers and value_info, which may be large."""
-    result = onnx.ModelProto()
-    for field, value in proto.ListFields():
-        if field.name != "graph":
-            _copy_field(result, field.name, value)
-    for field, value in proto.graph.ListFields():
-        if field.name not in ("node", "initializer", "value_info"):
-            _copy_field(result.graph, field.name, value)
-    return result
-
-
-def _copy_field(target: Message, name: str, value: Any) -> None:
-    if isinstance(value, str | int | bytes):
-        setattr(target, name, value)
-    elif isinstance(value, Message):
-        getattr(target, name).CopyFrom(value)
-    else:
-        getattr(target, name).extend(value)
 
 
 def name_nodes(proto: onnx.ModelProto, reserved: frozenset[str] = frozenset()) -> None:

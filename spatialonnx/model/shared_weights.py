@@ -13,6 +13,8 @@ from typing import IO
 
 import onnx
 
+from spatialonnx.model.copying import copy_without_initializers
+
 _LARGE = 32 << 20
 """Bytes of a model from which its weights are shared."""
 _LARGE_TENSOR = 1 << 16
@@ -72,17 +74,7 @@ def _shared(proto: onnx.ModelProto) -> Iterator[str]:
 
 def _copy(proto: onnx.ModelProto, stream: IO[bytes], location: str) -> onnx.ModelProto:
     """The copy; no weight is in memory twice meanwhile."""
-    copy = onnx.ModelProto()
-    for source, target, left_out in ((proto, copy, "graph"), (proto.graph, copy.graph, "")):
-        for field, value in source.ListFields():
-            if field.name in (left_out, "initializer"):
-                continue
-            if hasattr(value, "ListFields"):
-                getattr(target, field.name).CopyFrom(value)
-            elif isinstance(value, str | int | bytes):
-                setattr(target, field.name, value)
-            else:
-                getattr(target, field.name).extend(value)
+    copy = copy_without_initializers(proto)
     at = 0
     for tensor in proto.graph.initializer:
         light = copy.graph.initializer.add()

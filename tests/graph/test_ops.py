@@ -19,6 +19,7 @@ from spatialonnx.graph.ops import (
     write_plan,
 )
 from spatialonnx.plan.masks import make_mask, uniform_mask
+from spatialonnx.runtime.resources import trim_memory, used_memory
 from spatialonnx.runtime.session import Runtime, open_session
 
 RUNTIME = Runtime("cpu", 1)
@@ -27,6 +28,19 @@ RUNTIME = Runtime("cpu", 1)
 @pytest.fixture(scope="module")
 def spatial():
     return insert(residual(), threads=1).model
+
+
+def test_writing_a_plan_holds_the_weights_once(spatial):
+    heavy = copy_of(spatial)
+    heavy.graph.initializer.extend(
+        numpy_helper.from_array(np.ones(1 << 21, np.float32), f"unused_{k}") for k in range(16)
+    )
+    weights = heavy.ByteSize()
+    trim_memory()
+    before = used_memory()
+    masked = write_plan(heavy, {find_predictors(heavy)[0].site: uniform_mask(2, 9)})
+    assert 0.9 * weights < used_memory() - before < 1.2 * weights
+    assert masked.ByteSize() > 16 << 23
 
 
 def copy_of(proto):
