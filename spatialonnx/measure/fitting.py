@@ -10,7 +10,7 @@ import onnx
 from spatialonnx.errors import DataError, ModelError, NotEnoughMemoryError
 from spatialonnx.measure.experiment import Experiment
 from spatialonnx.model.interface import find_image_input, model_inputs
-from spatialonnx.runtime.resources import LIBRARIES, free_memory, used_memory
+from spatialonnx.runtime.resources import LIBRARIES, free_memory, trim_memory, used_memory
 
 _CHANNELS = 256
 """More than the first maps of a network, which are as large as the images, usually have."""
@@ -53,6 +53,7 @@ def fit_batch(
         free = free_memory() // 2
         room = max(free - taken, free // 4)
     else:
+        trim_memory()
         taken += used_memory() - LIBRARIES
         room = memory - taken
     _, *shape = find_image_input(model_inputs(experiment.model.proto)).shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 from pathlib import Path
@@ -67,6 +68,16 @@ def free_device_memory() -> int:
 def used_memory() -> int:
     """Bytes of this process that are in memory now."""
     return int(psutil.Process().memory_info().rss)
+
+
+def trim_memory() -> None:
+    """Returns what is free inside the heap to the system, where the C library can do that.
+
+    glibc keeps it: what lies above it is still in use. After a large model was parsed or opened,
+    that is as much as its weights.
+    """
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def peak_memory() -> int:

@@ -29,7 +29,7 @@ from spatialonnx.model.shared_weights import release_weights, share_weights, sha
 from spatialonnx.runtime.library import library_path
 from spatialonnx.runtime.messages import explain
 from spatialonnx.runtime.ort import ort
-from spatialonnx.runtime.resources import available_threads
+from spatialonnx.runtime.resources import available_threads, trim_memory
 
 Level = Literal["extended", "all"]
 _LEVELS = {
@@ -350,6 +350,7 @@ def _open(model: str | bytes, options: Any, runtime: Runtime) -> Session:
         raise _known(error, "ONNX Runtime cannot load the model") from None
     if runtime.provider == "cuda" and CUDA not in inner.get_providers():
         raise ProviderError("the CUDA provider does not load: run spatialonnx doctor")
+    trim_memory()
     return Session(inner, runtime.provider)
 
 

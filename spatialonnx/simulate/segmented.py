@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from spatialonnx.runtime.resources import (
     LIBRARIES,
     free_device_memory,
     free_memory,
+    trim_memory,
     used_memory,
 )
 from spatialonnx.runtime.session import Level
@@ -148,6 +150,7 @@ class SegmentSimulator:
         self.baseline = self._scorer.reference.score
         order = self._scorer.order(dense)
         blocks = [order[i : i + self._batch] for i in range(0, len(order), self._batch)]
+        trim_memory()
         # Memory already used, and copies of a batch's activations while it runs.
         working = _BATCHES_AT_WORK * self._batch * max(self._network.bytes_per_sample)
         # Certification runs the whole network in a session of its own.
@@ -182,6 +185,8 @@ class SegmentSimulator:
         """Closes the sessions and drops all activations; the dense network's figures stay."""
         del self._network, self._prefix, self._incremental
         self._isolated = None
+        gc.collect()  # sessions that only cycles refer to
+        trim_memory()
 
     @property
     def stored_bytes(self) -> int:

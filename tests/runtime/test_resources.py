@@ -45,6 +45,14 @@ def test_used_memory_grows_with_an_array() -> None:
     assert resources.peak_memory() >= resources.used_memory()
 
 
+def test_what_is_free_inside_the_heap_goes_back_to_the_system() -> None:
+    pieces = [bytes(1 << 16) for _ in range(2048)]  # 128 MiB
+    del pieces[:-1]
+    before = resources.used_memory()
+    resources.trim_memory()
+    assert before - resources.used_memory() > 64 << 20
+
+
 def test_threads_follow_the_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 3, 5})
     assert resources.available_threads() == 3
