@@ -191,6 +191,12 @@ def _find_ours(
             "or a larger --eps would help"
         )
         return
+    elif quantized and is_missed(spatial):
+        drop = 100 * spatial.facts["verify"]["drop"]
+        way.notes.append(
+            f"int8: no search, because 8 bit alone misses the bound (drop {drop:.2f} points)"
+        )
+        return
     else:
         masked = stages.search(spatial, quantized=quantized)
         way.complete &= bool(masked.facts["complete"])

@@ -135,6 +135,21 @@ def test_where_it_cannot_pay_no_search_is_run(tiny, monkeypatch):
     assert result.path.is_file()
 
 
+def test_where_8_bit_alone_misses_the_bound_it_is_not_searched(tiny, sure, monkeypatch):
+    real = stage_module.Stages.quantize
+
+    def miss(self, spatial):
+        found = real(self, spatial)
+        verify = {**found.facts["verify"], "drop": 0.25}
+        return replace(found, facts={**found.facts, "bound_met": False, "verify": verify})
+
+    monkeypatch.setattr(stage_module.Stages, "quantize", miss)
+    result = spatialonnx.optimize(tiny.model, tiny.spec, eps=0.2, **FEW)
+    assert any("int8: no search" in note and "25.00 points" in note for note in result.notes)
+    assert not list(result.folder.glob("*int8*.study.db"))
+    assert not result.rows[1].met and result.rows[2].precision == "float32"
+
+
 def test_a_dry_run_stops_after_the_verdict(tiny):
     result = spatialonnx.optimize(tiny.model, tiny.spec, dry_run=True, **FEW)
     assert result.rows == () and result.best is None and len(result.verdict.sites) == 3
