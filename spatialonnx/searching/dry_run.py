@@ -8,19 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spatialonnx.errors import UsageError
 from spatialonnx.graph.sites import Site
 from spatialonnx.plan.macs import fraction
 from spatialonnx.searching.modes import FINEST, MODES, Groups, Mode, first_targets, merges_of
+from spatialonnx.searching.rate_distortion.code_tables import Choices, CodeTables
 from spatialonnx.searching.settings import Settings
 from spatialonnx.searching.targets import Layout, Target
-from spatialonnx.simulate.code_histogram import CodeHistogram
 from spatialonnx.simulate.simulator import Simulator
-
-_TARGETS_AT_ONCE = 64
-"""Targets whose tables of all patterns are in memory at once: 65,536 patterns each for p = 4."""
 
 
 @dataclass(frozen=True)
@@ -168,41 +164,26 @@ def _estimate_site(
     layouts: dict[str, Layout],
     patterns: Sequence[int],
 ) -> SiteEstimate:
-    shape = tuple(d or 0 for d in site.shape)
     size = next(iter(layouts.values())).patch_size
-    histograms = {
-        name: CodeHistogram(
-            size,
-            (shape[0], shape[1], shape[2]),
-            layout.labels(site, MODES[name].grain),
-        )
-        for name, layout in layouts.items()
-    }
     zeros = outputs = 0
     for codes in simulator.codes(site.name, size):
-        for histogram in histograms.values():
-            histogram.add(codes)
         zeros += int(np.bitwise_count(codes).sum(dtype=np.int64))
-        outputs += len(codes) * shape[0] * shape[1] * shape[2]
-    chosen = np.asarray(patterns)
+        outputs += len(codes) * math.prod(d or 0 for d in site.shape)
+    choices = Choices(patterns)
     most = {
         name: fraction(
-            _most_skipped(histogram, chosen) * site.macs_per_output,
+            _most_saved(CodeTables(simulator, [site.name], MODES[name].grain, layout, choices, {})),
             simulator.conv_total,
         )
-        for name, histogram in histograms.items()
+        for name, layout in layouts.items()
     }
     share = fraction(outputs * site.macs_per_output, simulator.conv_total)
     return SiteEstimate(site.name, share, fraction(zeros, outputs), most)
 
 
-def _most_skipped(histogram: CodeHistogram, patterns: NDArray[np.int64]) -> int:
-    """Total number of outputs predicted by the best pattern of every target."""
-    most = 0
-    for first in range(0, histogram.targets, _TARGETS_AT_ONCE):
-        last = min(first + _TARGETS_AT_ONCE, histogram.targets)
-        most += int(histogram.skipped(first, last)[:, patterns].max(axis=1).sum())
-    return most
+def _most_saved(tables: CodeTables) -> int:
+    """MACs that the best pattern of every target saves, in total."""
+    return sum(int(some.of(0, tables.levels[0].patterns)[0].max(axis=1).sum()) for some in tables)
 
 
 def _space(patterns: int, targets: int) -> str:
