@@ -14,6 +14,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from spatialonnx.searching.benefit import count_macs
 from spatialonnx.searching.job import SearchFiles, SearchJob
 from spatialonnx.searching.modes import MODES
 from spatialonnx.searching.rate_distortion import code_tables
-from spatialonnx.searching.rate_distortion.code_tables import Choices
+from spatialonnx.searching.rate_distortion.code_tables import Choices, CodeTables
 from spatialonnx.searching.rate_distortion.distortion import DistortionModel, Layer, best_plan
 from spatialonnx.searching.rate_distortion.families import find_operating_points
 from spatialonnx.searching.rate_distortion.operating_points import OperatingPoint
@@ -74,15 +75,18 @@ VARIANTS = {
 
 
 class Weighed(SegmentSimulator):
-    """Tells which rows of the block whose ofmap it gave last are not counted yet."""
-
-    rest: NDArray[np.int64]
+    """Tells which samples the parts of an ofmap are of."""
 
     def ofmaps(self, site: str) -> Iterator[NDArray[np.float32]]:
         """A site's ofmap, block by block."""
-        for rows, ofmap in zip(self._prefix.blocks, super().ofmaps(site), strict=True):
-            self.rest = rows
+        for rows, ofmap in zip(self.blocks, super().ofmaps(site), strict=True):
+            self._rest = rows
             yield ofmap
+
+    def take(self, count: int) -> NDArray[np.int64]:
+        """The next samples of the block that was given last."""
+        taken, self._rest = self._rest[:count], self._rest[count:]
+        return taken
 
 
 class Finder:
@@ -158,11 +162,33 @@ class _Around(Layout):
         return Plan({**self.rest, **super().plan(pieces)})
 
 
-def weights_of(simulator: SegmentSimulator, floor: float) -> NDArray[np.float64]:
+def weights_of(finder: Finder, floor: float) -> NDArray[np.float64]:
     """The weights of the samples: what an answer of little confidence is sensitive to."""
-    probabilities = softmax(np.asarray(simulator._scorer.reference.logits, np.float64), axis=1)
+    metric = finder.job.experiment.scored().metric
+    logits = metric.logits(finder.simulator.known.dense)
+    probabilities = softmax(np.asarray(logits, np.float64), axis=1)
     weights: NDArray[np.float64] = 1 - np.square(probabilities).sum(axis=1) + floor
     return weights
+
+
+@contextmanager
+def weighed(simulator: Weighed, weights: NDArray[np.float64]) -> Iterator[None]:
+    """Lets code tables weigh the samples: the product counts them equally alone."""
+    add, squares = CodeTables._add, code_tables.patch_squares
+
+    def add_weighed(
+        tables: CodeTables, found: Any, k: int, ofmap: NDArray[np.float32], *others: Any
+    ) -> None:
+        own = weights[simulator.take(len(ofmap))]
+
+        def weigh(values: NDArray[np.float32], patch_size: int) -> NDArray[np.float64]:
+            return squares(values, patch_size) * own[:, None, None, None]
+
+        with patch.object(code_tables, "patch_squares", weigh):
+            add(tables, found, k, ofmap, *others)
+
+    with patch.object(CodeTables, "_add", add_weighed):
+        yield
 
 
 def find(finder: Finder) -> list[Plan]:
@@ -172,23 +198,7 @@ def find(finder: Finder) -> list[Plan]:
         finder.profile(finder.simulator, Plan())
     else:
         simulator = Weighed(finder.job.experiment)
-        weights, count, squares = (
-            weights_of(simulator, floor),
-            code_tables._count,
-            code_tables.patch_squares,
-        )
-
-        def count_weighed(*arguments: Any) -> None:
-            size = len(arguments[3])
-            own, simulator.rest = weights[simulator.rest[:size]], simulator.rest[size:]
-
-            def weigh(ofmap: NDArray[np.float32], patch_size: int) -> NDArray[np.float64]:
-                return squares(ofmap, patch_size) * own[:, None, None, None]
-
-            with patch.object(code_tables, "patch_squares", weigh):
-                count(*arguments)
-
-        with patch.object(code_tables, "_count", count_weighed):
+        with weighed(simulator, weights_of(finder, floor)):
             finder.profile(simulator, Plan())
     if not finder.variant.refit:
         return [finder.plan(divergence) for divergence in DIVERGENCES]
@@ -210,6 +220,8 @@ def main() -> None:
     parser.add_argument("--mode", default="uniform-patch")
     parser.add_argument("--patch-size", default="2")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--search-samples", type=int, default=1000)
+    parser.add_argument("--verify-samples", type=int, default=5000)
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     arguments = parser.parse_args()
     model = insert(arguments.model).model
@@ -222,7 +234,8 @@ def main() -> None:
             job = open_search(
                 model, arguments.data, 0.02, SearchFiles(Path(folder) / "study.db"),
                 {
-                    "threads": 1, "search_samples": 1000, "verify_samples": 5000,
+                    "threads": 1, "search_samples": arguments.search_samples,
+                    "verify_samples": arguments.verify_samples,
                     "seed": arguments.seed, "strategy": "joint", "mode": arguments.mode,
                     "patch_size": arguments.patch_size,
                 },

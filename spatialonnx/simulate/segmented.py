@@ -244,6 +244,11 @@ class SegmentSimulator:
         for block in range(len(self._prefix.blocks)):
             yield self._network.ofmap(number, self._prefix.activations(block, number))
 
+    @property
+    def blocks(self) -> Sequence[Rows]:
+        """The samples of the blocks of ``codes`` and ``ofmaps``, in order."""
+        return self._prefix.blocks
+
     def share_behind(self, site: str) -> float:
         """Share of the network's MACs that a trial of this site alone has to run again."""
         return float(sum(self._shares[self._number(site) :]))
