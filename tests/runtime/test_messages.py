@@ -1,5 +1,7 @@
 """ONNX Runtime's errors as a user reads them."""
 
+import time
+
 import numpy as np
 import onnx
 import pytest
@@ -64,7 +66,28 @@ def test_why_a_model_does_not_run():
         ("a.h:1 void n::f(int) b.cc:2 m::g(const T&) why", "why"),
         ("env.cc:538 OpenFile needs a file", "OpenFile needs a file"),
         ("a.cc:1 f(never ends", "never ends"),
+        ("Name:'r.cc:12 (hi' Status: why", "Name:'r.cc:12 (hi' Status: why"),
+        ("node r.cc:12 (hi) fails", "node r.cc:12 (hi) fails"),
     ],
 )
 def test_forms(text, wanted):
     assert explain(RuntimeError(text)) == wanted
+
+
+LONG = 100_000
+
+
+@pytest.mark.parametrize(
+    "part", ["n", "a.cc:1", "a.cc:", "a.cc:1 f ", "a.cc:1 f( ", "a.cc:1 f() ", "f(", "a.cc:1 f(((( "]
+)
+def test_a_long_name_takes_no_long_time(part):
+    """It took time by the square of the length: minutes."""
+    text = f"Name:'{part * (LONG // len(part))}' why"
+    start = time.process_time()
+    assert explain(RuntimeError(text)).endswith("why")
+    assert time.process_time() - start < 10
+
+
+def test_of_a_long_name_the_ends_are_said():
+    found = explain(RuntimeError(f"node {'a' * LONG}{'b' * LONG} fails"))
+    assert found == f"node {'a' * 100}...{'b' * 100} fails"
