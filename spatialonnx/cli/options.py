@@ -424,7 +424,7 @@ def command(function: Function) -> Function:
         )
         if common.timeout is not None:
             from spatialonnx.cli.quantities import parse_seconds
-            from spatialonnx.runtime.session import limit_runs
+            from spatialonnx.runtime.run_limit import limit_runs
 
             limit_runs(parse_seconds("--timeout", common.timeout))
         function(common, **values)

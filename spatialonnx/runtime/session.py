@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 import tempfile
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +28,7 @@ from spatialonnx.runtime.library import library_path
 from spatialonnx.runtime.messages import explain
 from spatialonnx.runtime.ort import ort
 from spatialonnx.runtime.resources import available_threads, trim_memory
+from spatialonnx.runtime.run_limit import limited
 
 Level = Literal["extended", "all"]
 _LEVELS = {
@@ -63,41 +62,7 @@ class Runtime:
             object.__setattr__(self, "threads", available_threads())
 
 
-_limit: list[float] = []
-"""Seconds that a run may take, if there is a limit: one number."""
 _OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate memory", "out of memory")
-
-
-def limit_runs(seconds: float | None) -> None:
-    """Bounds every run of a model in this process: one with an endless Loop never returns.
-
-    Args:
-        seconds: After which a run is ended with an error; None = never.
-    """
-    _limit[:] = [] if seconds is None else [seconds]
-
-
-@contextlib.contextmanager
-def _timed() -> Iterator[Any]:
-    """Options of one run, which end it when its time is over."""
-    if not _limit:
-        yield None
-        return
-    options = ort.RunOptions()
-    (seconds,) = _limit
-    timer = threading.Timer(seconds, lambda: setattr(options, "terminate", True))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield options
-    except Exception:
-        if options.terminate:
-            raise ModelError(
-                f"a run of the model took more than {seconds:g} seconds: give a longer --timeout"
-            ) from None
-        raise
-    finally:
-        timer.cancel()
 
 
 def _known(error: Exception, what: str) -> SpatialOnnxError:
@@ -170,7 +135,7 @@ class Session:
         """
         names = list(outputs) if outputs is not None else None
         try:
-            with _timed() as options:
+            with limited() as options:
                 result = self._inner.run(names, dict(feeds), options)
         except Exception as error:
             raise _known(error, "ONNX Runtime") from None
@@ -207,7 +172,7 @@ class Session:
             for name in wanted:
                 binding.bind_output(name, "cpu")
             binding.synchronize_inputs()
-            with _timed() as options:
+            with limited() as options:
                 self._inner.run_with_iobinding(binding, options)
             binding.synchronize_outputs()
             outputs = binding.get_outputs()

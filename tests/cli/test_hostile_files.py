@@ -16,11 +16,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from support.commands import START, invoke, run_alone, succeed
-from support.models import plain
+from support.models import endless_loop, plain
 
 from spatialonnx.cli import progress as progress_module
 from spatialonnx.runtime import session as session_module
 from spatialonnx.runtime.progress import Progress
+from spatialonnx.runtime.run_limit import limit_runs
 
 DATA = ("--data", "npz:d.npz", "--accept-baseline", "--threads", "1", "--quiet")
 SEARCH = ("--eps", "0.5", "--patterns", "1001", "--study", "s.db", "-o", "out.masked.onnx")
@@ -50,7 +51,7 @@ def folder(
     x = np.random.default_rng(0).normal(size=(60, *dims[1:])).astype(np.float32)
     np.savez("d.npz", x=x, y=np.arange(60) % 2)
     yield tmp_path
-    session_module.limit_runs(None)
+    limit_runs(None)
 
 
 def behind(proto: onnx.ModelProto, kind: str, make: Callable[[str, str], onnx.NodeProto]) -> None:
@@ -269,41 +270,8 @@ main()
     assert (done.returncode, done.stderr) == (143, "stopped\n")
 
 
-def endless() -> onnx.ModelProto:
-    """A model whose Loop never ends: its condition stays true."""
-    body = helper.make_graph(
-        [
-            helper.make_node("Identity", ["on"], ["on_out"]),
-            helper.make_node("Relu", ["v"], ["v_out"]),
-        ],
-        "body",
-        [
-            helper.make_tensor_value_info("i", TensorProto.INT64, []),
-            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("v", TensorProto.FLOAT, None),
-        ],
-        [
-            helper.make_tensor_value_info("on_out", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("v_out", TensorProto.FLOAT, None),
-        ],
-    )
-    nodes = [
-        helper.make_node("Loop", ["", "yes", "x"], ["z"], body=body),
-        helper.make_node("GlobalAveragePool", ["z"], ["p"]),
-        helper.make_node("Flatten", ["p"], ["y"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "endless",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 8, 8])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])],
-        [numpy_helper.from_array(np.asarray(True), "yes")],
-    )
-    return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
-
-
 def test_a_loop_that_never_ends_is_ended(folder: Path) -> None:
-    onnx.save(endless(), "m.onnx")
+    onnx.save(endless_loop(), "m.onnx")
     np.savez("d.npz", x=np.ones((4, 3, 8, 8), np.float32), y=np.zeros(4, np.int64))
     done = alone(folder, "evaluate", "m.onnx", *DATA, "--timeout", "1s")
     assert "--timeout" in check_one_line(done, 2)

@@ -78,7 +78,8 @@ LONG = 100_000
 
 
 @pytest.mark.parametrize(
-    "part", ["n", "a.cc:1", "a.cc:", "a.cc:1 f ", "a.cc:1 f( ", "a.cc:1 f() ", "f(", "a.cc:1 f(((( "]
+    "part",
+    ["n", "a.cc:1", "a.cc:", "a.cc:1 f ", "a.cc:1 f( ", "a.cc:1 f() ", "f(", "a.cc:1 f(((( "],
 )
 def test_a_long_name_takes_no_long_time(part):
     """It took time by the square of the length: minutes."""

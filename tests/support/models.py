@@ -302,3 +302,36 @@ def batch_inside(count: int) -> onnx.ModelProto:
     pooled = net.node("GlobalAveragePool", x)
     flat = net.node("Reshape", pooled, net.constant([count, 4], "shape", np.int64))
     return net.model(net.node("MatMul", flat, net.constant(np.eye(4, 5))))
+
+
+def endless_loop() -> onnx.ModelProto:
+    """A model whose Loop never ends: its condition stays true."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["on"], ["on_out"]),
+            helper.make_node("Relu", ["v"], ["v_out"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("v", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("on_out", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("v_out", TensorProto.FLOAT, None),
+        ],
+    )
+    nodes = [
+        helper.make_node("Loop", ["", "yes", "x"], ["z"], body=body),
+        helper.make_node("GlobalAveragePool", ["z"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "endless",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])],
+        [numpy_helper.from_array(np.asarray(True), "yes")],
+    )
+    return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
