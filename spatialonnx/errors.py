@@ -49,6 +49,10 @@ __all__ = [
 ]
 
 
+MORE_MEMORY = (
+    "free some; a command that measures needs less with fewer samples or a smaller --memory"
+)
+"""What to do where memory ran out, whatever the command."""
 _LONGEST_WORD, _LONGEST = 400, 4000
 """Characters of a word, and of all of a message: names come out of files."""
 

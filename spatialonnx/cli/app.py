@@ -23,7 +23,7 @@ from spatialonnx.cli.quantize import quantize
 from spatialonnx.cli.report import report
 from spatialonnx.cli.search import search
 from spatialonnx.cli.tune import tune
-from spatialonnx.errors import LibraryError, SetupError, SpatialOnnxError
+from spatialonnx.errors import MORE_MEMORY, LibraryError, SetupError, SpatialOnnxError
 
 _COMMANDS = {
     "All at once": (optimize,),
@@ -34,7 +34,7 @@ _COMMANDS = {
 """What ``--help`` lists, by heading."""
 _INTERRUPTED = 130
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-_NO_MEMORY = "there is not enough memory: give fewer samples, or a smaller --memory"
+_NO_MEMORY = f"there is not enough memory: {MORE_MEMORY}"
 _USAGE = 2
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 """Typer's own error for options that it cannot read; Typer does not export it."""

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spatialonnx.cli.options import (
-    BudgetOptions,
     CommonOptions,
     Confidence,
     Crop,
@@ -23,6 +22,7 @@ from spatialonnx.cli.options import (
     SavedGoal,
     ScoreOptions,
     SplitOptions,
+    StageBudgetOptions,
     TrainData,
     command,
 )
@@ -64,7 +64,7 @@ def optimize(
     flip: Flip = False,
     crop: Crop = 0,
     mix: Mix = 0.0,
-    budget: BudgetOptions = BudgetOptions(),
+    budget: StageBudgetOptions = StageBudgetOptions(),
     runs: Runs = 50,
     metric: Metric = None,
     confidence: Confidence = None,

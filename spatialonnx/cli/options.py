@@ -364,6 +364,9 @@ class ConfidenceOptions:
     ] = None
 
 
+MaxTrials = Annotated[int | None, typer.Option("--max-trials", help="Trials to run now.", min=0)]
+
+
 @dataclass(frozen=True)
 class BudgetOptions:
     """The budgets of a search."""
@@ -374,9 +377,22 @@ class BudgetOptions:
             "--time-budget", help="Time before certification: 90s, 30m or 2h; a number is minutes."
         ),
     ] = None
-    max_trials: Annotated[
-        int | None, typer.Option("--max-trials", help="Trials to run now.", min=0)
+    max_trials: MaxTrials = None
+
+
+@dataclass(frozen=True)
+class StageBudgetOptions:
+    """The budgets of the search stage."""
+
+    time_budget: Annotated[
+        str | None,
+        typer.Option(
+            "--time-budget",
+            help="Time of the search stage alone, before its certification: 90s, 30m or 2h; a "
+            "number is minutes. All other stages take what they need.",
+        ),
     ] = None
+    max_trials: MaxTrials = None
 
 
 _PANELS: dict[type, str] = {
@@ -386,6 +402,7 @@ _PANELS: dict[type, str] = {
     ScoreOptions: "Scores",
     SplitOptions: "Split of the data",
     ConfidenceOptions: "Certification",
+    StageBudgetOptions: "The budgets of a search",
 }
 """Under which heading ``--help`` lists a group; a group of one command has its docstring."""
 

@@ -15,6 +15,7 @@ import onnx
 from numpy.typing import NDArray
 
 from spatialonnx.errors import (
+    MORE_MEMORY,
     LibraryError,
     ModelError,
     NotEnoughMemoryError,
@@ -70,9 +71,7 @@ def _known(error: Exception, what: str) -> SpatialOnnxError:
     if isinstance(error, SpatialOnnxError):
         return error
     if isinstance(error, MemoryError) or any(text in str(error) for text in _OUT_OF_MEMORY):
-        return NotEnoughMemoryError(
-            f"{what}: there is not enough memory; give a smaller --memory, or fewer samples"
-        )
+        return NotEnoughMemoryError(f"{what}: there is not enough memory; {MORE_MEMORY}")
     return ModelError(f"{what}: {explain(error)}")
 
 

@@ -4,11 +4,14 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Annotated, get_args
 
+import pytest
 import typer
 from typer.testing import CliRunner
 
 from spatialonnx.cli import app
 from spatialonnx.cli.options import CommonOptions, command
+from spatialonnx.errors import MORE_MEMORY
+from spatialonnx.runtime.session import _known
 
 
 @dataclass(frozen=True)
@@ -19,10 +22,13 @@ class Colours:
     dark: Annotated[str | None, typer.Option("--dark")] = None
 
 
-TWO_MEANINGS = {"--method", "method", "--goal", "goal", "--output", "dry_run", "precision"}
+TWO_MEANINGS = {
+    *("--method", "method", "--goal", "goal", "--output", "dry_run", "precision", "time_budget")
+}
 """baseline measures systems, quantize calibrates: each has its methods. What a search weighs
 accuracy against is what tune keeps a budget of. optimize writes a folder, stops after its verdict,
-and its precision is that of the result; tune's is that of training."""
+and its precision is that of the result; tune's is that of training. Of optimize's stages, the
+time budget bounds the search alone."""
 
 
 def test_no_option_is_declared_twice():
@@ -52,3 +58,23 @@ def test_a_group_arrives_filled_in():
     assert done.exit_code == 0, done.stderr
     assert seen == [(CommonOptions(threads=3), "north", Colours("white", "navy"))]
     assert "Colours of the test" in CliRunner().invoke(own, ["--help"]).stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "says", "stays_silent"),
+    [
+        ("search", "Time before certification", "stage"),
+        ("optimize", "Time of the search stage alone", "Time before certification"),
+    ],
+)
+def test_what_a_time_budget_bounds(name, says, stays_silent):
+    done = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "400"})
+    (line,) = [line for line in done.stdout.splitlines() if "--time-budget" in line]
+    assert says in line and stays_silent not in line
+
+
+def test_what_every_command_can_do_without_memory():
+    """bench and insert have neither --memory nor samples: the sentence does not ask for them."""
+    assert MORE_MEMORY.startswith("free some; a command that measures needs less with")
+    error = _known(MemoryError(), "insert")
+    assert str(error) == f"insert: there is not enough memory; {MORE_MEMORY}"
