@@ -90,6 +90,11 @@ def number_classes(pictures: Pictures, classes: ClassesLike) -> Pictures:
     )
 
 
+def has_class_folders(dataset: Dataset) -> bool:
+    """Whether the classes of a set are folders, which `number_classes` can number."""
+    return isinstance(dataset, FileDataset) and dataset.labels is not None
+
+
 def class_mismatch(dataset: Dataset, outputs: int) -> Mismatch | None:
     """Compares the classes of a set with the outputs of a network.
 

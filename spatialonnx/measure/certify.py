@@ -14,7 +14,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from spatialonnx.data.classes import has_class_folders
 from spatialonnx.measure.calibration import expected_losses, fit_temperature
+from spatialonnx.measure.doubts import doubts
 from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.measured import DenseRun, Measured, compare
 from spatialonnx.measure.metrics import Metric
@@ -127,7 +129,9 @@ class Certifier:
             outputs = run_samples(self._dense, samples, Plan(), batch=self._batch).outputs
             reference = self._metric.reference(outputs, samples.labels)
             score = self._metric.score(outputs, reference)
-            self._runs[key] = DenseRun(outputs, reference, score)
+            folders = has_class_folders(samples.dataset)
+            warnings = tuple(doubts(self._metric, outputs, reference, folders=folders))
+            self._runs[key] = DenseRun(outputs, reference, score, warnings)
         return self._runs[key]
 
     def _expect(

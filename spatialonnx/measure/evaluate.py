@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from spatialonnx.data.classes import has_class_folders
 from spatialonnx.data.opening import DataLike
 from spatialonnx.errors import ModelError, UsageError
 from spatialonnx.files import write_bytes
@@ -207,6 +208,7 @@ def evaluate_model(
     if metric.counts and reference is not None:
         right = metric.right(run.outputs, reference)
     top1, top5 = _count_top(metric, run.outputs, samples.labels)
+    folders = has_class_folders(samples.dataset)
     return Evaluation(
         score=metric.score(run.outputs, reference),
         top1=top1,
@@ -219,7 +221,7 @@ def evaluate_model(
         outputs=tuple(run.outputs),
         data=samples.dataset.name,
         dense=_recorded_score(proto),
-        warnings=tuple(doubts(metric, run.outputs, samples.labels)),
+        warnings=tuple(doubts(metric, run.outputs, samples.labels, folders=folders)),
     )
 
 

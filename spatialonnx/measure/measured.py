@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spatialonnx.measure.doubts import doubts
 from spatialonnx.measure.metrics import Metric, kl_divergence
 from spatialonnx.measure.statistics import (
     Discordant,
@@ -99,11 +98,13 @@ class DenseRun:
         outputs: Its outputs, batch first.
         reference: What top-1 is compared with, see ``Metric.reference``.
         score: Its score.
+        warnings: Reasons why its accuracy means little, one line each.
     """
 
     outputs: list[NDArray[Any]]
     reference: NDArray[np.int64] | None
     score: Fraction
+    warnings: tuple[str, ...] = ()
 
 
 def compare(
@@ -147,5 +148,5 @@ def compare(
         mcnemar_p=mcnemar_p(discordant),
         kl=float(kl_divergence(logits, metric.logits(outputs)).mean()),
         one_class=float(np.bincount(np.argmax(logits, axis=1)).max()) / samples,
-        warnings=tuple(doubts(metric, dense.outputs, dense.reference)),
+        warnings=dense.warnings,
     )

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from spatialonnx.data.classes import has_class_folders
 from spatialonnx.deployment.quantize import quantize_samples
 from spatialonnx.errors import ModelError
 from spatialonnx.measure.doubts import doubts
@@ -206,8 +207,9 @@ def _find_sites(
     """What every site must and may save."""
     report_stage(progress, "verdict: running the dense network")
     simulator = SegmentSimulator(experiment, memory=memory)
-    labels = experiment.search.labels
-    for text in doubts(experiment.scored().metric, simulator.known.dense, labels):
+    labels, folders = experiment.search.labels, has_class_folders(experiment.search.dataset)
+    metric = experiment.scored().metric
+    for text in doubts(metric, simulator.known.dense, labels, folders=folders):
         report_stage(progress, f"warning: {text}", warning=True)
     (bound,) = experiment.bounds
     # One image more: so few of them do not resolve a small bound.

@@ -9,7 +9,10 @@ from support.models import Net
 
 import spatialonnx
 from spatialonnx.errors import UsageError
+from spatialonnx.graph.insert import insert
+from spatialonnx.measure.certify import Certifier
 from spatialonnx.measure.opening import open_experiment
+from spatialonnx.measure.samples import Samples
 from spatialonnx.measure.score_output import count_classes
 from spatialonnx.model.model_file import as_model
 
@@ -112,3 +115,18 @@ def test_labels_out_of_range_count_as_wrong(bad, caplog):
             model, (x, y), eps=0.1, strategy=strategy, accept_baseline=True, **CHOICES
         )
         assert result.complete
+
+
+def test_advice_on_the_order_of_the_classes_fits_the_data(pictures):
+    """Only class folders can be numbered by a list."""
+    x = np.zeros((12, 3, 8, 8), np.float32)
+    x[np.arange(12), np.arange(12) // 4] = 1
+    np.savez("d.npz", x=x, y=np.repeat([2, 1, 0], 4))  # as the folders: blue, green, red
+    onnx.save(network(outputs=3), "three.onnx")
+    insert(as_model("three.onnx")).save("three.spatial.onnx")
+    for data, advised in {"folder:val": True, "npz:d.npz": False}.items():
+        *_, text = spatialonnx.evaluate("three.onnx", data, split="all", **CHOICES).warnings
+        assert "cannot be told from chance" in text and ("--classes" in text) == advised
+        experiment = open_experiment(as_model("three.spatial.onnx"), data, CHOICES)
+        samples = Samples(experiment.dataset, np.arange(12))
+        assert Certifier.of(experiment).run_dense(samples).warnings[-1] == text

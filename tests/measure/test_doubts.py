@@ -29,8 +29,10 @@ def test_answers_that_have_nothing_to_do_with_the_labels(classes):
     labels, answers = random_labels(classes=classes), random_labels(classes=classes, seed=1)
     (text,) = doubts(TOP1, logits_of(answers, classes), labels)
     assert "cannot be told from chance" in text
-    for advice in ("--mean", "--std", "--classes", "--score-output"):
+    for advice in ("--mean", "--std", "the order of the classes", "--score-output"):
         assert advice in text
+    (text,) = doubts(TOP1, logits_of(answers, classes), labels, folders=True)
+    assert "--mean and --std, --classes and --score-output" in text
     assert list(doubts(AGREEMENT, logits_of(answers, classes), labels)) == []
 
 
@@ -46,9 +48,29 @@ def test_classes_that_are_numbered_in_another_order():
     order = np.array([0, 1, 2, 3, 5, 4, 7, 6, 9, 8])
     (text,) = doubts(TOP1, logits_of(order[answers]), labels)
     right = int((answers == labels).sum())
-    assert f"{right / 5:.1f} % of the answers" in text and "--classes" in text
+    assert f"{right / 5:.1f} % of the answers" in text
+    assert text.endswith("give labels in the network's order")
+    (text,) = doubts(TOP1, logits_of(order[answers]), labels, folders=True)
+    assert text.endswith("give the network's order with --classes")
     assert list(doubts(TOP1, logits_of(answers), labels)) == []
     assert list(doubts(TOP1, logits_of(order[answers][:60]), labels[:60])) == []  # too few
+
+
+@pytest.mark.parametrize(("answered", "labelled"), [(0.93, 0.85), (0.7, 0.7), (0.9, 0.9)])
+@pytest.mark.parametrize("classes", [2, 10])
+def test_answers_by_chance_where_classes_are_unequal(answered, labelled, classes):
+    """Such answers are often right where the most frequent answer is the most frequent label."""
+    rng = np.random.default_rng(2)
+    answers = np.where(rng.random(1000) < answered, 0, rng.integers(0, classes, 1000))
+    labels = np.where(rng.random(1000) < labelled, 1, rng.integers(0, classes, 1000))
+    *_, text = doubts(TOP1, logits_of(answers, classes), labels)
+    assert "cannot be told from chance" in text
+
+
+def test_unequal_classes_in_another_order():
+    labels = (np.random.default_rng(0).random(1000) < 0.8) * 1
+    (text,) = doubts(TOP1, logits_of(1 - labels, 2), labels)
+    assert "100.0 % of the answers would be right instead of 0.0 %" in text
 
 
 @pytest.mark.parametrize("others", [0, 10, 25])
