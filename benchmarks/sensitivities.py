@@ -133,7 +133,7 @@ def by_samples(site: Site) -> Floats:
     simulator = site.simulator
     logits = simulator._scorer.reference.logits
     assert logits is not None
-    order = np.concatenate(simulator._front.blocks)
+    order = np.concatenate(simulator.blocks)
     # To second order, a sample's KL is proportional to its losses and to the network's uncertainty.
     unsure = (1 - np.square(softmax(logits.astype(np.float64), axis=1)).sum(axis=1))[order] + 1e-3
     losses, distortion = [], []
