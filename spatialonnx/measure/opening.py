@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any, TypedDict
 
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatialonnx.data.classes import ClassesLike
-from spatialonnx.data.opening import DataLike, public_name
+from spatialonnx.data.opening import DataLike
 from spatialonnx.data.preprocessing import PreprocessingLike
 from spatialonnx.data.split import Split, split_pool
 from spatialonnx.errors import UsageError
@@ -21,11 +20,10 @@ from spatialonnx.measure.float_original import with_float_original
 from spatialonnx.measure.metrics import TOP1, Metric, find_metric
 from spatialonnx.measure.score_output import choose_output
 from spatialonnx.measure.statistics import check_confidence
-from spatialonnx.model.metadata import OWN_DATA, SearchRecord, read_search_record
+from spatialonnx.measure.unread import check_unread
+from spatialonnx.model.metadata import SearchRecord
 from spatialonnx.model.model_file import ModelFile, ModelLike, as_model, set_batch
 from spatialonnx.runtime.providers import choose_runtime
-
-_LOG = logging.getLogger(__name__)
 
 MetricLike = str | Callable[[list[NDArray[Any]], Any], float]
 """A metric's name, or a function of (outputs, labels or None): higher is better."""
@@ -137,8 +135,8 @@ def open_experiment(
         baseline=as_model(chosen["baseline"]) if "baseline" in chosen else None,
         confidence=chosen.get("confidence"),
     )
-    if cut and (made := record or read_search_record(model.proto)) is not None:
-        check_unread(made, experiment, refuse=refuse)
+    if cut:
+        check_unread(model.proto, experiment, refuse=refuse)
     refuse = refuse and not chosen.get("accept_baseline")
     experiment = with_float_original(experiment)
     experiment = choose_output(
@@ -146,38 +144,6 @@ def open_experiment(
     )
     check_classes(experiment, refuse=refuse)
     return fit_batch(experiment, chosen.get("memory"), copies=copies)
-
-
-def check_unread(record: SearchRecord, experiment: Experiment, *, refuse: bool = True) -> None:
-    """Makes sure that no image of verify had a part in the choice of a plan.
-
-    Args:
-        record: The search that chose it.
-        experiment: The images, cut.
-        refuse: Whether that is an error, otherwise a warning. A user's own data, which have no
-            name to compare, give a warning.
-
-    Raises:
-        UsageError: Verify holds images that the search read.
-    """
-    name = public_name(experiment.dataset.name)
-    if record.data != (name or OWN_DATA):
-        return
-    n, verify = len(experiment.dataset), experiment.split.verify
-    if sum(record.samples or ()) > n:
-        return  # other images
-    searched = split_pool(n, record.seed, *(record.samples or ()))
-    read = np.union1d(searched.search, searched.select)
-    if not np.intersect1d(read, verify).size:
-        return
-    asked = f"--seed {record.seed}"
-    if record.samples is not None:
-        parts = zip(("search", "select"), record.samples, strict=False)
-        asked += "".join(f" --{part}-samples {size}" for part, size in parts)
-    if refuse and name:
-        raise UsageError(f"verify holds images that chose the plan: use {asked}, as its search did")
-    same = "" if name else "if these are the images of the search, "
-    _LOG.warning("%sverify holds images that chose the plan: use %s", same, asked)
 
 
 def _whole(n: int, seed: int, *_: object) -> Split:

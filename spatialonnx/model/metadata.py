@@ -40,8 +40,30 @@ STAGES = ("spatial", "masked", "deploy")
 ORIGINAL = "original"
 OWN_DATA = "own data"
 """Name in files of data that are not a built-in set."""
+TUNE = "tune"
+"""Strategy in the record of a tuned model, whose plan another search may have chosen."""
 _VERSION = 1
 """Of the record of a search."""
+
+
+@dataclass(frozen=True)
+class PlanImages:
+    """Images that chose a plan: search and select of a split.
+
+    Attributes:
+        data: A built-in set's name; ``own data`` for a user's.
+        seed: Seed of the split.
+        samples: Sizes of search, select and verify; None = the defaults.
+    """
+
+    data: str
+    seed: int
+    samples: tuple[int, int, int] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """An item of ``chosen`` in the entry ``search``."""
+        samples = None if self.samples is None else list(self.samples)
+        return {"data": self.data, "seed": self.seed, "samples": samples}
 
 
 @dataclass(frozen=True)
@@ -58,6 +80,8 @@ class SearchRecord:
         data: A built-in set's name; ``own data`` for a user's.
         seed: Seed of the split.
         samples: Sizes of search, select and verify; None = the defaults.
+        chosen: The images that chose the plan, where those are others than search and select of
+            this split: none for a plan by hand.
         metric: What scored outputs; ``own function`` for a user's.
         confidence: That of the upper limit that had to meet the bound; None = the drop itself.
         score_output: Output that was scored, where there are several.
@@ -77,6 +101,7 @@ class SearchRecord:
     data: str = ""
     seed: int = 0
     samples: tuple[int, int, int] | None = None
+    chosen: tuple[PlanImages, ...] | None = None
     metric: str = "top1"
     confidence: float | None = None
     score_output: str = ""
@@ -85,6 +110,12 @@ class SearchRecord:
     verify: Mapping[str, Any] = field(default_factory=dict)
     study: str = ""
     onnxruntime: str = ""
+
+    @property
+    def choosing(self) -> tuple[PlanImages, ...]:
+        """The images that chose the plan."""
+        own = (PlanImages(self.data, self.seed, self.samples),)
+        return own if self.chosen is None else self.chosen
 
     def to_json(self) -> dict[str, Any]:
         """The metadata entry ``search``."""
@@ -100,6 +131,7 @@ class SearchRecord:
             "data": self.data,
             "seed": self.seed,
             "samples": None if self.samples is None else list(self.samples),
+            "chosen": None if self.chosen is None else [part.to_json() for part in self.chosen],
             "metric": self.metric,
             "confidence": self.confidence,
             "score_output": self.score_output,
@@ -126,9 +158,7 @@ def read_search_record(proto: onnx.ModelProto) -> SearchRecord | None:
     eps, met, confidence = entry.get("eps"), entry.get("bound_met"), entry.get("confidence")
     samples, seed, verify = entry.get("samples"), entry.get("seed", 0), entry.get("verify", {})
     decision, warnings = entry.get("decision"), entry.get("warnings", [])
-    sizes = None
-    if isinstance(samples, list) and len(samples) == 3 and all(_is_whole(n) for n in samples):
-        sizes = (samples[0], samples[1], samples[2])
+    sizes = _read_sizes(samples)
     texts = {key: entry.get(key, default) for key, default in _TEXTS.items()}
     if (
         eps is None
@@ -147,12 +177,36 @@ def read_search_record(proto: onnx.ModelProto) -> SearchRecord | None:
         met=met,
         seed=seed,
         samples=sizes,
+        chosen=_read_chosen(entry.get("chosen")),
         confidence=confidence,
         decision=decision,
         warnings=tuple(warnings),
         verify=verify,
         **texts,
     )
+
+
+def _read_sizes(value: object) -> tuple[int, int, int] | None:
+    if isinstance(value, list) and len(value) == 3 and all(_is_whole(n) for n in value):
+        return (value[0], value[1], value[2])
+    return None
+
+
+def _read_chosen(value: object) -> tuple[PlanImages, ...] | None:
+    """The images that chose the plan; a record of an older version does not name them."""
+    if value is None:
+        return None
+    parts: list[PlanImages] = []
+    for part in value if isinstance(value, list) else [None]:
+        entry = part if isinstance(part, dict) else {}
+        data, seed, samples = entry.get("data"), entry.get("seed"), entry.get("samples")
+        sizes = _read_sizes(samples)
+        if not (isinstance(data, str) and isinstance(seed, int) and _is_whole(seed)) or not (
+            samples is None or sizes
+        ):
+            raise ModelError(_DAMAGED)
+        parts.append(PlanImages(data, seed, sizes))
+    return tuple(parts)
 
 
 def _read_bound(text: object, eps: float) -> Bound:

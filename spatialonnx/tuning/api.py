@@ -15,10 +15,10 @@ from spatialonnx.measure.metrics import AGREEMENT
 from spatialonnx.measure.opening import (
     ExperimentOptions,
     check_options,
-    check_unread,
     open_experiment,
 )
-from spatialonnx.model.metadata import get_text, read_search_record
+from spatialonnx.measure.unread import check_unread
+from spatialonnx.model.metadata import get_text
 from spatialonnx.model.model_file import ModelFile, ModelLike, as_model, load_model
 from spatialonnx.plan.bounds import parse_bounds
 from spatialonnx.plan.masks import SiteMask, uniform_mask
@@ -97,8 +97,8 @@ def tune(
         shared["metric"] = AGREEMENT.name
     experiment = open_experiment(source, data, cast("ExperimentOptions", shared))
     start = _read_plan(plan)
-    if isinstance(start, ModelFile) and (record := read_search_record(start.proto)) is not None:
-        check_unread(record, experiment)
+    if isinstance(start, ModelFile):
+        check_unread(start.proto, experiment)
     training = training_split(source, data) if train is None else train
     job = TuneJob(
         experiment=replace(experiment, bounds=bounds),

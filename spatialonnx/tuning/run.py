@@ -12,8 +12,10 @@ from spatialonnx.data.opening import public_name
 from spatialonnx.graph.ops import write_plan
 from spatialonnx.measure.certify import Certifier
 from spatialonnx.measure.measured import Measured
+from spatialonnx.measure.unread import plan_images
 from spatialonnx.model.checking import check_model
-from spatialonnx.model.metadata import SearchRecord, get_json, set_metadata
+from spatialonnx.model.metadata import TUNE, PlanImages, SearchRecord, get_json, set_metadata
+from spatialonnx.model.model_file import ModelFile
 from spatialonnx.runtime.progress import Progress, ProgressCallback
 from spatialonnx.runtime.session import runtime_version
 from spatialonnx.searching.settings import LATENCY
@@ -120,11 +122,12 @@ def _describe(
             bound=bound,
             eps=float(bound.eps(verify.baseline)),
             met=met,
-            strategy="tune",
+            strategy=TUNE,
             goal=job.goal,
             data=experiment.data_name,
             seed=split.seed,
             samples=(len(split.search), len(split.select), len(split.verify)),
+            chosen=_chosen(job),
             metric=experiment.metric_name,
             confidence=experiment.confidence,
             score_output=experiment.scored_output,
@@ -141,6 +144,13 @@ def _describe(
             "torch": str(torch.__version__),
         },
     )
+
+
+def _chosen(job: TuneJob) -> tuple[PlanImages, ...]:
+    """The images that chose the plan: those of the search that it comes from, if any."""
+    if job.plan is None:
+        return plan_images(job.experiment.model.proto)
+    return plan_images(job.plan.proto) if isinstance(job.plan, ModelFile) else ()
 
 
 def _notes(job: TuneJob, prepared: Prepared, state: State) -> list[str]:

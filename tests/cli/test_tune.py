@@ -14,8 +14,15 @@ from support.models import Net
 from support.trained import draw_images
 
 from spatialonnx.graph.ops import find_predictors, read_plan
-from spatialonnx.model.metadata import get_metadata, read_search_record
+from spatialonnx.model.metadata import (
+    OWN_DATA,
+    SearchRecord,
+    get_metadata,
+    read_search_record,
+    set_metadata,
+)
 from spatialonnx.model.model_file import load_model, save_model
+from spatialonnx.plan.bounds import parse_bounds
 from spatialonnx.plan.masks import uniform_mask
 from spatialonnx.tuning.choosing_plan import CANDIDATES
 
@@ -63,6 +70,7 @@ def test_the_same_graph_with_new_weights_and_the_plan_inside(line, tiny):
     assert "npz" not in "".join(facts.values()), "files never name a user's own data"
     record = read_search_record(tuned)
     assert record is not None and record.strategy == "tune" and record.met is True
+    assert record.chosen == (), "no image chose a pattern by hand"
     assert not list(tiny.model.parent.glob("*journal*"))
     measured = succeed_json("evaluate", TUNED, "--data", tiny.spec, "--split", "verify")
     saved = measured["macs"]["saved_fraction"]
@@ -76,6 +84,20 @@ def test_it_starts_from_the_plan_of_a_masked_model(line):
     taken = ["--plan", "m.masked.onnx", "--eps", 1, "--saved", 0.3]
     succeed("tune", *line, *taken, "-o", "taken.masked.onnx")
     assert read_plan(read("taken.masked.onnx")) == read_plan(read("m.tuned.masked.onnx"))
+
+
+def test_it_keeps_which_images_chose_the_plan(line, tiny):
+    succeed("insert", "model.onnx", "--pattern", "1000", "-o", "m.masked.onnx")
+    proto = read("m.masked.onnx")
+    (bound,) = parse_bounds("0.1")
+    record = SearchRecord(bound=bound, eps=0.1, data=OWN_DATA, seed=3, samples=(60, 60, 60))
+    set_metadata(proto, search=record.to_json())
+    save_model(proto, Path("searched.masked.onnx"))
+    rest = ["--eps", 1, "--saved", 0.3, "--seed", 3]
+    succeed("tune", "searched.masked.onnx", *line[1:], *rest, "-o", "own.masked.onnx")
+    succeed("tune", *line, "--plan", "searched.masked.onnx", *rest, "-o", "taken.masked.onnx")
+    for name in ("own.masked.onnx", "taken.masked.onnx"):
+        assert read_search_record(read(name)).chosen == record.choosing
 
 
 def test_auto_chooses_a_pattern_for_every_site(line):

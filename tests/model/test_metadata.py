@@ -10,6 +10,7 @@ from support.models import plain
 
 from spatialonnx.errors import ModelError
 from spatialonnx.model.metadata import (
+    PlanImages,
     SearchRecord,
     get_json,
     get_metadata,
@@ -34,6 +35,7 @@ def test_a_record_is_read_as_it_was_written(text):
         data="mnist",
         seed=3,
         samples=(1, 2, 3),
+        chosen=(PlanImages("mnist", 4, (1, 1, 1)), PlanImages("own data", 5)),
         metric="agreement",
         confidence=0.95,
         verify={"drop": 0.125},
@@ -73,6 +75,10 @@ def test_an_earlier_record_has_the_number_alone():
         {"samples": [1, 2]},
         {"samples": [1, 2, "3"]},
         {"verify": []},
+        {"chosen": "yes"},
+        {"chosen": [3]},
+        {"chosen": [{"data": "mnist", "seed": -1}]},
+        {"chosen": [{"data": "mnist", "seed": 0, "samples": [1]}]},
         {"mode": 3},
         {"metric": 3},
     ],
