@@ -13,6 +13,7 @@ from spatialonnx.errors import ModelError, UsageError
 from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.fitting import OPTIMIZING
 from spatialonnx.measure.opening import ExperimentOptions, open_experiment
+from spatialonnx.measure.unread import check_unread
 from spatialonnx.model.metadata import ORIGINAL
 from spatialonnx.model.model_file import ModelFile
 from spatialonnx.plan.bounds import parse_bounds
@@ -160,6 +161,9 @@ def open_job(
         raise UsageError(f"--eps {eps}: optimize takes one bound")
     options = {**options, "provider": _provider(options)}
     experiment = replace(open_experiment(source, data, options, copies=OPTIMIZING), bounds=bounds)
+    tuned: ModelFile | None = choices.get("tuned")
+    if tuned is not None:
+        check_unread(tuned.proto, experiment)
     shared = {k: value for k, value in options.items() if k not in _OF_THE_DATA}
     if folder is None:
         folder = source.path.with_name(f"{source.path.name.removesuffix('.onnx')}.optimized")

@@ -22,9 +22,10 @@ from spatialonnx.graph.fuse import dense_form
 from spatialonnx.graph.insert import insert
 from spatialonnx.measure.bench import bench
 from spatialonnx.measure.certify import Certifier
-from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.measured import Measured
+from spatialonnx.measure.unread import plan_images
 from spatialonnx.model.metadata import (
+    TUNE,
     SearchRecord,
     drop_metadata,
     fixed_batch,
@@ -153,7 +154,7 @@ class Stages:
         def make() -> StageResult:
             proto = onnx.ModelProto()
             proto.CopyFrom(tuned.proto)
-            record = _record_of_tuned(self._job.experiment)
+            record = _record_of_tuned(self._job)
             set_metadata(proto, source_sha256=self._source.sha256, search=record.to_json())
             path = self._path("tuned.masked.onnx")
             save_model(proto, path)
@@ -266,7 +267,7 @@ class Stages:
         """Writes a tuned network with what it reached on verify."""
         bound = self._job.experiment.bounds[0]
         met = verify.holds(bound.eps(verify.baseline))
-        record = replace(_record_of_tuned(self._job.experiment), met=met, verify=verify.to_json())
+        record = replace(_record_of_tuned(self._job), met=met, verify=verify.to_json())
         baseline = {"verify": {"score": float(verify.baseline), "samples": verify.samples}}
         set_metadata(
             proto,
@@ -303,17 +304,19 @@ def _written(result: StageResult) -> Path:
     return result.path
 
 
-def _record_of_tuned(experiment: Experiment) -> SearchRecord:
+def _record_of_tuned(job: OptimizeJob) -> SearchRecord:
     """The bound and the split, for the stages after; nothing was measured yet."""
+    experiment = job.experiment
     split = experiment.split
     return SearchRecord(
         bound=experiment.bounds[0],
         eps=float(experiment.bounds[0].value),
-        strategy="tune",
+        strategy=TUNE,
         goal="macs",
         data=experiment.data_name,
         seed=split.seed,
         samples=(len(split.search), len(split.select), len(split.verify)),
+        chosen=() if job.tuned is None else plan_images(job.tuned.proto),
         metric=experiment.metric_name,
         confidence=experiment.confidence,
     )

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from support.trained import draw_images
@@ -10,12 +11,21 @@ import spatialonnx
 from spatialonnx.errors import ModelError, UsageError
 from spatialonnx.measure.certify import Certifier
 from spatialonnx.measure.opening import open_experiment
+from spatialonnx.model.metadata import (
+    OWN_DATA,
+    PlanImages,
+    SearchRecord,
+    read_search_record,
+    set_metadata,
+)
 from spatialonnx.model.model_file import load_model
 from spatialonnx.optimizing import run as module
 from spatialonnx.optimizing import stages as stage_module
 from spatialonnx.optimizing.verdict import Verdict
+from spatialonnx.plan.bounds import parse_bounds
 from spatialonnx.tuning import loop
 
+SHIPPED = Path(__file__).parents[2] / "models/pretrained/resnet18-w16-fashion-mnist.onnx"
 FEW = {"threads": 1, "runs": 2, "max_trials": 6}
 
 
@@ -119,6 +129,32 @@ def test_a_network_tuned_before(tiny, sure):
     )
     assert [row.name for row in alone.rows] == ["dense float32", "ours"]
     assert alone.rows[1].ratio_int8 is None
+
+
+def searched(model, data):
+    """A masked model of it with the record of a search of seed 3."""
+    proto = spatialonnx.insert(model, pattern="1000", threads=1).model
+    (bound,) = parse_bounds("0.1")
+    record = SearchRecord(bound=bound, eps=0.1, data=data, seed=3, samples=(60, 60, 60))
+    set_metadata(proto, search=record.to_json())
+    return proto
+
+
+def test_no_image_that_chose_a_tuned_plan_certifies_it(tmp_path):
+    data, sizes = "fashion-mnist-sample", ("search_samples", "select_samples")
+    tuned = searched(SHIPPED, data)
+    options = {"threads": 1, **dict.fromkeys(sizes, 60), "verify_samples": 4000}
+    with pytest.raises(UsageError, match="use --seed 3 --search-samples 60 --select-samples 60,"):
+        spatialonnx.optimize(SHIPPED, data, tuned=tuned, folder=tmp_path / "r", **options)
+
+
+def test_an_adopted_plan_keeps_which_images_chose_it(tiny, sure, caplog):
+    tuned = searched(tiny.model, OWN_DATA)
+    result = spatialonnx.optimize(tiny.model, tiny.spec, eps=1, tuned=tuned, **FEW)
+    assert "warning: if these are the images of the search, verify holds" in caplog.text
+    chosen = (PlanImages(OWN_DATA, 3, (60, 60, 60)),)
+    for path in result.folder.glob("*masked.onnx"):
+        assert read_search_record(load_model(path).proto).chosen == chosen
 
 
 def test_a_plan_that_misses_the_bound_is_no_result(tiny, sure):
