@@ -60,7 +60,7 @@ open_session(helper.make_model(graph, ir_version=8, opset_imports=opsets)).run(
 )
 """
 """A process that does nothing but what every command does."""
-BOUNDED = "evaluate", "search", "deploy"
+BOUNDED = "evaluate", "histogram", "search", "deploy"
 STEPS = "insert", "evaluate", "histogram", "search", "deploy"
 SIDE, CLASSES = 224, 1000
 
@@ -181,9 +181,10 @@ def measure(command: Sequence[str], folder: Path) -> dict[str, float]:
     }
 
 
-def count(folder: Path, threads: int, patch_size: int, samples: int, memory: str) -> None:
+def count(folder: Path, threads: int, patch_size: int, samples: int, memory: int | None) -> None:
     """The code histograms of all sites, as a search counts them; prints their time."""
     from spatialonnx.measure.experiment import Experiment
+    from spatialonnx.measure.fitting import SEARCHING
     from spatialonnx.measure.opening import open_experiment
     from spatialonnx.model.model_file import load_model
     from spatialonnx.plan.patterns import full_pattern
@@ -203,9 +204,11 @@ def count(folder: Path, threads: int, patch_size: int, samples: int, memory: str
             "select_samples": samples,
             "verify_samples": 2 * samples,
             "accept_baseline": True,
+            "memory": memory,
         },
+        copies=SEARCHING,
     )
-    simulator = SegmentSimulator(experiment, memory=parse_memory(memory))
+    simulator = SegmentSimulator(experiment, memory=memory)
     layout = Layout(simulator.sites, patch_size, 0)
     choices = Choices(list(range(1, full_pattern(patch_size))), (0.2, 0.5))
     begun, used = time.monotonic(), time.process_time()
@@ -242,7 +245,7 @@ def commands(arguments: argparse.Namespace) -> dict[str, list[str]]:
     if arguments.time_budget:
         search += ["--time-budget", arguments.time_budget]
     counting = ["--count", "--threads", str(arguments.threads), "--images", size]
-    counting += ["--patch-size", patch_size, "--memory", arguments.memory or "1000G"]
+    counting += ["--patch-size", patch_size, "--memory", arguments.memory]
     script = [sys.executable, str(Path(__file__).resolve())]
     deployed = ["--data", "npz:d.npz", "--runs", "4", "--accept-baseline"]
     evaluated = ["--split", "search", *parts]
@@ -276,7 +279,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.count:
         images, size = arguments.images, arguments.patch_size
-        count(Path(), arguments.threads, size, images, arguments.memory)
+        memory = parse_memory(arguments.memory or None)
+        count(Path(), arguments.threads, size, images, memory)
         return 0
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.keep or Path(temporary)
