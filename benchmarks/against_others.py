@@ -412,14 +412,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             options.verify_samples,
             search=network.name in options.search,
         )
-        if options.prepare:
-            for system in made.systems():
-                found = made.accuracy(system) if system.trained else "not trained"
-                print(network.name, system.name, found, flush=True)
-            continue
-        if not options.kept:
-            measure(network, made, options.threads, options.batch)
-        lines += [*table(network, made), ""]
+        with made.results.locked():
+            if options.prepare:
+                for system in made.systems():
+                    found = made.accuracy(system) if system.trained else "not trained"
+                    print(network.name, system.name, found, flush=True)
+                continue
+            if not options.kept:
+                measure(network, made, options.threads, options.batch)
+            lines += [*table(network, made), ""]
     if options.prepare:
         return
     machine, known = describe_machine(), versions()

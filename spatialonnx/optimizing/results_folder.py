@@ -50,7 +50,7 @@ class ResultsFolder:
     """The folder, and the records of the stages that are done."""
 
     def __init__(self, folder: Path, source_sha256: str, *, force: bool = False) -> None:
-        """Opens the folder, or makes it.
+        """Makes the folder, if it is not there.
 
         Args:
             folder: Where it is.
@@ -58,49 +58,67 @@ class ResultsFolder:
             force: Whether the results of another model may be replaced.
 
         Raises:
-            OutputError: It cannot be written, or holds other files than results for this model.
+            OutputError: It cannot be made.
         """
         self.folder = folder
         self._source = source_sha256
+        self._force = force
+        self._records: dict[str, Any] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            occupied = any(folder.iterdir())
         except OSError as error:
-            raise OutputError(
-                f"cannot write {folder}: {error.strerror}; choose another folder with -o"
-            ) from None
-        records = self._read()
-        if occupied and records is None and not force:
-            raise OutputError(
-                f"{folder} holds other files than results for this model: choose another folder "
-                "with -o, or use it with --force"
-            )
-        self._records = records or {}
-        if records is None:
-            self._write()  # what the first stage leaves when it is killed is no other file
+            raise self._unwritable(error) from None
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the folder; the system releases it even after ``kill -9``.
+        """Holds the folder and what it records; the system releases it even after ``kill -9``.
 
         Raises:
-            OutputError: Another call holds it.
+            OutputError: Another call holds it, it cannot be written, or it holds other files than
+                results for this model.
         """
-        handle = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            handle = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise self._unwritable(error) from None
+        try:
+            self._lock(handle)
+            self._open()
+            yield
+        finally:
+            os.close(handle)
+
+    def _lock(self, handle: int) -> None:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(handle)
             raise OutputError(
                 f"another call is writing to {self.folder}: wait for it, or choose another folder "
                 "with -o"
             ) from None
         except OSError:  # a file system without locks
             pass
+
+    def _open(self) -> None:
+        """Reads the records; earlier, another call could still add to them."""
         try:
-            yield
-        finally:
-            os.close(handle)
+            occupied = any(self.folder.iterdir())
+        except OSError as error:
+            raise self._unwritable(error) from None
+        records = self._read()
+        if occupied and records is None and not self._force:
+            raise OutputError(
+                f"{self.folder} holds other files than results for this model: choose another "
+                "folder with -o, or use it with --force"
+            )
+        self._records = records or {}
+        if records is None:
+            self._write()  # what the first stage leaves when it is killed is no other file
+
+    def _unwritable(self, error: OSError) -> OutputError:
+        return OutputError(
+            f"cannot write {self.folder}: {error.strerror}; choose another folder with -o"
+        )
 
     def path(self, name: str) -> Path:
         """The path of a file in the folder."""
@@ -109,7 +127,7 @@ class ResultsFolder:
     def run(
         self, stage: str, key: Mapping[str, Any], make: Callable[[], StageResult]
     ) -> StageResult:
-        """Runs a stage, or takes what an earlier call recorded.
+        """Runs a stage, or takes what an earlier call recorded; within ``locked``.
 
         Args:
             stage: Its name.

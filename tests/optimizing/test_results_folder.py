@@ -23,7 +23,8 @@ def run(folder, ran, *, key=1, text="a", source="s", force=False):
         path.write_text(text)
         return StageResult({"key": key}, path)
 
-    return results.run("stage", {"key": key}, make)
+    with results.locked():
+        return results.run("stage", {"key": key}, make)
 
 
 def test_a_stage_is_run_once(tmp_path, ran):
@@ -44,8 +45,9 @@ def test_a_first_stage_that_is_killed_leaves_no_foreign_files(tmp_path, ran):
         (tmp_path / "part").write_text("half")
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        ResultsFolder(tmp_path, "s").run("stage", {"key": 1}, killed)
+    results = ResultsFolder(tmp_path, "s")
+    with pytest.raises(KeyboardInterrupt), results.locked():
+        results.run("stage", {"key": 1}, killed)
     assert run(tmp_path, ran).facts == {"key": 1}
 
 
@@ -54,8 +56,27 @@ def test_one_call_at_a_time(tmp_path, ran):
         other = ResultsFolder(tmp_path, "s")
         with pytest.raises(OutputError, match="another call is writing to"), other.locked():
             pass
-    with other.locked():
-        assert run(tmp_path, ran).facts == {"key": 1}
+    assert run(tmp_path, ran).facts == {"key": 1}
+
+
+def test_a_call_that_waited_sees_what_the_other_recorded(tmp_path, ran):
+    """It opened the folder while the other call held it, and keeps what that did."""
+    waited = ResultsFolder(tmp_path, "s")
+    run(tmp_path, ran)
+    with waited.locked():
+        waited.run("another", {"key": 1}, lambda: StageResult({"key": 1}))
+        waited.run("stage", {"key": 1}, lambda: pytest.fail("it was done"))
+    run(tmp_path, ran)
+    assert ran == [1]
+    recorded = json.loads((tmp_path / "stages.json").read_text())["stages"]
+    assert set(recorded) == {"stage", "another"}
+
+
+def test_nothing_is_written_before_the_folder_is_held(tmp_path):
+    with ResultsFolder(tmp_path, "s").locked():
+        before = (tmp_path / "stages.json").read_text()
+        ResultsFolder(tmp_path, "another model", force=True)
+        assert (tmp_path / "stages.json").read_text() == before
 
 
 @pytest.mark.parametrize("damage", [lambda p: p.unlink(), lambda p: p.write_text("other")])
