@@ -25,6 +25,8 @@ MEASURING, SEARCHING, DEPLOYING, OPTIMIZING = 2, 6, 10, 13
 
 The last is that of a deployment with the 8-bit model beside the original.
 """
+OPTIMIZING_TUNED = 2 * (1 + DEPLOYING) - 1
+"""That of a deployment of a tuned network in floats, with the original beside it."""
 _SPARE = 20
 """Part of the least memory that is added where it is named: copies are not all of one size."""
 _RUNNING = 3

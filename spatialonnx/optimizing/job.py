@@ -11,7 +11,7 @@ from typing import Any, cast
 from spatialonnx.data.opening import DataLike
 from spatialonnx.errors import ModelError, UsageError
 from spatialonnx.measure.experiment import Experiment
-from spatialonnx.measure.fitting import OPTIMIZING
+from spatialonnx.measure.fitting import OPTIMIZING, OPTIMIZING_TUNED
 from spatialonnx.measure.opening import ExperimentOptions, open_experiment
 from spatialonnx.measure.unread import check_unread
 from spatialonnx.model.metadata import ORIGINAL
@@ -160,8 +160,10 @@ def open_job(
     if len(bounds) != 1:
         raise UsageError(f"--eps {eps}: optimize takes one bound")
     options = {**options, "provider": _provider(options)}
-    experiment = replace(open_experiment(source, data, options, copies=OPTIMIZING), bounds=bounds)
     tuned: ModelFile | None = choices.get("tuned")
+    in_floats = choices.get("precision") != "int8" and (tuned or choices.get("train")) is not None
+    copies = OPTIMIZING_TUNED if in_floats else OPTIMIZING
+    experiment = replace(open_experiment(source, data, options, copies=copies), bounds=bounds)
     if tuned is not None:
         check_unread(tuned.proto, experiment)
     shared = {k: value for k, value in options.items() if k not in _OF_THE_DATA}

@@ -4,11 +4,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from support.models import Net
 from support.trained import draw_images
 
 import spatialonnx
-from spatialonnx.errors import ModelError, UsageError
+from spatialonnx.errors import ModelError, NotEnoughMemoryError, UsageError
 from spatialonnx.measure.certify import Certifier
 from spatialonnx.measure.opening import open_experiment
 from spatialonnx.model.metadata import (
@@ -18,9 +20,10 @@ from spatialonnx.model.metadata import (
     read_search_record,
     set_metadata,
 )
-from spatialonnx.model.model_file import load_model
+from spatialonnx.model.model_file import as_model, load_model
 from spatialonnx.optimizing import run as module
 from spatialonnx.optimizing import stages as stage_module
+from spatialonnx.optimizing.job import open_job
 from spatialonnx.optimizing.verdict import Verdict
 from spatialonnx.plan.bounds import parse_bounds
 from spatialonnx.tuning import loop
@@ -240,6 +243,31 @@ def test_the_report_shows_the_same_table_first(tiny, sure):
     for row in result.rows:
         assert f"{row.median_ms:.3f} ms" in text
     assert text.index("dense int8") < text.index("## ", text.index("## Summary") + 3)
+
+
+@pytest.mark.parametrize("precision", ["auto", "float32", "int8"])
+def test_a_limit_of_memory_is_refused_at_the_start_or_not_at_all(tmp_path, precision):
+    """A tuned network in floats is deployed with the original, of the same size, beside it."""
+    net = Net(("n", 3, 8, 8))
+    wide = net.relu(net.conv(net.relu(net.conv("x", 256)), 256))
+    model = as_model(net.model(net.head(net.relu(net.conv(wide, 256)))))
+    tuned = as_model(spatialonnx.insert(model.proto, pattern="1000", threads=1).model)
+    data = np.zeros((40, 3, 8, 8), np.float32), np.arange(40) % 2
+
+    def least(start):
+        with pytest.raises(NotEnoughMemoryError) as error:
+            start(memory=1, threads=1, accept_baseline=True)
+        return int(str(error.value).partition("--memory ")[2].partition("M")[0])
+
+    def start(**options):
+        folder = tmp_path / "r"
+        open_job(model, data, "1", options, folder, tuned=tuned, precision=precision)
+
+    def deploy(**options):
+        baseline = model if precision != "int8" else None
+        spatialonnx.deploy(tuned.proto, data, baseline=baseline, **options)
+
+    assert least(start) >= least(deploy)
 
 
 @pytest.mark.parametrize(
