@@ -25,6 +25,7 @@ from spatialonnx.errors import ModelError, UsageError
 from spatialonnx.graph.insert import insert
 from spatialonnx.graph.ops import find_predictors, read_plan
 from spatialonnx.measure.experiment import Experiment
+from spatialonnx.measure.original import explain_baseline
 from spatialonnx.model.model_file import ModelFile
 from spatialonnx.plan.patterns import PATCH_SIZES
 from spatialonnx.plan.plan import Plan
@@ -82,6 +83,11 @@ class Comparison:
     found: tuple[Found, ...] = ()
     missing: tuple[str, ...] = ()
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """For the user, one line each."""
+        return explain_baseline(self.experiment)
+
     def to_json(self) -> dict[str, Any]:
         """The object that ``baseline --json`` prints."""
         experiment = self.experiment
@@ -97,6 +103,7 @@ class Comparison:
             "batch": experiment.batch,
             "threads": experiment.runtime.threads,
             "warnings": list(dense.warnings),
+            "notes": list(self.notes),
             "rows": [row.to_json() for row in self.rows],
             "missing": list(self.missing),
             "diagonal": [diagonal.to_json() for diagonal in self.diagonals],

@@ -139,6 +139,8 @@ def baseline(
         result = compare_systems(experiment, methods, choices, progress)
     for text in result.rows[0].measured.warnings:
         warn(common, f"warning: {text}")
+    for note in result.notes:
+        warn(common, note)
     show(common, result.to_json(), result_lines(result))
 
 

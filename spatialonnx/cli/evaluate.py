@@ -60,6 +60,8 @@ def evaluate(
         )
     for warning in result.warnings:
         warn(common, f"warning: {warning}")
+    for note in result.notes:
+        warn(common, note)
     dense = "" if result.dense is None else f" (dense {result.dense:.4f} on verify, as recorded)"
     lines = [f"{source.path.name}{dense} on {result.samples} samples of {result.data} ({split})"]
     if result.top1 is not None:

@@ -58,7 +58,8 @@ Baseline = Annotated[
         "--baseline",
         help="The original network, where the model is not it with masks: a network tuned with "
         "its masks on. bench: the model that ratios are to.",
-        show_default="the model with prediction off; bench: the first one",
+        show_default="of a tuned or an 8-bit model the original in its folder, by its hash; else "
+        "the model with prediction off; bench: the first one",
     ),
 ]
 PatchSize = Annotated[

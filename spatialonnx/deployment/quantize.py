@@ -27,6 +27,7 @@ from spatialonnx.measure.certify import Certifier
 from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.measured import Measured
 from spatialonnx.measure.opening import ExperimentOptions, open_experiment
+from spatialonnx.measure.original import explain_baseline, record_original
 from spatialonnx.measure.samples import Samples
 from spatialonnx.model.interface import find_image_input, model_inputs
 from spatialonnx.model.metadata import (
@@ -102,7 +103,8 @@ class Quantization:
     @property
     def notes(self) -> tuple[str, ...]:
         """For the user, one line each."""
-        return tuple(f"warning: {text}" for text in self.verify.warnings)
+        warnings = (f"warning: {text}" for text in self.verify.warnings)
+        return (*warnings, *explain_baseline(self.experiment))
 
 
 def quantize(
@@ -123,7 +125,8 @@ def quantize(
         method: ``minmax``, ``entropy`` or ``percentile``.
         progress: Called with how far it is.
         **options: See ``ExperimentOptions``. ``baseline`` is the float original that accuracy is
-            compared with; it is the model itself, predictions off, unless given.
+            compared with; unless given, it is the model itself, predictions off, or the original
+            of a tuned one, found in its folder.
 
     Returns:
         The quantised model with its figures; look at ``bound_met``.
@@ -213,8 +216,7 @@ def quantize_samples(
     report_stage(progress, "quantising")
     quantized = quantize_model(network, ranges, method, predicted)
     set_metadata(quantized, source_sha256=source.sha256)
-    if experiment.baseline is not None:
-        set_metadata(quantized, float_sha256=experiment.baseline.sha256)
+    record_original(quantized, experiment)
     quantized, left = _with_plan(source, quantized, experiment)
     return quantized, network, left
 

@@ -29,13 +29,13 @@ from spatialonnx.graph.site_equivalence import check_sites
 from spatialonnx.measure.certify import Certifier
 from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.fitting import DEPLOYING
-from spatialonnx.measure.float_original import explain_baseline
 from spatialonnx.measure.measured import Measured
 from spatialonnx.measure.network import Network
 from spatialonnx.measure.opening import ExperimentOptions, open_experiment
+from spatialonnx.measure.original import explain_baseline
 from spatialonnx.measure.samples import check_images
 from spatialonnx.model.checking import check_interface, check_model
-from spatialonnx.model.metadata import read_search_record, set_metadata
+from spatialonnx.model.metadata import is_tuned, read_search_record, set_metadata
 from spatialonnx.model.model_file import ModelLike, as_model
 from spatialonnx.runtime.progress import ProgressCallback, count_steps, report_stage
 from spatialonnx.runtime.timing import (
@@ -136,7 +136,7 @@ def deploy_model(job: DeployJob, progress: ProgressCallback | None = None) -> De
     deployed, verify = _certify(experiment, original, sites, progress)
     met = _is_met(job, verify)
     # A tuned network depends on its predictions: without a bound to check, all of them stay.
-    tuned = baseline is not None and not experiment.baseline_found
+    tuned = is_tuned(proto) or (baseline is not None and not experiment.baseline_found)
     needed = met is False or (met is None and tuned)
     if needed and any(site.form == "dense" and _predicts(site) for site in sites):
         report_stage(progress, "sites left dense predict again")

@@ -19,9 +19,10 @@ from spatialonnx.errors import ModelError, UsageError
 from spatialonnx.files import write_bytes
 from spatialonnx.measure.doubts import doubts
 from spatialonnx.measure.experiment import Experiment
-from spatialonnx.measure.metrics import TOP1, Metric, top_k
+from spatialonnx.measure.metrics import AGREEMENT, TOP1, Metric, top_k
 from spatialonnx.measure.network import Network, Outputs, SampleRun, codes_name, run_samples
 from spatialonnx.measure.opening import ExperimentOptions, open_experiment
+from spatialonnx.measure.original import explain_baseline
 from spatialonnx.measure.samples import BATCH, Samples
 from spatialonnx.model.metadata import get_json
 from spatialonnx.model.model_file import ModelLike, as_model
@@ -80,6 +81,7 @@ class Evaluation:
         data: The text that the data were opened by.
         dense: Score of the dense network on verify, as the model records it; None elsewhere.
         warnings: Reasons why the accuracy means little, one line each.
+        notes: For the user, one line each.
     """
 
     score: Fraction
@@ -94,6 +96,7 @@ class Evaluation:
     data: str = ""
     dense: float | None = None
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def saved_fraction(self) -> float:
@@ -117,6 +120,7 @@ class Evaluation:
             },
             "sites": [site.to_json() for site in self.sites],
             "warnings": list(self.warnings),
+            "notes": list(self.notes),
         }
 
     def save(self, path: str | Path) -> None:
@@ -145,22 +149,26 @@ def evaluate(
         split: The part that is measured; ``all`` is the whole set.
         samples: Number of samples to measure: of ``all`` drawn at random, of a part the first ones.
         progress: Called after every batch.
-        **options: Seed and sizes of the split, metric, baseline (the network that ``agreement``
-            compares with), preprocessing, provider, threads.
+        **options: Seed and sizes of the split, metric, baseline (the network that ``agreement``,
+            and nothing else, compares with), preprocessing, provider, threads.
 
     Returns:
         Accuracy, MACs and the counts of every site.
 
     Raises:
-        UsageError: An option is out of range, or no data are named.
+        UsageError: An option is out of range, no data are named, or agreement is asked of a tuned
+            model whose original is neither given nor found.
         DataError: Images or labels do not fit the model.
         ModelError: The model cannot be run.
     """
     if split not in ("search", "select", "verify", "all"):
         raise UsageError(f"--split {split}: use search, select, verify or all")
-    experiment = open_experiment(as_model(model), data, options, cut=split != "all", refuse=False)
+    agreement = options.get("metric") == AGREEMENT.name
+    experiment = open_experiment(
+        *(as_model(model), data, options), cut=split != "all", refuse=False, compare=agreement
+    )
     baseline = experiment.baseline
-    return evaluate_model(
+    evaluation = evaluate_model(
         experiment.model.shared,
         _choose_samples(experiment, split, samples),
         runtime=experiment.runtime,
@@ -169,6 +177,7 @@ def evaluate(
         batch=experiment.batch,
         steps=count_steps(progress, "evaluating"),
     )
+    return replace(evaluation, notes=explain_baseline(experiment) if agreement else ())
 
 
 def evaluate_model(

@@ -41,8 +41,8 @@ class Experiment:
         bounds: The largest allowed drops, in increasing order; empty for a plan by hand.
         baseline: The original network, if the model is not that network with masks: for example
             a network tuned with its masks on, or quantised.
-        baseline_found: Whether the baseline is the float original of an 8-bit model that was
-            found beside it, and not named.
+        baseline_found: Whether the baseline is the original of a tuned or an 8-bit model that
+            was found beside it, and not named.
         confidence: Confidence of the upper limit that must meet a bound; None = the drop itself
             decides.
         batch: Samples per run.

@@ -16,8 +16,8 @@ from spatialonnx.errors import UsageError
 from spatialonnx.measure.class_check import check_classes
 from spatialonnx.measure.experiment import OWN_FUNCTION, Experiment, open_data
 from spatialonnx.measure.fitting import MEASURING, fit_batch
-from spatialonnx.measure.float_original import with_float_original
 from spatialonnx.measure.metrics import TOP1, Metric, find_metric
+from spatialonnx.measure.original import with_original
 from spatialonnx.measure.score_output import choose_output
 from spatialonnx.measure.statistics import check_confidence
 from spatialonnx.measure.unread import check_unread
@@ -57,8 +57,9 @@ class ExperimentOptions(RuntimeOptions, SplitOptions, total=False):
     ``model_batch`` is the number of images that a model takes at once although its input leaves
     that open. ``score_output`` names the output that is scored (None: by shape and labels);
     ``decision`` is the value of a single column above which the answer is yes.
-    ``baseline`` is the original network where the model is not it with masks, ``confidence``
-    that of the upper limit which must meet the bound (None: the drop itself must).
+    ``baseline`` is the original network where the model is not it with masks (None: that of a
+    tuned or an 8-bit model is looked for in its folder), ``confidence`` that of the upper limit
+    which must meet the bound (None: the drop itself must).
     """
 
     preprocessing: PreprocessingLike | None
@@ -82,6 +83,7 @@ def open_experiment(
     cut: bool = True,
     refuse: bool = True,
     copies: int = MEASURING,
+    compare: bool = True,
 ) -> Experiment:
     """Opens everything that the options name.
 
@@ -95,12 +97,15 @@ def open_experiment(
         refuse: Whether labels are refused that cannot be the classes of the network; otherwise
             that is a warning.
         copies: Copies of the weights that the command makes.
+        compare: Whether something is compared with the original: that of a tuned or an 8-bit
+            model is then looked for, unless a baseline is given.
 
     Raises:
         TypeError: An option is unknown.
         NotEnoughMemoryError: ``memory`` has no room for the model.
-        UsageError: An option is out of range, no data are named, labels are refused, or verify
-            holds images that chose the model's plan.
+        UsageError: An option is out of range, no data are named, labels are refused, verify
+            holds images that chose the model's plan, or the original of a tuned model is neither
+            given nor found.
         DataError: The data are damaged, or do not fit the model.
         DataNotInstalledError: They are not on this machine.
         ProviderError: The provider was asked for and does not load.
@@ -138,7 +143,8 @@ def open_experiment(
     if cut:
         check_unread(model.proto, experiment, refuse=refuse)
     refuse = refuse and not chosen.get("accept_baseline")
-    experiment = with_float_original(experiment)
+    if compare:
+        experiment = with_original(experiment)
     experiment = choose_output(
         experiment, chosen.get("score_output"), chosen.get("decision"), refuse=refuse
     )

@@ -3,8 +3,8 @@
 ======================== =========================================================================
 ``stage``                ``spatial``, ``masked`` or ``deploy``; a user's model has none
 ``source_sha256``        hash of the file that the model was made from
-``float_sha256``         hash of the float original that an 8-bit model was certified against,
-                         where it is not among the sources
+``float_sha256``         hash of the original that a tuned or an 8-bit model was compared with,
+                         which need not be among the sources
 ``input``                JSON: the preprocessing of pictures (``data.preprocessing``)
 ``batch``                images per run, where the graph fixes what its input leaves open
 ``data``                 name of a built-in data set
@@ -248,6 +248,20 @@ def get_metadata(proto: onnx.ModelProto) -> dict[str, str]:
         for entry in proto.metadata_props
         if entry.key.startswith(_PREFIX)
     }
+
+
+def is_tuned(proto: onnx.ModelProto) -> bool:
+    """Whether a model was tuned with its plan on, or was made from one that was.
+
+    With its predictions off, such a model is no baseline.
+
+    Raises:
+        ModelError: The record of its search is damaged.
+    """
+    if "tune" in get_metadata(proto):
+        return True
+    record = read_search_record(proto)
+    return record is not None and record.strategy == TUNE
 
 
 def get_text(proto: onnx.ModelProto, key: str) -> str | None:

@@ -79,9 +79,7 @@ class OptimizeJob:
             ModelError: The model is not an original one, or the tuned one carries no plan.
             UsageError: Two options do not fit together.
         """
-        model = self.experiment.model
-        if model.stage != ORIGINAL:
-            raise ModelError(f"{model.path.name} is of stage {model.stage}: optimise the original")
+        _check_original(self.experiment.model)
         if self.precision not in PRECISIONS:
             raise UsageError(f"--precision {self.precision}: use {', '.join(PRECISIONS)}")
         if self.train is not None and self.tuned is not None:
@@ -159,6 +157,7 @@ def open_job(
     bounds = parse_bounds(str(eps))
     if len(bounds) != 1:
         raise UsageError(f"--eps {eps}: optimize takes one bound")
+    _check_original(source)
     options = {**options, "provider": _provider(options)}
     tuned: ModelFile | None = choices.get("tuned")
     in_floats = choices.get("precision") != "int8" and (tuned or choices.get("train")) is not None
@@ -170,6 +169,11 @@ def open_job(
     if folder is None:
         folder = source.path.with_name(f"{source.path.name.removesuffix('.onnx')}.optimized")
     return OptimizeJob(experiment, folder, cast("ExperimentOptions", shared), **choices)
+
+
+def _check_original(model: ModelFile) -> None:
+    if model.stage != ORIGINAL:
+        raise ModelError(f"{model.path.name} is of stage {model.stage}: optimise the original")
 
 
 def _provider(options: ExperimentOptions) -> str:

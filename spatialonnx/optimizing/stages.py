@@ -156,6 +156,7 @@ class Stages:
             proto.CopyFrom(tuned.proto)
             record = _record_of_tuned(self._job)
             set_metadata(proto, source_sha256=self._source.sha256, search=record.to_json())
+            drop_metadata(proto, "float_sha256")
             path = self._path("tuned.masked.onnx")
             save_model(proto, path)
             return StageResult({}, path)

@@ -15,6 +15,7 @@ from spatialonnx.measure.evaluate import evaluate_model
 from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.metrics import AGREEMENT, TOP1
 from spatialonnx.measure.network import Network
+from spatialonnx.measure.original import explain_baseline
 from spatialonnx.plan.macs import fraction
 from spatialonnx.plan.masks import uniform_mask
 from spatialonnx.plan.patterns import diagonal_pattern
@@ -70,6 +71,7 @@ def measure_run(run: Run, measuring: Measuring, progress: ProgressCallback | Non
     references: tuple[Point, ...] = ()
     if measuring.drops:
         certifier = Certifier.of(experiment)
+        notes += [f"{text[0].upper()}{text[1:]}." for text in explain_baseline(experiment)]
         if measuring.alone:
             sites = tuple(_with_drop(s, certifier, experiment, progress) for s in sites)
         if not run.tuned:  # trained for another pattern, it says nothing under the diagonal

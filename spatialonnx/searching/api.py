@@ -10,8 +10,8 @@ from typing import Unpack
 
 from spatialonnx.data.opening import DataLike
 from spatialonnx.measure.fitting import SEARCHING
-from spatialonnx.measure.float_original import explain_baseline
 from spatialonnx.measure.opening import ExperimentOptions, check_options, open_experiment
+from spatialonnx.measure.original import explain_baseline
 from spatialonnx.model.model_file import ModelLike, as_model
 from spatialonnx.plan.bounds import parse_bounds
 from spatialonnx.plan.patterns import parse_ones_range, patch_sizes

@@ -13,6 +13,7 @@ import onnx
 from spatialonnx.graph.ops import write_plan
 from spatialonnx.measure.certify import Certifier
 from spatialonnx.measure.measured import Measured
+from spatialonnx.measure.original import record_original
 from spatialonnx.model.metadata import SearchRecord, get_json, set_metadata
 from spatialonnx.model.stages import save_judged
 from spatialonnx.plan.bounds import Bound
@@ -183,6 +184,7 @@ def masked_model(job: SearchJob, result: SearchResult, study: Study) -> onnx.Mod
             onnxruntime=runtime_version(),
         ).to_json(),
     )
+    record_original(proto, experiment)
     return proto
 
 

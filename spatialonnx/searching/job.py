@@ -10,7 +10,7 @@ from spatialonnx.graph.ops import find_predictors, read_plan
 from spatialonnx.graph.sites import find_sites
 from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.statistics import check_confidence
-from spatialonnx.model.metadata import get_json, get_metadata
+from spatialonnx.model.metadata import get_json, is_tuned
 from spatialonnx.model.stages import check_replaceable
 from spatialonnx.plan.plan import Plan
 from spatialonnx.searching.coupling import find_groups
@@ -93,7 +93,7 @@ class SearchJob:
         Without its masks a tuned network loses accuracy, as with any masks it was not tuned for.
         """
         experiment = self.experiment
-        untuned = experiment.baseline_found and "tune" not in get_metadata(experiment.model.proto)
+        untuned = experiment.baseline_found and not is_tuned(experiment.model.proto)
         if experiment.baseline is None or untuned or not self.strategy.keeps_masks:
             return Plan()
         return read_plan(self.experiment.model.proto).predicting

@@ -15,7 +15,6 @@ from spatialonnx.errors import DataError, ModelError, ProviderError, UsageError
 from spatialonnx.files import sha256_bytes
 from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.measured import Measured
-from spatialonnx.model.metadata import get_metadata
 from spatialonnx.model.model_file import ModelFile, save_model
 from spatialonnx.model.stages import missed_path
 from spatialonnx.plan.masks import SiteMask
@@ -59,7 +58,7 @@ class TuneJob:
         """Refuses what makes no sense.
 
         Raises:
-            UsageError: The same images train and certify, or a tuned model has no baseline.
+            UsageError: The same images train and certify.
             DataError: Labels are asked for and missing.
             ModelError: The model is a deployed one.
         """
@@ -72,10 +71,6 @@ class TuneJob:
             raise DataError(
                 f"{self.train.name} has no labels: add --no-labels to learn from the network's "
                 "own answers"
-            )
-        if experiment.baseline is None and "tune" in get_metadata(model.proto):
-            raise UsageError(
-                f"{model.path.name} was tuned already: name the original with --baseline"
             )
         if self.train.fingerprint() == experiment.dataset.fingerprint():
             raise UsageError(

@@ -12,6 +12,7 @@ from spatialonnx.data.opening import public_name
 from spatialonnx.graph.ops import write_plan
 from spatialonnx.measure.certify import Certifier
 from spatialonnx.measure.measured import Measured
+from spatialonnx.measure.original import explain_baseline, record_original
 from spatialonnx.measure.unread import plan_images
 from spatialonnx.model.checking import check_model
 from spatialonnx.model.metadata import TUNE, PlanImages, SearchRecord, get_json, set_metadata
@@ -144,6 +145,7 @@ def _describe(
             "torch": str(torch.__version__),
         },
     )
+    record_original(proto, experiment)
 
 
 def _chosen(job: TuneJob) -> tuple[PlanImages, ...]:
@@ -154,7 +156,8 @@ def _chosen(job: TuneJob) -> tuple[PlanImages, ...]:
 
 
 def _notes(job: TuneJob, prepared: Prepared, state: State) -> list[str]:
-    notes = [f"BatchNorm was put back behind {prepared.restored} Convs and folded again"]
+    notes = list(explain_baseline(job.experiment))
+    notes.append(f"BatchNorm was put back behind {prepared.restored} Convs and folded again")
     if job.goal == LATENCY:
         notes.append("--goal latency: the epochs' shares weigh sites by time, verify's are of MACs")
     frozen = prepared.student.frozen

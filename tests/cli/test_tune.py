@@ -184,8 +184,11 @@ def test_a_graph_that_names_its_batch_is_one_line(line, tmp_path):
 def test_a_tuned_model_is_no_baseline(line):
     succeed("tune", *line, *PATTERN, "--eps", 1, "--saved", 0.3)
     again = [TUNED, *line[1:], "--eps", 1, "--saved", 0.35]
-    assert "name the original with --baseline" in fail(2, "tune", *again)
-    succeed("tune", *again, "--baseline", "model.onnx", "-o", "again.masked.onnx")
+    value = succeed_json("tune", *again, "-o", "again.masked.onnx")
+    assert "compared with the original model.onnx, found by its hash" in value["notes"]
+    Path("model.onnx").rename("elsewhere")
+    assert "name the original with --baseline" in fail(2, "tune", *again, "--force")
+    succeed("tune", *again, "--baseline", "elsewhere", "--force")
 
 
 def test_a_killed_run_continues(line, tiny):

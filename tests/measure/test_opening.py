@@ -11,7 +11,7 @@ import pytest
 from spatialonnx.errors import UsageError
 from spatialonnx.measure.opening import open_experiment
 from spatialonnx.model.metadata import OWN_DATA, SearchRecord, set_metadata
-from spatialonnx.model.model_file import ModelFile, load_model
+from spatialonnx.model.model_file import ModelFile, as_model, load_model
 from spatialonnx.plan.bounds import parse_bounds
 
 (THIRD,) = parse_bounds("1/3")
@@ -84,6 +84,19 @@ def test_a_metric_may_be_a_function(tiny_files):
     record = SearchRecord(bound=THIRD, eps=0.3, metric="own function")
     with pytest.raises(UsageError, match="name it again with --metric"):
         open_experiment(model, tiny_files.spec, CPU, record=record)
+
+
+def test_a_model_that_a_record_alone_calls_tuned_has_no_baseline_either(tiny_files):
+    record = SearchRecord(bound=THIRD, eps=0.3, strategy="tune", chosen=())
+    model = searched(tiny_files.spatial, OWN_DATA)
+    set_metadata(model.proto, search=record.to_json())
+    assert open_experiment(model, tiny_files.spec, CPU).baseline_found
+    alone = as_model(model.proto)
+    with pytest.raises(UsageError, match="is not in its folder: name the original with --base"):
+        open_experiment(alone, tiny_files.spec, CPU)
+    assert open_experiment(alone, tiny_files.spec, CPU, compare=False).baseline is None
+    named = {**CPU, "baseline": tiny_files.model}
+    assert not open_experiment(model, tiny_files.spec, named).baseline_found
 
 
 def test_unknown_options_are_refused(tiny_files):
