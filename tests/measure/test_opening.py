@@ -86,6 +86,13 @@ def test_a_metric_may_be_a_function(tiny_files):
         open_experiment(model, tiny_files.spec, CPU, record=record)
 
 
+def test_the_shipped_tuned_network_is_compared_with_its_original():
+    path = SHIPPED.with_name("vgg6-fashion-mnist.tuned.masked.onnx")
+    found = open_experiment(load_model(path), "fashion-mnist-sample", CPU)
+    assert found.baseline is not None and found.baseline_found
+    assert found.baseline.path == SHIPPED.with_name("vgg6-fashion-mnist.onnx")
+
+
 def test_a_model_that_a_record_alone_calls_tuned_has_no_baseline_either(tiny_files):
     record = SearchRecord(bound=THIRD, eps=0.3, strategy="tune", chosen=())
     model = searched(tiny_files.spatial, OWN_DATA)
