@@ -35,6 +35,7 @@ from spatialonnx.graph.ops import (
 )
 from spatialonnx.graph.shapes import Shapes, infer_shapes
 from spatialonnx.graph.site_match import SiteMatch, match_sites
+from spatialonnx.model.copying import add_initializers, copy_around
 from spatialonnx.plan.masks import SiteMask
 
 
@@ -107,8 +108,7 @@ def fuse_sites(
     _replace_nodes(result, kept)
     if pools:
         pool_channels_last(result)
-    _rebuild(result, [tensor for site in sites for tensor in site.constants], before)
-    return result
+    return _rebuild(result, [tensor for site in sites for tensor in site.constants], before)
 
 
 def _fuse(
@@ -248,31 +248,33 @@ def _replace_nodes(proto: onnx.ModelProto, nodes: list[NodeProto]) -> None:
     proto.graph.node.extend(copies)
 
 
-def _rebuild(proto: onnx.ModelProto, constants: list[onnx.TensorProto], before: set[str]) -> None:
-    """Adds constants to a model and removes what is no longer used.
+def _rebuild(
+    proto: onnx.ModelProto, constants: list[onnx.TensorProto], before: set[str]
+) -> onnx.ModelProto:
+    """The model with further constants and without what is no longer used.
+
+    It is a new one: a message from which weights were deleted keeps their bytes.
 
     Args:
         proto: The model, its nodes replaced.
         constants: What the new nodes need.
         before: Tensors that were read before.
     """
-    graph = proto.graph
-    _replace_nodes(proto, _read(list(graph.node), proto, before))
-    index = GraphIndex(proto)
+    result = copy_around(proto)
+    result.graph.node.extend(_read(list(proto.graph.node), proto, before))
+    index = GraphIndex(result)
     replaced = {tensor.name for tensor in constants}
     unused = (before - set(index.uses) - index.outputs) | replaced
-    weights = [tensor for tensor in graph.initializer if tensor.name not in unused]
-    del graph.initializer[:]
-    graph.initializer.extend([*weights, *constants])
-    written = set(index.producer) | {value.name for value in graph.input}
-    infos = {value.name: value for value in graph.value_info if value.name in written}
-    kept = list(infos.values())
-    del graph.value_info[:]
-    graph.value_info.extend(kept)
+    add_initializers(result, (t for t in proto.graph.initializer if t.name not in unused))
+    add_initializers(result, constants)
+    written = set(index.producer) | {value.name for value in result.graph.input}
+    infos = {value.name: value for value in proto.graph.value_info if value.name in written}
+    result.graph.value_info.extend(infos.values())
     if all(node.domain != DOMAIN for node in index.nodes):
-        opsets = [entry for entry in proto.opset_import if entry.domain != DOMAIN]
-        del proto.opset_import[:]
-        proto.opset_import.extend(opsets)
+        opsets = [entry for entry in result.opset_import if entry.domain != DOMAIN]
+        del result.opset_import[:]
+        result.opset_import.extend(opsets)
+    return result
 
 
 def _read(nodes: list[NodeProto], proto: onnx.ModelProto, before: set[str]) -> list[NodeProto]:

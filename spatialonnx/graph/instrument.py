@@ -19,6 +19,7 @@ from spatialonnx.graph.ops import (
     mask_feeds,
     set_threshold_input,
 )
+from spatialonnx.model.copying import add_initializers, copy_without_initializers
 from spatialonnx.plan.masks import full_mask
 from spatialonnx.plan.plan import PlanLike
 
@@ -52,9 +53,10 @@ def instrument(proto: onnx.ModelProto, *, promote: bool = True) -> onnx.ModelPro
         promote: Also turn masks, patch sizes and thresholds of SpatialPredict nodes into graph
             inputs; a node without a threshold gets one.
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    predictors = {p.site: p for p in find_predictors(copy)}
+    predictors = {p.site: p for p in find_predictors(proto)}
+    promoted = {name for p in predictors.values() for name in p.promoted} if promote else set()
+    copy = copy_without_initializers(proto)
+    add_initializers(copy, (t for t in proto.graph.initializer if t.name not in promoted))
     counts = []
     for node in copy.graph.node:
         if node.domain != DOMAIN:
@@ -78,10 +80,6 @@ def instrument(proto: onnx.ModelProto, *, promote: bool = True) -> onnx.ModelPro
 
 
 def _promote(proto: onnx.ModelProto, predictors: Mapping[str, Predictor]) -> None:
-    names = {name for p in predictors.values() for name in p.promoted}
-    kept = [t for t in proto.graph.initializer if t.name not in names]
-    del proto.graph.initializer[:]
-    proto.graph.initializer.extend(kept)
     for node in proto.graph.node:
         if node.domain == DOMAIN and node.op_type == PREDICT:
             proto.graph.input.extend(promote_node(node, predictors[node.name]))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from spatialonnx.errors import ModelError, PlanError
-from spatialonnx.model.copying import copy_without_initializers
+from spatialonnx.model.copying import add_initializers, copy_without_initializers
 from spatialonnx.plan.masks import SiteMask, full_mask, make_mask
 from spatialonnx.plan.plan import Plan, PlanLike
 
@@ -332,9 +332,7 @@ def write_plan(proto: onnx.ModelProto, plan: PlanLike) -> onnx.ModelProto:
         raise ModelError(f"initializer {missing[0]} is missing: insert again")
     # A whole copy would keep its initializers in memory after they are deleted from it.
     copy = copy_without_initializers(proto)
-    for tensor in proto.graph.initializer:
-        if tensor.name not in arrays:
-            copy.graph.initializer.add().CopyFrom(tensor)  # ``extend`` serialises it on the way
+    add_initializers(copy, (t for t in proto.graph.initializer if t.name not in arrays))
     copy.graph.initializer.extend(
         numpy_helper.from_array(np.asarray(array), name)
         for name, array in arrays.items()

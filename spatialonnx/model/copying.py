@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import onnx
@@ -26,6 +27,12 @@ def copy_without_initializers(proto: onnx.ModelProto) -> onnx.ModelProto:
     result.graph.node.extend(proto.graph.node)
     result.graph.value_info.extend(proto.graph.value_info)
     return result
+
+
+def add_initializers(proto: onnx.ModelProto, tensors: Iterable[onnx.TensorProto]) -> None:
+    """Adds initializers to a model one by one: ``extend`` serialises them on the way."""
+    for tensor in tensors:
+        proto.graph.initializer.add().CopyFrom(tensor)
 
 
 def _copy_field(target: Message, name: str, value: Any) -> None:
