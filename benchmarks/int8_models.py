@@ -30,6 +30,7 @@ from tables import DOCS, make_table, run_with, write_table
 from spatialonnx.deployment.deployment import DeployedSite, DeployJob
 from spatialonnx.deployment.forms import choose_forms, measure_sites, timed_images
 from spatialonnx.graph.fuse import dense_form, explain_unfusable, fuse_sites
+from spatialonnx.measure.certify import Certifier
 from spatialonnx.measure.evaluate import evaluate_model
 from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.network import Network
@@ -58,7 +59,7 @@ class Row:
         cold: Whether models were timed run by run.
         fused: Sites fused, and sites.
         saved: MACs saved by the fused sites, a fraction of all.
-        drop: Of the plan on verify, against the float original, as the model says; a fraction.
+        drop: Of the plan on verify, against the float original; a fraction.
         ours: The deployed model.
         int8: The dense 8-bit model.
         float32: The float original; None where there is none.
@@ -73,7 +74,7 @@ class Row:
     cold: bool
     fused: str
     saved: float
-    drop: float | None
+    drop: float
     ours: float
     int8: float
     float32: float | None
@@ -88,7 +89,7 @@ class Row:
             *(self.model, self.isa, str(self.threads), str(self.batch)),
             "run by run" if self.cold else "bursts",
             f"{self.fused}, {100 * self.saved:.1f} %",
-            "-" if self.drop is None else f"{100 * self.drop:.2f}",
+            f"{100 * self.drop:.2f}",
             f"{self.ours:.3f}",
             f"{value:.3f} ({low:.3f} to {high:.3f})",
             "-" if self.float32 is None else f"{self.ours / self.float32:.3f}",
@@ -154,7 +155,7 @@ def measure(path: Path, options: argparse.Namespace, threads: int) -> list[Row]:
     """The rows of one model and number of threads."""
     experiment = open_model(path, options, threads)
     proto = experiment.model.proto
-    record = read_search_record(proto)
+    drop = float(Certifier.of(experiment).measure(None, experiment.verify).drop)
     deployed, sites = fuse(experiment, options.fuse_all)
     dense = dense_form(proto)
     networks = [dense, deployed]
@@ -181,7 +182,7 @@ def measure(path: Path, options: argparse.Namespace, threads: int) -> list[Row]:
                 cold,
                 f"{len(fused)} of {len(sites)}",
                 sum(site.predicted * site.share for site in fused),
-                None if record is None else record.verify.get("drop"),
+                drop,
                 ms[1],
                 ms[0],
                 ms[2] if len(networks) > 2 else None,
