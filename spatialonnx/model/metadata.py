@@ -246,7 +246,7 @@ def get_metadata(proto: onnx.ModelProto) -> dict[str, str]:
     return {
         entry.key.removeprefix(_PREFIX): entry.value
         for entry in proto.metadata_props
-        if entry.key.startswith(_PREFIX)
+        if isinstance(entry.key, str) and entry.key.startswith(_PREFIX)
     }
 
 

@@ -212,6 +212,9 @@ def _read(path: Path) -> onnx.ModelProto:
 def _check_content(proto: onnx.ModelProto, path: Path) -> None:
     if not proto.graph.node or not proto.opset_import:
         raise ModelError(f"{path} is not an ONNX model: it holds no graph; export it again")
+    # protobuf gives what is no text as bytes, and does not take it back.
+    if not all(isinstance(text, str) for e in proto.metadata_props for text in (e.key, e.value)):
+        raise ModelError(f"{path}: an entry of its metadata is not UTF-8 text; export it again")
     check_attributes(proto)
 
 

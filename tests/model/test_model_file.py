@@ -44,6 +44,16 @@ def test_what_is_no_onnx_model_is_one_line(tmp_path, content, name):
         load_model(path)
 
 
+@pytest.mark.parametrize("text", [b"spatialonnx.x", b"the value"])
+def test_metadata_that_are_no_text_are_one_line(tmp_path, text):
+    proto = plain()
+    proto.metadata_props.add(key="spatialonnx.x", value="the value")
+    content = proto.SerializeToString()
+    (tmp_path / "m.onnx").write_bytes(content.replace(text, b"\xff" + text[1:]))
+    with pytest.raises(ModelError, match="not UTF-8 text"):
+        load_model(tmp_path / "m.onnx")
+
+
 def test_a_truncated_model_is_refused_wherever_it_ends(tmp_path):
     save_model(plain(), tmp_path / "m.onnx")
     content = (tmp_path / "m.onnx").read_bytes()
