@@ -59,7 +59,7 @@ W64 = Path("build/tuning/resnet18-w64-fashion-mnist.onnx")
 THINNER_W16 = ("resnet18", 16, W16.with_suffix(".safetensors"))
 ROWS = {
     "w16-45": Row(
-        *(W16, 0.45, 0.005, 12, "--flip"), network=THINNER_W16, search=f"{JOINT} --eps 0.08"
+        *(W16, 0.45, 0.005, 6, "--flip"), network=THINNER_W16, search=f"{JOINT} --eps 0.08"
     ),
     "w16-55": Row(
         *(W16, 0.55, 0.01, 12, "--flip"), network=THINNER_W16, search=f"{JOINT} --eps 0.2"
