@@ -32,13 +32,10 @@ from subprocess import CompletedProcess
 
 import numpy as np
 import onnx
+from attack_faults import run_faults
+from attack_ops import run_cases
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from benchmarks.attack_faults import run_faults
-from benchmarks.attack_ops import run_cases
 
 CODES = 0, 2, 3
 LIMIT = 120

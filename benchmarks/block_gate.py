@@ -44,7 +44,7 @@ class BlockGate(SiteGate):
         """Maps a map before its ReLU, [N, C, H, W], to the ofmap under the rule."""
         p, height, width = self.patch_size, *x.shape[2:]
         probes = x[:, :, ::p, ::p]
-        z = probes[:, self.order].unflatten(1, (-1, self.block)).amax(2).float()
+        z = probes[:, self.order].reshape(len(x), -1, self.block, *probes.shape[2:]).amax(2).float()
         soft = (z / self.slope).sigmoid()
         gate = (z > 0).float() + (soft - soft.detach())
         spread = functional.interpolate(gate[:, self.block_of].to(x.dtype), scale_factor=p)

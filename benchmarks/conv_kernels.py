@@ -21,7 +21,9 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -111,7 +113,7 @@ def model_of(
     """Conv, or Conv + Relu where there is a bias, or SpatialConv where there is a mask."""
     constants = [numpy_helper.from_array(w, "w")]
     inputs = ["x", "w"]
-    attributes = {
+    attributes: dict[str, Any] = {
         "kernel_shape": [shape.kernel] * 2,
         "strides": [shape.stride] * 2,
         "pads": [shape.pad] * 4,
@@ -243,8 +245,8 @@ def measure(
             if error > 1e-4 or got[~computed].any():
                 raise SystemExit(f"{shape.name} {name} {rate}: wrong outputs, error {error:.1e}")
             ours, theirs = alternate(
-                lambda run=spatial.run: run({"x": x}),
-                lambda run=dense.run: run({"x": x}),
+                partial(spatial.run, {"x": x}),
+                partial(dense.run, {"x": x}),
                 seconds,
                 threads,
             )
@@ -301,14 +303,29 @@ def measure_thresholds(
             if given.run({"x": x})[0].tobytes() != without.run({"x": x})[0].tobytes():
                 raise SystemExit(f"{shape.name} {name} {rate}: thresholds changed the outputs")
             times = alternate(
-                lambda run=given.run: run({"x": x}),
-                lambda run=without.run: run({"x": x}),
+                partial(given.run, {"x": x}),
+                partial(without.run, {"x": x}),
                 seconds,
                 threads,
             )
             ours, theirs = (float(np.median(side)) for side in times)
             rows.append(ThresholdRow(shape.name, name, rate, ours / theirs, theirs * 1e3))
     return rows
+
+
+def compare(
+    shapes: Sequence[ConvShape],
+    masks: Sequence[str],
+    rates: Sequence[float],
+    options: argparse.Namespace,
+) -> tuple[list[Row], dict[str, float]]:
+    """Measures all shapes and prints their tables; returns the rows and their summary."""
+    rows: list[Row] = []
+    for shape in shapes:
+        measured = measure(shape, options.batch, masks, rates, options.threads, options.seconds)
+        print_shape(shape, measured, masks)
+        rows += measured
+    return rows, summary(shapes, rows)
 
 
 def compare_thresholds(
@@ -396,19 +413,14 @@ def main() -> None:
         wanted = options.shapes.split(",")
         shapes = [s for s in read_shapes() if s.name in wanted]
     masks = options.masks.split(",")
-    rates = (0.0, 0.5, 0.9) if options.quick else RATES
+    rates: tuple[float, ...] = (0.0, 0.5, 0.9) if options.quick else RATES
     if options.rates:
         rates = tuple(map(float, options.rates.split(",")))
-    rows: list[Row] | list[ThresholdRow]
+    rows: Sequence[Row] | Sequence[ThresholdRow]
     if options.thresholds:
         rows, total = compare_thresholds(shapes, masks, rates, options)
     else:
-        rows = []
-        for shape in shapes:
-            measured = measure(shape, options.batch, masks, rates, options.threads, options.seconds)
-            print_shape(shape, measured, masks)
-            rows += measured
-        total = summary(shapes, rows)
+        rows, total = compare(shapes, masks, rates, options)
     for key, value in total.items():
         print(f"{key.replace('_', ' ')}: {value:.3f}")
     isa = os.environ.get("SPATIALONNX_ISA") or build_info()["supported"][0]

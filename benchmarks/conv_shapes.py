@@ -61,6 +61,7 @@ def read_shapes(path: Path = FILE) -> list[ConvShape]:
         words = line.partition("#")[0].split()
         if not words:
             continue
-        name, *numbers = words[:8]
-        shapes.append(ConvShape(name, *map(int, numbers), quick=words[8:] == ["*"]))
+        inputs, outputs, size, kernel, stride, pad, group = map(int, words[1:8])
+        quick = words[8:] == ["*"]
+        shapes.append(ConvShape(words[0], inputs, outputs, size, kernel, stride, pad, group, quick))
     return shapes

@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 import onnx
+from conv_shapes import ConvShape, read_shapes
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.conv_shapes import ConvShape, read_shapes
 from spatialonnx.graph.ops import DOMAIN, PREDICT
 from spatialonnx.plan.patterns import diagonal_pattern
 from spatialonnx.runtime.library import build_info
@@ -86,7 +86,7 @@ def measure_predict(shape: tuple[int, ...], runs: int, runtime: Runtime = CUDA) 
     """Times SpatialPredict and a copy of one map."""
     rng = np.random.default_rng(0)
     x = on_device(np.maximum(rng.standard_normal(shape, np.float32), 0), runtime)
-    inputs = {"x": TensorProto.FLOAT}
+    inputs: dict[str, int] = {"x": TensorProto.FLOAT}
     copy = graph_session([helper.make_node("Identity", ["x"], ["y"])], inputs, None, runtime)
     mask = np.full((1, 1, 1), diagonal_pattern(2), np.uint16)
     predict = graph_session(
@@ -119,9 +119,17 @@ def measure_conv(
     )
     # About a quarter of the probes fire, so about half of the 2 x 2 patches predict.
     bias = np.full(shape.outputs, -0.67 * float(np.sqrt(shape.macs_per_output)), np.float32)
-    weights = {"w": w, "b": bias, "mask": np.full((1, 1, 1), diagonal_pattern(2), np.uint16)}
-    attributes = {"strides": [shape.stride] * 2, "pads": [shape.pad] * 4, "group": shape.group}
-    inputs = {"x": TensorProto.FLOAT}
+    weights: dict[str, NDArray[Any]] = {
+        "w": w,
+        "b": bias,
+        "mask": np.full((1, 1, 1), diagonal_pattern(2), np.uint16),
+    }
+    attributes: dict[str, Any] = {
+        "strides": [shape.stride] * 2,
+        "pads": [shape.pad] * 4,
+        "group": shape.group,
+    }
+    inputs: dict[str, int] = {"x": TensorProto.FLOAT}
     dense = graph_session(
         [
             helper.make_node("Conv", ["x", "w", "b"], ["c"], **attributes),
@@ -169,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if reason:
         print(f"skipped: {reason}", file=sys.stderr)
         return
-    found = {
+    found: dict[str, Any] = {
         "onnxruntime": runtime_version(),
         "predict": [measure_predict(shape, options.runs) for shape in MAPS],
         "conv": [

@@ -42,6 +42,7 @@ from spatialonnx.searching.study import Study
 from spatialonnx.searching.targets import Layout, Piece
 from spatialonnx.searching.task import find_layouts
 from spatialonnx.searching.trials import Candidate, Trial, Trials
+from spatialonnx.simulate.code_histogram import patch_squares
 from spatialonnx.simulate.segmented import SegmentSimulator
 
 DIVERGENCES = (0.006, 0.014, 0.03)
@@ -174,7 +175,7 @@ def weights_of(finder: Finder, floor: float) -> NDArray[np.float64]:
 @contextmanager
 def weighed(simulator: Weighed, weights: NDArray[np.float64]) -> Iterator[None]:
     """Lets code tables weigh the samples: the product counts them equally alone."""
-    add, squares = CodeTables._add, code_tables.patch_squares
+    add, squares = CodeTables._add, patch_squares
 
     def add_weighed(
         tables: CodeTables, found: Any, k: int, ofmap: NDArray[np.float32], *others: Any

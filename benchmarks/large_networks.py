@@ -73,7 +73,7 @@ class Builder:
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[TensorProto] = []
 
-    def op(self, kind: str, *inputs: str, **attributes: object) -> str:
+    def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
         """Adds a node; returns its output."""
         output = f"{kind.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, list(inputs), [output], output, **attributes))
@@ -162,7 +162,7 @@ def write_files(network: str, images: int, folder: Path) -> None:
     np.savez(folder / "d.npz", x=pixels, y=np.zeros(len(pixels), np.int64))
 
 
-def measure(command: Sequence[str], folder: Path) -> dict[str, float]:
+def measure(command: Sequence[str], folder: Path) -> dict[str, Any]:
     """Seconds, processor seconds and peak memory of a command, in a process of its own."""
     told = folder / "peak.txt"
     told.unlink(missing_ok=True)

@@ -59,11 +59,9 @@ def run_family(model: Path, study: Path, data: str, kept: Path) -> dict[str, NDA
             plan = journal.plan(near.plan_key)
             logits.append(run(plan))
             saved.append((near.outcome.saved or 0) / total)
-    found = {
-        "logits": np.stack(logits), "labels": samples.labels, "saved": np.asarray(saved)
-    }  # fmt: skip
-    np.savez(kept, **found)
-    return found
+    labels, outcomes, fractions = np.asarray(samples.labels), np.stack(logits), np.asarray(saved)
+    np.savez(kept, logits=outcomes, labels=labels, saved=fractions)
+    return {"logits": outcomes, "labels": labels, "saved": fractions}
 
 
 class Family:
@@ -161,10 +159,10 @@ def main() -> None:
                     for p in reversed(range(len(family.saved)))
                     if rule(family, p, search, select, eps)
                 )
-                plan = next(passing, None)
-                drop = 0.0 if plan is None else float(family.losses[plan, verify].mean())
+                best = next(passing, None)
+                drop = 0.0 if best is None else float(family.losses[best, verify].mean())
                 met += drop <= eps
-                saved += 0.0 if plan is None else float(family.saved[plan])
+                saved += 0.0 if best is None else float(family.saved[best])
                 drops += drop
             n = len(splits) / 100
             print(f"| {name} | {eps} | {met / n:.0f} | {saved / n:.1f} | {drops / n:.2f} |")

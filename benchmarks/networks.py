@@ -17,6 +17,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -56,7 +57,7 @@ def int8() -> onnx.ModelProto:
 def networks() -> dict[str, tuple[str, Maker]]:
     """Origin and builder of each network, by name."""
     table: dict[str, tuple[str, Maker]] = {
-        name: ("onnx package", lambda file=file: light_model(file)) for name, file in LIGHT.items()
+        name: ("onnx package", partial(light_model, file)) for name, file in LIGHT.items()
     }
     table |= torch_networks()
     table["MobileNet-like, NHWC"] = ("as Keras, written by hand", keras_mobilenet)

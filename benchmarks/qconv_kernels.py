@@ -151,7 +151,8 @@ def biases(layer: Layer, mask: tuple[int, int], rate: float) -> NDArray[np.int32
     probe = (mask[1] >> np.arange(mask[0] ** 2) & 1).astype(bool)
     largest = by_patches(pre, mask[0], -np.inf)[..., probe].max(-1)
     # An output of half a step rounds to zero.
-    return np.rint(bias_for(rate, largest) + 0.6 * layer.y_scale).astype(np.int32)
+    pushed = bias_for(rate, largest) + 0.6 * layer.y_scale
+    return np.asarray(np.rint(pushed), np.int32)
 
 
 def constants(layer: Layer, b: NDArray[np.int32]) -> Constants:
@@ -293,7 +294,7 @@ def summary(shapes: Sequence[ConvShape], rows: Sequence[Row]) -> dict[str, float
     over = [row.ratio - row.kept for row in chosen if row.mask != FULL]
     full = [row.ratio for row in chosen if row.mask == FULL]
     fired = [row.ratio for row in chosen if row.mask != FULL and row.kept > 0.99]
-    result = {}
+    result: dict[str, float] = {}
     if over:
         result |= {"median_over_kept": float(np.median(over)), "most_over_kept": max(over)}
     if full:
@@ -365,7 +366,7 @@ def main() -> None:
     if options.shapes:
         shapes = [s for s in read_shapes() if s.name in options.shapes.split(",")]
     masks = options.masks.split(",") if options.masks else [FULL, *MASKS]
-    rates = (0.0, 0.5, 0.9) if options.quick else RATES
+    rates: tuple[float, ...] = (0.0, 0.5, 0.9) if options.quick else RATES
     if options.rates:
         rates = tuple(map(float, options.rates.split(",")))
     rows: list[Row] = []

@@ -115,8 +115,9 @@ def by_differences(site: Site) -> Floats:
     for c in np.flatnonzero(chosen != site.full):
         alone = np.where(np.arange(site.channels) == c, chosen, off)
         found[c] = site.run(alone) / max(site.lost_by(chosen)[c], 1e-9)
-    middle = np.nanmedian(found)
-    return np.maximum(np.where(np.isnan(found), middle, found), middle / 20)
+    middle = float(np.nanmedian(found))
+    filled: Floats = np.where(np.isnan(found), middle, found)
+    return np.maximum(filled, middle / 20)
 
 
 def by_halves(site: Site, runs: int) -> Floats:

@@ -18,6 +18,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +51,13 @@ def wide(mess: str) -> onnx.ModelProto:
 
 
 def networks(quick: bool) -> dict[str, Callable[[], onnx.ModelProto]]:
-    table: dict[str, Callable[[], onnx.ModelProto]] = {
-        mess: lambda mess=mess: wide(mess) for mess in MESS
-    }
+    table: dict[str, Callable[[], onnx.ModelProto]] = {mess: partial(wide, mess) for mess in MESS}
     table["NHWC, ReLU in NCHW"] = channels_last
     table["NHWC, ReLU in NHWC"] = lambda: channels_last(relu_inside=False)
     table["Keras, NHWC"] = keras_mobilenet
     if not quick:
         for name in ("squeezenet", "shufflenet", "inception_v2", "densenet121", "resnet50"):
-            table[name] = lambda name=name: light_model(name)
+            table[name] = partial(light_model, name)
     return table
 
 
@@ -74,7 +73,7 @@ def simplifiers() -> dict[str, Simplifier]:
         except ImportError:
             print(f"{name} is not installed: left out", file=sys.stderr)
             continue
-        table[name] = lambda proto, call=call, module=module: call(module, proto)
+        table[name] = partial(call, module)
     return table
 
 

@@ -179,8 +179,8 @@ def main() -> None:
             spatialonnx(
                 "insert", str(arguments.model), "-o", str(folder / f"{name}.onnx"), *options
             )
-    data = ("--data", arguments.data, "--search-samples", arguments.samples)
-    data += ("--verify-samples", arguments.verify, "--threads", "1")
+    data = ["--data", arguments.data, "--search-samples", arguments.samples]
+    data += ["--verify-samples", arguments.verify, "--threads", "1"]
     answers: dict[str, dict[int, dict[str, Any]]] = {}
     more = (*data, "--eps", arguments.eps, *arguments.options.split())
     runs = [(row, seed) for seed in arguments.seeds for row in arguments.rows]

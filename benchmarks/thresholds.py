@@ -61,7 +61,8 @@ def main() -> None:
     parser.add_argument("--patch-size", type=int, nargs="+", default=[2, 3])
     parser.add_argument("--probes", type=int, nargs="+", default=[4], help="most for p = 4")
     arguments = parser.parse_args()
-    families.MOST_POINTS = families.MOST_UNDER_THRESHOLDS = 60
+    for name in ("MOST_POINTS", "MOST_UNDER_THRESHOLDS"):
+        setattr(families, name, 60)
     job = open_search(
         insert(arguments.model).model, arguments.data, 0.01, SearchFiles(Path()),
         {"threads": 1, "search_samples": arguments.samples},

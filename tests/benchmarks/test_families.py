@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from families import VARIANTS, Weighed, main, weighed
 from support.searching import make_job
 
-from benchmarks.families import VARIANTS, Weighed, main, weighed
 from spatialonnx.data.split import Split
 from spatialonnx.searching.modes import MODES
 from spatialonnx.searching.rate_distortion.code_tables import Choices, CodeTables

@@ -2,7 +2,8 @@
 
 import sys
 
-from benchmarks.sensitivities import main
+from sensitivities import main
+
 from spatialonnx.graph.sites import find_sites
 from spatialonnx.model.model_file import load_model
 

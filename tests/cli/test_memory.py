@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from large_networks import LIBRARIES, RUN
 from support.commands import fail, one_line, succeed
 from support.models import Net
 
-from benchmarks.large_networks import LIBRARIES, RUN
 from spatialonnx.runtime import resources
 
 SIDE, CHANNELS, IMAGES = 160, 8, 64

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from conv_shapes import read_shapes
+from cuda import measure_conv, measure_predict
 from support.harness import SOURCES, missing_tools, tool_environment
 
-from benchmarks.conv_shapes import read_shapes
-from benchmarks.cuda import measure_conv, measure_predict
 from spatialonnx.runtime.library import build_info, library_path
 from spatialonnx.runtime.session import Runtime
 

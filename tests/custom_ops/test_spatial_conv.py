@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from conv_shapes import ConvShape, read_shapes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
@@ -15,7 +16,6 @@ from support.cases import THRESHOLDS
 from support.conv_cases import NamedCase, conv_cases, draw_case, with_thresholds
 from support.conv_oracle import ConvCase, check_outputs, conv_model, convolve, run_case
 
-from benchmarks.conv_shapes import ConvShape, read_shapes
 from spatialonnx.errors import ModelError
 from spatialonnx.runtime.library import build_info
 from spatialonnx.runtime.session import Runtime, open_session

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from conv_shapes import read_shapes
 from support.cases import Thresholds
 from support.conv_oracle import ConvCase, convolve
-
-from benchmarks.conv_shapes import read_shapes
 
 
 def draw_case(

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from conv_shapes import read_shapes
 from support.qconv_oracle import QConvCase, Residual, convolve_bytes
-
-from benchmarks.conv_shapes import read_shapes
 
 
 def draw_case(
