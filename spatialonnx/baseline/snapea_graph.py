@@ -23,6 +23,7 @@ from spatialonnx.graph.ops import CONV, DOMAIN, SNAPEA, find_predictors, write_p
 from spatialonnx.graph.sites import Site
 from spatialonnx.measure.network import Network, run_samples
 from spatialonnx.measure.samples import BATCH, Samples
+from spatialonnx.model.copying import add_initializers, copy_without_initializers
 from spatialonnx.plan.plan import PlanLike
 from spatialonnx.runtime.progress import Steps
 from spatialonnx.runtime.session import Runtime
@@ -84,13 +85,12 @@ def snapea_model(
             result.graph.output.append(
                 helper.make_tensor_value_info(macs_name(node.name), TensorProto.INT64, [None] * 2)
             )
-    weights = [tensor for tensor in result.graph.initializer if tensor.name not in unused]
-    del result.graph.initializer[:]
-    result.graph.initializer.extend(weights)
+    fused, result = result, copy_without_initializers(result)
+    add_initializers(result, (t for t in fused.graph.initializer if t.name not in unused))
     for site, guess in (guesses or {}).items():
         heads = numpy_helper.from_array(guess.heads, heads_name(site))
         threshold = numpy_helper.from_array(guess.threshold, guess_threshold_name(site))
-        result.graph.initializer.extend([heads, threshold])
+        add_initializers(result, [heads, threshold])
     return result
 
 
