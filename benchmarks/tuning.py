@@ -24,6 +24,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+import spatialonnx
+from spatialonnx.graph.ops import find_predictors, write_plan
+from spatialonnx.model.model_file import save_model
+from spatialonnx.plan.masks import full_mask, uniform_mask
+
 PRETRAINED = Path("models/pretrained")
 UNLABELLED = 5000
 """Images of the row without labels."""
@@ -41,6 +46,8 @@ class Row:
         options: Further options of `tune`.
         network: The rival's name in `models.train`, its width and its teacher; None = no rival.
         search: Options of a search whose plan tuning starts from; empty = a probe per 2 x 2 patch.
+        last: Sites at the end with a probe per 4 x 4 patch, the first site being off: where the
+            maps are small, whole channels of an image die.
     """
 
     model: Path
@@ -50,6 +57,7 @@ class Row:
     options: str = ""
     network: tuple[str, int, Path] | None = None
     search: str = ""
+    last: int = 0
 
 
 JOINT = "--strategy joint --mode uniform-patch --patch-size 2,3,4 --metric agreement"
@@ -69,8 +77,8 @@ ROWS = {
         "--no-labels --metric top1 --flip --crop 2 --mix 0.5 --lr 0.03",
         search=f"{JOINT} --eps 0.06",
     ),
-    "vgg6": Row(VGG6, 0.60, 0.005, 4),
-    "w64": Row(W64, 0.60, 0.005, 3, "--lr 0.03 --flip"),
+    "vgg6": Row(VGG6, 0.64, 0.005, 8, "--flip --crop 1", last=1),
+    "w64": Row(W64, 0.60, 0.005, 3, "--lr 0.03 --flip", last=4),
 }
 
 
@@ -96,6 +104,8 @@ def tune(folder: Path, name: str, seed: int, epochs: int | None, threads: int) -
     if row.search:
         line = ["spatialonnx", "tune", search(folder, name, seed, threads)]
         line += ["--baseline", row.model]
+    elif row.last:
+        line = ["spatialonnx", "tune", by_hand(folder, name), "--baseline", row.model]
     else:
         line = ["spatialonnx", "tune", row.model, "--pattern", 1000]
     line += ["--saved", row.saved, "--eps", row.eps, "--epochs", epochs or row.epochs]
@@ -107,6 +117,17 @@ def tune(folder: Path, name: str, seed: int, epochs: int | None, threads: int) -
         line.append("--resume")
     run(line)
     return tuned if tuned.exists() else missed
+
+
+def by_hand(folder: Path, name: str) -> Path:
+    """Writes the plan of a row whose last sites have larger patches; returns the masked model."""
+    path = folder / f"{name}.start.masked.onnx"
+    spatial = spatialonnx.insert(ROWS[name].model).model
+    first, *others = [predictor.site for predictor in find_predictors(spatial)]
+    larger = others[-ROWS[name].last :]
+    plan = {s: uniform_mask(4, 1 << 5) if s in larger else uniform_mask(2, 1) for s in others}
+    save_model(write_plan(spatial, {first: full_mask(2), **plan}), path)
+    return path
 
 
 def search(folder: Path, name: str, seed: int, threads: int) -> Path:

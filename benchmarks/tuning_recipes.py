@@ -157,6 +157,7 @@ VARIANTS = {
     "BatchNorm folded, rate 0.01": Variant(norms=False, recipe={"rate": 0.01}),
     "rate 0.1": Variant(recipe={"rate": 0.1}),
     "rate 0.02": Variant(recipe={"rate": 0.02}),
+    "slope 0.125": Variant(recipe={"slope": 0.125}),
     "slope 0.25": Variant(recipe={"slope": 0.25}),
     "slope 1": Variant(recipe={"slope": 1.0}),
     "MAC budget from the first step": Variant(recipe={"ramp": 1e-6}),
@@ -171,6 +172,7 @@ VARIANTS = {
     "one probe, p = 4": Variant("1000" + 12 * "0"),
     "plan auto": Variant("auto"),
     "plan of a joint search": Variant("search"),
+    "plan of a joint search, slope 0.25": Variant("search", recipe={"slope": 0.25}),
     "thresholds learned": Variant(recipe={"learn_thresholds": True}),
     "mirrored": Variant(recipe={"flip": True}),
     "shifted by 2 pixels": Variant(recipe={"crop": 2}),
@@ -183,7 +185,7 @@ VARIANTS = {
 
 def measure(variant: Variant, options: argparse.Namespace) -> tuple[float, float]:
     """Tunes with a variant; returns MACs kept and accuracy on the held-out images."""
-    recipe = Recipe(saved=options.saved, epochs=options.epochs, precision="bf16")
+    recipe = Recipe(saved=options.saved, epochs=options.epochs, precision="bf16", seed=options.seed)
     recipe = replace(recipe, **variant.recipe)
     dataset = open_dataset("fashion-mnist:train")
     parts = TrainingImages.split(dataset, recipe.holdout, recipe.seed)
@@ -237,6 +239,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=12800)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0, help="of the held-out images and the order")
     parser.add_argument("--plan", type=Path, help="a masked model, for 'plan of a joint search'")
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     options = parser.parse_args()
