@@ -95,22 +95,25 @@ def measure_pace(
     images: NDArray[np.float32],
     runtime: Runtime,
     *,
-    batch: int = 1,
+    fixed: int | None = None,
 ) -> Pace:
     """Times a network dense, and with every site fused at two shares of predicted outputs.
 
     Args:
         proto: A model with SpatialPredict nodes, of floats or of 8-bit values.
         sites: Its sites.
-        images: Some images, a multiple of ``batch``.
+        images: Some images, a multiple of ``fixed``.
         runtime: Provider and threads.
-        batch: Images that the model takes at once.
+        fixed: Images that the model takes at once; None where any number will do, which is timed
+            image by image.
     """
     unfusable = explain_unfusable(proto)
     fused = [site.name for site in sites if site.name not in unfusable]
+    batch = fixed or 1
     batches = np.split(images, len(images) // batch)
-    network = SegmentedNetwork(proto, batches[0] if batch > 1 else images, runtime)
-    found = [_find_plan(network, batches[0] if batch > 1 else images, s) for s in _SHARES]
+    parts = batches if fixed else [images]
+    network = SegmentedNetwork(proto, parts[0], runtime, fixed=fixed is not None)
+    found = [_find_plan(network, parts, share) for share in _SHARES]
     del network
     models = [dense_form(proto)]
     models += [fuse_sites(write_plan(proto, plan), fused, list(unfusable)) for plan, _ in found]
@@ -137,24 +140,26 @@ def measure_pace(
 
 
 def _find_plan(
-    network: SegmentedNetwork, images: NDArray[np.float32], share: float
+    network: SegmentedNetwork, parts: Sequence[NDArray[np.float32]], share: float
 ) -> tuple[dict[str, SiteMask], dict[str, float]]:
     """A plan under which about this share of every site's patches predict, and what it saves.
 
     The thresholds are quantiles of the probes, site after site, because what one site predicts
     changes the maps of the next.
     """
-    activations, _ = network.advance(0, network.start(images))
+    activations = [network.advance(0, network.start(images))[0] for images in parts]
     plan: dict[str, SiteMask] = {}
     saved: dict[str, float] = {}
     for number, predictor in enumerate(network.predictors, start=1):
-        ofmap = network.ofmap(number, activations)
-        probes = ofmap[:, :, ::PATCH_SIZE, ::PATCH_SIZE]
+        ofmaps = [network.ofmap(number, part) for part in activations]
+        probes = np.concatenate([ofmap[:, :, ::PATCH_SIZE, ::PATCH_SIZE] for ofmap in ofmaps])
         threshold = max(float(np.quantile(np.nan_to_num(probes), share)), 0.0)
         mask = uniform_mask(PATCH_SIZE, PATTERN, threshold)
-        activations, skipped = network.advance(number, activations, mask)
+        advanced = [network.advance(number, part, mask) for part in activations]
+        activations = [part for part, _ in advanced]
+        skipped = sum(int(counts.sum()) for _, counts in advanced if counts is not None)
         plan[predictor.site] = mask
-        saved[predictor.site] = 0.0 if skipped is None else int(skipped.sum()) / ofmap.size
+        saved[predictor.site] = skipped / sum(ofmap.size for ofmap in ofmaps)
     return plan, saved
 
 

@@ -183,7 +183,8 @@ def give_verdict(
 
 def _measure(experiment: Experiment, precision: str) -> Pace:
     """The pace of the model as it is, or quantised on a few images."""
-    batch = fixed_batch(experiment.model.proto) or 1
+    fixed = fixed_batch(experiment.model.proto)
+    batch = fixed or 1
     search = experiment.split.search
     macs = experiment.sites.conv_macs or _MACS
     timed = int(np.clip(_TIMED_MACS // macs, _FEWEST_TIMED, _MOST_TIMED))
@@ -195,7 +196,7 @@ def _measure(experiment: Experiment, precision: str) -> Pace:
         model = ModelFile(experiment.model.path, proto, experiment.model.sha256)
         experiment = replace(experiment, model=model)
     sites = experiment.sites.sites
-    return measure_pace(experiment.model.proto, sites, images, experiment.runtime, batch=batch)
+    return measure_pace(experiment.model.proto, sites, images, experiment.runtime, fixed=fixed)
 
 
 def _find_sites(

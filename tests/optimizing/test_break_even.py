@@ -44,3 +44,14 @@ def test_every_site_of_a_network_is_timed(tiny_files, monkeypatch, large):
     assert pace.sites.keys() == {site.name for site in sites}
     assert all(site.dense > 0 and np.isfinite(site.fixed) for site in pace.sites.values())
     assert sum(site.dense for site in pace.sites.values()) < 2 * pace.seconds
+
+
+@pytest.mark.parametrize("fixed", [1, 2])
+def test_a_network_of_a_fixed_batch_is_timed_in_such_batches(tiny_files, fixed):
+    proto = load_model(tiny_files.spatial).proto
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = fixed
+    images, _ = draw_images(4)
+    sites = find_sites(proto).sites
+    pace = measure_pace(proto, sites, images, RUNTIME, fixed=fixed)
+    assert pace.sites.keys() == {site.name for site in sites}
