@@ -180,6 +180,7 @@ class Stages:
         """The plan of an untuned network, weighed by time."""
         job, budgets = self._job, self._job.budgets
         name = "int8.masked.onnx" if quantized else "masked.onnx"
+        study = self._study(self._path(name), spatial)
 
         def make() -> StageResult:
             try:
@@ -187,7 +188,7 @@ class Stages:
                     _written(spatial),
                     self._data,
                     eps=job.experiment.bounds[0].text,
-                    study=self._path(name).with_suffix(".study.db"),
+                    study=study,
                     progress=self._progress,
                     goal="latency",
                     latency_table=self.results.path("latency.json"),
@@ -204,6 +205,17 @@ class Stages:
         key = {**job.judged_by(), **job.timed_here(), "spatial": spatial.sha256}
         key |= {"seconds": budgets.seconds, "trials": budgets.trials}
         return self._run("search int8" if quantized else "search", key, make)
+
+    def _study(self, masked: Path, spatial: StageResult) -> Path:
+        """The journal of a search: another one wherever trials would have other outcomes.
+
+        They do not depend on the bound.
+        """
+        job = self._job
+        known = {**job.judged_by(), **job.timed_here(), "spatial": spatial.sha256}
+        known["data name"] = job.experiment.data_name
+        decisive = {k: v for k, v in known.items() if k not in ("bound", "confidence")}
+        return masked.with_suffix(f".{digest(decisive)[:8]}.study.db")
 
     def quantize_tuned(self, tuned: StageResult) -> StageResult:
         """A tuned network in 8 bit, its plan kept."""

@@ -107,6 +107,17 @@ def test_the_same_call_repeats_nothing(tiny, sure, monkeypatch):
     assert second.rows == first.rows and second.verdict == first.verdict
 
 
+@pytest.mark.parametrize(
+    "changed", [{"threads": 2}, {"seed": 1}, {"metric": "agreement"}, {"eps": 0.3}]
+)
+def test_the_folder_takes_other_options(tiny, sure, changed):
+    options = {"eps": 0.2, **FEW}
+    spatialonnx.optimize(tiny.model, tiny.spec, **options)
+    result = spatialonnx.optimize(tiny.model, tiny.spec, **{**options, **changed})
+    studies = list(result.folder.glob("*.study.db"))
+    assert len(studies) == (1 if "eps" in changed else 2)
+
+
 def test_a_call_that_was_broken_off_goes_on(tiny, sure, monkeypatch):
     real = stage_module.deploy
 
