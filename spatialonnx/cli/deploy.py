@@ -74,7 +74,7 @@ def deploy(
 
     source = load_model(model or find_model(Path(), ("masked",)))
     path = output or stage_path(source.path, "deploy")
-    check_replaceable(path, source.sha256, force=common.force, may_miss=True)
+    check_replaceable(path, source, force=common.force, may_miss=True)
     with show_progress(common) as progress:
         result = deploy_model(
             source,

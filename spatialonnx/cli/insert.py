@@ -65,7 +65,7 @@ def insert(
 
     source = read_model(model, "original")
     path = output or stage_path(source.path, "masked" if pattern or plan else "spatial")
-    check_replaceable(path, source.sha256, force=common.force)
+    check_replaceable(path, source, force=common.force)
     result = insert_ops(
         source,
         include=include,

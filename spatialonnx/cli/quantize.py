@@ -62,7 +62,7 @@ def quantize(
 
     source = load_model(model or find_model(Path(), ("masked", "spatial", "original")))
     path = output or int8_path(source.path)
-    check_replaceable(path, source.sha256, force=common.force, may_miss=True)
+    check_replaceable(path, source, force=common.force, may_miss=True)
     with show_progress(common) as progress:
         result = quantize_model(
             source,

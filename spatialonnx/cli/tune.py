@@ -117,7 +117,7 @@ def tune(
     source = read_model(model, "masked", "spatial", "original")
     path = output or stage_path(stage_path(source.path, "tuned"), "masked")
     for place in (path, missed_path(path)):
-        check_replaceable(place, source.sha256, force=common.force)
+        check_replaceable(place, source, force=common.force)
     journal = path.with_name(path.name + ".journal")
     if journal.exists() and not (resume or common.force):
         raise UsageError(

@@ -9,7 +9,7 @@ import onnx
 from spatialonnx.errors import ModelError, OutputError
 from spatialonnx.files import check_writable
 from spatialonnx.model.metadata import STAGES, get_metadata, model_stage
-from spatialonnx.model.model_file import peek_model, save_model
+from spatialonnx.model.model_file import ModelFile, peek_model, save_model
 
 _MISSED = ".missed.onnx"
 
@@ -84,28 +84,31 @@ def save_judged(proto: onnx.ModelProto, path: str | Path, *, met: bool | None) -
 
 
 def check_replaceable(
-    path: Path, source_sha256: str, *, force: bool, may_miss: bool = False
+    path: Path, source: ModelFile, *, force: bool, may_miss: bool = False
 ) -> None:
     """Checks that writing ``path`` does not replace a file of the user.
 
     Args:
         path: The model file about to be written.
-        source_sha256: Hash of the input that the new file is made from.
+        source: The input that the new file is made from.
         force: Whether the user agreed to lose what is there.
         may_miss: Whether the model may miss its bound: the file that it would go to then is
             looked at as well.
 
     Raises:
-        OutputError: The file exists and was not written by spatialonnx from the same input.
+        OutputError: The file is the input itself, which ``force`` does not change, or exists and
+            was not written by spatialonnx from the same input.
     """
     if may_miss:
-        check_replaceable(missed_path(path), source_sha256, force=force)
+        check_replaceable(missed_path(path), source, force=force)
     check_writable(path)
+    if path.exists() and source.path.exists() and path.samefile(source.path):
+        raise OutputError(f"{path} is the input: name another file with -o")
     if force or not path.exists():
         return
     proto = peek_model(path)
     ours = {} if proto is None else get_metadata(proto)
-    if "stage" not in ours or ours.get("source_sha256") != source_sha256:
+    if "stage" not in ours or ours.get("source_sha256") != source.sha256:
         raise OutputError(
             f"{path} exists and was not made from this input; choose another name with -o, or "
             "replace it with --force"

@@ -138,7 +138,7 @@ def check_job(job: SearchJob) -> None:
         layouts = find_layouts(job.settings, job.experiment.sites.sites)
         check_initial(job.initial, job.groups(), grain, layouts)
     for path in output_paths(job):
-        check_replaceable(path, model.sha256, force=job.files.force, may_miss=True)
+        check_replaceable(path, model, force=job.files.force, may_miss=True)
 
 
 def output_paths(job: SearchJob) -> tuple[Path, ...]:

@@ -72,7 +72,7 @@ def test_our_own_result_is_replaced_and_others_are_not(tiny):
     tiny.spatial.write_text("a diary")
     before = contents(tiny.model.parent)
     assert "--force" in fail(2, "insert", "model.onnx")
-    assert "--force" in fail(2, "insert", "model.onnx", "-o", "model.onnx")
+    assert "is the input" in fail(2, "insert", "model.onnx", "-o", "model.onnx")
     assert contents(tiny.model.parent) == before
     succeed("insert", "model.onnx", "--force")
     assert load_model(tiny.spatial).stage == "spatial"
