@@ -19,13 +19,12 @@ from spatialonnx.graph.notes import restore_notes
 from spatialonnx.graph.shapes import correct_value_info
 from spatialonnx.graph.transposes import relus_before_transposes
 from spatialonnx.model.copying import copy_around
-from spatialonnx.model.interface import settable_inputs
+from spatialonnx.model.interface import FIRST_IR_WITH_FREE_WEIGHTS, settable_inputs
 from spatialonnx.model.model_file import PROTOBUF_LIMIT
 from spatialonnx.runtime.session import optimize_model
 
 _QUANTIZED = "QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger"
 _LOG = logging.getLogger(__name__)
-_FIRST_IR_WITH_FREE_WEIGHTS = 4
 
 
 def prepare_model(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -45,7 +44,7 @@ def prepare_model(proto: onnx.ModelProto) -> onnx.ModelProto:
     weights = {t.name for t in copy.graph.initializer} - settable_inputs(copy)
     inputs = [value for value in copy.graph.input if value.name not in weights]
     if len(inputs) < len(copy.graph.input):
-        copy.ir_version = max(copy.ir_version, _FIRST_IR_WITH_FREE_WEIGHTS)
+        copy.ir_version = max(copy.ir_version, FIRST_IR_WITH_FREE_WEIGHTS)
         del copy.graph.input[:]
         copy.graph.input.extend(inputs)
     name_nodes(copy)

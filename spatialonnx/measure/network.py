@@ -17,7 +17,7 @@ from spatialonnx.graph.instrument import instrument, plan_feeds
 from spatialonnx.graph.ops import CODES, DOMAIN, find_fused, find_predictors, read_plan
 from spatialonnx.graph.sites import SiteReport, find_sites
 from spatialonnx.measure.samples import BATCH, Samples, check_images
-from spatialonnx.model.interface import find_image_input
+from spatialonnx.model.interface import FIRST_IR_WITH_FREE_WEIGHTS, find_image_input
 from spatialonnx.model.metadata import fixed_batch
 from spatialonnx.plan.plan import PlanLike
 from spatialonnx.runtime.feeds import feeds_of, fill_up
@@ -232,6 +232,7 @@ def codes_name(site: str) -> str:
 def _add_codes(proto: onnx.ModelProto, sources: Mapping[str, str], patch_size: int) -> None:
     """Adds a PatchCodes node in front of every site; its bits are the ofmap's zeros."""
     size = "spatialonnx/codes_patch_size"
+    proto.ir_version = max(proto.ir_version, FIRST_IR_WITH_FREE_WEIGHTS)
     proto.graph.initializer.append(helper.make_tensor(size, TensorProto.INT64, [], [patch_size]))
     for site, source in sources.items():
         name = codes_name(site)

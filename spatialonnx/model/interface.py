@@ -12,7 +12,8 @@ from spatialonnx.errors import DataError, ModelError
 
 IMAGE_TYPES = ("tensor(float)", "tensor(uint8)")
 
-_FIRST_IR_WITH_FREE_WEIGHTS = 4
+FIRST_IR_WITH_FREE_WEIGHTS = 4
+"""Before it, every initializer was a graph input as well."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def settable_inputs(proto: onnx.ModelProto) -> frozenset[str]:
     """
     weights = {tensor.name for tensor in proto.graph.initializer}
     listed = weights & {value.name for value in proto.graph.input}
-    chosen = proto.ir_version >= _FIRST_IR_WITH_FREE_WEIGHTS and listed < weights
+    chosen = proto.ir_version >= FIRST_IR_WITH_FREE_WEIGHTS and listed < weights
     return frozenset(listed if chosen else ())
 
 

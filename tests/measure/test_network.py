@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from onnx import helper
 from support.trained import RUNTIME, draw_images
 
 from spatialonnx.data.arrays import TensorDataset
@@ -80,3 +81,15 @@ def test_a_set_without_images_is_refused(proto, samples):
     empty = Samples(samples.dataset, np.zeros(0, np.int64))
     with pytest.raises(DataError, match="no images"):
         run_samples(Network(proto, RUNTIME), empty, {})
+
+
+def test_a_model_whose_weights_are_inputs_is_measured(tiny_files):
+    """As exporters wrote them before IR 4."""
+    proto = load_model(tiny_files.model).proto
+    proto.ir_version = 3
+    for tensor in proto.graph.initializer:
+        info = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        proto.graph.input.append(info)
+    x, _ = draw_images(2)
+    (logits,) = Network(proto, RUNTIME, codes=2).run(x, {}).values()
+    assert len(logits) == 2
