@@ -8,12 +8,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
+from spatialonnx.data.dataset import Dataset
 from spatialonnx.data.opening import DataLike
 from spatialonnx.errors import ModelError, UsageError
-from spatialonnx.measure.experiment import Experiment
+from spatialonnx.measure.experiment import Experiment, open_data
 from spatialonnx.measure.fitting import OPTIMIZING, OPTIMIZING_TUNED
 from spatialonnx.measure.opening import ExperimentOptions, open_experiment
-from spatialonnx.measure.unread import check_unread
+from spatialonnx.measure.unread import check_disjoint, check_unread
 from spatialonnx.model.metadata import ORIGINAL
 from spatialonnx.model.model_file import ModelFile
 from spatialonnx.plan.bounds import parse_bounds
@@ -64,7 +65,7 @@ class OptimizeJob:
     experiment: Experiment
     folder: Path
     shared: ExperimentOptions
-    train: DataLike | None = None
+    train: Dataset | None = None
     tuned: ModelFile | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
     precision: str = "auto"
@@ -165,6 +166,15 @@ def open_job(
     experiment = replace(open_experiment(source, data, options, copies=copies), bounds=bounds)
     if tuned is not None:
         check_unread(tuned.proto, experiment)
+    if (train := choices.get("train")) is not None:
+        choices["train"] = open_data(
+            source,
+            train,
+            options.get("preprocessing"),
+            classes=options.get("classes"),
+            memory=options.get("memory"),
+        )
+        check_disjoint(choices["train"], experiment)
     shared = {k: value for k, value in options.items() if k not in _OF_THE_DATA}
     if folder is None:
         folder = source.path.with_name(f"{source.path.name.removesuffix('.onnx')}.optimized")

@@ -122,8 +122,7 @@ class Stages:
 
         job = self._job
         key = {**job.judged_by(), "recipe": dict(job.recipe)}
-        # A training set in memory has no name: another one is not noticed.
-        key["train"] = job.train if isinstance(job.train, str) else ""
+        key["train"] = job.train and job.train.fingerprint()
 
         def make() -> StageResult:
             path = self._path("tuned.masked.onnx")

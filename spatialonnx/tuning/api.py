@@ -17,7 +17,7 @@ from spatialonnx.measure.opening import (
     check_options,
     open_experiment,
 )
-from spatialonnx.measure.unread import check_unread
+from spatialonnx.measure.unread import check_disjoint, check_unread
 from spatialonnx.model.metadata import get_text
 from spatialonnx.model.model_file import ModelFile, ModelLike, as_model, load_model
 from spatialonnx.plan.bounds import parse_bounds
@@ -117,6 +117,7 @@ def tune(
         goal=goal,
         latency_table=None if latency_table is None else Path(latency_table),
     )
+    check_disjoint(job.train, job.experiment)
     return tune_model(job, progress)
 
 

@@ -58,23 +58,19 @@ class TuneJob:
         """Refuses what makes no sense.
 
         Raises:
-            UsageError: The same images train and certify.
+            UsageError: The goal is not known.
             DataError: Labels are asked for and missing.
             ModelError: The model is a deployed one.
         """
         if self.goal not in GOALS:
             raise UsageError(f"--goal {self.goal}: use {' or '.join(GOALS)}")
-        model, experiment = self.experiment.model, self.experiment
+        model = self.experiment.model
         if model.stage == "deploy":
             raise ModelError(f"{model.path.name} is a deployed model: tune what it was made from")
         if self.recipe.labels and self.train.labels is None:
             raise DataError(
                 f"{self.train.name} has no labels: add --no-labels to learn from the network's "
                 "own answers"
-            )
-        if self.train.fingerprint() == experiment.dataset.fingerprint():
-            raise UsageError(
-                f"{self.train.name} would train and certify: give other images with --train"
             )
 
     def key(self, plan: Plan) -> str:

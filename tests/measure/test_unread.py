@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from support.trained import draw_images
 
+from spatialonnx.data.arrays import TensorDataset
 from spatialonnx.errors import UsageError
 from spatialonnx.graph.insert import insert
 from spatialonnx.graph.ops import read_plan, write_plan
 from spatialonnx.measure.opening import open_experiment
-from spatialonnx.measure.unread import plan_images
+from spatialonnx.measure.unread import check_disjoint, plan_images
 from spatialonnx.model.metadata import PlanImages, SearchRecord, set_metadata
 from spatialonnx.model.model_file import ModelFile, load_model
 from spatialonnx.plan.bounds import parse_bounds
@@ -76,3 +78,22 @@ def test_a_tuned_plan_of_a_search_keeps_the_images_of_the_search(by_hand: ModelF
 def test_a_search_may_choose_one_pattern_everywhere(by_hand: ModelFile) -> None:
     with pytest.raises(UsageError, match="use --seed 3"):
         open_experiment(with_record(by_hand, RECORD, missing=True), DATA, OPTIONS)
+
+
+def learning(x: np.ndarray) -> TensorDataset:
+    return TensorDataset("train", x, np.zeros(len(x), np.int64))
+
+
+def test_images_of_verify_are_not_learned(tiny_files, caplog):
+    x, y = draw_images(400, 1)
+    others, _ = draw_images(300, 2)
+    experiment = open_experiment(load_model(tiny_files.model), (x, y), {"threads": 1})
+    verify = x[experiment.split.verify]
+    one_more = np.concatenate([x, others[:1]])
+    for train in (x, one_more, np.concatenate([others, verify[:20]])):
+        with pytest.raises(UsageError, match="train would train and certify: give other images"):
+            check_disjoint(learning(train), experiment)
+    check_disjoint(learning(others), experiment)
+    assert not caplog.records
+    check_disjoint(learning(np.concatenate([others, verify[:1]])), experiment)
+    assert "train shares images with verify: 1 were found" in caplog.text

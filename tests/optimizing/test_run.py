@@ -209,7 +209,7 @@ def test_a_dry_run_stops_after_the_verdict(tiny):
 
 def test_without_torch_it_says_so(tiny, sure, monkeypatch):
     monkeypatch.setattr(module, "has_torch", lambda: False)
-    result = spatialonnx.optimize(tiny.model, tiny.spec, eps=0.2, train=tiny.spec, **FEW)
+    result = spatialonnx.optimize(tiny.model, tiny.spec, eps=0.2, train=draw_images(64), **FEW)
     assert "pip install torch" in result.notes[0]
 
 
