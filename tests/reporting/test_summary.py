@@ -1,13 +1,14 @@
 """The networks of a report on one table."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
 from support.commands import succeed, succeed_json
 
 from spatialonnx.plan.masks import make_mask, uniform_mask
-from spatialonnx.reporting.facts import Asked, Report, Run, SiteFacts
+from spatialonnx.reporting.facts import Asked, Point, Report, Run, SiteFacts, SummaryRow
 from spatialonnx.reporting.page import _by_mask
 from spatialonnx.reporting.run import report
 from spatialonnx.reporting.summary import list_warnings, summarize
@@ -68,3 +69,33 @@ def test_equal_masks_are_drawn_once(searched, tmp_path):
     (run,) = report(searched.models["uniform-layer"]).runs
     different = {replace(s.mask, threshold=None) for s in run.sites if not s.mask.is_full}
     assert page.read_text().count('alt="mask of ') == len(different)
+
+
+OPTIMIZED = Report(
+    "m",
+    (Run("A", "tuned", tuned=True),),
+    networks=(
+        SummaryRow("dense, float32", 0.9, 0.0, 0.0, (0.0, 0.0), 1.0, True, 2.0),
+        SummaryRow("masked, int8", 0.9, 0.4, 0.0, (-0.01, 0.01), 0.25, True, 0.5, 0.54),
+    ),
+)
+"""The report of ``optimize``, of a network that was tuned and not searched."""
+
+
+def cells(line):
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+@pytest.mark.parametrize(
+    "made", [OPTIMIZED, replace(OPTIMIZED, networks=(), runs=(Run("A", "x", asked=Asked(
+        baseline=0.9, verify=Point("masked", 0.4, 0.01))),))], ids=["optimize", "report"]
+)  # fmt: skip
+def test_markdown_has_the_columns_of_the_page(made, tmp_path):
+    page, text = made.save(tmp_path / "r.html")
+    table = [line for line in text.read_text().splitlines() if line.startswith("|")]
+    head = re.search(r"<thead>.*?</thead>", page.read_text()).group()
+    columns = re.findall("<th>(.*?)</th>", head)
+    assert cells(table[0]) == columns
+    assert cells(table[1]) == ["---"] * len(columns)
+    for line, row in zip(table[2:], summarize(made), strict=False):
+        assert len(cells(line)) == len(columns) and cells(line)[0] == row.name
