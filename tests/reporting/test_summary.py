@@ -99,3 +99,14 @@ def test_markdown_has_the_columns_of_the_page(made, tmp_path):
     assert cells(table[1]) == ["---"] * len(columns)
     for line, row in zip(table[2:], summarize(made), strict=False):
         assert len(cells(line)) == len(columns) and cells(line)[0] == row.name
+
+
+def test_every_link_of_the_page_leads_somewhere(searched, tmp_path):
+    for made in (
+        OPTIMIZED,
+        report(list(searched.models.values())),
+        report(searched.studies["uniform-patch"]),
+    ):
+        text = made.save(tmp_path / "r.html")[0].read_text()
+        links = re.findall('href="#(.*?)"', text)
+        assert len(links) > 1 and set(links) <= set(re.findall(' id="(.*?)"', text))
