@@ -113,12 +113,14 @@ def explain_slow(result: Deployment) -> str:
     """Why nothing was written, and what would be needed."""
     from spatialonnx.model.metadata import read_search_record
 
-    ratio = result.ratio
-    fused = result.names("fused")
+    fused, of = len(result.names("fused")), len(result.sites)
+    slow = [item for item in result.ratios.items() if not item[1].is_faster]
+    rival, ratio = (slow or list(result.ratios.items()))[0]
+    verdict = ratio.verdict if fused else "not faster"
     text = (
-        f"not faster than the original (time ratio {ratio.value:.3f}, 95 % {ratio.low:.3f} to "
-        f"{ratio.high:.3f}, {len(fused)} of {len(result.sites)} sites fused), so nothing is "
-        f"written: it saves {100 * result.verify.saved_fraction:.1f} % of the MACs"
+        f"{verdict} than {rival} (time ratio {ratio.value:.3f}, 95 % {ratio.low:.3f} to "
+        f"{ratio.high:.3f}, {fused} of {of} sites fused), so nothing is written: it saves "
+        f"{100 * result.verify.saved_fraction:.1f} % of the MACs"
     )
     if result.needed is not None and result.needed < _NEEDED:
         text += (
@@ -136,10 +138,9 @@ def result_lines(result: Deployment, written: Path | None) -> list[str | Table]:
     """Prints a deployment as tables."""
     from spatialonnx.cli.console import dense_line, percent, points, table, verdict
 
-    verify, ratio, job = result.verify, result.ratio, result.job
+    verify, job = result.verify, result.job
     columns = ["site", "MACs", "predicted", "dense ms", "fused ms", "gain", "form", "why"]
     low, high = verify.interval
-    rival = "the dense 8-bit model's" if result.is_quantized else "the original's"
     left_out = sum(difference.left_out for difference in result.differences)
     lines: list[str | Table] = [
         dense_line(verify, job.experiment.metric.name),
@@ -149,12 +150,10 @@ def result_lines(result: Deployment, written: Path | None) -> list[str | Table]:
         f"({left_out} patches with a probe at zero left out)",
         f"MACs saved {percent(verify.saved_fraction)}, drop {points(float(verify.drop))} "
         f"(95 % {100 * low:+.2f} to {100 * high:+.2f}) on {verify.samples} verify samples",
-        f"time {_ratio(ratio)} of {rival}, batch {job.batch}, "
-        f"{job.experiment.runtime.threads} threads, "
+        *(f"time {_ratio(ratio)} of that of {rival}" for rival, ratio in result.ratios.items()),
+        f"batch {job.batch}, {job.experiment.runtime.threads} threads, "
         f"{'run by run, caches cold' if job.cold else 'in bursts, caches warm'}",
     ]
-    if result.float_ratio is not None:
-        lines.append(f"time {_ratio(result.float_ratio)} of the float original's")
     if job.bound is not None and result.bound_met is not None:
         lines.append(verdict(job.bound, result.bound_met, verify, job.experiment.confidence))
     if written is not None:

@@ -23,6 +23,11 @@ from spatialonnx.simulate.site_timing import SiteTime
 Fuse = Literal["auto", "all", "none"]
 FUSE: tuple[Fuse, ...] = ("auto", "all", "none")
 Form = Literal["fused", "dense", "simulated"]
+RIVALS = {
+    "float32": ("the original",),
+    "int8": ("the dense 8-bit network", "the float32 original"),
+}
+"""What a deployed model of each precision is timed against."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +144,12 @@ class Deployment:
     float_ratio: Ratio | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def ratios(self) -> dict[str, Ratio]:
+        """``ratio`` and ``float_ratio`` by what they are to."""
+        found = [self.ratio, *([] if self.float_ratio is None else [self.float_ratio])]
+        return dict(zip(RIVALS[self.precision], found, strict=False))
+
     def names(self, form: Form) -> list[str]:
         """Sites of a form."""
         return [site.name for site in self.sites if site.form == form]
@@ -146,13 +157,14 @@ class Deployment:
     @property
     def is_faster(self) -> bool:
         """Whether it is faster than what it is compared with; without a fused site it cannot be."""
-        slower = self.float_ratio is not None and not self.float_ratio.is_faster
-        return self.ratio.is_faster and not slower and bool(self.names("fused"))
+        faster = all(ratio.is_faster for ratio in self.ratios.values())
+        return faster and bool(self.names("fused"))
 
     @property
-    def is_quantized(self) -> bool:
-        """Whether its sites hold 8-bit maps."""
-        return any(site.is_quantized for site in self.job.experiment.sites.sites)
+    def precision(self) -> str:
+        """``int8`` where its sites hold 8-bit maps, else ``float32``."""
+        sites = self.job.experiment.sites.sites
+        return "int8" if any(site.is_quantized for site in sites) else "float32"
 
     @property
     def is_worth_keeping(self) -> bool:
@@ -207,7 +219,7 @@ class Deployment:
             "ratio": self.ratio.value,
             "ratio_ci95": [self.ratio.low, self.ratio.high],
             **({} if self.float_ratio is None else _float_ratio(self.float_ratio)),
-            "precision": "int8" if self.is_quantized else "float32",
+            "precision": self.precision,
             "cold": self.job.cold,
             "faster": self.is_faster,
             "sites": [site.to_json() for site in self.sites],
@@ -217,7 +229,7 @@ class Deployment:
             "guard": self.job.guard,
             "machine": describe_machine(),
             "versions": versions(),
-            "isa": instruction_set("int8" if self.is_quantized else "float32"),
+            "isa": instruction_set(self.precision),
             "notes": list(self.notes),
         }
 

@@ -232,5 +232,7 @@ def _notes(result: Deployment) -> list[str]:
     if job.bound is None:
         notes.append("the plan was made by hand: nothing bounds its drop")
     if job.fuse != "auto" and not result.is_faster:
-        notes.append(f"--fuse {job.fuse}: the model is written although it is not faster")
+        notes.append(
+            f"--fuse {job.fuse}: the model is written although it is not shown to be faster"
+        )
     return notes

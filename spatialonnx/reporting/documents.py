@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from spatialonnx.deployment.deployment import RIVALS
 from spatialonnx.errors import UsageError
 from spatialonnx.reporting.facts import BenchRow, Latency, Point, Rival, SiteLatency, SummaryRow
 from spatialonnx.reporting.fields import Fields
+from spatialonnx.runtime.timing import Ratio
 
 _OPTIMIZED = "optimized"
 """Key of the networks in what ``optimize --json`` prints."""
@@ -116,9 +118,7 @@ def _deployment(path: Path, value: Fields) -> Latency:
     return Latency(
         source=path.name,
         title=f"Deployed: {Path(output or model).name}" + ("" if output else ", not written"),
-        ratio=value.number("ratio"),
-        interval=value.pair("ratio_ci95"),
-        faster=value.flag("faster"),
+        ratios=dict(_ratios(value)),
         sites=tuple(sites),
         verify=None
         if saved is None or drop is None
@@ -128,6 +128,14 @@ def _deployment(path: Path, value: Fields) -> Latency:
         conditions=_conditions(value),
         notes=value.texts("notes"),
     )
+
+
+def _ratios(value: Fields) -> Iterator[tuple[str, Ratio]]:
+    rivals = RIVALS.get(value.text("precision"), RIVALS["float32"])
+    for rival, key in zip(rivals, ("ratio", "float_ratio"), strict=False):
+        ratio, interval = value.number(key), value.pair(f"{key}_ci95")
+        if ratio is not None and interval is not None:
+            yield rival, Ratio(ratio, *interval)
 
 
 def _conditions(value: Fields) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatialonnx.plan.masks import Dim, SiteMask
+from spatialonnx.runtime.timing import Ratio
 
 
 @dataclass(frozen=True)
@@ -282,9 +283,8 @@ class Latency:
         source: The file's name.
         title: What it is, in words.
         rows: Models of a benchmark.
-        ratio: A deployed model's time as a multiple of the original's.
-        interval: Its 95 % interval.
-        faster: Whether it is faster than the original beyond noise; None where not said.
+        ratios: A deployed model's time as a multiple of that of other networks, by their names;
+            the first one is the same network without prediction.
         sites: Sites of a deployment.
         verify: A deployed model on verify.
         baseline: Score of the dense network there.
@@ -296,9 +296,7 @@ class Latency:
     source: str
     title: str
     rows: tuple[BenchRow, ...] = ()
-    ratio: float | None = None
-    interval: tuple[float, float] | None = None
-    faster: bool | None = None
+    ratios: Mapping[str, Ratio] = field(default_factory=dict)
     sites: tuple[SiteLatency, ...] = ()
     verify: Point | None = None
     baseline: float | None = None
@@ -311,6 +309,7 @@ class Latency:
         return {
             **vars(self),
             "rows": [vars(row) for row in self.rows],
+            "ratios": {name: vars(ratio) for name, ratio in self.ratios.items()},
             "sites": [vars(site) for site in self.sites],
             "verify": None if self.verify is None else self.verify.to_json(),
         }

@@ -53,6 +53,6 @@ def _deployed(latency: Latency) -> Iterator[SummaryRow]:
             saved=verify.saved,
             drop=verify.drop,
             interval=verify.interval,
-            time=latency.ratio,
+            time=next((ratio.value for ratio in latency.ratios.values()), None),
             met=latency.met,
         )

@@ -93,6 +93,13 @@ class Ratio:
         """Whether the whole interval lies below 1."""
         return self.high < 1
 
+    @property
+    def verdict(self) -> str:
+        """What the interval says; where it contains 1, the runs decide neither way."""
+        if self.is_faster:
+            return "faster"
+        return "not faster" if self.low > 1 else "not shown to be faster"
+
 
 def compare_timings(timing: Timing, baseline: Timing) -> Ratio:
     """The ratio of two networks' times, with a 95 % interval.

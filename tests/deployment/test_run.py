@@ -15,6 +15,7 @@ from support.trained import RUNTIME, TinyFiles, write_tiny
 from typer.testing import CliRunner
 
 from spatialonnx.cli import app
+from spatialonnx.cli.deploy import explain_slow
 from spatialonnx.data.opening import open_dataset
 from spatialonnx.data.split import split_pool
 from spatialonnx.deployment.deployment import DeployJob
@@ -31,6 +32,7 @@ from spatialonnx.model.metadata import get_json, set_metadata
 from spatialonnx.model.model_file import load_model, save_model
 from spatialonnx.plan.bounds import parse_bounds
 from spatialonnx.plan.masks import SiteMask, full_mask, uniform_mask
+from spatialonnx.runtime.timing import Ratio
 from spatialonnx.simulate.latency_table import (
     LatencyTable,
     ShapeTimes,
@@ -146,6 +148,16 @@ def test_what_does_not_pay_names_the_search_that_would(masked: Path, tiny: TinyF
     record_search(masked, goal="latency", samples=[100, 100, 96], data="own", seed=0)
     again = run(masked, "--data", tiny.spec, "--guard", IMPOSSIBLE, "--runs", 2)
     assert "--goal latency" not in again.stderr
+
+
+def test_what_is_not_written_is_called_slow_only_where_that_was_shown(
+    masked: Path, tiny: TinyFiles
+) -> None:
+    result = deploy_model(make_job(masked, tiny, fuse="all"))
+    unsure = replace(result, ratio=Ratio(0.54, 0.36, 1.19))
+    assert explain_slow(unsure).startswith("not shown to be faster than the original (time ratio")
+    slow = replace(result, ratio=Ratio(1.1, 1.05, 1.19))
+    assert explain_slow(slow).startswith("not faster than the original (time ratio 1.100")
 
 
 def test_none_fused_is_the_dense_network(masked: Path, tiny: TinyFiles) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from spatialonnx.errors import UsageError
 from spatialonnx.reporting.documents import read_documents
 from spatialonnx.reporting.fields import Fields, read_json
+from spatialonnx.runtime.timing import Ratio
 
 BENCH = {
     "models": [
@@ -53,10 +54,19 @@ def test_a_benchmark(tmp_path):
 
 def test_a_deployment(tmp_path):
     (latency,), _ = read(tmp_path, DEPLOY)
-    assert (latency.ratio, latency.interval, latency.faster) == (1.2, (1.1, 1.3), False)
+    assert latency.ratios == {"the original": Ratio(1.2, 1.1, 1.3)}
     assert "not written" in latency.title and latency.notes == ("slow",)
     assert latency.sites[0].fused == 0.75
     assert latency.sites[1].dense is None
+
+
+def test_a_deployment_in_8_bit_is_compared_with_the_dense_8_bit_network(tmp_path):
+    floats = {"float_ratio": 0.4, "float_ratio_ci95": [0.3, 0.5]}
+    (latency,), _ = read(tmp_path, DEPLOY | {"precision": "int8"} | floats)
+    assert latency.ratios == {
+        "the dense 8-bit network": Ratio(1.2, 1.1, 1.3),
+        "the float32 original": Ratio(0.4, 0.3, 0.5),
+    }
 
 
 def test_a_baseline(tmp_path):
@@ -90,7 +100,11 @@ json_values = st.recursive(
 )
 
 
-@given(st.fixed_dictionaries({}, optional=dict.fromkeys([*BENCH, *DEPLOY, *BASELINE], json_values)))
+@given(
+    st.fixed_dictionaries(
+        {}, optional=dict.fromkeys([*BENCH, *DEPLOY, *BASELINE, "precision"], json_values)
+    )
+)
 def test_no_document_is_a_bug(value):
 
     try:

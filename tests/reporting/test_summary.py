@@ -8,10 +8,11 @@ import pytest
 from support.commands import succeed, succeed_json
 
 from spatialonnx.plan.masks import make_mask, uniform_mask
-from spatialonnx.reporting.facts import Asked, Point, Report, Run, SiteFacts, SummaryRow
+from spatialonnx.reporting.facts import Asked, Latency, Point, Report, Run, SiteFacts, SummaryRow
 from spatialonnx.reporting.page import _by_mask
 from spatialonnx.reporting.run import report
 from spatialonnx.reporting.summary import list_warnings, summarize
+from spatialonnx.runtime.timing import Ratio
 
 
 def test_warnings_are_listed_once():
@@ -99,6 +100,28 @@ def test_markdown_has_the_columns_of_the_page(made, tmp_path):
     assert cells(table[1]) == ["---"] * len(columns)
     for line, row in zip(table[2:], summarize(made), strict=False):
         assert len(cells(line)) == len(columns) and cells(line)[0] == row.name
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "says", "is_red"),
+    [
+        (0.4, 0.9, ")", False),
+        (0.4, 1.2, "): it is not shown to be faster, the interval contains 1", False),
+        (1.1, 1.2, "): it is not faster", True),
+    ],
+)
+def test_a_time_is_judged_by_its_interval(low, high, says, is_red, tmp_path):
+    ratios = {"the dense 8-bit network": Ratio(0.54, low, high)}
+    made = replace(OPTIMIZED, latencies=(Latency("d.json", "Deployed", ratios=ratios),))
+    page, text = made.save(tmp_path / "r.html")
+    (line,) = [line for line in page.read_text().splitlines() if "of the time of" in line]
+    figure = '<b class="bad">0.540</b>' if is_red else "<b>0.540</b>"
+    end = f"(95 %: {low:.3f} to {high:.3f}{says}."
+    start = f"takes {figure} of the time of the dense 8-bit network"
+    assert f"{start} {end}" in line
+    assert f"Time 0.540 of that of the dense 8-bit network {end}" in text.read_text().replace(
+        "\\-", "-"
+    )
 
 
 def test_every_link_of_the_page_leads_somewhere(searched, tmp_path):

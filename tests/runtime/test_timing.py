@@ -17,6 +17,7 @@ from spatialonnx.runtime.progress import Progress
 from spatialonnx.runtime.session import Runtime, Session
 from spatialonnx.runtime.timing import (
     ProfiledSession,
+    Ratio,
     Timing,
     compare_timings,
     noise_images,
@@ -77,6 +78,19 @@ def test_a_ratio_of_independent_equal_times_is_not_faster() -> None:
     ratio = compare_timings(Timing(rng.uniform(1, 2, 60)), Timing(rng.uniform(1, 2, 60)))
     assert ratio.low < 1 < ratio.high
     assert not ratio.is_faster
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "says"),
+    [
+        (0.8, 0.9, "faster"),
+        (0.8, 1.1, "not shown to be faster"),
+        (0.8, 1.0, "not shown to be faster"),
+        (1.1, 1.2, "not faster"),
+    ],
+)
+def test_only_an_interval_beside_1_decides(low: float, high: float, says: str) -> None:
+    assert Ratio((low + high) / 2, low, high).verdict == says
 
 
 def test_a_timing_is_one_of_itself() -> None:
