@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +71,7 @@ class TensorDataset:
         labels: int64 [n] or None.
         classes: number of classes or None.
         further: arrays of the network's further inputs by name, one row per image.
+        checked: whether every value is known to be finite; else they are checked as they are read.
     """
 
     name: str
@@ -77,14 +79,22 @@ class TensorDataset:
     labels: Labels | None
     classes: int | None = None
     further: Mapping[str, Array] = field(default_factory=dict)
+    checked: bool = True
 
     def __len__(self) -> int:
         """Number of images."""
         return len(self.tensor)
 
     def images(self, indices: NDArray[np.int64]) -> Tensor:
-        """The chosen rows, [len(indices), C, H, W], with those of further inputs."""
-        return join_inputs(self.tensor[indices], _rows(self.further, indices))
+        """The chosen rows, [len(indices), C, H, W], with those of further inputs.
+
+        Raises:
+            DataError: one of them is not finite.
+        """
+        images = self.tensor[indices]
+        if not self.checked:
+            check_finite(self.name, images, indices)
+        return join_inputs(images, _rows(self.further, indices))
 
     def fingerprint(self) -> str:
         """Hash of tensor and labels."""
@@ -113,10 +123,44 @@ def hash_arrays(text: str, *arrays: NDArray[np.generic] | None) -> str:
             digest.update(b"none;")
             continue
         digest.update(f"{array.dtype.str}{array.shape};".encode())
-        rows = max(1, (1 << 24) // max(1, array[:1].nbytes))
-        for start in range(0, len(array), rows):
-            digest.update(np.ascontiguousarray(array[start : start + rows]).data)
+        for rows in _slices(array):
+            digest.update(np.ascontiguousarray(array[rows]).data)
     return digest.hexdigest()
+
+
+def _slices(array: NDArray[Any]) -> Iterator[slice]:
+    """Rows of a large array, 16 MiB or one row at a time."""
+    rows = max(1, (1 << 24) // max(1, array[:1].nbytes))
+    for start in range(0, len(array), rows):
+        yield slice(start, start + rows)
+
+
+def check_finite(where: str, images: Tensor, indices: NDArray[np.int64] | None = None) -> None:
+    """Refuses images that hold NaN or an infinite value; integers hold none.
+
+    Args:
+        where: what holds them, for the message.
+        images: [n, C, H, W].
+        indices: their numbers in the set; None = they are the whole set.
+
+    Raises:
+        DataError: one of them does.
+    """
+    for rows in _slices(images) if images.dtype.kind == "f" else ():
+        finite = np.isfinite(images[rows]).all(axis=(1, 2, 3))
+        if not finite.all():
+            first = rows.start + int(finite.argmin())
+            raise DataError(
+                f"{where}: image {first if indices is None else indices[first]} (the first is 0) "
+                "holds NaN or an infinite value: correct it, or leave it out"
+            )
+
+
+def _is_mapped(array: Any) -> bool:
+    """Whether an array's values are in a file; a view of a memory map has another type."""
+    while isinstance(array, np.ndarray) and not isinstance(array, np.memmap):
+        array = array.base
+    return isinstance(array, np.memmap)
 
 
 def check_arrays(name: str, arrays: NamedArrays, where: str) -> TensorDataset:
@@ -129,7 +173,7 @@ def check_arrays(name: str, arrays: NamedArrays, where: str) -> TensorDataset:
         where: the source of the arrays, for messages.
 
     Raises:
-        DataError: they are something else.
+        DataError: they are something else, or an image is not finite. Memory maps are not read.
     """
     x, y = arrays.x, arrays.y
     if x.dtype != np.uint8 and (x.dtype.kind != "f" or x.dtype.itemsize != 4):
@@ -156,7 +200,9 @@ def check_arrays(name: str, arrays: NamedArrays, where: str) -> TensorDataset:
         labels = y.astype(np.int64)
     kind = np.uint8 if x.dtype == np.uint8 else np.float32
     x = np.ascontiguousarray(x, kind)
-    return TensorDataset(name, x, labels, further=arrays.further)
+    if in_memory := not _is_mapped(x):
+        check_finite(where, x)
+    return TensorDataset(name, x, labels, further=arrays.further, checked=in_memory)
 
 
 def as_pixels(dataset: TensorDataset) -> Pixels:

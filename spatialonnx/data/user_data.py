@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from spatialonnx.data.arrays import check_arrays
+from spatialonnx.data.arrays import check_arrays, check_finite
 from spatialonnx.data.dataset import Dataset
 from spatialonnx.data.named_arrays import ONLY_IMAGES, Array, InputNames, NamedArrays
 from spatialonnx.data.reading_batches import CalibrationReader, as_array, read_batches
@@ -94,6 +94,7 @@ def _check_dataset(name: str, dataset: Dataset) -> Dataset:
         raise DataError(f"{name} raised {type(error).__name__}: {error}") from error
     if not isinstance(images, np.ndarray) or images.ndim != 4 or images.dtype != np.float32:
         raise DataError(f"{name}: images([0]) must be a float32 array [1, C, H, W]")
+    check_finite(name, images)
     if labels is not None and (
         not isinstance(labels, np.ndarray) or labels.shape != (count,) or labels.dtype != np.int64
     ):

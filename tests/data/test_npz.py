@@ -67,6 +67,16 @@ def test_wrong_arrays_are_named(tmp_path: Path, arrays: dict[str, np.ndarray], s
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_an_image_that_is_not_finite_is_named(tmp_path: Path, value: float) -> None:
+    x = X.copy()
+    x[3, 1, 2, 0] = value
+    path = save(tmp_path / "a.npz", x=x, y=Y)
+    with pytest.raises(DataError, match=r"image 3 .* holds NaN or an infinite value") as caught:
+        read_npz("a", path)
+    assert str(path) in str(caught.value)
+
+
 class Trap:
     """Writes a file when it is unpickled."""
 

@@ -49,7 +49,36 @@ def double(): return X.astype(np.float64), [0, 1]
 def flat(): return Own(images=X.reshape(2, -1))
 def short(): return Own(labels=np.array([1]))
 def broken(): return Own(images=None)
+def endless(): return Own(images=np.full_like(X, np.inf))
 """
+
+
+def not_finite(rows: int = 6) -> np.ndarray:
+    x = np.zeros((rows, 1, 4, 4), np.float32)
+    x[rows - 2, 0, 1, 1] = np.nan
+    return x
+
+
+@pytest.mark.parametrize("memory", [None, 1])
+def test_an_image_that_is_not_finite_is_refused_when_it_is_read(
+    tmp_path: Path, memory: int | None
+) -> None:
+    """An array in memory at once, a memory map and a temporary file where a block holds it."""
+    with pytest.raises(DataError, match="own data: image 4 "):
+        open_dataset((not_finite(), np.zeros(6, np.int64)))
+    np.save(tmp_path / "x.npy", not_finite())
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    batches = np.split(not_finite(), 2)
+    for data in (mapped, batches) if memory else (mapped,):
+        dataset = open_dataset(data, memory=memory)
+        assert len(dataset.images(np.array([5, 3, 0]))) == 3
+        with pytest.raises(DataError, match=r"image 4 .* holds NaN"):
+            dataset.images(np.array([5, 4]))
+
+
+def test_the_first_image_of_a_users_set_is_looked_at(module: str) -> None:
+    with pytest.raises(DataError, match=r"image 0 .* holds NaN"):
+        call_user_code(f"python:{module}:endless", f"{module}:endless")
 
 
 @pytest.fixture
