@@ -65,10 +65,17 @@ def find_image_input(inputs: Iterable[TensorInfo], others: Collection[str] = ())
     """
     found = [value for value in inputs if value.name not in others]
     images = [v for v in found if len(v.shape) == 4 and v.type in IMAGE_TYPES]
-    if not images:
-        names = ", ".join(f"{v.name} {list(v.shape)} {v.type}" for v in found)
-        raise ModelError(f"the model must take a batch of images [N, C, H, W], not: {names}")
-    return images[0]
+    if images:
+        return images[0]
+    for value in found:
+        if len(value.shape) == 4:
+            kind = value.type.removeprefix("tensor(").removesuffix(")")
+            raise ModelError(
+                f"input {value.name} is {kind}, images must be float32 or uint8: export the model "
+                "with a float32 input, and a Cast behind it where the network needs one"
+            )
+    names = ", ".join(f"{v.name} {list(v.shape)} {v.type}" for v in found)
+    raise ModelError(f"the model must take a batch of images [N, C, H, W], not: {names}")
 
 
 def find_further_inputs(inputs: Iterable[TensorInfo]) -> tuple[TensorInfo, ...]:

@@ -48,3 +48,12 @@ def test_other_ranks_are_refused(shape):
     proto.graph.input[0].CopyFrom(value)
     with pytest.raises(ModelError, match="a batch of images"):
         find_image_input(model_inputs(proto))
+
+
+@pytest.mark.parametrize("kind", ["INT64", "DOUBLE", "FLOAT16"])
+def test_images_of_another_type_are_refused_for_their_type(kind):
+    element = TensorProto.DataType.Value(kind)
+    proto = plain()
+    proto.graph.input[0].type.tensor_type.elem_type = element
+    with pytest.raises(ModelError, match=f"input x is {kind.lower()}, images must be float32"):
+        find_image_input(model_inputs(proto))
