@@ -237,8 +237,25 @@ def _check_further(dataset: Dataset, names: InputNames) -> None:
 
 
 def _unknown(parsed: Spec) -> str:
-    """The message for a set that does not exist, with the nearest name if one is near."""
+    """The message for a set that does not exist: a path of that name, or the nearest name."""
+    if advice := _name_kind(parsed.text):
+        return f"unknown data set {parsed.text!r}: {advice}"
     names = [*BUILT_IN, *(f"{kind}:..." for kind in OWN_KINDS)]
     near = difflib.get_close_matches(parsed.kind, list(BUILT_IN), 1)
     guess = f" (did you mean {near[0]}?)" if near else ""
     return f"unknown data set {parsed.kind!r}{guess}: known are {', '.join(names)}"
+
+
+def _name_kind(text: str) -> str:
+    """How to write the path of a folder or a file as a data set; empty if there is none."""
+    try:
+        path = user_path(text)
+        if path.is_dir():
+            return f"for the folder of that name write folder:{text}"
+        if path.is_file() and path.suffix == ".npz":
+            return f"for the file of that name write npz:{text}"
+        if path.is_file():
+            return "for a file save x (images) and y (labels) with numpy.savez, write npz:FILE"
+    except (DataError, OSError):  # too long for a path, for example
+        pass
+    return ""

@@ -120,6 +120,22 @@ def test_an_unknown_set_lists_the_known_ones() -> None:
     assert caught.value.exit_code == 2
 
 
+def test_a_path_without_its_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("images/val").mkdir(parents=True)
+    Path("digits.npz").touch()
+    Path("digits.npy").touch()
+    for text, says in {
+        "images": "write folder:images",
+        "images/val": "write folder:images/val",
+        "digits.npz": "write npz:digits.npz",
+        "digits.npy": "numpy.savez, write npz:FILE",
+        "images" * 99: "known are fashion-mnist",
+    }.items():
+        with pytest.raises(UsageError, match=says):
+            open_dataset(text)
+
+
 def test_an_unknown_split_lists_the_known_ones() -> None:
     with pytest.raises(UsageError, match="no split 'val': it has test, train"):
         open_dataset("fashion-mnist:val")
