@@ -93,9 +93,11 @@ def load_model(path: Path) -> ModelFile:
     """Loads an ONNX file with its external data.
 
     Raises:
-        ModelError: The file is missing, is not an ONNX model, is truncated, or its external data
-            are missing or lie outside its folder.
+        ModelError: The file is missing or a folder, is not an ONNX model, is truncated, or its
+            external data are missing or lie outside its folder.
     """
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder: give an ONNX file")
     if not path.is_file():
         raise ModelError(f"there is no model file {path}")
     try:

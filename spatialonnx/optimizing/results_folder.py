@@ -64,6 +64,7 @@ class ResultsFolder:
         self._source = source_sha256
         self._force = force
         self._records: dict[str, Any] = {}
+        self._is_new = not folder.exists()
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -72,6 +73,8 @@ class ResultsFolder:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Holds the folder and what it records; the system releases it even after ``kill -9``.
+
+        Where no stage was done, nothing of it is left.
 
         Raises:
             OutputError: Another call holds it, it cannot be written, or it holds other files than
@@ -84,7 +87,11 @@ class ResultsFolder:
         try:
             self._lock(handle)
             self._open()
-            yield
+            try:
+                yield
+            finally:
+                if not self._records:
+                    self._remove()
         finally:
             os.close(handle)
 
@@ -114,6 +121,14 @@ class ResultsFolder:
         self._records = records or {}
         if records is None:
             self._write()  # what the first stage leaves when it is killed is no other file
+
+    def _remove(self) -> None:
+        """Removes the empty records, and the folder if it was made for them."""
+        with contextlib.suppress(OSError):
+            if [path.name for path in self.folder.iterdir()] == [_RECORDS]:
+                self.path(_RECORDS).unlink()
+                if self._is_new:
+                    self.folder.rmdir()
 
     def _unwritable(self, error: OSError) -> OutputError:
         return OutputError(

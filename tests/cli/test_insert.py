@@ -137,7 +137,7 @@ def write_bad(folder, kind):
         ("no convs", "it holds no Conv"),
         ("invalid", "not valid ONNX"),
         ("missing", "no model file"),
-        ("folder", "no model file"),
+        ("folder", "bad.onnx is a folder: give an ONNX file"),
     ],
 )
 def test_bad_models_are_one_line_and_nothing_is_written(tmp_path, monkeypatch, kind, message):

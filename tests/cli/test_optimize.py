@@ -4,6 +4,7 @@ import pytest
 from support.commands import fail, invoke, succeed, succeed_json
 
 from spatialonnx.cli.optimize import _site_row
+from spatialonnx.model.model_file import load_model, save_model
 from spatialonnx.optimizing import run as module
 from spatialonnx.optimizing.verdict import SiteVerdict, Verdict
 
@@ -50,6 +51,17 @@ def test_no_network_of_the_precision_keeps_the_bound(tiny, hopeless, monkeypatch
     result = invoke("optimize", tiny.model, "--data", tiny.spec, "--precision", "int8", "-q", *FEW)
     assert result.exit_code == 3
     assert "no network of precision int8 keeps the bound" in result.stderr
+
+
+def test_a_model_without_sites_leaves_nothing(tiny):
+    proto = load_model(tiny.model).proto
+    for node in proto.graph.node:
+        if node.op_type == "Relu":
+            node.op_type = "Sigmoid"
+    save_model(proto, tiny.model)
+    before = sorted(tiny.model.parent.rglob("*"))
+    assert "no site" in fail(2, "optimize", tiny.model, "--data", tiny.spec, *FEW)
+    assert sorted(tiny.model.parent.rglob("*")) == before
 
 
 def test_the_folder_of_someone_else(tiny):

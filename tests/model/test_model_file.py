@@ -69,9 +69,10 @@ def test_a_truncated_model_is_refused_wherever_it_ends(tmp_path):
 
 
 def test_missing_files_and_folders(tmp_path):
-    for path in (tmp_path / "none.onnx", tmp_path):
-        with pytest.raises(ModelError, match="no model file"):
-            load_model(path)
+    with pytest.raises(ModelError, match="no model file"):
+        load_model(tmp_path / "none.onnx")
+    with pytest.raises(ModelError, match="is a folder: give an ONNX file"):
+        load_model(tmp_path)
 
 
 def test_external_data_are_loaded_and_hashed(tmp_path):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from spatialonnx.errors import OutputError
+from spatialonnx.errors import ModelError, OutputError
 from spatialonnx.optimizing.results_folder import ResultsFolder, StageResult
 
 
@@ -49,6 +49,20 @@ def test_a_first_stage_that_is_killed_leaves_no_foreign_files(tmp_path, ran):
     with pytest.raises(KeyboardInterrupt), results.locked():
         results.run("stage", {"key": 1}, killed)
     assert run(tmp_path, ran).facts == {"key": 1}
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_first_stage_that_fails_leaves_nothing(tmp_path, exists):
+    def fails():
+        raise ModelError("no site")
+
+    folder = tmp_path / "r"
+    if exists:
+        folder.mkdir()
+    results = ResultsFolder(folder, "s")
+    with pytest.raises(ModelError), results.locked():
+        results.run("stage", {"key": 1}, fails)
+    assert list(tmp_path.rglob("*")) == ([folder] if exists else [])
 
 
 def test_one_call_at_a_time(tmp_path, ran):
