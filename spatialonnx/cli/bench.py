@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spatialonnx.cli.options import (
-    Baseline,
+    BenchBaseline,
     BenchBatch,
     Cold,
     CommonOptions,
@@ -36,7 +36,7 @@ def bench(
             show_default=False,
         ),
     ] = None,
-    baseline: Baseline = None,
+    baseline: BenchBaseline = None,
     data: ImageOptions = ImageOptions(),
     batch: BenchBatch = None,
     runs: Runs = 50,

@@ -13,7 +13,7 @@ from spatialonnx.cli.options import (
     Cold,
     CommonOptions,
     DataOptions,
-    LatencyTable,
+    DeployLatencyTable,
     Metric,
     ModelArgument,
     Output,
@@ -54,7 +54,7 @@ def deploy(
     batch: Batch = 1,
     runs: Runs = 50,
     cold: Cold = False,
-    latency_table: LatencyTable = None,
+    latency_table: DeployLatencyTable = None,
     metric: Metric = None,
     parts: SplitOptions = SplitOptions(),
 ) -> None:

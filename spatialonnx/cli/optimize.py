@@ -18,12 +18,12 @@ from spatialonnx.cli.options import (
     Metric,
     Mix,
     ModelArgument,
+    OptimizeTrainData,
     Runs,
     SavedGoal,
     ScoreOptions,
     SplitOptions,
     StageBudgetOptions,
-    TrainData,
     command,
 )
 
@@ -50,7 +50,7 @@ def optimize(
     eps: Eps = "0.01",
     data: DataOptions = DataOptions(),
     score: ScoreOptions = ScoreOptions(),
-    train: TrainData = None,
+    train: OptimizeTrainData = None,
     tuned: Annotated[
         Path | None,
         typer.Option("--tuned", help="The same network as tune wrote it before: NAME.masked.onnx."),

@@ -35,13 +35,13 @@ Output = Annotated[
     Path | None,
     typer.Option("-o", "--output", help="File to write.", show_default="beside the model"),
 ]
-Eps = Annotated[
-    str,
-    typer.Option(
-        "--eps",
-        help="Largest allowed drop of the metric: 0.01 is one percentage point, 1%rel one per "
-        "cent of the baseline. search also takes several, such as 0.005,0.01.",
-    ),
+_EPS = (
+    "Largest allowed drop of the metric: 0.01 is one percentage point, 1%rel one per cent of the "
+    "baseline."
+)
+Eps = Annotated[str, typer.Option("--eps", help=_EPS)]
+SearchEps = Annotated[
+    str, typer.Option("--eps", help=f"{_EPS} Several may be given, such as 0.005,0.01.")
 ]
 Metric = Annotated[
     str | None,
@@ -57,16 +57,22 @@ Baseline = Annotated[
     typer.Option(
         "--baseline",
         help="The original network, where the model is not it with masks: a network tuned with "
-        "its masks on. bench: the model that ratios are to.",
+        "its masks on.",
         show_default="of a tuned or an 8-bit model the original in its folder, by its hash; else "
-        "the model with prediction off; bench: the first one",
+        "the model with prediction off",
     ),
 ]
-PatchSize = Annotated[
+BenchBaseline = Annotated[
+    Path | None,
+    typer.Option("--baseline", help="The model that ratios are to.", show_default="the first one"),
+]
+_PATCH_SIZE = "Side of a patch: 2, 3 or 4."
+PatchSize = Annotated[str, typer.Option("--patch-size", help=_PATCH_SIZE)]
+SearchPatchSize = Annotated[
     str,
     typer.Option(
         "--patch-size",
-        help="Side of a patch: 2, 3 or 4. A joint search also takes several, such as 2,3,4.",
+        help=f"{_PATCH_SIZE} The strategy joint also takes several, such as 2,3,4.",
     ),
 ]
 Pattern = Annotated[
@@ -77,13 +83,17 @@ Pattern = Annotated[
         "diagonal, 1000 one probe).",
     ),
 ]
-PlanSource = Annotated[
+_PLAN = (
+    "Take over the plan of this model file, whose network was exported again: sites correspond by "
+    "name, or by order."
+)
+PlanSource = Annotated[str | None, typer.Option("--plan", help=_PLAN)]
+TunePlan = Annotated[
     str | None,
     typer.Option(
         "--plan",
-        help="Take over the plan of this model file, whose network was exported again: sites "
-        "correspond by name, or by order. tune also takes auto: every site gets the pattern and "
-        "patch size that the MAC budget favours.",
+        help=f"{_PLAN} Or auto: every site gets the pattern and patch size that the MAC budget "
+        "favours.",
     ),
 ]
 SampleCount = Annotated[
@@ -107,22 +117,38 @@ Confidence = Annotated[
         show_default="the drop itself decides",
     ),
 ]
-LatencyTable = Annotated[
+_LATENCY_TABLE = "File with what sites take on this machine, by shape"
+SearchLatencyTable = Annotated[
     Path | None,
     typer.Option(
         "--latency-table",
-        help="File with what sites take on this machine, by shape; search and tune complete it, "
-        "deploy does not time sites that cannot pay by it.",
-        show_default="search: in the study",
+        help=f"{_LATENCY_TABLE}: what --goal latency lacks is measured and added.",
+        show_default="in the study",
     ),
 ]
+TuneLatencyTable = Annotated[
+    Path | None,
+    typer.Option(
+        "--latency-table",
+        help=f"{_LATENCY_TABLE}: what --goal latency lacks is measured and added.",
+        show_default="measured anew",
+    ),
+]
+DeployLatencyTable = Annotated[
+    Path | None,
+    typer.Option(
+        "--latency-table",
+        help=f"{_LATENCY_TABLE}: sites that cannot pay by it are not timed.",
+        show_default="every site is timed",
+    ),
+]
+_TRAIN = "Images to learn from, as --data; never those that certify."
 TrainData = Annotated[
     str | None,
-    typer.Option(
-        "--train",
-        help="Images to learn from, as --data; never those that certify.",
-        show_default="tune: the training split of the built-in set",
-    ),
+    typer.Option("--train", help=_TRAIN, show_default="the training split of the built-in set"),
+]
+OptimizeTrainData = Annotated[
+    str | None, typer.Option("--train", help=_TRAIN, show_default="the network is not tuned")
 ]
 SavedGoal = Annotated[
     float,

@@ -14,13 +14,13 @@ from spatialonnx.cli.options import (
     CommonOptions,
     ConfidenceOptions,
     DataOptions,
-    Eps,
-    LatencyTable,
     Metric,
     ModelArgument,
     Output,
-    PatchSize,
     ScoreOptions,
+    SearchEps,
+    SearchLatencyTable,
+    SearchPatchSize,
     SplitOptions,
     StudyFile,
     command,
@@ -51,7 +51,7 @@ class MaskOptions:
             show_default="joint; greedy with options that joint lacks",
         ),
     ] = None
-    patch_size: PatchSize = "2"
+    patch_size: SearchPatchSize = "2"
     ones_range: Annotated[
         str | None,
         typer.Option("--ones-range", help="Probes in a pattern: 1:3.", show_default="1 to p*p - 1"),
@@ -115,7 +115,7 @@ def search(
     common: CommonOptions,
     model: ModelArgument = None,
     output: Output = None,
-    eps: Eps = "0.01",
+    eps: SearchEps = "0.01",
     limits: ConfidenceOptions = ConfidenceOptions(),
     data: DataOptions = DataOptions(),
     score: ScoreOptions = ScoreOptions(),
@@ -124,7 +124,7 @@ def search(
     baseline: Baseline = None,
     parts: SplitOptions = SplitOptions(),
     study: StudyFile = None,
-    latency_table: LatencyTable = None,
+    latency_table: SearchLatencyTable = None,
     budget: BudgetOptions = BudgetOptions(),
     cluster: Annotated[
         str | None,

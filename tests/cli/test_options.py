@@ -23,12 +23,15 @@ class Colours:
 
 
 TWO_MEANINGS = {
-    *("--method", "method", "--goal", "goal", "--output", "dry_run", "precision", "time_budget")
+    *("--method", "method", "--goal", "goal", "--output", "dry_run", "precision", "time_budget"),
+    *("eps", "patch_size", "plan", "baseline", "latency_table", "train"),
 }
 """baseline measures systems, quantize calibrates: each has its methods. What a search weighs
 accuracy against is what tune keeps a budget of. optimize writes a folder, stops after its verdict,
 and its precision is that of the result; tune's is that of training. Of optimize's stages, the
-time budget bounds the search alone."""
+time budget bounds the search alone. search takes several values of --eps and --patch-size; tune
+takes --plan auto; bench's baseline is only a model to compare with; deploy does not complete a
+latency table; optimize does not tune without --train."""
 
 
 def test_no_option_is_declared_twice():
@@ -71,6 +74,28 @@ def test_what_a_time_budget_bounds(name, says, stays_silent):
     done = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "400"})
     (line,) = [line for line in done.stdout.splitlines() if "--time-budget" in line]
     assert says in line and stays_silent not in line
+
+
+@pytest.mark.parametrize(
+    ("name", "says", "where"),
+    [
+        ("eps", "Several", {"search"}),
+        ("patch_size", "several", {"search"}),
+        ("plan", "auto", {"tune"}),
+        ("baseline", "ratios are to", {"bench"}),
+        ("latency_table", "measured and added", {"search", "tune"}),
+        ("latency_table", "not timed", {"deploy"}),
+        ("train", "training split", {"tune"}),
+        ("train", "is not tuned", {"optimize"}),
+    ],
+)
+def test_the_help_of_an_option_speaks_of_its_command(name, says, where):
+    found = set()
+    for one in app.registered_commands:
+        info = get_args(one.callback.__annotations__.get(name))
+        if info and says in f"{info[-1].help} {info[-1].show_default}":
+            found.add(one.name)
+    assert found == where
 
 
 def test_what_every_command_can_do_without_memory():
