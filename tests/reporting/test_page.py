@@ -9,6 +9,9 @@ from reporting.conftest import HOSTILE
 from support.chromium import open_browser
 from support.commands import succeed, succeed_json
 
+from spatialonnx.plan.masks import make_mask
+from spatialonnx.reporting.facts import Report, Run, SiteFacts
+
 TABLE = "document.querySelector('#sites-A ~ .scroll table')"
 NUMBERS = f"[...{TABLE}.tBodies[0].rows].map(r => r.cells[{{}}].dataset.value)"
 NAMES = f"[...{TABLE}.tBodies[0].rows].map(r => r.cells[0].textContent)"
@@ -87,6 +90,19 @@ def test_no_text_is_clipped(request, clean, which, width):
     clean.open(request.getfixturevalue(which))
     clean.run("document.querySelectorAll('details').forEach(e => e.open = true)")
     assert clean.run(CLIPPED) == []
+
+
+def test_the_sites_of_a_large_network_fit_a_laptop(clean, tmp_path):
+    figures = {"zeros": 0.512, "predicted": 0.412, "false_zeros": 0.0123, "saved": 0.101}
+    site = SiteFacts(
+        "/layer1/layer1.0/relu/Relu_output_0", (512, 112, 112), 1849690000, 0.123,
+        make_mask(2, [[[9]]]), **figures, drop_alone=-0.1234,
+    )  # fmt: skip
+    run = Run("A", "uniform-layer, joint", sites=(site, site), counted=5000)
+    clean.look(1280)
+    clean.open(Report("m", (run,)).save(tmp_path / "r.html")[0])
+    width, needed = clean.run(f"(e => [e.clientWidth, e.scrollWidth])({TABLE}.parentElement)")
+    assert 0 < needed <= width
 
 
 def test_several_searches_are_folded_and_their_verdicts_are_not(clean, page, four):
