@@ -192,7 +192,7 @@ def search(
     if dry_run:
         with show_progress(common) as progress:
             estimate = estimate_search(job, progress)
-        show(common, estimate.to_json(), tables.estimate_lines(estimate, job.settings.strategy))
+        show(common, estimate.to_json(), tables.estimate_lines(estimate))
         return
     if study is None:
         job, others = name_study(job)

@@ -134,7 +134,7 @@ def _outcome(record: Record, baseline: Fraction, total: int) -> list[str]:
     return [saved, points(float(baseline - outcome.score)), kl]
 
 
-def estimate_lines(estimate: Estimate, strategy: str) -> list[str | Table]:
+def estimate_lines(estimate: Estimate) -> list[str | Table]:
     """Prints the estimated cost and largest saving of every mode."""
     modes = [
         [
@@ -143,7 +143,6 @@ def estimate_lines(estimate: Estimate, strategy: str) -> list[str | Table]:
             f"{mode.patterns:,}",
             f"{mode.trials:,}",
             f"{mode.passes:,.0f}",
-            f"{mode.literal_hours:.2f}",
             f"{mode.hours:.2f}",
             mode.space,
             percent(mode.most_saved),
@@ -156,18 +155,17 @@ def estimate_lines(estimate: Estimate, strategy: str) -> list[str | Table]:
         + [percent(site.most_saved[name]) for name in names]
         for site in estimate.sites
     ]
-    columns = ["mode", "targets", "patterns", "trials", "passes", "literal h", "expected h"]
+    columns = ["mode", "targets", "patterns", "trials", "passes", "hours", "masks", "most saved"]
+    title = f"What a search with --strategy {estimate.strategy} would cost"
     lines: list[str | Table] = [
-        table("What a search would cost", [*columns, "masks", "most saved"], modes),
+        table(title, columns, modes),
         table("The most that each site could save", ["site", "share", "zeros", *names], sites),
-        f"from {estimate.samples} images, with the dense network's activations; trials and passes "
-        "are upper limits: options that miss the bound are dropped on the way",
+        f"from {estimate.samples} images, with the dense network's activations; a pass is the "
+        "whole network on all search images, a trial only what lies behind its first site",
+        "trials: two per layer and patch size, and mostly fewer than a hundred that choose a plan"
+        if estimate.strategy == JOINT
+        else "trials are upper limits: options that miss the bound are dropped on the way",
     ]
-    if strategy == JOINT:
-        lines.append(
-            "trials and hours are those of the greedy passes: --strategy joint runs two trials "
-            "per layer and patch size, and mostly fewer than a hundred more"
-        )
     if max((mode.most_saved for mode in estimate.modes), default=0.0) < _LITTLE:
         lines.append("this network has too few zeros in patches: it will hardly gain")
     return lines

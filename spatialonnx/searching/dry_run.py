@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,18 @@ import numpy as np
 from spatialonnx.errors import UsageError
 from spatialonnx.graph.sites import Site
 from spatialonnx.plan.macs import fraction
-from spatialonnx.searching.modes import FINEST, MODES, Groups, Mode, first_targets, merges_of
+from spatialonnx.searching.exhaustive import count_plans
+from spatialonnx.searching.modes import COARSEST, FINEST, MODES, Groups, first_targets, merges_of
 from spatialonnx.searching.rate_distortion.code_tables import Choices, CodeTables
-from spatialonnx.searching.settings import Settings
+from spatialonnx.searching.settings import EXHAUSTIVE, JOINT, Settings
+from spatialonnx.searching.strategies import find_multiples
 from spatialonnx.searching.targets import Layout, Target
 from spatialonnx.simulate.simulator import Simulator
+
+_PROFILED = 2
+"""Trials of a joint search per layer and patch size."""
+_CHOOSING = 100
+"""Trials of the whole network by which it then chooses; mostly it takes fewer."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +34,9 @@ class ModeEstimate:
         mode: Its name.
         targets: Targets of the first level.
         patterns: Patterns of each.
-        trials: Trials of all passes, if no option were dropped.
-        passes: Their cost in full passes, each trial starting at its first site.
-        literal_hours: Hours with one full pass per trial.
-        hours: Hours with ``passes``.
+        trials: Trials of the strategy: of joint about as many, of the others the most.
+        passes: Their cost in passes of the whole network, each trial starting at its first site.
+        hours: What these passes take.
         space: Number of masks that the mode can express, as text.
         most_saved: MACs saved when each target takes the pattern that saves most, as a fraction, on
             the dense network's activations.
@@ -41,7 +47,6 @@ class ModeEstimate:
     patterns: int
     trials: int
     passes: float
-    literal_hours: float
     hours: float
     space: str
     most_saved: float
@@ -66,14 +71,16 @@ class SiteEstimate:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Estimates of all modes that fit the network.
+    """Estimates of all modes that fit the network and the strategy.
 
     Attributes:
+        strategy: The strategy.
         samples: Number of images used.
         modes: One per mode.
         sites: One per site.
     """
 
+    strategy: str
     samples: int
     modes: tuple[ModeEstimate, ...]
     sites: tuple[SiteEstimate, ...]
@@ -81,6 +88,7 @@ class Estimate:
     def to_json(self) -> dict[str, Any]:
         """The object that ``search --dry-run --json`` prints."""
         return {
+            "strategy": self.strategy,
             "samples": self.samples,
             "modes": [vars(mode) for mode in self.modes],
             "sites": [vars(site) for site in self.sites],
@@ -95,8 +103,8 @@ def estimate_search(
     Args:
         simulator: A simulator on a few hundred images: the time of its pass and its activations are
             used.
-        settings: The patch size, the patterns of the first level, and the clusters of
-            max-granularity; its mode and strategy are ignored.
+        settings: The strategy, the patch sizes, the patterns of the first level, and the clusters
+            of max-granularity; its mode is ignored.
         groups: Coupled sites.
         search_samples: Samples that the search would use.
     """
@@ -104,6 +112,8 @@ def estimate_search(
     seconds = simulator.seconds_per_pass * search_samples / simulator.samples
     layouts: dict[str, Layout] = {}
     for name, mode in MODES.items():
+        if settings.strategy == EXHAUSTIVE and name != COARSEST:
+            continue
         clusters = settings.max_clusters if name == FINEST else 0
         layout = Layout(simulator.sites, patch_size, clusters)
         try:
@@ -118,7 +128,7 @@ def estimate_search(
     estimates = []
     for name, layout in layouts.items():
         targets = first_targets(MODES[name], layout, groups)
-        trials, passes = _count_trials(MODES[name], targets, groups, len(patterns), simulator)
+        trials, passes = _count_trials(replace(settings, mode=name), targets, groups, simulator)
         estimates.append(
             ModeEstimate(
                 mode=name,
@@ -126,24 +136,28 @@ def estimate_search(
                 patterns=len(patterns),
                 trials=trials,
                 passes=passes,
-                literal_hours=trials * seconds / 3600,
                 hours=passes * seconds / 3600,
                 space=_space(len(patterns), len(targets)),
                 most_saved=sum(site.most_saved[name] for site in sites),
             )
         )
-    return Estimate(simulator.samples, tuple(estimates), tuple(sites))
+    return Estimate(settings.strategy, simulator.samples, tuple(estimates), tuple(sites))
 
 
 def _count_trials(
-    mode: Mode,
-    targets: Sequence[Target],
-    groups: Groups,
-    patterns: int,
-    simulator: Simulator,
+    settings: Settings, targets: Sequence[Target], groups: Groups, simulator: Simulator
 ) -> tuple[int, float]:
-    """Trials of all passes, and their cost in full passes."""
+    """Trials of a strategy, and their cost in full passes."""
     behind = {site.name: simulator.share_behind(site.name) for site in simulator.sites}
+    if settings.strategy == JOINT:
+        profiled = _PROFILED * len(settings.patterns)
+        trials = profiled * len(groups) + _CHOOSING
+        return trials, profiled * sum(behind[group[0]] for group in groups) + _CHOOSING
+    mode = MODES[settings.mode]
+    patterns = len(settings.patterns[settings.patch_size]) * (1 + len(find_multiples(settings)))
+    if settings.strategy == EXHAUSTIVE:
+        trials = count_plans(range(patterns), groups) - 1
+        return trials, float(trials)
     trials, passes = 0, 0.0
     level = list(targets)
     for step in range(len(merges_of(mode, groups)) + 1):

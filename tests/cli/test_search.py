@@ -162,7 +162,8 @@ def test_a_masked_model_is_not_its_own_output(searched):
     assert searched.model.with_name("model.masked.onnx").read_bytes() == before
     joint = ["--strategy", "joint", "--baseline", "model.onnx", "--dry-run"]
     shown = succeed("search", "model.masked.onnx", *options, *joint)
-    assert "two trials per layer" in " ".join(shown.stdout.split())
+    text = " ".join(shown.stdout.split())
+    assert "search with --strategy joint would cost" in text and "two per layer" in text
 
 
 def test_dry_run_searches_nothing(tiny):
@@ -178,6 +179,20 @@ def test_dry_run_searches_nothing(tiny):
         assert mode["patterns"] == 3 and mode["trials"] >= 3 * mode["targets"]
         assert 0 < mode["most_saved"] < 1
     assert contents(tiny.model.parent) == before
+
+
+def test_a_dry_run_estimates_the_strategy_that_would_run(tiny):
+    """Of three sites and three patterns."""
+
+    def estimate(*more):
+        value = succeed_json("search", "--data", tiny.spec, "--dry-run", *FEW[2:], *more)
+        return value["strategy"], {mode["mode"]: mode["trials"] for mode in value["modes"]}
+
+    strategy, joint = estimate()
+    assert strategy == "joint" and set(joint.values()) == {2 * 3 + 100} and len(joint) == 4
+    strategy, greedy = estimate("--strategy", "greedy")
+    assert strategy == "greedy" and greedy["uniform-filter"] > greedy["uniform-layer"] >= 3 * 3
+    assert estimate("--strategy", "exhaustive") == ("exhaustive", {"uniform-layer": 4**3 - 1})
 
 
 @pytest.mark.parametrize(
