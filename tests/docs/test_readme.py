@@ -17,7 +17,7 @@ from spatialonnx.model.model_file import save_model
 IN_CI = {
     "make demo": '"$scratch/venv/bin/spatialonnx" demo',
     "make test": "make test",
-    "pip install '.[cpu]'": '"$wheel[cpu]"',
+    "pip install '.[cpu,report]'": '"$wheel[cpu]"',
 }
 
 
