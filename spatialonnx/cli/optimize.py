@@ -118,7 +118,7 @@ def optimize(
                 **parts.sizes(),
             )
         except KeyboardInterrupt:
-            raise InterruptedSearchError("stopped by Ctrl-C; the same command continues") from None
+            raise InterruptedSearchError("stopped: the same command continues") from None
     for note in result.notes:
         warn(common, note)
     show(common, result.to_json(), result_lines(result))

@@ -197,7 +197,7 @@ class Stages:
                 )
             except InterruptedSearchError as stopped:
                 raise InterruptedSearchError(
-                    "stopped by Ctrl-C; the same command continues", stopped.result
+                    "stopped: the same command continues", stopped.result
                 ) from None
             return StageResult(found.to_json(), found.save(self._path(name)))
 

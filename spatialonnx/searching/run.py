@@ -117,7 +117,7 @@ def search_masks(job: SearchJob, progress: ProgressCallback | None = None) -> Se
     if interrupted:
         written = ", ".join(str(result.path) for result in results)
         raise InterruptedSearchError(
-            f"stopped by Ctrl-C; the best plan so far is {written}; the same command continues",
+            f"stopped: the best plan so far is {written}; the same command continues",
             report.to_json(),
         )
     return report

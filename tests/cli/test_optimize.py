@@ -77,4 +77,4 @@ def test_ctrl_c_says_how_to_go_on(tiny, monkeypatch):
 
     monkeypatch.setattr("spatialonnx.optimizing.api.optimize", stop)
     message = fail(130, "optimize", tiny.model, "--data", tiny.spec, *FEW)
-    assert message == "stopped by Ctrl-C; the same command continues"
+    assert message == "stopped: the same command continues"

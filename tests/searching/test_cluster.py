@@ -155,5 +155,5 @@ def test_ctrl_c_keeps_the_best_plan_and_ends_the_workers(tiny, tmp_path):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate()
     assert process.returncode == 130, err
-    assert "stopped by Ctrl-C" in err and "Traceback" not in err
+    assert "stopped: " in err and "Traceback" not in err
     wait_until_gone(workers)
