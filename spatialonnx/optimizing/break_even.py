@@ -83,10 +83,12 @@ class Pace:
     Attributes:
         seconds: The dense network, for one image.
         sites: The sites that can be fused, by name.
+        spread: How far apart equal runs of the dense network are, as a fraction of their median.
     """
 
     seconds: float
     sites: Mapping[str, BreakEven]
+    spread: float = 0.0
 
 
 def measure_pace(
@@ -136,7 +138,7 @@ def measure_pace(
                 for (_, saved), nodes, extra in zip(found, both, layout, strict=True)
             ]
             paces[name] = _fit(own[name] / batch, points)
-    return Pace(timings[0].median / batch, paces)
+    return Pace(timings[0].median / batch, paces, timings[0].spread)
 
 
 def _find_plan(

@@ -45,6 +45,8 @@ _TIMED_MACS = 4 * 10**10
 """MACs of the images that are timed."""
 _FEWEST_TIMED, _MOST_TIMED = 2, 8
 _CALIBRATED = 64
+_BUSY = 0.3
+"""Spread of equal runs above which the times are doubted; on a quiet machine it is below 0.1."""
 """Images that 8-bit ranges are calibrated on at most: only the time matters here."""
 _PATIENCE = 30.0
 """Seconds of trials; the sites that are left then are taken to save whatever a pattern saves."""
@@ -167,6 +169,14 @@ def give_verdict(
             if precision != INT8:
                 raise
             report_stage(progress, f"8 bit is left out: {error}", warning=True)
+    spread = max(pace.spread for pace in paces.values())
+    if spread > _BUSY:
+        report_stage(
+            progress,
+            f"warning: equal runs differ by {spread:.0%}: where other programs work on this "
+            "machine, the times of the verdict may be far off",
+            warning=True,
+        )
     sites = _find_sites(experiment, paces, memory, progress)
     best = {
         name: 1 - sum(_saved(site, pace) for site in sites) / pace.seconds

@@ -83,3 +83,15 @@ def test_a_network_that_cannot_be_quantised_is_judged_in_floats(tiny_files, monk
     found = give_verdict(experiment, ("float32", "int8"), progress=said.append)
     assert found.precisions == ("float32",)
     assert any(p.warning and "no quantiser" in p.stage for p in said)
+
+
+@pytest.mark.parametrize("spread", [0.1, 0.9])
+def test_a_busy_machine_is_named(tiny_files, monkeypatch, spread):
+    pace = Pace(WHOLE, {}, spread)
+    monkeypatch.setattr(module, "measure_pace", lambda *args, **options: pace)
+    opened = open_experiment(
+        load_model(tiny_files.spatial), tiny_files.spec, {"provider": "cpu", "threads": 1}
+    )
+    said = []
+    give_verdict(replace(opened, bounds=parse_bounds("0.1")), ("float32",), progress=said.append)
+    assert any("equal runs differ by 90%" in p.stage for p in said if p.warning) == (spread > 0.3)
