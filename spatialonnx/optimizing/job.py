@@ -151,6 +151,7 @@ def open_job(
 
     Raises:
         UsageError: An option is out of range, or two do not fit together.
+        ModelError: The network is not an original one, or in 8 bit.
         SpatialOnnxError: Anything else that a user can fix.
     """
     if options.get("baseline") is not None:
@@ -164,6 +165,11 @@ def open_job(
     in_floats = choices.get("precision") != "int8" and (tuned or choices.get("train")) is not None
     copies = OPTIMIZING_TUNED if in_floats else OPTIMIZING
     experiment = replace(open_experiment(source, data, options, copies=copies), bounds=bounds)
+    if any(site.is_quantized for site in experiment.sites.sites):
+        raise ModelError(
+            f"{source.path.name} is in 8 bit already: give the float network, which optimize "
+            "quantises; search and deploy take this one"
+        )
     if tuned is not None:
         check_unread(tuned.proto, experiment)
     if (train := choices.get("train")) is not None:

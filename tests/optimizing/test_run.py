@@ -297,3 +297,10 @@ def test_options_that_make_no_sense(tiny, options, message):
 def test_a_model_with_predictions_is_no_original(tiny):
     with pytest.raises(ModelError, match="original"):
         spatialonnx.optimize(tiny.spatial, tiny.spec, **FEW)
+
+
+def test_a_network_in_8_bit_is_no_original(tiny):
+    quantized = spatialonnx.quantize(tiny.model, tiny.spec, threads=1)
+    path = quantized.save(tiny.model.with_name("model.int8.onnx"))
+    with pytest.raises(ModelError, match="in 8 bit already: give the float network"):
+        spatialonnx.optimize(path, tiny.spec, eps=1, **FEW)
