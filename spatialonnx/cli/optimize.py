@@ -212,12 +212,12 @@ def _site_row(site: SiteVerdict, verdict: Verdict) -> list[object]:
 
 
 def _needed(share: float | None) -> str:
-    """What a site must save, in words where it is nothing, and where nothing is enough."""
+    """What a site must save, in words where any share gains, and where none is enough."""
     from spatialonnx.cli.console import percent
 
     if share is None:
         return "cannot gain"
-    return percent(share) if share else "nothing"
+    return percent(share) if share else "any gains"
 
 
 def _number(value: float | None) -> str:

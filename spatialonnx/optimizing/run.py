@@ -57,7 +57,8 @@ def _optimize(job: OptimizeJob, stages: Stages, progress: ProgressCallback | Non
     start = time.monotonic()
     spatial = stages.insert()
     verdict = stages.verdict(spatial)
-    report_stage(progress, describe_verdict(verdict), warning=True)
+    if not job.dry_run:  # of which it is the result
+        report_stage(progress, describe_verdict(verdict), warning=True)
     if job.precision == INT8 and INT8 not in verdict.precisions:
         raise ModelError("this network cannot be quantised (see above): use --precision float32")
     experiment = job.experiment
