@@ -70,7 +70,7 @@ ROWS = {
         *(W16, 0.45, 0.005, 6, "--flip"), network=THINNER_W16, search=f"{JOINT} --eps 0.08"
     ),
     "w16-55": Row(
-        *(W16, 0.55, 0.01, 12, "--flip"), network=THINNER_W16, search=f"{JOINT} --eps 0.2"
+        *(W16, 0.55, 0.01, 6, "--flip"), network=THINNER_W16, search=f"{JOINT} --eps 0.2"
     ),
     "w16-no-labels": Row(
         *(W16, 0.30, 0.01, 12),
