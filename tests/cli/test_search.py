@@ -218,7 +218,7 @@ def test_a_dry_run_estimates_the_strategy_that_would_run(tiny):
         (["--study", "no/such/folder/s.db"], "no folder"),
         (["--study", "data.npz"], "not a study"),
         (["-o", "no/such/folder/x.onnx"], "no folder"),
-        (["-o", "model.spatial.onnx"], "--force"),
+        (["-o", "model.spatial.onnx"], "is the input"),
         (["--baseline", "none.onnx"], "none.onnx"),
     ],
 )

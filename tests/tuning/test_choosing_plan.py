@@ -3,7 +3,7 @@
 import pytest
 import torch
 from support.models import feeds, plain, residual
-from tuning.test_network import masked
+from support.one_probe import masked
 
 from spatialonnx.errors import UsageError
 from spatialonnx.graph.ops import read_plan, write_plan

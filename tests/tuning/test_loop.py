@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from support.models import plain
-from tuning.test_network import masked
+from support.one_probe import masked
 
 from spatialonnx.data.arrays import TensorDataset
 from spatialonnx.errors import ModelError, UsageError

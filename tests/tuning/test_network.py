@@ -5,10 +5,10 @@ import onnx
 import pytest
 import torch
 from support.models import MESS, Net, channels_last, depthwise, feeds, messy, plain, residual
+from support.one_probe import masked
 from support.zoo import light_model
 
 from spatialonnx.errors import ModelError
-from spatialonnx.graph.insert import insert
 from spatialonnx.graph.ops import find_predictors, read_plan
 from spatialonnx.graph.sites import find_sites
 from spatialonnx.measure.evaluate import Network
@@ -31,11 +31,6 @@ SIMPLIFIED_ONLY = (
     "channels last",
 )
 """Without simplification these have no site."""
-
-
-def masked(proto: onnx.ModelProto, *, simplify: bool = True) -> onnx.ModelProto:
-    """The model with one probe per 2 x 2 patch in every site."""
-    return insert(proto, pattern="1000", simplify=simplify, threads=1).model
 
 
 CASES = [(name, True) for name in MODELS] + [

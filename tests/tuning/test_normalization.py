@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from onnx import numpy_helper
 from support.models import Net, feeds, plain, residual
+from support.one_probe import masked
 from torch import Tensor, nn
-from tuning.test_network import masked
 
 from spatialonnx.tuning.network import GraphNetwork
 from spatialonnx.tuning.normalization import fold_norms, restore_norms
