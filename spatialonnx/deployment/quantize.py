@@ -157,6 +157,7 @@ def quantize(
         runtime=experiment.runtime,
         baseline=baseline,
         confidence=experiment.confidence,
+        batch=experiment.batch,
     )
     verify = certifier.measure(None, experiment.verify, count_steps(progress, "verify"))
     bound = next(iter(experiment.bounds), None)

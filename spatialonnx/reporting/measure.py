@@ -94,6 +94,7 @@ def _count_sites(
         samples,
         runtime=experiment.runtime,
         metric=TOP1 if samples.labels is not None else AGREEMENT,
+        batch=experiment.batch,
         steps=count_steps(progress, f"{run.label}: counting on verify"),
     )
     counts = {site.name: site for site in evaluation.sites}
