@@ -46,7 +46,7 @@ _TIMED_MACS = 4 * 10**10
 _FEWEST_TIMED, _MOST_TIMED = 2, 8
 _CALIBRATED = 64
 _BUSY = 0.3
-"""Spread of equal runs above which the times are doubted; on a quiet machine it is below 0.1."""
+"""Spread of equal runs above which the times are doubted."""
 """Images that 8-bit ranges are calibrated on at most: only the time matters here."""
 _PATIENCE = 30.0
 """Seconds of trials; the sites that are left then are taken to save whatever a pattern saves."""
