@@ -121,18 +121,18 @@ class Stages:
         from spatialonnx.tuning.api import tune  # needs the extra
 
         job = self._job
-        key = {**job.judged_by(), "recipe": dict(job.recipe)}
-        key["train"] = job.train and job.train.fingerprint()
+        train = job.train
+        assert train is not None
+        key = {**job.judged_by(), "recipe": dict(job.recipe), "train": train.fingerprint()}
 
         def make() -> StageResult:
             path = self._path("tuned.masked.onnx")
             # A journal of other options does not continue.
             journal = path.with_name(f"{path.name}.{digest(key)[:8]}.journal")
-            assert job.train is not None
             found = tune(
                 self._source,
                 self._data,
-                train=job.train,
+                train=train,
                 eps=job.experiment.bounds[0].text,
                 plan="1000",
                 journal=journal,
