@@ -157,9 +157,10 @@ class _Gate(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         height, width = x.shape[2:]
         above = _largest_probe(x, geometry)
+        clipped = above.clamp_max(clip_max) if clip_max < math.inf else above
         if threshold is not None:
-            above = above - threshold.to(x.dtype)
-        gate = functional.threshold(above, 0.0, 0.0).ne_(0)  # of NaN it is 1
+            above, clipped = (z - threshold.to(x.dtype) for z in (above, clipped))
+        gate = functional.threshold(clipped, 0.0, 0.0).ne_(0)  # of NaN it is 1
         if geometry.blind is not None:
             gate.masked_fill_(geometry.blind, 1)
         ofmap = x.clamp(0, clip_max) if clip_max < math.inf else x.clamp_min(0)

@@ -56,6 +56,14 @@ def test_output_and_counts_are_those_of_the_rule(
     assert float(gate.kept) == pytest.approx(1 - predicted, abs=1e-6)
 
 
+def test_a_threshold_is_compared_with_what_the_relu_leaves() -> None:
+    mask = SiteMask(2, uniform_mask(2, 1).patterns, np.float32([6.5]))
+    x = torch.full((1, 1, 2, 2), 8.0)
+    gate = SiteGate(mask, clip_max=6)
+    assert gate(x).flatten().tolist() == [6, 0, 0, 0]  # the probe's 6 is below 6.5
+    assert float(gate.kept) == 0.25
+
+
 class Surrogate(torch.autograd.Function):
     """The gate of one patch: a step forward, the slope of a sigmoid backward."""
 
