@@ -27,7 +27,21 @@ __all__ = ["attach", "detach", "mac_share"]
 _CONVS = {torch.conv2d, functional.conv2d}
 _NORMS = {functional.batch_norm, torch.batch_norm}
 _ADDS = {torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__iadd__, Tensor.__radd__}
-_RELUS = {
+_CLAMPS = {
+    torch.clamp,
+    torch.clamp_,
+    torch.clip,
+    torch.clip_,
+    Tensor.clamp,
+    Tensor.clamp_,
+    Tensor.clip,
+    Tensor.clip_,
+    torch.clamp_min,
+    torch.clamp_min_,
+    Tensor.clamp_min,
+    Tensor.clamp_min_,
+}
+_RELUS: dict[Any, int | None] = {
     functional.relu: 0,
     functional.relu_: 0,
     torch.relu: 0,
@@ -36,6 +50,7 @@ _RELUS = {
     Tensor.relu_: 0,
     functional.relu6: 6,
     functional.hardtanh: None,
+    **dict.fromkeys(_CLAMPS),
 }
 """ReLUs and their upper bound: 0 for none, None where the call names it."""
 
@@ -184,10 +199,12 @@ class _Attached:
         was_training = {m: m.training for m in self._module.modules()}
         self._module.eval()
         mode = _Mode(self._paths(), None)
-        with torch.no_grad(), mode:
-            self._module.forward(*arguments, **names)
-        for part, training in was_training.items():
-            part.training = training
+        try:
+            with torch.no_grad(), mode:
+                self._module.forward(*arguments, **names)
+        finally:
+            for part, training in was_training.items():
+                part.training = training
         sites = {name: bound for name, (bound, way) in mode.sites.items() if way.read_once}
         if not sites:
             raise ModelError("the module has no site: no Conv of it reaches a ReLU")
@@ -262,12 +279,21 @@ class _Mode(TorchFunctionMode):
     def _conv(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         result = func(*args, **kwargs)
         weight = args[1] if len(args) > 1 else kwargs["weight"]
+        self._check_channels(self._paths.get(id(weight), ""), len(weight))
         each = math.prod(weight.shape[1:])
         name = self._paths.get(id(weight), f"conv{self._calls}")
         self._macs[name] = self._macs.get(name, 0) + each * (result.numel() // len(result))
         _mark(result, _Origin(name, each, self._calls))
         self._calls += 1
         return result
+
+    def _check_channels(self, name: str, channels: int) -> None:
+        gate = (self._gates or {}).get(name)
+        if gate is not None and gate.bits.shape[0] not in (1, channels):
+            raise PlanError(
+                f"the mask of {name} has {gate.bits.shape[0]} channels, the Conv {channels}: the "
+                "plan is of another network"
+            )
 
     def _relu(self, func: Any, args: Any, kwargs: dict[str, Any], way: _Origin) -> Any:
         clip_max = _clip_max(func, args, kwargs)
@@ -299,10 +325,17 @@ def _mark(tensor: Tensor, way: _Origin | None) -> None:
 
 
 def _clip_max(func: Any, args: Any, kwargs: dict[str, Any]) -> float | None:
-    """Upper bound of a ReLU; None where the call is none, as a hardtanh from -1."""
+    """Upper bound of a ReLU; None where the call is none, for example a hardtanh from -1."""
     bound = _RELUS[func]
     if bound is not None:
         return float(bound) or math.inf
-    low = args[1] if len(args) > 1 else kwargs.get("min_val", -1.0)
-    high = args[2] if len(args) > 2 else kwargs.get("max_val", 1.0)
-    return float(high) if low == 0 and high > 0 else None
+    names = ("min", "max") if func in _CLAMPS else ("min_val", "max_val")
+    limits = dict.fromkeys(names) if func in _CLAMPS else dict(zip(names, (-1.0, 1.0), strict=True))
+    limits |= dict(zip(names, args[1:], strict=False))
+    limits |= {name: kwargs[name] for name in names if name in kwargs}
+    low, high = (limits[name] for name in names)
+    if any(isinstance(limit, Tensor) for limit in (low, high)) or low != 0:
+        return None
+    if high is None:
+        return math.inf
+    return float(high) if high > 0 else None

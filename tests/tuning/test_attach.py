@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +14,7 @@ from torch.nn import functional
 
 from models.networks import NetworkSpec, build_network
 from spatialonnx.errors import ModelError, PlanError
-from spatialonnx.plan.masks import full_mask, uniform_mask
+from spatialonnx.plan.masks import full_mask, make_mask, uniform_mask
 from spatialonnx.tuning import attach, detach, mac_share
 
 
@@ -98,6 +101,57 @@ def test_a_plan_by_path_or_in_order() -> None:
         assert names() == ["main"]
         shares.append(float(mac_share(module).detach()))
     assert shares[0] == shares[1] < 1
+
+
+def test_a_first_pass_that_fails_leaves_the_module_training() -> None:
+    module = Small()
+    attach(module, "1000")
+    with pytest.raises(RuntimeError):
+        module(torch.randn(2, 3, 6, 6))
+    assert module.training and module.norm.training
+
+
+@pytest.mark.parametrize(
+    ("relu", "bound"),
+    [
+        (lambda x: x.clamp(min=0), math.inf),
+        (lambda x: torch.clamp(x, 0, 6), 6),
+        (lambda x: x.clamp_min_(0), math.inf),
+        (lambda x: torch.clip(x, 0.0, max=6.0), 6),
+        (lambda x: x.clamp(-1, 1), None),
+        (lambda x: x.clamp(max=6), None),
+        (lambda x: functional.hardtanh(x, 0, 6), 6),
+        (functional.hardtanh, None),
+    ],
+)
+def test_a_clamp_at_zero_is_a_relu(relu: Callable[[Tensor], Tensor], bound: float | None) -> None:
+    class Clamped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, 4, 3)
+            self.end = nn.Conv2d(4, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return functional.relu(self.end(relu(self.conv(x))))
+
+    module = Clamped()
+    x = 20 * torch.randn(2, 1, 8, 8)
+    dense = module(x)
+    names = attach(module, dict.fromkeys(("conv",), full_mask(2)) if bound else "1000")
+    assert torch.equal(module(x), dense) or not bound
+    assert names() == ([] if bound else ["end"])
+    detach(module)
+    if bound:
+        seen = attach(module, "1000")
+        module(x)
+        assert seen() == ["conv", "end"]
+
+
+def test_a_mask_of_other_channels_is_refused() -> None:
+    module = Small()
+    attach(module, {"main": make_mask(2, np.ones((6, 1, 1), np.int32))})
+    with pytest.raises(PlanError, match="mask of main has 6 channels, the Conv 4"):
+        module(torch.randn(2, 1, 6, 6))
 
 
 def test_a_plan_of_another_network_is_refused() -> None:
