@@ -185,7 +185,12 @@ VARIANTS = {
 
 def measure(variant: Variant, options: argparse.Namespace) -> tuple[float, float]:
     """Tunes with a variant; returns MACs kept and accuracy on the held-out images."""
-    recipe = Recipe(saved=options.saved, epochs=options.epochs, precision="bf16", seed=options.seed)
+    recipe = Recipe(
+        saved=options.saved,
+        epochs=options.epochs,
+        precision=options.precision,
+        seed=options.seed,
+    )
     recipe = replace(recipe, **variant.recipe)
     dataset = open_dataset("fashion-mnist:train")
     parts = TrainingImages.split(dataset, recipe.holdout, recipe.seed)
@@ -208,7 +213,7 @@ def measure(variant: Variant, options: argparse.Namespace) -> tuple[float, float
         restore_norms(network, parts.calibration())
     teacher = GraphNetwork(proto, plan)
     for part in (network, teacher):
-        part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stub lacks it
+        part.use_channels_last()
     keep = not recipe.augmentation.changes and variant.penalty is not features
     answers = Teacher(teacher, len(dataset), keep=keep)
     steps = recipe.epochs * parts.steps(recipe.batch)
@@ -240,6 +245,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0, help="of the held-out images and the order")
+    parser.add_argument("--precision", choices=("float32", "bf16"), default="bf16")
     parser.add_argument("--plan", type=Path, help="a masked model, for 'plan of a joint search'")
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     options = parser.parse_args()

@@ -96,6 +96,15 @@ TunePlan = Annotated[
         "favours.",
     ),
 ]
+TunePatchSize = Annotated[
+    int | None,
+    typer.Option(
+        "--patch-size",
+        help="A plan by hand: one probe, the first output, in every patch of this side (2, 3 or "
+        "4). With --pattern, whose length says it too, they must agree.",
+        show_default="that of --pattern",
+    ),
+]
 SampleCount = Annotated[
     int | None,
     typer.Option("--samples", help="Use at most this many samples.", min=1, show_default="all"),

@@ -27,6 +27,7 @@ from spatialonnx.cli.options import (
     SplitOptions,
     TrainData,
     TuneLatencyTable,
+    TunePatchSize,
     TunePlan,
     command,
 )
@@ -48,6 +49,7 @@ def tune(
     data: DataOptions = DataOptions(),
     score: ScoreOptions = ScoreOptions(),
     pattern: Pattern = None,
+    patch_size: TunePatchSize = None,
     plan: TunePlan = None,
     epochs: Epochs = 4,
     labels: Annotated[
@@ -108,53 +110,65 @@ def tune(
     from spatialonnx.cli.console import points, show, warn
     from spatialonnx.cli.inputs import data_options, read_model
     from spatialonnx.cli.progress import show_progress
-    from spatialonnx.errors import BoundMissedError, UsageError
-    from spatialonnx.model.stages import check_replaceable, missed_path, stage_path
+    from spatialonnx.errors import BoundMissedError, InterruptedSearchError, UsageError
+    from spatialonnx.model.stages import check_replaceable, stage_path
     from spatialonnx.tuning.api import tune as tune_model
+    from spatialonnx.tuning.journal import check_journal
 
-    if plan and pattern:
-        raise UsageError("--pattern and --plan: give one of them")
+    if plan is not None and (pattern is not None or patch_size is not None):
+        raise UsageError("--plan, or --pattern and --patch-size: give one of them")
+    if patch_size is not None:
+        pattern = _of_size(pattern, patch_size)
     source = read_model(model, "masked", "spatial", "original")
     path = output or stage_path(stage_path(source.path, "tuned"), "masked")
-    for place in (path, missed_path(path)):
-        check_replaceable(place, source, force=common.force)
+    check_replaceable(path, source, force=common.force, may_miss=True)
     journal = path.with_name(path.name + ".journal")
     if journal.exists() and not (resume or common.force):
         raise UsageError(
             f"{journal} is left of a tuning that was broken off: --resume continues it, --force "
             "starts again"
         )
-    with show_progress(common) as progress:
-        result = tune_model(
-            source,
-            data.data,
-            train=train,
-            saved=saved,
-            eps=eps,
-            plan=plan or pattern,
-            device=device,
-            precision=precision,
-            journal=journal,
-            resume=resume,
-            goal=goal,
-            latency_table=latency_table,
-            progress=progress,
-            epochs=epochs,
-            batch=batch,
-            rate=lr,
-            labels=labels,
-            flip=flip,
-            crop=crop,
-            mix=mix,
-            learn_thresholds=learn_thresholds,
-            metric=metric,
-            baseline=baseline,
-            confidence=confidence,
-            provider=common.provider,
-            threads=common.threads,
-            **data_options(data, score),
-            **parts.sizes(),
-        )
+    if resume:
+        check_journal(journal)
+    try:
+        with show_progress(common) as progress:
+            result = tune_model(
+                source,
+                data.data,
+                train=train,
+                saved=saved,
+                eps=eps,
+                plan=pattern if plan is None else plan,
+                device=device,
+                precision=precision,
+                journal=journal,
+                resume=resume,
+                goal=goal,
+                latency_table=latency_table,
+                progress=progress,
+                epochs=epochs,
+                batch=batch,
+                rate=lr,
+                labels=labels,
+                flip=flip,
+                crop=crop,
+                mix=mix,
+                learn_thresholds=learn_thresholds,
+                metric=metric,
+                baseline=baseline,
+                confidence=confidence,
+                provider=common.provider,
+                threads=common.threads,
+                **data_options(data, score),
+                **parts.sizes(),
+            )
+    except KeyboardInterrupt:
+        if not journal.exists():
+            raise
+        raise InterruptedSearchError(
+            f"stopped: {journal} keeps the epochs that ended, and the same command with --resume "
+            "continues"
+        ) from None
     for note in result.notes:
         warn(common, note)
     written = result.save(path)
@@ -165,6 +179,22 @@ def tune(
             f"{points(float(result.verify.drop))} at {100 * result.verify.saved_fraction:.1f} % of "
             f"MACs saved): kept as {written}; try more --epochs or a smaller --saved"
         )
+
+
+def _of_size(pattern: str | None, patch_size: int) -> str:
+    """A pattern of this patch size: the one given, or one probe."""
+    from spatialonnx.errors import UsageError
+    from spatialonnx.plan.patterns import PATCH_SIZES, parse_pattern, pattern_text
+
+    if patch_size not in PATCH_SIZES:
+        raise UsageError(f"--patch-size {patch_size}: use 2, 3 or 4")
+    if pattern is None:
+        return pattern_text(1, patch_size)
+    if parse_pattern(pattern)[1] != patch_size:
+        raise UsageError(
+            f"--pattern {pattern} is not of --patch-size {patch_size}: give one of them"
+        )
+    return pattern
 
 
 def _result_lines(result: Tuned, written: Path) -> list[str | Table]:

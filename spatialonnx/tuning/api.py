@@ -135,8 +135,12 @@ def training_split(model: ModelFile, data: DataLike | None) -> str:
 
 
 def _read_plan(plan: str | SiteMask | None) -> SiteMask | Literal["auto"] | ModelFile | None:
-    if not isinstance(plan, str):
+    if plan is None or isinstance(plan, SiteMask):
         return plan
+    if not isinstance(plan, str):
+        raise UsageError(f"plan: give a pattern, a mask, auto or a file, not {type(plan).__name__}")
+    if not plan:
+        raise UsageError("the plan is empty: give a pattern such as 1000, auto or a file")
     if plan == "auto":
         return "auto"
     if set(plan) - {"0", "1"}:

@@ -62,13 +62,14 @@ class Examples:
         return (self.shares * own + (1 - self.shares) * other).mean()
 
     def to(self, device: torch.device) -> Examples:
-        """Moves the examples to a device, images in the layout of its fastest convolutions."""
+        """Moves the examples to a device."""
 
         def move(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor.to(device)
 
-        images = self.images.to(device, memory_format=torch.channels_last)
-        return Examples(images, move(self.labels), move(self.partners), move(self.shares))
+        return Examples(
+            self.images.to(device), move(self.labels), move(self.partners), move(self.shares)
+        )
 
 
 def augment(images: Tensor, how: Augmentation, generator: torch.Generator) -> Tensor:

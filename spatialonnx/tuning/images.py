@@ -44,7 +44,7 @@ class TrainingImages:
             seed: Of the permutation.
 
         Raises:
-            DataError: The set has fewer than two images.
+            DataError: The set has fewer than four images.
         """
         n = len(dataset)
         if n < 4:

@@ -15,8 +15,8 @@ from spatialonnx.errors import DataError, ModelError, ProviderError, UsageError
 from spatialonnx.files import sha256_bytes
 from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.measured import Measured
-from spatialonnx.model.model_file import ModelFile, save_model
-from spatialonnx.model.stages import missed_path
+from spatialonnx.model.model_file import ModelFile
+from spatialonnx.model.stages import save_judged
 from spatialonnx.plan.masks import SiteMask
 from spatialonnx.plan.plan import Plan
 from spatialonnx.searching.settings import GOALS
@@ -74,13 +74,16 @@ class TuneJob:
             )
 
     def key(self, plan: Plan) -> str:
-        """What a journal must agree with: model, plan, recipe and data."""
+        """What a journal must agree with: model, original, plan, recipe and data."""
+        experiment = self.experiment
         parts = [
-            self.experiment.model.sha256,
+            experiment.model.sha256,
+            (experiment.baseline or experiment.model).sha256,
+            f"{experiment.scored_output} {experiment.metric.decision}",
             plan.key,
             json.dumps(self.recipe.to_json(), sort_keys=True),
             self.train.fingerprint(),
-            *([] if self.goal == "macs" else [self.goal]),
+            self.goal,
         ]
         return sha256_bytes(*(part.encode() for part in parts))
 
@@ -96,6 +99,7 @@ class Tuned:
         start: Share of all MACs kept before tuning.
         verify: How the tuned model did on verify, beside the original.
         bound_met: Whether the bound holds there.
+        budget_met: Whether the kept epoch met the MAC budget on the held-out images.
         notes: For the user, one line each.
         model: The tuned model with its plan.
     """
@@ -106,6 +110,7 @@ class Tuned:
     start: float
     verify: Measured
     bound_met: bool
+    budget_met: bool
     notes: tuple[str, ...]
     model: onnx.ModelProto
 
@@ -121,8 +126,7 @@ class Tuned:
         Raises:
             OutputError: It cannot be written.
         """
-        path = Path(path) if self.bound_met else missed_path(Path(path))
-        save_model(self.model, path)
+        path = save_judged(self.model, path, met=self.bound_met)
         if self.job.journal is not None:
             self.job.journal.unlink(missing_ok=True)
         return path
@@ -133,7 +137,7 @@ class Tuned:
         return {
             "baseline": {"top1": float(self.verify.baseline)},
             "model": str(self.job.experiment.model.path),
-            "eps": str(self.job.experiment.bounds[0].value),
+            "eps": float(self.job.experiment.bounds[0].eps(self.verify.baseline)),
             "recipe": recipe.to_json(),
             "start": {"saved_fraction": 1 - self.start},
             "epochs": [
@@ -148,6 +152,7 @@ class Tuned:
             "best_epoch": self.best,
             "verify": self.verify.to_json(),
             "bound_met": self.bound_met,
+            "budget_met": self.budget_met,
             "complete": len(self.epochs) == recipe.epochs,
             "notes": list(self.notes),
         }

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from spatialonnx.errors import UsageError
 from spatialonnx.files import writing
+from spatialonnx.tuning.network import GraphNetwork
 
-__all__ = ["Epoch", "State", "read_journal", "write_journal"]
+__all__ = ["Epoch", "State", "check_journal", "read_journal", "write_journal"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class State:
 
 
 def write_journal(
-    path: Path, key: str, state: State, network: nn.Module, optimizer: torch.optim.Optimizer
+    path: Path, key: str, state: State, network: GraphNetwork, optimizer: torch.optim.Optimizer
 ) -> None:
     """Writes the journal, whole or not at all.
 
@@ -66,6 +66,7 @@ def write_journal(
         "start": state.start,
         "best": state.best,
         "weights": state.weights,
+        "site_weights": network.site_weights,
         "network": network.state_dict(),
         "optimizer": optimizer.state_dict(),
     }
@@ -73,8 +74,18 @@ def write_journal(
         torch.save(content, temporary)
 
 
+def check_journal(path: Path) -> None:
+    """Makes sure that there is something to continue.
+
+    Raises:
+        UsageError: The file is missing.
+    """
+    if not path.is_file():
+        raise UsageError(f"there is no journal {path} to continue: leave --resume out")
+
+
 def read_journal(
-    path: Path, key: str, network: nn.Module, optimizer: torch.optim.Optimizer
+    path: Path, key: str, network: GraphNetwork, optimizer: torch.optim.Optimizer
 ) -> State:
     """Restores network and optimizer, in place, and returns the rest.
 
@@ -87,18 +98,22 @@ def read_journal(
     Raises:
         UsageError: The file is missing or no journal, or of another model, recipe or data.
     """
-    if not path.is_file():
-        raise UsageError(f"there is no journal {path} to continue: leave --resume out")
+    check_journal(path)
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         same = content["key"] == key
-    except (RuntimeError, EOFError, KeyError, TypeError, OSError, pickle.UnpicklingError):
-        raise UsageError(f"{path} is no journal of a tuning: leave --resume out") from None
+    except (MemoryError, KeyboardInterrupt):
+        raise
+    except Exception:  # torch raises nearly anything of a file that is damaged
+        raise UsageError(
+            f"{path} is no journal of a tuning: --force, without --resume, starts again"
+        ) from None
     if not same:
         raise UsageError(
-            f"{path} was written with another model, plan, options or data: repeat that line, or "
-            "leave --resume out"
+            f"{path} was written with another model, original, plan, options or data: repeat that "
+            "line; --force, without --resume, starts again"
         )
+    network.site_weights = content["site_weights"]
     network.load_state_dict(content["network"])
     optimizer.load_state_dict(content["optimizer"])
     return State(

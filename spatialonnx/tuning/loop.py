@@ -11,14 +11,14 @@ from pathlib import Path
 
 import torch
 
-from spatialonnx.errors import ModelError
+from spatialonnx.errors import ModelError, UsageError
 from spatialonnx.tuning.images import TrainingImages
 from spatialonnx.tuning.journal import Epoch, State, read_journal, write_journal
 from spatialonnx.tuning.network import GraphNetwork
 from spatialonnx.tuning.objective import Teacher, budget_penalty, learning_loss
 from spatialonnx.tuning.recipe import Recipe
 
-__all__ = ["Step", "StepCallback", "measure_held_out", "train_network"]
+__all__ = ["Step", "StepCallback", "measure_held_out", "train_network", "within_budget"]
 
 _LOG = logging.getLogger(__name__)
 _TOLERANCE = 0.002
@@ -83,7 +83,9 @@ def train_network(
         ModelError: The loss was not a number before the first epoch ended.
     """
     optimizer = _make_optimizer(network, recipe)
-    if resume and journal is not None:
+    if resume:
+        if journal is None:
+            raise UsageError("resume continues from a journal: name its file with journal=")
         state = read_journal(journal, key, network, optimizer)
     else:
         state = State(start=measure_held_out(network, teacher, images, recipe)[0])
@@ -93,10 +95,10 @@ def train_network(
         loss = _train_epoch(
             network, optimizer, teacher, images, recipe, state, (progress, started, first)
         )
-        if not math.isfinite(loss):
+        if not (math.isfinite(loss) and _is_finite(network)):
             if not state.weights:
-                raise ModelError("the loss is not a number: try a smaller --lr, or float32")
-            _LOG.warning("the loss is not a number: the best epoch so far is kept")
+                other = ", or --precision float32" if recipe.precision == "bf16" else ""
+                raise ModelError(f"the loss is not a number: try a smaller --lr{other}")
             break
         kept, score = measure_held_out(network, teacher, images, recipe)
         number = len(state.epochs) + 1
@@ -127,7 +129,7 @@ def measure_held_out(
     kept, right = 0.0, 0
     with torch.no_grad():
         for batch, labels, positions in images.held_out_batches():
-            batch = batch.to(device, memory_format=torch.channels_last)
+            batch = batch.to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
                 answers = network.logits(batch).argmax(1).cpu()
                 if not recipe.labels:
@@ -139,10 +141,23 @@ def measure_held_out(
     return kept / n, right / n
 
 
+def _is_finite(network: GraphNetwork) -> bool:
+    """Whether the last step left numbers: its loss was taken before it."""
+    return all(bool(value.isfinite().all()) for value in network.state_dict().values())
+
+
+def within_budget(epoch: Epoch, recipe: Recipe) -> bool:
+    """Whether an epoch met the MAC budget on the held-out images, within a small tolerance."""
+    return _excess(epoch, recipe) <= 0
+
+
+def _excess(epoch: Epoch, recipe: Recipe) -> float:
+    return epoch.kept - (1 - recipe.saved) - _TOLERANCE
+
+
 def _rank(epoch: Epoch, recipe: Recipe) -> tuple[float, float, int]:
     """Smaller is better: the excess over the MAC budget, then the score, then the later one."""
-    excess = epoch.kept - (1 - recipe.saved)
-    return (max(0.0, excess - _TOLERANCE), -epoch.score, -epoch.number)
+    return (max(0.0, _excess(epoch, recipe)), -epoch.score, -epoch.number)
 
 
 def _make_optimizer(network: GraphNetwork, recipe: Recipe) -> torch.optim.Optimizer:
@@ -165,7 +180,7 @@ def _train_epoch(
 ) -> float:
     """Takes one pass; returns the mean loss, not a number as soon as one is not."""
     epoch, steps = len(state.epochs), images.steps(recipe.batch)
-    draws = torch.Generator().manual_seed(recipe.seed * 100_003 + epoch)
+    draws = torch.Generator().manual_seed((recipe.seed * 100_003 + epoch) % 2**63)
     device = _device(network)
     network.train()
     sums = [0.0, 0.0]

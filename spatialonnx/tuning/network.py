@@ -63,6 +63,7 @@ class GraphNetwork(nn.Module):
         site_weights: What each site costs when it is dense, as a share of the whole network: its
             share of the MACs, unless somebody sets its share of the time.
         predicts: Whether gates act; without them the network is the dense one.
+        channels_last: Whether Convs run in torch's channels-last layout.
         observer: Shown each Conv's node and output, before BatchNorm.
         site_observer: Shown each site that has a gate: its name, its map before the ReLU, the gate.
         site_shapes: Channels, height and width of each site's ofmap.
@@ -103,6 +104,7 @@ class GraphNetwork(nn.Module):
         self.gates = nn.ModuleDict()
         self.norms = nn.ModuleDict()
         self.predicts = True
+        self.channels_last = False
         self.observer: Callable[[NodeProto, Tensor], None] | None = None
         self.site_observer: Callable[[str, Tensor, SiteGate], None] | None = None
         self._gate_names: dict[str, str] = {}
@@ -179,6 +181,11 @@ class GraphNetwork(nn.Module):
         key = f"norm{len(self._norm_names)}"
         self.norms[key] = norm
         self._norm_names[node_label(conv)] = key
+
+    def use_channels_last(self) -> None:
+        """Runs Convs in torch's channels-last layout from now on, the fastest on processors."""
+        self.channels_last = True
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stub lacks it
 
     @property
     def nodes(self) -> list[NodeProto]:
@@ -331,12 +338,21 @@ class GraphNetwork(nn.Module):
         return functional.batch_norm(x, mean, variance, scale, bias, self.training, _MOMENTUM, eps)
 
     def _convolve(self, inputs: Inputs, a: Attributes) -> Result:
-        result = TABLE["Conv"](inputs, a)
+        result = TABLE["Conv"]([self._lay_out(inputs[0]), *inputs[1:]], a)
         assert isinstance(result, Tensor)
         if self.observer is not None:
             self.observer(a.node, result)
         key = self._norm_names.get(node_label(a.node))
         return result if key is None else self.norms[key](result)
+
+    def _lay_out(self, x: Tensor | None) -> Tensor | None:
+        """Puts a Conv's input into the network's layout."""
+        if x is None or x.dim() != 4:
+            return x
+        if self.channels_last:
+            return x.contiguous(memory_format=torch.channels_last)
+        # Of one channel, contiguous() would leave strides that torch takes for channels-last.
+        return x.reshape(len(x), -1).reshape(x.shape)
 
     def _count_macs(self, proto: onnx.ModelProto) -> None:
         report = find_sites(proto)

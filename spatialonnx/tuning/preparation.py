@@ -24,7 +24,12 @@ from spatialonnx.runtime.session import Runtime
 from spatialonnx.searching.latency import measure_latency
 from spatialonnx.searching.settings import LATENCY
 from spatialonnx.simulate.latency_table import mask_kind
-from spatialonnx.tuning.choosing_plan import choose_plan, most_saved, starting_plan
+from spatialonnx.tuning.choosing_plan import (
+    check_budget,
+    choose_plan,
+    most_saved,
+    starting_plan,
+)
 from spatialonnx.tuning.images import TrainingImages
 from spatialonnx.tuning.job import TuneJob
 from spatialonnx.tuning.network import GraphNetwork
@@ -50,6 +55,7 @@ class Prepared:
         student: The network with gates.
         teacher: The dense original.
         restored: How many Convs have BatchNorm again.
+        timed: Whether the MAC budget weighs sites by time.
     """
 
     proto: onnx.ModelProto
@@ -57,6 +63,7 @@ class Prepared:
     student: GraphNetwork
     teacher: GraphNetwork
     restored: int
+    timed: bool
 
 
 def prepare(job: TuneJob, images: TrainingImages, progress: ProgressCallback | None) -> Prepared:
@@ -78,7 +85,16 @@ def prepare(job: TuneJob, images: TrainingImages, progress: ProgressCallback | N
     proto = experiment.model.proto
     if experiment.model.stage == ORIGINAL:
         proto = insert(experiment.model, threads=experiment.runtime.threads).model
+    metric = experiment.metric
+    scored, decision = metric.position, metric.decision
+    first = images.dataset.images(images.learn[:_COMPARED_IMAGES])
+    if recipe.crop >= max(first.shape[1:]):
+        raise UsageError(f"--crop {recipe.crop}: the images are smaller than that")
+    original = experiment.baseline.proto if experiment.baseline is not None else proto
+    teacher = GraphNetwork(original, scored=scored, decision=decision)
+    compare_with_runtime(teacher, original, first, experiment.runtime)
     if job.plan == "auto":
+        _check_labels(job, teacher, first)
         report_stage(progress, "choosing patterns")
         plan = choose_plan(proto, images.calibration(256, 64), recipe.saved)
     elif isinstance(job.plan, ModelFile):
@@ -86,8 +102,6 @@ def prepare(job: TuneJob, images: TrainingImages, progress: ProgressCallback | N
     else:
         plan = starting_plan(proto, job.plan)
     proto = write_plan(proto, plan)
-    metric = experiment.metric
-    scored, decision = metric.position, metric.decision
     student = GraphNetwork(
         proto,
         plan,
@@ -96,29 +110,21 @@ def prepare(job: TuneJob, images: TrainingImages, progress: ProgressCallback | N
         scored=scored,
         decision=decision,
     )
+    times: dict[str, float] = {}
     if job.goal == LATENCY:
         report_stage(progress, "timing sites")
-        student.site_weights = weigh_by_time(job, proto, plan, student.site_weights, progress)
-    most = most_saved(student)
-    if recipe.saved >= most:
-        raise UsageError(
-            f"--saved {recipe.saved:g}: these patterns can save at most {100 * most:.1f} % of the "
-            "MACs, were every patch predicted; ask for less, or give fewer probes per patch"
-        )
-    first = images.dataset.images(images.learn[:_COMPARED_IMAGES])
-    compare_with_runtime(student, proto, first)
+        times = weigh_by_time(job, proto, plan, student.site_weights, progress)
+        student.site_weights = times or student.site_weights
+    check_budget(recipe.saved, most_saved(student), ", or give fewer probes per patch")
+    compare_with_runtime(student, proto, first, experiment.runtime)
     _check_labels(job, student, first)
-    original = experiment.baseline.proto if experiment.baseline is not None else proto
-    teacher = GraphNetwork(original, scored=scored, decision=decision)
-    if original is not proto:
-        compare_with_runtime(teacher, original, first)
     report_stage(progress, "measuring statistics")
     restored = restore_norms(student, images.calibration())
     for network in (student, teacher):
         network.to(job.device)
         if _is_wide(network):
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stub lacks it
-    return Prepared(proto, plan, student, teacher, len(restored))
+            network.use_channels_last()
+    return Prepared(proto, plan, student, teacher, len(restored), timed=bool(times))
 
 
 def weigh_by_time(
@@ -136,6 +142,9 @@ def weigh_by_time(
         plan: Its plan.
         shares: Every site's share of the MACs; the weights add up to the same.
         progress: Called with what is timed.
+
+    Returns:
+        The weights by site; nothing where no site's time depends on its outputs.
     """
     experiment = replace(job.experiment, model=replace(job.experiment.model, proto=proto))
     sizes = sorted({mask.patch_size for mask in plan.predicting.values()})
@@ -150,13 +159,13 @@ def weigh_by_time(
     }
     total = sum(slopes.values())
     if total <= 0:
-        return dict(shares)
+        return {}
     scale = sum(shares.values()) / total
     return {site: slopes.get(site, 0.0) * scale for site in shares}
 
 
 def compare_with_runtime(
-    network: GraphNetwork, proto: onnx.ModelProto, images: NDArray[Any]
+    network: GraphNetwork, proto: onnx.ModelProto, images: NDArray[Any], runtime: Runtime
 ) -> None:
     """Makes sure that torch computes what ONNX Runtime does, without prediction.
 
@@ -164,14 +173,15 @@ def compare_with_runtime(
         network: The graph in torch.
         proto: The same graph.
         images: As the graph takes them.
+        runtime: How ONNX Runtime runs; the processor computes it.
 
     Raises:
         ModelError: They differ.
     """
-    runtime = Network(proto, Runtime())
-    batch = runtime.fixed_batch or len(images)
+    session = Network(proto, Runtime("cpu", runtime.threads))
+    batch = session.fixed_batch or len(images)
     images = np.resize(images, (batch, *images.shape[1:]))
-    expected = runtime.run(images, {})
+    expected = session.run(images, {})
     was_training, predicted = network.training, network.predicts
     network.eval()
     network.predicts = False
@@ -179,7 +189,7 @@ def compare_with_runtime(
         outputs = network(torch.from_numpy(images))
     network.train(was_training)
     network.predicts = predicted
-    for name, output in zip(runtime.output_names, outputs, strict=True):
+    for name, output in zip(session.output_names, outputs, strict=True):
         wanted = expected[name]
         got = output.numpy()
         scale = max(float(np.abs(wanted[np.isfinite(wanted)]).max(initial=0)), 1e-6)
@@ -197,7 +207,9 @@ def _check_labels(job: TuneJob, network: GraphNetwork, images: NDArray[Any]) -> 
     """Makes sure that the network has logits, and that every label is one of its classes."""
     try:
         with torch.inference_mode():
-            classes = network.eval().logits(torch.from_numpy(images)).shape[1]
+            rows, classes = network.eval().logits(torch.from_numpy(images)).shape
+        if rows != len(images):
+            raise RuntimeError(f"it answers with {rows}")
     except RuntimeError as error:  # a Reshape that names the batch
         line = str(error).partition("\n")[0]
         raise ModelError(
@@ -213,11 +225,12 @@ def _check_labels(job: TuneJob, network: GraphNetwork, images: NDArray[Any]) -> 
 
 
 def _is_wide(network: GraphNetwork) -> bool:
-    """Whether every Conv but the first reads and writes multiples of 8 channels."""
+    """Whether every Conv reads and writes multiples of 8 channels; the first may read others."""
     shapes = [
         weight.shape
         for node in network.nodes
         if node.op_type == "Conv" and (weight := network.weight(node.input[1])) is not None
     ]
-    inner = [shape[1] for shape in shapes[1:]] + [shape[0] for shape in shapes]
+    pointwise = all(side == 1 for shape in shapes[:1] for side in shape[2:])
+    inner = [shape[1] for shape in shapes[not pointwise :]] + [shape[0] for shape in shapes]
     return bool(shapes) and all(channels % _LEAST_CHANNELS == 0 for channels in inner)

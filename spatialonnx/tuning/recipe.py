@@ -87,11 +87,19 @@ class Recipe:
         Raises:
             UsageError: A value is out of its range.
         """
+        for option, count in (
+            ("--epochs", self.epochs),
+            ("--batch", self.batch),
+            ("--crop", self.crop),
+            ("--seed", self.seed),
+        ):
+            if not isinstance(count, int):
+                raise UsageError(f"{option} must be a whole number")
         for fine, option, allowed in (
             (0 < self.saved < 1, "--saved", "between 0 and 1"),
             (self.epochs >= 1, "--epochs", "1 or more"),
             (self.batch >= 2, "--batch", "2 or more"),
-            (0 < self.rate < math.inf, "--lr", "above 0"),
+            (0 < self.rate < math.inf, "--lr", "a number above 0"),
             (self.crop >= 0, "--crop", "0 or more"),
             (0 <= self.mix <= 1, "--mix", "between 0 and 1"),
             (self.seed >= 0, "--seed", "0 or more"),

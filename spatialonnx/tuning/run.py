@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from spatialonnx.data.opening import public_name
+from spatialonnx.graph.index import is_op
 from spatialonnx.graph.ops import write_plan
 from spatialonnx.measure.certify import Certifier
 from spatialonnx.measure.measured import Measured
@@ -23,7 +24,7 @@ from spatialonnx.searching.settings import LATENCY
 from spatialonnx.tuning.images import TrainingImages
 from spatialonnx.tuning.job import Tuned, TuneJob
 from spatialonnx.tuning.journal import State
-from spatialonnx.tuning.loop import Step, train_network
+from spatialonnx.tuning.loop import Step, train_network, within_budget
 from spatialonnx.tuning.network import GraphNetwork
 from spatialonnx.tuning.normalization import fold_norms
 from spatialonnx.tuning.objective import Teacher
@@ -53,7 +54,17 @@ def tune_model(job: TuneJob, progress: ProgressCallback | None = None) -> Tuned:
     met = verify.holds(job.experiment.bounds[0].eps(verify.baseline))
     _describe(job, proto, state, verify, met=met)
     notes = (*(f"warning: {text}" for text in verify.warnings), *_notes(job, prepared, state))
-    return Tuned(job, tuple(state.epochs), state.best, state.start, verify, met, notes, proto)
+    return Tuned(
+        job=job,
+        epochs=tuple(state.epochs),
+        best=state.best,
+        start=state.start,
+        verify=verify,
+        bound_met=met,
+        budget_met=within_budget(state.epochs[state.best - 1], job.recipe),
+        notes=notes,
+        model=proto,
+    )
 
 
 def _as_progress(step: Step) -> Progress:
@@ -74,9 +85,8 @@ def write_weights(proto: onnx.ModelProto, network: GraphNetwork) -> onnx.ModelPr
     for tensor in copy.graph.initializer:
         _replace(tensor, tensors.get(tensor.name))
     for node in copy.graph.node:
-        for attribute in node.attribute:
-            if node.op_type == "Constant" and attribute.name == "value":
-                _replace(attribute.t, tensors.get(node.output[0]))
+        if is_op(node, "Constant") and node.output[0] in tensors:
+            _replace_constant(node, tensors[node.output[0]])
     return copy
 
 
@@ -84,6 +94,18 @@ def _replace(tensor: onnx.TensorProto, values: NDArray[np.float32] | None) -> No
     if values is not None:
         shaped = np.ascontiguousarray(values.reshape(tuple(tensor.dims)))
         tensor.CopyFrom(numpy_helper.from_array(shaped, tensor.name))
+
+
+def _replace_constant(node: onnx.NodeProto, values: NDArray[np.float32]) -> None:
+    """Writes into a Constant, whichever attribute holds its value."""
+    (attribute,) = node.attribute
+    tensor = onnx.TensorProto()
+    if attribute.name == "value":
+        tensor.CopyFrom(attribute.t)
+    else:
+        tensor.dims.extend(() if attribute.name == "value_float" else (len(attribute.floats),))
+    _replace(tensor, values)
+    attribute.CopyFrom(onnx.helper.make_attribute("value", tensor))
 
 
 def _certify(job: TuneJob, proto: onnx.ModelProto, progress: ProgressCallback | None) -> Measured:
@@ -158,8 +180,13 @@ def _chosen(job: TuneJob) -> tuple[PlanImages, ...]:
 def _notes(job: TuneJob, prepared: Prepared, state: State) -> list[str]:
     notes = list(explain_baseline(job.experiment))
     notes.append(f"BatchNorm was put back behind {prepared.restored} Convs and folded again")
-    if job.goal == LATENCY:
+    if prepared.timed:
         notes.append("--goal latency: the epochs' shares weigh sites by time, verify's are of MACs")
+    elif job.goal == LATENCY:
+        notes.append(
+            "warning: --goal latency: no site takes less time for fewer outputs here, so the "
+            "budget counts MACs"
+        )
     frozen = prepared.student.frozen
     if frozen:
         more = f" and {len(frozen) - 3} more" if len(frozen) > 3 else ""
@@ -168,5 +195,13 @@ def _notes(job: TuneJob, prepared: Prepared, state: State) -> list[str]:
         notes.append(
             f"the loss was not a number after epoch {len(state.epochs)}: epoch {state.best} is "
             "kept; try a smaller --lr"
+        )
+    best = state.epochs[state.best - 1]
+    if not within_budget(best, job.recipe):
+        counted = "time" if prepared.timed else "MACs"
+        notes.append(
+            f"warning: no epoch reached the budget of {100 * job.recipe.saved:g} % of the "
+            f"{counted}: the nearest saves {100 * (1 - best.kept):.1f} % on the held-out images; "
+            "try more --epochs, or fewer probes per patch"
         )
     return notes

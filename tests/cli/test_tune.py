@@ -138,12 +138,19 @@ def test_a_missed_bound_is_kept_apart(line, tiny):
 def test_bad_input_is_one_line(line, tiny):
     cases = [
         (line, "the model carries no plan: give --pattern 1000"),
-        ([*line, *PATTERN, "--saved", 0.8], "can save at most 67.3 % of the MACs"),
+        ([*line, *PATTERN, "--saved", 0.8], "can save at most 67.3 %, were every patch predicted"),
+        ([*line, "--plan", "auto", "--saved", 0.95], "can save at most"),
+        ([*line, "--plan", ""], "the plan is empty"),
+        ([*line, "--patch-size", 5], "--patch-size 5: use 2, 3 or 4"),
+        ([*line, *PATTERN, "--patch-size", 3], "--pattern 1000 is not of --patch-size 3"),
+        ([*line, "--patch-size", 2, "--plan", "auto"], "--pattern and --patch-size: give one"),
+        ([*line, *PATTERN, "--crop", 1000], "--crop 1000: the images are smaller"),
+        ([*line, *PATTERN, "--lr", "inf"], "--lr must be a number above 0"),
         ([*line, *PATTERN, "--saved", 1.5], "--saved must be between 0 and 1"),
-        ([*line, *PATTERN, "--lr", 0], "--lr must be above 0"),
+        ([*line, *PATTERN, "--lr", 0], "--lr must be a number above 0"),
         ([*line, *PATTERN, "--device", "tpu"], "--device tpu: use auto, cpu or cuda"),
         ([*line, *PATTERN, "--precision", "int4"], "--precision int4"),
-        ([*line, *PATTERN, "--plan", "auto"], "--pattern and --plan: give one"),
+        ([*line, *PATTERN, "--plan", "auto"], "--pattern and --patch-size: give one"),
         ([*line, *PATTERN, "--eps", "0.1,0.2"], "tune takes one bound"),
         ([*line, *PATTERN, "--train", tiny.spec], "would train and certify"),
         ([*line, *PATTERN, "--resume"], "there is no journal"),
@@ -177,8 +184,52 @@ def test_a_graph_that_names_its_batch_is_one_line(line, tmp_path):
     pooled = net.node("GlobalAveragePool", net.relu(net.conv("x", 4)))
     flat = net.node("Reshape", pooled, net.constant([1, 4], "shape", np.int64))
     save_model(net.model(flat), tmp_path / "one.onnx")
-    message = fail(2, "tune", "one.onnx", *line[1:], *PATTERN)
-    assert re.search("cannot run 8 images at once .* export it with a free batch", message)
+    for plan in (PATTERN, ["--plan", "auto"]):
+        message = fail(2, "tune", "one.onnx", *line[1:], *plan)
+        assert re.search("cannot run 8 images at once .* export it with a free batch", message)
+
+
+def test_a_graph_that_answers_once_for_a_batch_is_one_line(line, tmp_path):
+    net = Net(("n", 1, 7, 7))
+    pooled = net.node("GlobalAveragePool", net.relu(net.conv("x", 4)))
+    flat = net.node("Reshape", pooled, net.constant([1, -1], "shape", np.int64))
+    save_model(net.model(flat), tmp_path / "one.onnx")
+    for options in (PATTERN, ["--plan", "auto", "--no-labels"]):
+        fail(2, "tune", "one.onnx", *line[1:], *options)
+
+
+def test_one_probe_in_patches_of_a_size(line):
+    succeed("tune", *line, "--patch-size", 3, "--eps", 1, "--saved", 0.1)
+    assert set(read_plan(read(TUNED)).values()) == {uniform_mask(3, 1)}
+
+
+def test_a_budget_that_is_not_reached_is_said(line):
+    value = succeed_json("tune", *line, *PATTERN, "--eps", 1, "--saved", 0.6, "--lr", 1e-5)
+    assert value["budget_met"] is False and value["eps"] == 1
+    (note,) = [note for note in value["notes"] if "budget" in note]
+    assert note.startswith("warning: no epoch reached the budget of 60 % of the MACs: the nearest")
+
+
+def test_a_journal_is_of_one_original(line, tiny):
+    other = read("model.onnx")
+    for tensor in other.graph.initializer:
+        if len(tensor.dims) == 2:
+            tensor.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(tensor), tensor.name))
+    save_model(other, Path("other.onnx"))
+    succeed("tune", *line, *PATTERN, "--eps", 1, "--saved", 0.3, "-o", "first.masked.onnx")
+    arguments = ["first.masked.onnx", *line[1:], "--eps", 1, "--saved", 0.4, "--epochs", 60]
+    journal = tiny.model.parent / "first.tuned.masked.onnx.journal"
+    command = [*START, *map(str, ["tune", *arguments, "--baseline", "model.onnx"])]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as run:
+        while not journal.exists() and run.poll() is None:
+            time.sleep(0.05)
+        run.terminate()
+        assert run.stderr is not None
+        message = run.stderr.read().splitlines()[-1]
+    assert run.returncode == 143
+    assert re.search(r"stopped: .*journal keeps the epochs .* --resume continues", message)
+    refused = fail(2, "tune", *arguments, "--baseline", "other.onnx", "--resume")
+    assert "was written with another model, original" in refused
 
 
 def test_a_tuned_model_is_no_baseline(line):

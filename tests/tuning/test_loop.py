@@ -99,11 +99,34 @@ def test_a_journal_of_another_tuning_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no journal .* to continue"):
         run.train(resume=True)
     run.train()
-    with pytest.raises(UsageError, match="another model, plan, options or data"):
+    with pytest.raises(UsageError, match="another model, original, plan, options or data"):
         run.train(resume=True, key="other")
-    run.journal.write_bytes(b"not a journal")
-    with pytest.raises(UsageError, match="is no journal of a tuning"):
-        run.train(resume=True)
+    whole = run.journal.read_bytes()
+    for damaged in (b"not a journal", b"\x80\x02\xff}q", whole[: len(whole) // 2]):
+        run.journal.write_bytes(damaged)
+        with pytest.raises(UsageError, match=r"is no journal of a tuning: --force.* starts again"):
+            run.train(resume=True)
+
+
+def test_to_resume_takes_a_journal(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    with pytest.raises(UsageError, match="journal="):
+        train_network(
+            *(run.network, run.teacher, run.images, run.recipe),
+            journal=None,
+            key="key",
+            resume=True,
+        )
+
+
+def test_a_resumed_run_weighs_sites_as_it_did(tmp_path: Path) -> None:
+    run = Run(tmp_path, replace(RECIPE, epochs=1))
+    weights = {site: 0.9 * weight for site, weight in run.network.site_weights.items()}
+    run.network.site_weights = dict(weights)
+    run.train()
+    run.network.site_weights = dict.fromkeys(weights, 0.1)
+    run.train(resume=True)
+    assert run.network.site_weights == weights
 
 
 def test_a_loss_that_is_no_number_keeps_the_best_epoch(
@@ -123,6 +146,30 @@ def test_a_loss_that_is_no_number_keeps_the_best_epoch(
     assert (len(state.epochs), state.best) == (1, 1)
     for name, value in run.network.state_dict().items():
         assert torch.equal(value, state.weights[name])
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_last_step_that_breaks_the_weights_is_no_good_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int
+) -> None:
+    run = Run(tmp_path)
+    train, losses = loop._train_epoch, []
+
+    def step_too_far(network: GraphNetwork, *arguments: Any) -> float:
+        loss = train(network, *arguments)
+        if len(losses) == epoch - 1:
+            next(network.parameters()).data[0] = torch.inf
+        losses.append(loss)
+        return loss
+
+    monkeypatch.setattr(loop, "_train_epoch", step_too_far)
+    if epoch == 1:
+        with pytest.raises(ModelError, match=r"smaller --lr$"):
+            run.train()
+        return
+    state = run.train()
+    assert (len(state.epochs), state.best) == (1, 1)
+    assert all(bool(value.isfinite().all()) for value in run.network.state_dict().values())
 
 
 def test_a_loss_that_never_was_a_number_is_an_error(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import onnx
 import pytest
 import torch
 from support.models import MESS, Net, channels_last, depthwise, feeds, messy, plain, residual
+from support.networks import keras_mobilenet, squeeze_excite
 from support.one_probe import masked
 from support.zoo import light_model
 
@@ -15,12 +16,15 @@ from spatialonnx.measure.evaluate import Network
 from spatialonnx.plan.masks import SiteMask, uniform_mask
 from spatialonnx.runtime.session import Runtime
 from spatialonnx.tuning.network import GraphNetwork
+from spatialonnx.tuning.run import write_weights
 
 MODELS = {
     "plain": plain,
     "residual": residual,
     "depthwise": depthwise,
     "channels last": channels_last,
+    "Keras, by tf2onnx": keras_mobilenet,
+    "squeeze and excitation": squeeze_excite,
     **{mess: lambda mess=mess: messy(mess) for mess in MESS if mess != "Unsqueeze/Squeeze"},
 }
 
@@ -29,6 +33,7 @@ SIMPLIFIED_ONLY = (
     "no-op Cast",
     "Transpose island",
     "channels last",
+    "Keras, by tf2onnx",
 )
 """Without simplification these have no site."""
 
@@ -118,6 +123,43 @@ def test_a_missing_op_is_named() -> None:
     proto = net.model(net.node("Det", x))
     with pytest.raises(ModelError, match=r"cannot train through Det \(node n_det_4\).*attach"):
         GraphNetwork(proto)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("last", [False, True])
+def test_convs_run_in_the_layout_of_the_network(channels: int, last: bool) -> None:
+    net = Net(("n", channels, 8, 8))
+    inner = net.conv(net.relu(net.conv("x", 4)), 8, kernel=1, strides=[2, 2], pads=[0] * 4)
+    network = GraphNetwork(net.model(net.head(net.relu(inner))))
+    if last:
+        network.use_channels_last()
+    layout = torch.channels_last if last else torch.contiguous_format
+    seen = []
+    network.observer = lambda _, y: seen.append(y.is_contiguous(memory_format=layout))
+    images = torch.randn(4, channels, 8, 8)
+    network(images)
+    network(images.to(memory_format=torch.channels_last))
+    assert seen == [True] * 4
+
+
+def test_what_a_constant_node_learned_is_written_whatever_holds_it() -> None:
+    net = Net(("n", 1, 7, 7))
+    conv = net.conv("x", 4, bias=False)
+    net.nodes[-1].input.append("bias")
+    values = [0.1, 0.2, -0.1, 0.3]
+    net.nodes.insert(0, onnx.helper.make_node("Constant", [], ["bias"], value_floats=values))
+    proto = masked(net.model(net.head(net.relu(conv))), simplify=False)
+    network = GraphNetwork(proto, read_plan(proto)).eval()
+    bias = network.weight("bias")
+    assert bias is not None
+    with torch.no_grad():
+        bias += 1
+        images = torch.randn(2, 1, 7, 7)
+        network.predicts = False
+        (expected,) = network(images)
+    written = Network(write_weights(proto, network), Runtime())
+    got = written.run(images.numpy(), {})[written.output_names[0]]
+    assert np.allclose(got, expected.numpy(), atol=1e-5)
 
 
 def test_an_op_of_another_domain_is_named() -> None:
