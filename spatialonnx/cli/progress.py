@@ -90,10 +90,10 @@ def _lines(common: CommonOptions) -> ProgressCallback:
 
 
 def _notes(progress: Progress) -> str:
-    """The best saving so far, and the workers."""
+    """The best saving so far, and what else there is to say."""
     best = progress.best_saved
     saved = "" if best is None else f"best {percent(best)} saved"
-    return ", ".join(filter(None, [saved, progress.workers]))
+    return ", ".join(filter(None, [saved, progress.note]))
 
 
 def _left(progress: Progress, steps: int, seconds: float) -> str:

@@ -16,7 +16,8 @@ class Progress:
         total: Total number of steps; None if they are not counted.
         best_saved: Of a search: the largest saving within the bound so far, as a fraction of the
             MACs of all Conv nodes.
-        workers: Of a search on a cluster: its workers and trials in flight, in words.
+        note: What else a waiting person asks, in words: of a search on a cluster its workers and
+            trials in flight, of a tuning what it has reached.
         warning: Whether ``stage`` is a message that the user should see even without a bar.
     """
 
@@ -24,7 +25,7 @@ class Progress:
     done: int = 0
     total: int | None = None
     best_saved: float | None = None
-    workers: str = ""
+    note: str = ""
     warning: bool = False
 
 

@@ -220,5 +220,5 @@ class Trials:
     def _tell(self, pass_name: str, done: int, expected: int) -> None:
         if self._progress:
             best = fraction(self.best[0], self.simulator.conv_total) if self.best else 0.0
-            workers = self._executor.status
-            self._progress(Progress(f"{pass_name} pass", done, expected, best, workers))
+            status = self._executor.status
+            self._progress(Progress(f"{pass_name} pass", done, expected, best, status))

@@ -129,7 +129,7 @@ def training_split(model: ModelFile, data: DataLike | None) -> str:
     """
     named = get_text(model.proto, "data") if data is None else data
     parsed = parse_spec(named) if isinstance(named, str) else None
-    if parsed is None or parsed.kind not in BUILT_IN:
+    if parsed is None or "train" not in getattr(BUILT_IN.get(parsed.kind), "splits", ()):
         raise UsageError("the data have no training split: give images to learn from with --train")
     return f"{parsed.kind}:train" + (f"@{parsed.path}" if parsed.path else "")
 

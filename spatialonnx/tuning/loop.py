@@ -36,7 +36,6 @@ class Step:
         loss: Mean loss of the epoch so far.
         kept: Mean share of all MACs kept in the epoch so far.
         score: Held-out score of the last epoch that ended; None before the first.
-        seconds_left: Estimated from the steps of this run.
     """
 
     epoch: int
@@ -45,7 +44,6 @@ class Step:
     loss: float
     kept: float
     score: float | None
-    seconds_left: float
 
 
 StepCallback = Callable[[Step], None]
@@ -89,12 +87,9 @@ def train_network(
         state = read_journal(journal, key, network, optimizer)
     else:
         state = State(start=measure_held_out(network, teacher, images, recipe)[0])
-    started, first = time.perf_counter(), len(state.epochs) * images.steps(recipe.batch)
     while len(state.epochs) < recipe.epochs:
         began = time.perf_counter()
-        loss = _train_epoch(
-            network, optimizer, teacher, images, recipe, state, (progress, started, first)
-        )
+        loss = _train_epoch(network, optimizer, teacher, images, recipe, state, progress)
         if not (math.isfinite(loss) and _is_finite(network)):
             if not state.weights:
                 other = ", or --precision float32" if recipe.precision == "bf16" else ""
@@ -176,12 +171,13 @@ def _train_epoch(
     images: TrainingImages,
     recipe: Recipe,
     state: State,
-    watch: tuple[StepCallback | None, float, int],
+    progress: StepCallback | None,
 ) -> float:
     """Takes one pass; returns the mean loss, not a number as soon as one is not."""
     epoch, steps = len(state.epochs), images.steps(recipe.batch)
     draws = torch.Generator().manual_seed((recipe.seed * 100_003 + epoch) % 2**63)
     device = _device(network)
+    score = state.epochs[-1].score if state.epochs else None
     network.train()
     sums = [0.0, 0.0]
     for step, (examples, positions) in enumerate(
@@ -207,23 +203,11 @@ def _train_epoch(
         optimizer.step()
         sums[0] += value
         sums[1] += float(network.kept_share().detach())
-        _tell(watch, state, done + 1, recipe.epochs * steps, [s / (step + 1) for s in sums])
+        if progress is not None:
+            mean_loss, mean_kept = (total / (step + 1) for total in sums)
+            total_steps = recipe.epochs * steps
+            progress(Step(epoch + 1, done + 1, total_steps, mean_loss, mean_kept, score))
     return sums[0] / steps
-
-
-def _tell(
-    watch: tuple[StepCallback | None, float, int],
-    state: State,
-    done: int,
-    total: int,
-    means: list[float],
-) -> None:
-    progress, started, first = watch
-    if progress is not None:
-        left = (time.perf_counter() - started) / (done - first) * (total - done)
-        score = state.epochs[-1].score if state.epochs else None
-        loss, kept = means
-        progress(Step(len(state.epochs) + 1, done, total, loss, kept, score, left))
 
 
 def _device(network: GraphNetwork) -> torch.device:

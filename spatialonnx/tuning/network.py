@@ -57,7 +57,8 @@ class GraphNetwork(nn.Module):
     Attributes:
         gates: The gate of each site that predicts, in graph order.
         norms: BatchNorm layers that were put back, by the Conv whose output they normalise.
-        frozen: Names of the constants that do not learn although they hold real numbers.
+        frozen: Names of the constants that do not learn although they hold real numbers; a plan's
+            thresholds are none of them.
         site_macs: MACs of the charged Conv of each site, for one image.
         conv_macs: MACs of all Convs, for one image.
         site_weights: What each site costs when it is dense, as a share of the whole network: its
@@ -251,10 +252,11 @@ class GraphNetwork(nn.Module):
             if name in self._constants:
                 self._statistics[name] = key = f"statistic{len(self._statistics)}"
                 self.register_buffer(key, self._constants.pop(name))
+        of_plans = {n for node in index.nodes if node.op_type == PREDICT for n in node.input[1:]}
         self.frozen = tuple(
             name
             for name, value in self._constants.items()
-            if value.is_floating_point() and value.numel() > 1
+            if value.is_floating_point() and value.numel() > 1 and name not in of_plans
         )
 
     def _add_gates(self, slope: float, *, learn_thresholds: bool) -> None:

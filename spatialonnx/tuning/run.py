@@ -68,14 +68,10 @@ def tune_model(job: TuneJob, progress: ProgressCallback | None = None) -> Tuned:
 
 
 def _as_progress(step: Step) -> Progress:
-    """A training step for who watches: what it reached, and the time left."""
+    """A training step for who watches."""
     score = "" if step.score is None else f", held-out {100 * step.score:.2f} %"
-    minutes = f"{step.seconds_left / 60:.0f} min left"
-    return Progress(
-        f"epoch {step.epoch}, loss {step.loss:.3f}, kept {100 * step.kept:.1f} %{score}, {minutes}",
-        step.done,
-        step.total,
-    )
+    reached = f"epoch {step.epoch}, loss {step.loss:.3f}, kept {100 * step.kept:.1f} %{score}"
+    return Progress("tuning", step.done, step.total, note=reached)
 
 
 def write_weights(proto: onnx.ModelProto, network: GraphNetwork) -> onnx.ModelProto:

@@ -13,6 +13,7 @@ from support.commands import START, fail, invoke, one_line, succeed, succeed_jso
 from support.models import Net
 from support.trained import draw_images
 
+from spatialonnx.errors import UsageError
 from spatialonnx.graph.ops import find_predictors, read_plan
 from spatialonnx.model.metadata import (
     OWN_DATA,
@@ -24,6 +25,7 @@ from spatialonnx.model.metadata import (
 from spatialonnx.model.model_file import load_model, save_model
 from spatialonnx.plan.bounds import parse_bounds
 from spatialonnx.plan.masks import uniform_mask
+from spatialonnx.tuning.api import training_split
 from spatialonnx.tuning.choosing_plan import CANDIDATES
 
 FEW = ["--epochs", 2, "--batch", 32, "--threads", 1, "--precision", "float32"]
@@ -161,6 +163,13 @@ def test_bad_input_is_one_line(line, tiny):
     for arguments, message in cases:
         assert message in fail(2, "tune", *arguments), arguments
     assert not list(tiny.model.parent.glob("*tuned*"))
+
+
+def test_a_set_without_a_training_split_asks_for_images(tiny):
+    model = load_model(tiny.model)
+    assert training_split(model, "fashion-mnist") == "fashion-mnist:train"
+    with pytest.raises(UsageError, match="give images to learn from with --train"):
+        training_split(model, "fashion-mnist-sample")
 
 
 def test_labels_that_are_no_classes_are_refused(line):

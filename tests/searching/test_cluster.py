@@ -87,8 +87,8 @@ def test_three_nodes_give_the_records_and_masks_of_a_local_run_though_one_dies(
 
     assert search(shipped, tmp_path / "one dies", address, kill_one) == expected
     assert any(progress.warning and "died" in progress.stage for progress in told)
-    assert any(progress.workers.startswith("3 workers") for progress in told)
-    assert told[-1].workers == "" or told[-1].workers.startswith("2 workers")
+    assert any(progress.note.startswith("3 workers") for progress in told)
+    assert told[-1].note == "" or told[-1].note.startswith("2 workers")
 
 
 # A shell that starts the tests in the background has Ctrl-C ignored.
