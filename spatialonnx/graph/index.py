@@ -58,7 +58,7 @@ class GraphIndex:
         Raises:
             ModelError: A name is not text: protobuf hands out undecodable bytes as they are.
         """
-        graph = proto.graph
+        graph = self._graph = proto.graph
         names = [value.name for value in (*graph.input, *graph.output, *graph.value_info)]
         names += [tensor.name for tensor in graph.initializer]
         if not all(isinstance(name, str) for name in names):
@@ -88,6 +88,10 @@ class GraphIndex:
             constant = _constant_tensor(node)
             if constant is not None and node.output:
                 self._constants.setdefault(node.output[0], constant)
+
+    def names(self) -> set[str]:
+        """Every name that a tensor of the graph or of a subgraph bears."""
+        return tensor_names(self._graph)
 
     def constant_shape(self, name: str) -> tuple[int, ...] | None:
         """Shape of a constant tensor, however it is stored; None if it is not constant."""
@@ -245,6 +249,31 @@ def subgraphs(node: NodeProto) -> list[GraphProto]:
         elif value.type == AttributeProto.GRAPHS:
             found.extend(value.graphs)
     return found
+
+
+def tensor_names(graph: GraphProto) -> set[str]:
+    """Every name that a tensor of a graph or of its subgraphs bears."""
+    names: set[str] = set()
+    pending = [graph]
+    while pending:
+        part = pending.pop()
+        names.update(value.name for value in (*part.input, *part.output, *part.value_info))
+        names.update(tensor.name for tensor in part.initializer)
+        names.update(tensor.values.name for tensor in part.sparse_initializer)
+        for node in part.node:
+            names.update(node.input, node.output)
+            pending += subgraphs(node)
+    return names
+
+
+def free_name(stem: str, taken: set[str]) -> str:
+    """The name ``stem``, numbered where it is taken; it is added to those taken."""
+    name, count = stem, 0
+    while name in taken:
+        count += 1
+        name = f"{stem}_{count}"
+    taken.add(name)
+    return name
 
 
 def inner_nodes(node: NodeProto) -> Iterator[NodeProto]:

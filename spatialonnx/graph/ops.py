@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from spatialonnx.errors import ModelError, PlanError
+from spatialonnx.graph.index import free_name, tensor_names
 from spatialonnx.model.copying import add_initializers, copy_without_initializers
 from spatialonnx.plan.masks import SiteMask, full_mask, make_mask
 from spatialonnx.plan.plan import Plan, PlanLike
@@ -44,7 +45,7 @@ class Predictor:
         output: The tensor it writes.
         mask: Name of its mask input.
         patch_size: Name of its patch size input.
-        threshold: Name of its threshold input, or the name that it would get.
+        threshold: Name of its threshold input, or the name that it would get, which is free.
         zero_point: Name of its zero point input; empty for a float map.
         has_threshold: Whether it has that input.
         step: Quantisation step of an 8-bit map; None for a float map.
@@ -146,6 +147,7 @@ def find_predictors(proto: onnx.ModelProto) -> tuple[Predictor, ...]:
     found = []
     nodes = [n for n in proto.graph.node if n.domain == DOMAIN and n.op_type == PREDICT]
     producers = {n.output[0]: n for n in proto.graph.node if n.output} if nodes else {}
+    taken = tensor_names(proto.graph) if nodes else set()
     for node in nodes:
         inputs = [*node.input, "", ""][:5]
         if not (node.name and all(inputs[:3]) and len(node.input) <= 5 and any(node.output[:1])):
@@ -159,7 +161,7 @@ def find_predictors(proto: onnx.ModelProto) -> tuple[Predictor, ...]:
             output=node.output[0],
             mask=inputs[1],
             patch_size=inputs[2],
-            threshold=inputs[3] or threshold_name(node.name),
+            threshold=inputs[3] or free_name(threshold_name(node.name), taken),
             zero_point=inputs[4],
             has_threshold=bool(inputs[3]),
         )

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from support.models import feeds, residual
+from support.models import Net, feeds, residual
 
 from spatialonnx.errors import ModelError, PlanError
 from spatialonnx.graph.fuse import dense_form
@@ -73,6 +73,25 @@ def test_a_plan_survives_writing_and_reading(spatial):
     assert spatial.SerializeToString() == before
     one = {names[0]: uniform_mask(2, 9)}
     assert read_plan(write_plan(write_plan(spatial, plan), one)).predicting == one
+
+
+def test_a_threshold_takes_a_name_that_is_free():
+    net = Net()
+    x = net.relu(net.conv("x", 4))
+    weight = net.rng.normal(0, 1, (4, 4, 3, 3)).astype(np.float32)
+    net.weights.append(numpy_helper.from_array(weight, f"{x}/threshold"))
+    y = net.relu(net.conv(x, 4, weight=f"{x}/threshold"))
+    proto = insert(net.model(net.head(y)), simplify=False, threads=1).model
+    predictor = find_predictors(proto)[0]
+    assert predictor.threshold == f"{x}/threshold_1"
+    arrays = feeds(proto)
+    expected = open_session(proto, RUNTIME).run(arrays)
+    for threshold in (None, 0.25, None):
+        proto = write_plan(proto, {x: uniform_mask(2, 15, threshold or 0.0)})
+        assert np.array_equal(open_session(proto, RUNTIME).run(arrays), expected)
+    measured = open_session(instrument(proto), RUNTIME)
+    fed = measured.run(arrays | plan_feeds({}, find_predictors(proto)))
+    assert np.array_equal(fed[0], expected[0])
 
 
 def test_a_plan_of_another_model_is_refused(spatial):
