@@ -9,7 +9,7 @@ from __future__ import annotations
 import onnx
 from onnx import NodeProto, helper
 
-from spatialonnx.graph.index import GraphIndex, attribute, is_op
+from spatialonnx.graph.index import GraphIndex, attribute, free_name, is_op
 from spatialonnx.graph.ops import DOMAIN, QCONV
 from spatialonnx.graph.shapes import infer_shapes
 
@@ -27,6 +27,7 @@ def pool_channels_last(proto: onnx.ModelProto) -> None:
     """
     index = GraphIndex(proto)
     shapes = infer_shapes(proto)
+    taken = index.names()
     nodes: list[NodeProto] = []
     changed = False
     for node in index.nodes:
@@ -37,7 +38,7 @@ def pool_channels_last(proto: onnx.ModelProto) -> None:
         changed = True
         source, max_pool = pool
         output = node.output[0]
-        channels_last = f"{output}/nhwc"
+        channels_last = free_name(f"{output}/nhwc", taken)
         made = helper.make_node(
             "NhwcMaxPool", [source], [channels_last], name=max_pool.name, domain=CONTRIB
         )

@@ -21,8 +21,8 @@ from spatialonnx.graph.affine import channel_affine
 from spatialonnx.graph.channels_last import pool_channels_last
 from spatialonnx.graph.fuse_quantized import explain_unfusable as explain_unfusable_quantized
 from spatialonnx.graph.fuse_quantized import make_quantized_site
-from spatialonnx.graph.fused_site import FusedSite, replaced_nodes
-from spatialonnx.graph.index import GraphIndex, attribute, captured, conv_attributes
+from spatialonnx.graph.fused_site import FusedSite, replaced_nodes, taken_names
+from spatialonnx.graph.index import GraphIndex, attribute, captured, conv_attributes, free_name
 from spatialonnx.graph.notes import copy_notes
 from spatialonnx.graph.ops import (
     CONV,
@@ -91,7 +91,10 @@ def fuse_sites(
             raise ModelError(f"site {site} cannot be fused: {reasons[site]}")
     index, shapes, matches = _match(result)
     plan = read_plan(result)
-    sites = [_fuse(index, shapes, matches[site], predictors[site], plan[site]) for site in fused]
+    taken = taken_names(index, (matches[site] for site in fused))
+    sites = [
+        _fuse(index, shapes, matches[site], predictors[site], plan[site], taken) for site in fused
+    ]
     weights = {tensor.name: tensor for tensor in result.graph.initializer}
     for site, made in zip(fused, sites, strict=True):
         _carry_notes(matches[site].conv, weights, made)
@@ -112,11 +115,16 @@ def fuse_sites(
 
 
 def _fuse(
-    index: GraphIndex, shapes: Shapes, match: SiteMatch, predictor: Predictor, mask: SiteMask
+    index: GraphIndex,
+    shapes: Shapes,
+    match: SiteMatch,
+    predictor: Predictor,
+    mask: SiteMask,
+    taken: set[str],
 ) -> FusedSite:
     if match.is_quantized:
-        return make_quantized_site(index, shapes, match, predictor, mask)
-    return make_fused_site(index, match, mask)
+        return make_quantized_site(index, shapes, match, predictor, mask, taken)
+    return make_fused_site(index, match, mask, taken)
 
 
 def _carry_notes(conv: NodeProto, weights: Mapping[str, TensorProto], made: FusedSite) -> None:
@@ -125,7 +133,7 @@ def _carry_notes(conv: NodeProto, weights: Mapping[str, TensorProto], made: Fuse
     copy_notes(conv, node)
     weight = weights.get(conv.input[1])
     for tensor in made.constants:
-        if weight is not None and tensor.name == f"{node.name}/W":
+        if weight is not None and node.op_type == CONV and tensor.name == node.input[1]:
             copy_notes(weight, tensor)
 
 
@@ -134,22 +142,27 @@ def dense_form(proto: onnx.ModelProto) -> onnx.ModelProto:
     return fuse_sites(proto, (), [p.site for p in find_predictors(proto)])
 
 
-def make_fused_site(index: GraphIndex, match: SiteMatch, mask: SiteMask) -> FusedSite:
+def make_fused_site(
+    index: GraphIndex, match: SiteMatch, mask: SiteMask, taken: set[str] | None = None
+) -> FusedSite:
     """Makes the SpatialConv node of a site; ops before its ReLU are folded into its weights.
 
     Args:
         index: The graph.
         match: The site's nodes.
         mask: Its mask.
+        taken: Names that its constants may not take, to which theirs are added; None = those of
+            the graph.
     """
     assert match.predictor is not None and match.relu is not None
+    taken = taken_names(index, [match]) if taken is None else taken
     weight, bias = _fold(index, match)
     site = match.name
-    names = [f"{site}/W", mask_name(site), f"{site}/B"]
+    names = [free_name(name, taken) for name in (f"{site}/W", mask_name(site), f"{site}/B")]
     arrays: list[NDArray[Any]] = [weight, mask.patterns, bias]
     inputs = [match.conv.input[0], *names, match.residual]
     if mask.threshold is not None:
-        names.append(threshold_name(site))
+        names.append(free_name(threshold_name(site), taken))
         arrays.append(mask.threshold)
         inputs.append(names[-1])
     while not inputs[-1]:

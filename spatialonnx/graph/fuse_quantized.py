@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from spatialonnx.graph.fused_site import FusedSite, replaced_nodes
-from spatialonnx.graph.index import GraphIndex, conv_attributes, is_op
+from spatialonnx.graph.index import GraphIndex, conv_attributes, free_name, is_op
 from spatialonnx.graph.ops import (
     DOMAIN,
     QCONV,
     Predictor,
     mask_name,
     stored_threshold,
+    threshold_name,
 )
 from spatialonnx.graph.shapes import Shapes
 from spatialonnx.graph.site_match import SiteMatch
@@ -69,7 +70,12 @@ def explain_unfusable(index: GraphIndex, shapes: Shapes, match: SiteMatch) -> st
 
 
 def make_quantized_site(
-    index: GraphIndex, shapes: Shapes, match: SiteMatch, predictor: Predictor, mask: SiteMask
+    index: GraphIndex,
+    shapes: Shapes,
+    match: SiteMatch,
+    predictor: Predictor,
+    mask: SiteMask,
+    taken: set[str],
 ) -> FusedSite:
     """Makes the SpatialQConv of a site that ``explain_unfusable`` accepts.
 
@@ -79,27 +85,36 @@ def make_quantized_site(
         match: The site's nodes.
         predictor: Its SpatialPredict node.
         mask: Its mask.
+        taken: Names that its tensors may not take, to which theirs are added.
     """
     site = match.name
     x, weight = _dequantized(index, match.conv.input[0]), _dequantized(index, match.weight)
     assert x is not None and weight is not None
-    arrays: dict[str, NDArray[Any]] = {mask_name(site): mask.patterns}
+    arrays: dict[str, NDArray[Any]] = {}
+
+    def constant(name: str, array: NDArray[Any]) -> str:
+        name = free_name(name, taken)
+        arrays[name] = array
+        return name
+
+    patterns = constant(mask_name(site), mask.patterns)
     bias = _bias(index, match, x, weight)
-    if bias is not None:
-        arrays[f"{site}/B"] = bias
-    if mask.threshold is not None:
-        arrays[predictor.threshold] = stored_threshold(predictor, mask.threshold)
-    names = {name: f"{site}/{name}" for name in ("nhwc", "residual_nhwc", "predicted_nhwc")}
+    bias_name = "" if bias is None else constant(f"{site}/B", bias)
+    names = {
+        name: free_name(f"{site}/{name}", taken)
+        for name in ("nhwc", "residual_nhwc", "predicted_nhwc")
+    }
     nodes = [_transpose(x.tensor, names["nhwc"], _TO_NHWC)]
     inputs = [names["nhwc"], x.scale, x.zero_point, weight.tensor, weight.scale]
-    inputs += [*match.last.input[1:3], mask_name(site), f"{site}/B" if bias is not None else ""]
+    inputs += [*match.last.input[1:3], patterns, bias_name]
     if match.add is not None:
         residual, inner = _dequantized(index, match.residual), match.between[0]
         assert residual is not None
         nodes.append(_transpose(residual.tensor, names["residual_nhwc"], _TO_NHWC))
         inputs += [names["residual_nhwc"], residual.scale, residual.zero_point, *inner.input[1:3]]
     if mask.threshold is not None:
-        inputs += [""] * (14 - len(inputs)) + [predictor.threshold]
+        threshold = constant(threshold_name(site), stored_threshold(predictor, mask.threshold))
+        inputs += [""] * (14 - len(inputs)) + [threshold]
     node = helper.make_node(
         QCONV,
         inputs,

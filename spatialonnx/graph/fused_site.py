@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import onnx
 from onnx import NodeProto
 
+from spatialonnx.graph.index import GraphIndex
 from spatialonnx.graph.site_match import SiteMatch
 
 
@@ -34,3 +36,22 @@ def replaced_nodes(match: SiteMatch) -> tuple[NodeProto, ...]:
         if node is not None and node is not nodes[-1]:
             nodes.append(node)
     return tuple(nodes)
+
+
+def taken_names(index: GraphIndex, matches: Iterable[SiteMatch]) -> set[str]:
+    """Names that the tensors of fused sites may not take.
+
+    Those of a SpatialPredict's mask and threshold are free where it alone reads them: they go
+    with it.
+
+    Args:
+        index: The graph.
+        matches: The sites to fuse.
+    """
+    taken = index.names()
+    for match in matches:
+        inputs = () if match.predictor is None else match.predictor.input[1:4]
+        for name in inputs:
+            if len(index.uses.get(name, ())) == 1 and name not in index.outputs:
+                taken.discard(name)
+    return taken

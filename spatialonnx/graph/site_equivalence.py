@@ -20,7 +20,7 @@ from onnx import TensorProto, helper
 
 from spatialonnx.errors import ModelError
 from spatialonnx.graph.fuse import fuse_sites, make_fused_site
-from spatialonnx.graph.index import GraphIndex
+from spatialonnx.graph.index import GraphIndex, free_name
 from spatialonnx.graph.instrument import instrument
 from spatialonnx.graph.ops import DOMAIN, VERSION, find_predictors, read_plan
 from spatialonnx.graph.shapes import infer_shapes
@@ -293,15 +293,17 @@ def _site_model(
     copy = onnx.NodeProto()
     copy.CopyFrom(node)
     del copy.output[:]
-    copy.output.extend(["y", "skipped"])
+    taken = {*inputs, *(tensor.name for tensor in constants)}
+    outputs = [free_name(name, taken) for name in ("y", "skipped")]
+    copy.output.extend(outputs)
     kind = TensorProto.FLOAT, TensorProto.INT64
     graph = helper.make_graph(
         [copy],
         "site",
         [helper.make_tensor_value_info(n, kind[0], a.shape) for n, a in inputs.items()],
         [
-            helper.make_tensor_value_info("y", kind[0], [None] * 4),
-            helper.make_tensor_value_info("skipped", kind[1], [None] * 2),
+            helper.make_tensor_value_info(outputs[0], kind[0], [None] * 4),
+            helper.make_tensor_value_info(outputs[1], kind[1], [None] * 2),
         ],
         initializer=constants,
     )

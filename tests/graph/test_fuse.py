@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
-from support.masked import masked, names
+from onnx import helper, numpy_helper
+from support.masked import DIAGONAL, masked, names
 from support.models import MESS, Net, depthwise, feeds, plain, residual
 
 from spatialonnx.errors import ModelError
@@ -156,6 +156,39 @@ def test_a_weight_that_another_conv_shares_stays() -> None:
     fused = fuse_sites(proto, [one], [other])
     assert weight in {tensor.name for tensor in fused.graph.initializer}
     open_session(fused, ONE).run(feeds(fused))
+
+
+@pytest.mark.parametrize("suffix", ["W", "mask", "threshold", "B"])
+def test_constants_of_a_fused_site_take_names_that_are_free(suffix: str) -> None:
+    net = Net()
+    x = net.relu(net.conv("x", 3))
+    taken = f"{x}/{suffix}"
+    shape = (3,) if suffix == "B" else (3, 3, 3, 3)
+    net.weights.append(numpy_helper.from_array(net.rng.normal(0, 1, shape).astype("f4"), taken))
+    if suffix == "B":
+        y = net.conv(x, 3, bias=False)
+        net.nodes[-1].input.append(taken)
+    else:
+        y = net.conv(x, 3, weight=taken)
+    mask = SiteMask(2, DIAGONAL.patterns, np.array([0.1], np.float32))
+    proto = masked(net.model(net.head(net.relu(y))), mask, simplify=False)
+    fused = fuse_sites(proto, [x], [])
+    (node,) = [node for node in fused.graph.node if node.op_type == CONV]
+    assert taken not in node.input
+    assert {f"{x}/{end}" for end in {"W", "B", "mask", "threshold"} - {suffix}} < {*node.input}
+    images = feeds(proto)
+    for a, b in zip(
+        open_session(proto, ONE).run(images), open_session(fused, ONE).run(images), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_a_site_that_reads_a_tensor_named_y_is_compared() -> None:
+    net = Net()
+    net.node("MaxPool", "x", kernel_shape=[2, 2])
+    net.nodes[-1].output[0] = "y"
+    net.channels["y"] = 3
+    check_equal(masked(net.model(net.head(net.relu(net.conv("y", 4)))), simplify=False))
 
 
 def test_a_relu_that_is_an_output_of_the_model_keeps_its_name() -> None:

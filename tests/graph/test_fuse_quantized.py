@@ -10,8 +10,9 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
+from onnx import numpy_helper
 from support.models import feeds
-from support.quantized import FORMS, explicit, folded, pooled, residual_quantized
+from support.quantized import FORMS, QuantizedNet, explicit, folded, pooled, residual_quantized
 
 from spatialonnx.graph.fuse import explain_unfusable, fuse_sites
 from spatialonnx.graph.insert import insert
@@ -111,6 +112,32 @@ def test_a_pool_between_sites_stays_channels_last(tmp_path: Path) -> None:
     for fused in (sites[:1], sites[1:]):
         dense = [site for site in sites if site not in fused]
         assert optimized_ops(fuse_sites(masked, fused, dense), tmp_path)["Transpose"] == 2
+
+
+def test_tensors_of_fused_sites_take_names_that_are_free() -> None:
+    net = QuantizedNet()
+    site = net.qconv(net.image())
+    x = net.quantize(site)[1]
+    pool = net.node("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
+    pooled_map, x = net.quantize(pool)
+    users = [f"{pooled_map}/nhwc", *(f"{site}/{end}" for end in ("B", "mask", "threshold"))]
+    users += [f"{site}/{end}" for end in ("nhwc", "residual_nhwc", "predicted_nhwc")]
+    for name in users:
+        x = net.node("Identity" if "nhwc" in name else "Mul", x)
+        node = net.nodes[-1]
+        if "nhwc" in name:
+            node.output[0] = name
+            net.channels[name] = 4
+            x = name
+        else:
+            net.weights.append(numpy_helper.from_array(np.array(1.5, np.float32), name))
+            node.input.append(name)
+    mask = SiteMask(2, uniform_mask(2, 9).patterns, np.array([0.1], np.float32))
+    proto = inserted(net.finish(x), mask)
+    fused = fuse_sites(proto, [site], [])
+    onnx.checker.check_model(fused)
+    images = feeds(proto, batch=5)
+    assert np.array_equal(outputs(proto, images), outputs(fused, images))
 
 
 def test_sites_before_a_pool_are_compared_too() -> None:
