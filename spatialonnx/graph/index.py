@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnx.inliner
 from numpy.typing import NDArray
-from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, numpy_helper
+from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
 from onnx.external_data_helper import uses_external_data
 from onnx.reference import ReferenceEvaluator
 
@@ -251,17 +251,24 @@ def subgraphs(node: NodeProto) -> list[GraphProto]:
     return found
 
 
+def defined_names(graph: GraphProto) -> set[str]:
+    """Names of the tensors that a graph takes, holds or computes, its subgraphs left out."""
+    names = {value.name for value in graph.input}
+    names |= {tensor.name for tensor in graph.initializer}
+    names |= {tensor.values.name for tensor in graph.sparse_initializer}
+    return names.union(*(node.output for node in graph.node))
+
+
 def tensor_names(graph: GraphProto) -> set[str]:
     """Every name that a tensor of a graph or of its subgraphs bears."""
     names: set[str] = set()
     pending = [graph]
     while pending:
         part = pending.pop()
-        names.update(value.name for value in (*part.input, *part.output, *part.value_info))
-        names.update(tensor.name for tensor in part.initializer)
-        names.update(tensor.values.name for tensor in part.sparse_initializer)
+        names |= defined_names(part)
+        names.update(value.name for value in (*part.output, *part.value_info))
         for node in part.node:
-            names.update(node.input, node.output)
+            names.update(node.input)
             pending += subgraphs(node)
     return names
 
@@ -274,6 +281,29 @@ def free_name(stem: str, taken: set[str]) -> str:
         name = f"{stem}_{count}"
     taken.add(name)
     return name
+
+
+def rename_tensors(graph: GraphProto, names: Mapping[str, str]) -> None:
+    """Renames tensors of a graph in place, also where its subgraphs read them.
+
+    A subgraph that defines such a name itself means another tensor by it.
+
+    Args:
+        graph: The graph.
+        names: New names by old one.
+    """
+    sparse = [tensor.values for tensor in graph.sparse_initializer]
+    named: list[ValueInfoProto | TensorProto] = [*graph.input, *graph.output, *graph.value_info]
+    for value in [*named, *graph.initializer, *sparse]:
+        if value.name in names:
+            value.name = names[value.name]
+    for node in graph.node:
+        for texts in (node.input, node.output):
+            if not names.keys().isdisjoint(texts):
+                texts[:] = [names.get(name, name) for name in texts]
+        for inner in subgraphs(node):
+            own = defined_names(inner)
+            rename_tensors(inner, {old: new for old, new in names.items() if old not in own})
 
 
 def inner_nodes(node: NodeProto) -> Iterator[NodeProto]:

@@ -22,12 +22,21 @@ from spatialonnx.graph.equivalence import (
     compare_models,
     run_original,
 )
-from spatialonnx.graph.index import GraphIndex, inner_nodes, is_op
+from spatialonnx.graph.index import (
+    GraphIndex,
+    defined_names,
+    free_name,
+    inner_nodes,
+    is_op,
+    rename_tensors,
+    tensor_names,
+)
 from spatialonnx.graph.notes import restore_notes
 from spatialonnx.graph.ops import (
     DOMAIN,
     PREDICT,
     add_opset,
+    count_names,
     mask_name,
     patch_size_name,
     write_plan,
@@ -203,8 +212,7 @@ def insert(
     prepared = prepare_model(source.proto)
     check_model(prepared, str(source.path))
     network = simplify_model(prepared) if simplify else prepared
-    report = find_sites(network)
-    require_sites(report)
+    report = _free_counts(network)
     report = _select(report, include, exclude)
     original = run_original(source.proto, prepared, runtime)
     if original.only_batch is not None and fixed_batch(network) is None:
@@ -222,9 +230,29 @@ def insert(
         spatial = write_plan(spatial, carry_plan(as_model(plan).proto, spatial))
     if by_hand is not None or plan is not None:
         set_metadata(spatial, stage="masked")
+        check_model(spatial, "the model with its plan")
     kept = {value.name for value in spatial.graph.input}
     frozen = tuple(v.name for v in source.proto.graph.input if v.name not in kept)
     return Insertion(spatial, report.sites, report.skipped, report.conv_macs, difference, frozen)
+
+
+def _free_counts(network: onnx.ModelProto) -> SiteReport:
+    """Renames tensors that bear the names of a site's counts, in place; returns the sites."""
+    report = find_sites(network)
+    require_sites(report)
+    counts = {name for site in report.sites for name in count_names(site.name)}
+    counts &= defined_names(network.graph)
+    if not counts:
+        return report
+    values = (*network.graph.input, *network.graph.output)
+    if fixed := sorted(counts.intersection(value.name for value in values)):
+        raise ModelError(
+            f"{fixed[0]}, an input or output of the model, has the name that counts of a site "
+            "take: rename it"
+        )
+    taken = tensor_names(network.graph)
+    rename_tensors(network.graph, {name: free_name(name, taken) for name in sorted(counts)})
+    return _free_counts(network)
 
 
 def _list_inputs(inputs: Iterable[TensorInfo]) -> str:
@@ -289,7 +317,7 @@ def _insert(network: onnx.ModelProto, sites: tuple[Site, ...], mask: SiteMask) -
     G_LOGGER.severity = G_LOGGER.ERROR  # it warns of outputs that are no tensors
     graph = gs.import_onnx(network)
     tensors = graph.tensors()
-    taken = set(tensors)
+    taken = tensor_names(network.graph)
     written = {site.name: _add_predictor(graph, tensors, taken, site, mask) for site in sites}
     for tensor in graph.tensors().values():
         if isinstance(tensor, gs.Variable) and tensor.type not in _EXPORTED:
@@ -316,21 +344,21 @@ def _add_predictor(
     """
     name, source = site.name, tensors[site.tensor]
     readers = list(source.outputs)
-    predicted = gs.Variable(_free(f"{name}/predicted", taken), dtype=np.dtype(site.dtype))
+    predicted = gs.Variable(free_name(f"{name}/predicted", taken), dtype=np.dtype(site.dtype))
     for reader in readers:
         reader.inputs = [predicted if tensor is source else tensor for tensor in reader.inputs]
     if any(output is source for output in graph.outputs):
         # The graph's output keeps its name, so the ReLU's own output gets another one.
         graph.outputs = [predicted if o is source else o for o in graph.outputs]
         output = source.name
-        source.name, predicted.name = _free(f"{name}/relu", taken), output
+        source.name, predicted.name = free_name(f"{name}/relu", taken), output
     inputs = [
         source,
-        gs.Constant(_free(mask_name(name), taken), np.asarray(mask.patterns)),
-        gs.Constant(_free(patch_size_name(name), taken), np.asarray(mask.patch_size, np.int64)),
+        gs.Constant(free_name(mask_name(name), taken), np.asarray(mask.patterns)),
+        gs.Constant(free_name(patch_size_name(name), taken), np.asarray(mask.patch_size, np.int64)),
     ]
     if site.is_quantized:
-        default = gs.Constant(_free(zero_point_name(name), taken), np.zeros((), np.uint8))
+        default = gs.Constant(free_name(zero_point_name(name), taken), np.zeros((), np.uint8))
         inputs += [gs.Variable.empty(), tensors.get(site.zero_point, default)]
     node = gs.Node(PREDICT, name=name, domain=DOMAIN, inputs=inputs, outputs=[predicted])
     # Right behind the ReLU: nodes keep their order, on which the charged Conv may depend.
@@ -342,15 +370,6 @@ def _position(graph: gs.Graph, tensor: gs.Tensor) -> int:
     """Position of the node that writes a tensor; by identity, since nodes compare by value."""
     producer = tensor.inputs[0]
     return next(i for i, node in enumerate(graph.nodes) if node is producer)
-
-
-def _free(stem: str, taken: set[str]) -> str:
-    name, count = stem, 0
-    while name in taken:
-        count += 1
-        name = f"{stem}_{count}"
-    taken.add(name)
-    return name
 
 
 def _describe(

@@ -79,12 +79,12 @@ class Predictor:
     @property
     def skipped(self) -> str:
         """Name of the graph output that counts predicted outputs, [N, C]."""
-        return f"{self.site}/skipped"
+        return count_names(self.site)[0]
 
     @property
     def false_zero(self) -> str:
         """Name of the graph output that counts false zeros, [N, C]."""
-        return f"{self.site}/false_zero"
+        return count_names(self.site)[1]
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,11 @@ class FusedConv:
     def skipped(self) -> str:
         """Name of the graph output that counts predicted outputs, [N, C]."""
         return f"{self.site}/skipped"
+
+
+def count_names(site: str) -> tuple[str, str]:
+    """Names of the graph outputs that count a site's predicted outputs and its false zeros."""
+    return f"{site}/skipped", f"{site}/false_zero"
 
 
 def mask_name(site: str) -> str:

@@ -230,6 +230,40 @@ def test_names_that_are_taken() -> None:
     check(proto, 1, simplify=False)
 
 
+@pytest.mark.parametrize("simplify", [True, False])
+@pytest.mark.parametrize("suffix", ["skipped", "false_zero"])
+def test_counts_have_their_names_to_themselves(suffix: str, simplify: bool) -> None:
+    net = Net()
+    x = net.relu(net.conv("x", 4))
+    net.node("MaxPool", x, kernel_shape=[2, 2])
+    net.nodes[-1].output[0] = f"{x}/{suffix}"
+    net.channels[f"{x}/{suffix}"] = 4
+    relu = net.relu(net.conv(f"{x}/{suffix}", 4))
+    proto = net.model(net.head(relu))
+    result = check(proto, 2, simplify=simplify)
+    run(instrument(result.model, promote=False), feeds(proto), "all")
+
+
+def test_an_output_named_like_a_count_is_refused() -> None:
+    net = Net()
+    x = net.relu(net.conv("x", 4))
+    net.head(x)
+    net.nodes[-1].output[0] = f"{x}/skipped"
+    with pytest.raises(ModelError, match=f"{x}/skipped, an input or output of the model, has"):
+        insert(net.model(f"{x}/skipped"))
+
+
+def test_a_plan_that_breaks_the_model_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(proto: onnx.ModelProto, plan: object) -> onnx.ModelProto:
+        copy = onnx.ModelProto.FromString(proto.SerializeToString())
+        del copy.graph.initializer[:]
+        return copy
+
+    monkeypatch.setattr("spatialonnx.graph.insert.write_plan", broken)
+    with pytest.raises(ModelError, match="the model with its plan is not valid ONNX"):
+        insert(plain(), pattern="1001")
+
+
 def test_nodes_without_names() -> None:
     proto = residual()
     for node in proto.graph.node:
