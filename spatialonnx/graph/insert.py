@@ -358,7 +358,8 @@ def _add_predictor(
         gs.Constant(free_name(patch_size_name(name), taken), np.asarray(mask.patch_size, np.int64)),
     ]
     if site.is_quantized:
-        default = gs.Constant(free_name(zero_point_name(name), taken), np.zeros((), np.uint8))
+        zero = np.zeros((), np.dtype(site.dtype))
+        default = gs.Constant(free_name(zero_point_name(name), taken), zero)
         inputs += [gs.Variable.empty(), tensors.get(site.zero_point, default)]
     node = gs.Node(PREDICT, name=name, domain=DOMAIN, inputs=inputs, outputs=[predicted])
     # Right behind the ReLU: nodes keep their order, on which the charged Conv may depend.

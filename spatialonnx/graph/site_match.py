@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from math import prod
 
 from onnx import NodeProto, TensorProto
 
@@ -23,6 +24,8 @@ from spatialonnx.plan.macs import macs_per_output
 _TRANSPARENT = "Identity", "Dropout"
 _AFFINE = "Add", "Sub", "Mul", "Div"
 _RANK = 4
+_LEAST = {"uint8": 0, "int8": -128, "uint16": 0, "int16": -(1 << 15), "uint4": 0, "int4": -8}
+_UNSIGNED = TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT4
 _FUSED_DOMAINS = ("com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc")
 
 
@@ -120,6 +123,7 @@ def follow_conv(index: GraphIndex, conv: NodeProto) -> SiteMatch:
         position, node, slot = _only_reader(index, tensor)
         if path.quantized and is_op(node, "QuantizeLinear") and slot == 0:
             if path.relu is not None or _folds_relu(index, node):
+                _check_map(index, node)
                 return path.end(node, position)
             path.between.append(node)
             _, node, _ = _only_reader(index, node.output[0])
@@ -267,8 +271,25 @@ def _is_dequantized(index: GraphIndex, tensor: str) -> bool:
 def _folds_relu(index: GraphIndex, quantize: NodeProto) -> bool:
     """Whether a QuantizeLinear saturates everything below zero to zero."""
     if len(quantize.input) < 3 or not quantize.input[2]:
-        return True  # the zero point is 0, and the type is uint8
+        return quantized_type(index, quantize) in _UNSIGNED  # the zero point is 0
     return _is_least(index, quantize.input[2])
+
+
+def quantized_type(index: GraphIndex, quantize: NodeProto) -> int | None:
+    """Element type of the map that a QuantizeLinear writes; None where it is not known."""
+    if len(quantize.input) > 2 and quantize.input[2]:
+        return index.constant_type(quantize.input[2])
+    chosen = attribute(quantize, "output_dtype")
+    return TensorProto.UINT8 if chosen is None or not chosen.i else chosen.i
+
+
+def _check_map(index: GraphIndex, quantize: NodeProto) -> None:
+    kind = quantized_type(index, quantize)
+    scale = index.constant_shape(quantize.input[1])
+    if kind is None or scale is None or prod(scale) != 1:
+        raise Mismatch("it is quantised with a scale or zero point that is not one constant")
+    if kind not in (TensorProto.UINT8, TensorProto.INT8):
+        raise Mismatch(f"it is quantised to {_type_name(kind)}: only 8-bit maps are predicted")
 
 
 def _is_least(index: GraphIndex, zero_point: str) -> bool:
@@ -276,7 +297,7 @@ def _is_least(index: GraphIndex, zero_point: str) -> bool:
     array = index.constant_array(zero_point)
     if array is None or array.size != 1:
         return False
-    least = {"uint8": 0, "int8": -128}.get(array.dtype.name)
+    least = _LEAST.get(array.dtype.name)
     return least is not None and int(array.reshape(())[()]) == least
 
 

@@ -20,7 +20,13 @@ from spatialonnx.graph.index import (
 )
 from spatialonnx.graph.ops import CONV, DOMAIN, QCONV
 from spatialonnx.graph.shapes import Shapes, infer_shapes
-from spatialonnx.graph.site_match import SiteMatch, SkippedConv, match_sites, weight_name
+from spatialonnx.graph.site_match import (
+    SiteMatch,
+    SkippedConv,
+    match_sites,
+    quantized_type,
+    weight_name,
+)
 from spatialonnx.model.model_file import ModelLike, as_model
 from spatialonnx.plan.macs import macs_per_output
 from spatialonnx.plan.masks import Dim
@@ -170,7 +176,11 @@ def _fused_site(index: GraphIndex, shapes: Shapes, node: NodeProto) -> Site:
 def _dtype(index: GraphIndex, match: SiteMatch) -> str:
     if not match.is_quantized:
         return "float32"
-    return "int8" if index.constant_type(match.zero_point) == onnx.TensorProto.INT8 else "uint8"
+    if is_op(match.last, "QuantizeLinear"):
+        kind = quantized_type(index, match.last)
+    else:
+        kind = index.constant_type(match.zero_point)
+    return "int8" if kind == onnx.TensorProto.INT8 else "uint8"
 
 
 def _note(match: SiteMatch) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
 from support.models import feeds
 from support.quantized import FORMS, MIDDLE, QuantizedNet, folded, residual_quantized
 
@@ -68,6 +69,63 @@ def test_a_map_of_negative_values_is_no_site() -> None:
     assert report.sites == ()
     (skipped,) = report.skipped
     assert "GlobalAveragePool follows it, not a ReLU" in skipped.reason
+
+
+def test_the_type_of_a_map_without_zero_point_is_read() -> None:
+    proto = without_zero_point(TensorProto.INT8, relu=True)
+    (site,) = find_sites(proto).sites
+    assert site.dtype == "int8"
+    assert insert(proto, pattern="1001", threads=1).difference.exact
+    (site,) = find_sites(without_zero_point(TensorProto.UINT8)).sites
+    assert site.dtype == "uint8"
+    (skipped,) = find_sites(without_zero_point(TensorProto.INT8)).skipped
+    assert "GlobalAveragePool follows it, not a ReLU" in skipped.reason
+
+
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16])
+@pytest.mark.parametrize("zero_point", [True, False])
+def test_maps_of_16_bits_are_no_sites(dtype: type, zero_point: bool, relu: bool) -> None:
+    if zero_point:
+        net = QuantizedNet(opset=21, ir=10)
+        conv = net.qconv(net.image())
+        least = int(np.iinfo(dtype).min)
+        proto = net.finish(net.quantize(net.relu(conv) if relu else conv, 0.05, least, dtype)[1])
+    else:
+        proto = without_zero_point(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), relu)
+    report = find_sites(proto)
+    assert report.sites == ()
+    reason = f"it is quantised to {np.dtype(dtype)}: only 8-bit maps are predicted"
+    if dtype is np.int16 and not zero_point and not relu:  # zero is not its least value
+        reason = "a GlobalAveragePool follows it, not a ReLU"
+    assert [skipped.reason for skipped in report.skipped] == [reason]
+
+
+@pytest.mark.parametrize("computed", ["scale", "zero point"])
+def test_a_map_whose_scale_is_computed_is_no_site(computed: str) -> None:
+    net = QuantizedNet()
+    relu = net.relu(net.qconv(net.image()))
+    inputs = [net.constant(0.05), net.constant(0, "zero", np.uint8)]
+    if computed == "scale":
+        inputs[0] = net.node("ReduceMax", "x", keepdims=0)
+    else:
+        inputs[1] = net.node("Cast", net.node("ReduceMax", "x", keepdims=0), to=TensorProto.UINT8)
+    quantized = net.node("QuantizeLinear", relu, *inputs)
+    x = net.node("DequantizeLinear", quantized, *inputs)
+    net.channels[x] = 4
+    (skipped,) = find_sites(net.finish(x)).skipped
+    assert skipped.reason.endswith("with a scale or zero point that is not one constant")
+
+
+def without_zero_point(kind: int, relu: bool = False) -> onnx.ModelProto:
+    """A site whose QuantizeLinear says its type in an attribute."""
+    net = QuantizedNet(opset=21, ir=10)
+    conv = net.qconv(net.image())
+    scale = net.constant(0.05)
+    quantized = net.node(
+        "QuantizeLinear", net.relu(conv) if relu else conv, scale, output_dtype=kind
+    )
+    return net.finish(net.node("DequantizeLinear", quantized, scale))
 
 
 def test_a_relu_that_nothing_quantises_is_said() -> None:
