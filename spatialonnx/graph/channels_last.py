@@ -6,12 +6,15 @@ its own. A network whose sites are all fused has none, so the pool is written th
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import NodeProto, helper
 
 from spatialonnx.graph.index import GraphIndex, attribute, free_name, is_op
 from spatialonnx.graph.ops import DOMAIN, QCONV
 from spatialonnx.graph.shapes import infer_shapes
+from spatialonnx.graph.site_match import quantized_type
 
 CONTRIB = "com.microsoft"
 _POOL_ATTRIBUTES = ("auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "strides")
@@ -74,8 +77,10 @@ def _pool_of(index: GraphIndex, quantize: NodeProto) -> tuple[str, NodeProto] | 
     if dequantize is None or not is_op(dequantize, "DequantizeLinear"):
         return None
     # The largest of some values is one of them: with the same scale no bit changes.
-    for ours, theirs in zip(dequantize.input[1:], quantize.input[1:], strict=False):
-        a, b = index.constant_array(ours), index.constant_array(theirs)
+    if quantized_type(index, quantize) != onnx.TensorProto.UINT8:
+        return None
+    for slot in (1, 2):
+        a, b = _parameter(index, dequantize, slot), _parameter(index, quantize, slot)
         if a is None or b is None or a.dtype != b.dtype or a.size != 1 or not (a == b).all():
             return None
     transpose = _producer(index, dequantize.input[0])
@@ -85,6 +90,12 @@ def _pool_of(index: GraphIndex, quantize: NodeProto) -> tuple[str, NodeProto] | 
     if conv is None or conv.domain != DOMAIN or conv.op_type != QCONV:
         return None
     return transpose.input[0], pool
+
+
+def _parameter(index: GraphIndex, node: NodeProto, slot: int) -> NDArray[np.generic] | None:
+    """The scale or the zero point of a node of uint8 maps; a zero point left out is 0."""
+    name = node.input[slot] if slot < len(node.input) else ""
+    return index.constant_array(name) if name else np.zeros((), np.uint8)
 
 
 def _producer(index: GraphIndex, tensor: str) -> NodeProto | None:

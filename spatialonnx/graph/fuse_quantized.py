@@ -21,6 +21,7 @@ from spatialonnx.graph.fused_site import FusedSite, replaced_nodes
 from spatialonnx.graph.index import GraphIndex, conv_attributes, free_name, is_op
 from spatialonnx.graph.ops import (
     DOMAIN,
+    PREDICT,
     QCONV,
     Predictor,
     mask_name,
@@ -28,7 +29,7 @@ from spatialonnx.graph.ops import (
     threshold_name,
 )
 from spatialonnx.graph.shapes import Shapes
-from spatialonnx.graph.site_match import SiteMatch
+from spatialonnx.graph.site_match import SiteMatch, quantized_type
 from spatialonnx.plan.masks import SiteMask
 
 _TO_NHWC, _TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
@@ -36,7 +37,7 @@ _TO_NHWC, _TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
 
 @dataclass(frozen=True)
 class _Quantized:
-    """A tensor of 8-bit values with the names of its scale and zero point."""
+    """A tensor of 8-bit values with the names of its scale and zero point, empty for 0."""
 
     tensor: str
     scale: str
@@ -50,8 +51,13 @@ def explain_unfusable(index: GraphIndex, shapes: Shapes, match: SiteMatch) -> st
     x, weight = _dequantized(index, match.conv.input[0]), _dequantized(index, match.weight)
     if x is None or weight is None:
         return "its input or weight is not quantised"
-    if _type(index, x.zero_point) != np.uint8 or _type(index, match.last.input[2]) != np.uint8:
+    kinds = _type(index, x), quantized_type(index, match.last)
+    if None in kinds:
+        return "its input has no constant zero point, which would tell its type"
+    if TensorProto.INT8 in kinds:
         return "its maps are int8: quantise activations to uint8"
+    if kinds != (TensorProto.UINT8, TensorProto.UINT8):
+        return "its input is not a uint8 map"
     zero = index.constant_array(weight.zero_point)
     if index.constant_type(weight.tensor) != TensorProto.INT8 or (zero is not None and zero.any()):
         return "its weights are not symmetric int8"
@@ -61,8 +67,10 @@ def explain_unfusable(index: GraphIndex, shapes: Shapes, match: SiteMatch) -> st
         return "its ReLU stands between two QuantizeLinears" if match.between else ""
     if len(match.between) != 2:
         return "no QuantizeLinear stands between its Conv and its residual Add"
+    if quantized_type(index, match.between[0]) != TensorProto.UINT8:
+        return "its map in front of the residual Add is not uint8"
     residual = _dequantized(index, match.residual)
-    if residual is None or _type(index, residual.zero_point) != np.uint8:
+    if residual is None or _type(index, residual) != TensorProto.UINT8:
         return "its residual is not a uint8 map"
     if shapes.get(match.residual) != shapes.get(match.output):
         return "its residual has another shape than its map"
@@ -97,6 +105,9 @@ def make_quantized_site(
         arrays[name] = array
         return name
 
+    def zero_point(name: str) -> str:
+        return name or constant(f"{site}/zero", np.zeros((), np.uint8))
+
     patterns = constant(mask_name(site), mask.patterns)
     bias = _bias(index, match, x, weight)
     bias_name = "" if bias is None else constant(f"{site}/B", bias)
@@ -105,13 +116,15 @@ def make_quantized_site(
         for name in ("nhwc", "residual_nhwc", "predicted_nhwc")
     }
     nodes = [_transpose(x.tensor, names["nhwc"], _TO_NHWC)]
-    inputs = [names["nhwc"], x.scale, x.zero_point, weight.tensor, weight.scale]
-    inputs += [*match.last.input[1:3], patterns, bias_name]
+    inputs = [names["nhwc"], x.scale, zero_point(x.zero_point), weight.tensor, weight.scale]
+    inputs += [match.last.input[1], zero_point(match.zero_point), patterns, bias_name]
     if match.add is not None:
-        residual, inner = _dequantized(index, match.residual), match.between[0]
+        residual = _dequantized(index, match.residual)
+        _, scale, zero = _three(match.between[0])
         assert residual is not None
         nodes.append(_transpose(residual.tensor, names["residual_nhwc"], _TO_NHWC))
-        inputs += [names["residual_nhwc"], residual.scale, residual.zero_point, *inner.input[1:3]]
+        inputs += [names["residual_nhwc"], residual.scale, zero_point(residual.zero_point)]
+        inputs += [scale, zero_point(zero)]
     if mask.threshold is not None:
         threshold = constant(threshold_name(site), stored_threshold(predictor, mask.threshold))
         inputs += [""] * (14 - len(inputs)) + [threshold]
@@ -139,14 +152,28 @@ def _dequantized(index: GraphIndex, tensor: str) -> _Quantized | None:
     """The 8-bit input of a DequantizeLinear."""
     position = index.producer.get(tensor)
     node = None if position is None else index.nodes[position]
-    if node is None or not is_op(node, "DequantizeLinear") or len(node.input) < 3:
+    if node is None or not is_op(node, "DequantizeLinear"):
         return None
-    return _Quantized(*node.input[:3])
+    return _Quantized(*_three(node))
 
 
-def _type(index: GraphIndex, zero_point: str) -> type[np.generic] | None:
-    array = index.constant_array(zero_point)
-    return None if array is None else array.dtype.type
+def _three(node: NodeProto) -> tuple[str, str, str]:
+    """The inputs of a QuantizeLinear or DequantizeLinear; the zero point may be left out."""
+    tensor, scale, zero_point, *_ = *node.input, "", ""
+    return tensor, scale, zero_point
+
+
+def _type(index: GraphIndex, quantized: _Quantized) -> int | None:
+    """Element type of a map that a DequantizeLinear reads; None where it is not known."""
+    if quantized.zero_point:
+        return index.constant_type(quantized.zero_point)
+    position = index.producer.get(quantized.tensor)
+    node = None if position is None else index.nodes[position]
+    if node is not None and node.domain == DOMAIN and node.op_type == PREDICT:
+        return index.constant_type(node.input[4]) if len(node.input) > 4 else None
+    if node is not None and is_op(node, "QuantizeLinear"):
+        return quantized_type(index, node)
+    return None
 
 
 def _bias(
@@ -173,7 +200,7 @@ def _bias(
 def _largest(index: GraphIndex, match: SiteMatch) -> int:
     """The largest 8-bit value of the map: below 255 where a Clip bounds it."""
     scale = index.scalar(match.last.input[1])
-    zero = index.scalar(match.last.input[2])
+    zero = index.scalar(match.zero_point) if match.zero_point else 0.0
     if math.isinf(match.clip_max) or scale is None or zero is None:
         return 255
     quotient = np.float32(match.clip_max) / np.float32(scale)

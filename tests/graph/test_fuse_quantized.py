@@ -140,6 +140,51 @@ def test_tensors_of_fused_sites_take_names_that_are_free() -> None:
     assert np.array_equal(outputs(proto, images), outputs(fused, images))
 
 
+@pytest.mark.parametrize("form", FUSABLE)
+def test_zero_points_that_are_left_out_are_zero(form: str) -> None:
+    """Of uint8 maps, int8 weights and int32 biases."""
+    proto = FUSABLE[form]()
+    zeros = {t.name for t in proto.graph.initializer if not numpy_helper.to_array(t).any()}
+    left_out = 0
+    for node in proto.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.input[2] in zeros:
+            del node.input[2]
+            left_out += 1
+    assert left_out > 6
+    masked = inserted(proto, SiteMask(2, uniform_mask(2, 9).patterns, np.array([0.1], np.float32)))
+    sites = [p.site for p in find_predictors(masked)]
+    assert explain_unfusable(masked) == {}
+    fused = fuse_sites(masked, sites, [])
+    images = feeds(masked, batch=5)
+    assert np.array_equal(outputs(masked, images), outputs(fused, images))
+    assert ("NhwcMaxPool" in {n.op_type for n in fused.graph.node}) == (form == "a pool between")
+
+
+def test_a_pool_whose_zero_points_differ_stays() -> None:
+    net = QuantizedNet()
+    x = net.quantize(net.relu(net.qconv(net.image())), 0.05, 10)[1]
+    pool = net.node("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
+    x = net.quantize(pool)[1]
+    for node in net.nodes[-2:]:
+        del node.input[2]
+    masked = inserted(net.finish(net.quantize(net.qconv(x))[1]), uniform_mask(2, 1))
+    fused = fuse_sites(masked, [p.site for p in find_predictors(masked)], [])
+    images = feeds(masked, batch=5)
+    assert np.array_equal(outputs(masked, images), outputs(fused, images))
+    assert "MaxPool" in {node.op_type for node in fused.graph.node}
+
+
+def test_an_input_of_unknown_type_is_said() -> None:
+    net = QuantizedNet()
+    quantized, x = net.quantize("x")
+    same = net.node("Identity", quantized)
+    x = net.node("DequantizeLinear", same, net.nodes[-2].input[1])
+    net.channels[x] = 3
+    masked = inserted(net.finish(net.quantize(net.qconv(x))[1]), full_mask(2))
+    (reason,) = explain_unfusable(masked).values()
+    assert reason.startswith("its input has no constant zero point")
+
+
 def test_sites_before_a_pool_are_compared_too() -> None:
     masked = inserted(pooled(), uniform_mask(2, 1))
     sites = [p.site for p in find_predictors(masked)]
