@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from spatialonnx.errors import ModelError, PlanError
-from spatialonnx.graph.index import free_name, tensor_names
+from spatialonnx.graph.index import GraphIndex, free_name, tensor_names
 from spatialonnx.model.copying import add_initializers, copy_without_initializers
 from spatialonnx.plan.masks import SiteMask, full_mask, make_mask
 from spatialonnx.plan.plan import Plan, PlanLike
@@ -153,6 +153,7 @@ def find_predictors(proto: onnx.ModelProto) -> tuple[Predictor, ...]:
     nodes = [n for n in proto.graph.node if n.domain == DOMAIN and n.op_type == PREDICT]
     producers = {n.output[0]: n for n in proto.graph.node if n.output} if nodes else {}
     taken = tensor_names(proto.graph) if nodes else set()
+    index = GraphIndex(proto) if any(len(node.input) > 4 for node in nodes) else None
     for node in nodes:
         inputs = [*node.input, "", ""][:5]
         if not (node.name and all(inputs[:3]) and len(node.input) <= 5 and any(node.output[:1])):
@@ -170,10 +171,10 @@ def find_predictors(proto: onnx.ModelProto) -> tuple[Predictor, ...]:
             zero_point=inputs[4],
             has_threshold=bool(inputs[3]),
         )
-        if predictor.zero_point:
-            step = _quantization_step(proto, producers.get(predictor.source))
-            zero = _constants(proto).get(predictor.zero_point)
-            if zero is None or (array := _array(node.name, zero)).size != 1:
+        if predictor.zero_point and index is not None:
+            step = _quantization_step(index, producers.get(predictor.source))
+            array = index.constant_array(predictor.zero_point)
+            if array is None or array.size != 1:
                 raise ModelError(f"site {node.name}: its zero point is not one constant")
             predictor = replace(
                 predictor, step=step, zero=int(array.reshape(())[()]), dtype=array.dtype.name
@@ -185,7 +186,7 @@ def find_predictors(proto: onnx.ModelProto) -> tuple[Predictor, ...]:
     return tuple(found)
 
 
-def _quantization_step(proto: onnx.ModelProto, producer: onnx.NodeProto | None) -> float:
+def _quantization_step(index: GraphIndex, producer: onnx.NodeProto | None) -> float:
     """The scale that a node quantises its output with."""
     kind = "" if producer is None else producer.op_type
     slot = {"QuantizeLinear": 1, "QLinearConv": 6, "QLinearAdd": 6}.get(kind, 0)
@@ -194,15 +195,15 @@ def _quantization_step(proto: onnx.ModelProto, producer: onnx.NodeProto | None) 
             "a SpatialPredict node of an 8-bit map follows no QuantizeLinear: insert into the "
             "original model again"
         )
-    return _scalar(producer.name, _constants(proto), producer.input[slot])
+    return _scale(producer.name, index, producer.input[slot])
 
 
-def _scalar(node: str, constants: Mapping[str, TensorProto], name: str) -> float:
-    """A scale: one positive constant."""
-    array = _array(node, constants[name]) if name in constants else None
-    if array is None or array.size != 1 or not float(array.reshape(())[()]) > 0:
+def _scale(node: str, index: GraphIndex, name: str) -> float:
+    """One positive constant."""
+    scale = index.scalar(name)
+    if scale is None or not scale > 0:
         raise ModelError(f"node {node!r} has no constant scale: insert into the original again")
-    return float(array.reshape(())[()])
+    return scale
 
 
 def find_fused(proto: onnx.ModelProto) -> tuple[FusedConv, ...]:
@@ -211,19 +212,21 @@ def find_fused(proto: onnx.ModelProto) -> tuple[FusedConv, ...]:
     Raises:
         ModelError: A node's weight, mask or patch size is not constant.
     """
-    constants = _constants(proto)
+    nodes = [n for n in proto.graph.node if n.domain == DOMAIN and n.op_type in (CONV, QCONV)]
+    if not nodes:
+        return ()
+    constants, index = _constants(proto), GraphIndex(proto)
     found = []
-    for node in proto.graph.node:
-        if node.domain != DOMAIN or node.op_type not in (CONV, QCONV):
-            continue
+    for node in nodes:
         quantized = node.op_type == QCONV
         inputs = [*node.input, *[""] * 15]
         weight, patterns, threshold = (
             (inputs[3], inputs[7], inputs[14]) if quantized else (inputs[1], inputs[2], inputs[5])
         )
-        if not {weight, patterns} <= constants.keys():
+        shape = index.constant_shape(weight)
+        if shape is None or patterns not in constants:
             raise ModelError(f"{node.op_type} node {node.name!r}: W and mask must be constant")
-        step = _scalar(node.name, constants, inputs[5]) if quantized else None
+        step = _scale(node.name, index, inputs[5]) if quantized else None
         size = next((a.i for a in node.attribute if a.name == "patch_size"), 0)
         mask = _read_mask(
             node.name,
@@ -233,7 +236,6 @@ def find_fused(proto: onnx.ModelProto) -> tuple[FusedConv, ...]:
         )
         if not node.name or not node.output or not node.output[0]:
             raise ModelError(f"{node.op_type} node {node.name!r} lacks its name or its output")
-        shape = tuple(constants[weight].dims)
         found.append(FusedConv(node.name, shape, node.output[0], mask, quantized))
     return tuple(found)
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from support.models import feeds
 from support.quantized import FORMS, QuantizedNet, explicit, folded, pooled, residual_quantized
 
@@ -158,6 +158,36 @@ def test_zero_points_that_are_left_out_are_zero(form: str) -> None:
     images = feeds(masked, batch=5)
     assert np.array_equal(outputs(masked, images), outputs(fused, images))
     assert ("NhwcMaxPool" in {n.op_type for n in fused.graph.node}) == (form == "a pool between")
+
+
+@pytest.mark.parametrize("stored", ["Constant", "Identity"])
+def test_scales_are_read_however_they_are_stored(stored: str) -> None:
+    proto = residual_quantized()
+    weights = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
+    nodes = []
+    for node in proto.graph.node:
+        for slot in (1, 2) if node.op_type == "QuantizeLinear" else ():
+            name, value = f"{node.name}/{slot}", weights[node.input[slot]]
+            if stored == "Identity":
+                nodes.append(helper.make_node("Identity", [node.input[slot]], [name]))
+            elif slot == 1:
+                nodes.append(helper.make_node("Constant", [], [name], value_float=float(value)))
+            else:
+                tensor = numpy_helper.from_array(value)
+                nodes.append(helper.make_node("Constant", [], [name], value=tensor))
+            node.input[slot] = name
+        nodes.append(node)
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del proto.graph.node[:]
+    proto.graph.node.extend(copies)
+    mask = SiteMask(2, uniform_mask(2, 9).patterns, np.array([0.1], np.float32))
+    masked = inserted(proto, mask)
+    assert [p.dtype for p in find_predictors(masked)] == ["uint8"] * 4
+    fused = fuse_sites(masked, [p.site for p in find_predictors(masked)], [])
+    assert {site.site for site in find_fused(fused)} == read_plan(masked).keys()
+    assert read_plan(fused) == read_plan(masked)
+    images = feeds(masked, batch=5)
+    assert np.array_equal(outputs(masked, images), outputs(fused, images))
 
 
 def test_a_pool_whose_zero_points_differ_stays() -> None:
