@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx
 
 from spatialonnx.graph.fuse import dense_form
+from spatialonnx.graph.index import rename_tensors
 from spatialonnx.graph.ops import find_predictors
 
 
@@ -20,13 +21,9 @@ def float_form(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, str]]
     predicted = {p.output: p.site for p in find_predictors(proto) if p.output != p.site}
     network = dense_form(proto)
     graph = network.graph
-    for node in graph.node:
-        for names in (node.input, node.output):
-            names[:] = [predicted.get(name, name) for name in names]
     kept = [value for value in graph.value_info if value.name not in predicted.values()]
-    for value in kept:
-        value.name = predicted.get(value.name, value.name)
     copies = [onnx.ValueInfoProto.FromString(v.SerializeToString()) for v in kept]
     del graph.value_info[:]
     graph.value_info.extend(copies)
+    rename_tensors(graph, predicted)
     return network, {site: output for output, site in predicted.items()}
