@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from spatialonnx.errors import ModelError
 from spatialonnx.graph.index import GraphIndex, is_op
 from spatialonnx.graph.random_inputs import random_input
+from spatialonnx.model.interface import model_precision
 from spatialonnx.model.metadata import fixed_batch, get_metadata
 from spatialonnx.runtime.session import Level, Runtime, Session, open_session
 
@@ -102,17 +103,24 @@ def compare_models(
     if not exact and not _equal(_run(network, feeds, "extended", runtime), got):
         if not original.repeats:
             raise ModelError("the model's outputs are random: remove its random or training ops")
-        raise ModelError(
-            "the outputs change although nothing is predicted; leave sites out with --exclude, or "
-            "try --no-simplify"
-        )
+        raise ModelError(f"the outputs change although nothing is predicted; {_advice(network)}")
     largest = _largest_difference(original.default, _run(spatial, feeds, "all", runtime))
     if not largest <= TOLERANCE:
         raise ModelError(
             f"the outputs change by {largest:.1e} of the largest although nothing is predicted; "
-            "leave sites out with --exclude, or try --no-simplify"
+            f"{_advice(network)}"
         )
     return Difference(exact, largest)
+
+
+def _advice(network: onnx.ModelProto) -> str:
+    """What may help; a quantised model is never simplified."""
+    if model_precision(network) == "int8":
+        return (
+            "8-bit kernels of this processor may saturate: quantise weights to 7 bits "
+            "(reduce_range), or leave sites out with --exclude"
+        )
+    return "leave sites out with --exclude, or try --no-simplify"
 
 
 def _first_run(session: Session, proto: onnx.ModelProto) -> tuple[Feeds, list[NDArray[Any]]]:
