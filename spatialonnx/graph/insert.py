@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
-from onnx import helper
+from onnx import NodeProto, helper
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from spatialonnx.errors import ModelError, UsageError
@@ -29,6 +29,7 @@ from spatialonnx.graph.index import (
     inner_nodes,
     is_op,
     rename_tensors,
+    subgraphs,
     tensor_names,
 )
 from spatialonnx.graph.notes import restore_notes
@@ -47,7 +48,7 @@ from spatialonnx.graph.simplify import name_nodes, prepare_model, simplify_model
 from spatialonnx.graph.site_match import SkippedConv
 from spatialonnx.graph.sites import Site, SiteReport, find_sites, require_sites
 from spatialonnx.model.checking import check_interface, check_model
-from spatialonnx.model.copying import copy_around
+from spatialonnx.model.copying import add_initializers, copy_around
 from spatialonnx.model.interface import (
     TensorInfo,
     describe_shape,
@@ -315,23 +316,67 @@ def _insert(network: onnx.ModelProto, sites: tuple[Site, ...], mask: SiteMask) -
     """
     name_nodes(network, frozenset(site.name for site in sites))
     G_LOGGER.severity = G_LOGGER.ERROR  # it warns of outputs that are no tensors
-    graph = gs.import_onnx(network)
+    graph = gs.import_onnx(_skeleton(network))
     tensors = graph.tensors()
     taken = tensor_names(network.graph)
     written = {site.name: _add_predictor(graph, tensors, taken, site, mask) for site in sites}
     for tensor in graph.tensors().values():
         if isinstance(tensor, gs.Variable) and tensor.type not in _EXPORTED:
             tensor.dtype = None  # the exporter leaves its type out
-    # The exporter rebuilds the graph alone; what it does not know is taken from the model.
+    # The exporter rebuilds the graph alone; all but the names that nodes read is the model's.
     graph.name, graph.doc_string, graph.producer_name, graph.producer_version = "graph", "", "", ""
     exported = gs.export_onnx(graph, do_type_check=False).graph
     result = copy_around(network)
-    result.graph.node.extend(exported.node)
-    result.graph.initializer.extend(exported.initializer)
+    originals = iter(network.graph.node)
+    for node in exported.node:
+        copy = result.graph.node.add()
+        copy.CopyFrom(node if node.domain == DOMAIN else next(originals))
+        if node.domain != DOMAIN:
+            _rewire(copy, node)
+    read = GraphIndex(network).uses.keys() | {v.name for v in network.graph.output}
+    read |= {v.name for v in network.graph.input}
+    add_initializers(result, (t for t in network.graph.initializer if t.name in read))
+    add_initializers(result, exported.initializer)
     add_opset(result)
     _describe(result, exported, network, {site: written[site.name] for site in sites})
     restore_notes(network.graph, result.graph)
     return result
+
+
+def _skeleton(network: onnx.ModelProto) -> onnx.ModelProto:
+    """A model's nodes without weights and attributes, some of which graphsurgeon drops."""
+    result = copy_around(network)
+    result.graph.node.extend(map(_bare, network.graph.node))
+    result.graph.value_info.extend(network.graph.value_info)
+    return result
+
+
+def _bare(node: NodeProto) -> NodeProto:
+    """A node with its inputs and outputs, and with nothing else but those of its subgraphs."""
+    result = helper.make_node(
+        node.op_type, node.input, node.output, name=node.name, domain=node.domain
+    )
+    for inner in subgraphs(node):
+        given = defined_names(inner).difference(*(n.output for n in inner.node))
+        part = onnx.GraphProto(
+            name=inner.name,
+            node=map(_bare, inner.node),
+            input=[onnx.ValueInfoProto(name=name) for name in sorted(given)],
+            output=[onnx.ValueInfoProto(name=value.name) for value in inner.output],
+        )
+        attribute = helper.make_attribute(f"graph_{len(result.attribute)}", part)
+        result.attribute.append(attribute)
+    return result
+
+
+def _rewire(node: NodeProto, like: NodeProto) -> None:
+    """Gives a node the inputs and outputs of another, and so to those in its subgraphs."""
+    node.input[:], node.output[:] = like.input, like.output
+    for inner, other in zip(subgraphs(node), subgraphs(like), strict=True):
+        for value, renamed in zip(inner.output, other.output, strict=True):
+            value.name = renamed.name
+        for inner_node, other_node in zip(inner.node, other.node, strict=True):
+            _rewire(inner_node, other_node)
 
 
 def _add_predictor(
@@ -381,11 +426,9 @@ def _describe(
 ) -> None:
     """Writes value_info: ORT's shape inference stops at a custom op."""
     outputs = {value.name for value in network.graph.output}
-    ours = set(written.values())
+    left_out = outputs.union(written.values(), (t.name for t in network.graph.initializer))
     result.graph.value_info.extend(
-        v
-        for v in exported.value_info
-        if v.name not in ours and v.name not in outputs and v.HasField("type")
+        v for v in exported.value_info if v.name not in left_out and v.HasField("type")
     )
     shapes = infer_shapes(network)
     for site, name in written.items():

@@ -320,7 +320,7 @@ def test_metadata_and_descriptions_are_kept() -> None:
         "stage": "spatial",
         "source_sha256": "0123abcd",
     }
-    assert {(o.domain, o.version) for o in result.opset_import} == {("", 17), ("spatialonnx", 1)}
+    assert {(o.domain, o.version) for o in result.opset_import} == {("", 17), ("spatialonnx", 2)}
 
 
 @pytest.mark.parametrize(("shape", "batch"), [(("n", 3, 8, 8), None), ((3, 3, 8, 8), 3)])
@@ -514,6 +514,38 @@ def test_a_prediction_that_changes_outputs_is_noticed(monkeypatch: pytest.Monkey
     with pytest.raises(ModelError, match="8-bit kernels of this processor may saturate") as caught:
         insert(folded())
     assert "simplify" not in str(caught.value)
+
+
+@pytest.mark.parametrize("simplify", [True, False])
+def test_attributes_of_every_kind_are_kept(simplify: bool) -> None:
+    """An empty list, a sparse tensor, and text that is no UTF-8, in a subgraph too."""
+    net = Net(opset=18)
+    x = net.relu(net.conv("x", 4))
+    axes = net.node("Constant", value_ints=[1])
+    del net.nodes[-1].attribute[0].ints[:]
+    x = net.node("ReduceMean", x, axes, noop_with_empty_axes=1)
+    sparse = helper.make_sparse_tensor(
+        helper.make_tensor("values", TensorProto.FLOAT, [1], [2.0]),
+        helper.make_tensor("indices", TensorProto.INT64, [1], [0]),
+        [4],
+    )
+    last = net.node("Transpose", x, perm=[0, 2, 3, 1])
+    last = net.node("Mul", last, net.node("Constant", sparse_value=sparse))
+    x = net.node("Transpose", last, perm=[0, 3, 1, 2])
+    body = [
+        helper.make_node("Constant", [], ["axes"], value_ints=[1]),
+        helper.make_node("ReduceMean", [x, "axes"], ["y"], noop_with_empty_axes=1),
+        helper.make_node("Constant", [], ["text"], value_string=b"\xff"),
+    ]
+    del body[0].attribute[0].ints[:]
+    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None] * 4)
+    branches = [helper.make_graph(body, name, [], [out]) for name in ("then", "else")]
+    flag = net.node("Greater", net.node("ReduceMax", "x", keepdims=0), net.constant(0.0))
+    y = net.node("If", flag, then_branch=branches[0], else_branch=branches[1])
+    net.channels[y] = 4
+    net.node("Constant", value_string=b"\xff")
+    proto = net.model(net.head(y))
+    check(proto, 1, simplify=simplify)
 
 
 def test_weights_from_constant_nodes() -> None:

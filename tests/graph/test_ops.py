@@ -192,7 +192,7 @@ def test_incomplete_nodes_are_refused(spatial, damage):
 def test_the_domain_is_imported_once(spatial):
     copy = copy_of(spatial)
     add_opset(copy)
-    assert [o.version for o in copy.opset_import if o.domain == DOMAIN] == [1]
+    assert [o.version for o in copy.opset_import if o.domain == DOMAIN] == [2]
 
 
 def fused_model(**changes):
