@@ -192,7 +192,12 @@ _BATCH = typer.Option("--batch", help="Images per run.", min=1)
 Batch = Annotated[int, _BATCH]
 BenchBatch = Annotated[int | None, _BATCH]
 """None: what the models take at once, else 1."""
-Runs = Annotated[int, typer.Option("--runs", help="Rounds in which each model is timed.", min=1)]
+Runs = Annotated[
+    int,
+    typer.Option(
+        "--runs", help="Rounds in which each model is timed; fewer than 5 show nothing.", min=1
+    ),
+]
 Cold = Annotated[
     bool,
     typer.Option(

@@ -7,6 +7,7 @@ it is compared with the float original.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from spatialonnx.graph.ops import read_plan, write_plan
 from spatialonnx.graph.opset import PER_CHANNEL, raise_opset
 from spatialonnx.graph.simplify import prepare_model, simplify_model
 from spatialonnx.graph.site_match import SkippedConv
+from spatialonnx.graph.sites import find_sites
 from spatialonnx.measure.certify import Certifier
 from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.measured import Measured
@@ -229,16 +231,30 @@ def _with_plan(
     plan = read_plan(source.proto)
     if not plan:
         return quantized, ()
-    inserted = insert(quantized, simplify=False, threads=experiment.runtime.threads)
-    found = {site.name for site in inserted.sites}
-    reasons = {conv.conv: conv.reason for conv in inserted.skipped}
     sites = [site for site in experiment.sites.sites if site.name in plan]
+    names = {site.conv: site.name for site in sites}
+    report = find_sites(prepare_model(quantized))
+    # ONNX Runtime renames what it quantises in front of an output of the model.
+    found = {
+        site.name: site.name if site.name in plan else names[site.conv]
+        for site in report.sites
+        if site.name in plan or site.conv in names
+    }
+    reasons = {conv.conv: conv.reason for conv in report.skipped}
     left = tuple(
         SkippedConv(site.conv, reasons.get(site.conv, "its Conv stayed in float"))
         for site in sites
-        if site.name not in found
+        if site.name not in found.values()
     )
-    kept = Plan({site: mask for site, mask in plan.items() if site in found})
+    if not found:
+        return quantized, left
+    inserted = insert(
+        quantized,
+        include=f"^({'|'.join(map(re.escape, found))})$",
+        simplify=False,
+        threads=experiment.runtime.threads,
+    )
+    kept = Plan({site.name: plan[found[site.name]] for site in inserted.sites})
     model = write_plan(inserted.model, kept)
     set_metadata(model, stage=source.stage, source_sha256=source.sha256)
     return model, left

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from spatialonnx.errors import ModelError
 from spatialonnx.graph.equivalence import inner_batches
 from spatialonnx.graph.instrument import instrument, plan_feeds
-from spatialonnx.graph.ops import CODES, DOMAIN, find_fused, find_predictors, read_plan
+from spatialonnx.graph.ops import CODES, DOMAIN, QCONV, find_fused, find_predictors, read_plan
 from spatialonnx.graph.sites import SiteReport, find_sites
 from spatialonnx.measure.samples import BATCH, Samples, check_images
 from spatialonnx.model.interface import FIRST_IR_WITH_FREE_WEIGHTS, find_image_input
@@ -50,8 +50,9 @@ class Network:
         self.proto = proto
         instrumented = instrument(proto)
         if codes is not None:
-            sources = {p.site: p.source for p in self.predictors}
-            sources |= {f.site: f.output for f in self.fused}
+            sources = {p.site: (p.source, p.zero_point) for p in self.predictors}
+            zeros = {node.name: node.input[6] for node in proto.graph.node if node.op_type == QCONV}
+            sources |= {f.site: (f.output, zeros.get(f.site, "")) for f in self.fused}
             _add_codes(instrumented, sources, codes)
         self.session = open_session(instrumented, runtime)
         self._image = find_image_input(
@@ -229,16 +230,23 @@ def codes_name(site: str) -> str:
     return f"{site}/codes"
 
 
-def _add_codes(proto: onnx.ModelProto, sources: Mapping[str, str], patch_size: int) -> None:
-    """Adds a PatchCodes node in front of every site; its bits are the ofmap's zeros."""
+def _add_codes(
+    proto: onnx.ModelProto, sources: Mapping[str, tuple[str, str]], patch_size: int
+) -> None:
+    """Adds a PatchCodes node in front of every site; its bits are the ofmap's zeros.
+
+    Args:
+        proto: The model, changed in place.
+        sources: The ofmap of each site, and its zero point where it is 8 bit.
+        patch_size: Of the codes.
+    """
     size = "spatialonnx/codes_patch_size"
     proto.ir_version = max(proto.ir_version, FIRST_IR_WITH_FREE_WEIGHTS)
     proto.graph.initializer.append(helper.make_tensor(size, TensorProto.INT64, [], [patch_size]))
-    for site, source in sources.items():
+    for site, (source, zero_point) in sources.items():
         name = codes_name(site)
-        proto.graph.node.append(
-            helper.make_node(CODES, [source, size], [name], name, domain=DOMAIN)
-        )
+        inputs = [source, size, *(["", zero_point] if zero_point else [])]
+        proto.graph.node.append(helper.make_node(CODES, inputs, [name], name, domain=DOMAIN))
         proto.graph.output.append(
             helper.make_tensor_value_info(name, TensorProto.UINT16, [None] * 4)
         )

@@ -108,7 +108,7 @@ def check_replaceable(
         return
     proto = peek_model(path)
     ours = {} if proto is None else get_metadata(proto)
-    if "stage" not in ours or ours.get("source_sha256") != source.sha256:
+    if ours.get("source_sha256") != source.sha256:
         raise OutputError(
             f"{path} exists and was not made from this input; choose another name with -o, or "
             "replace it with --force"

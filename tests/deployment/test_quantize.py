@@ -16,7 +16,7 @@ from spatialonnx.deployment.quantize import quantize
 from spatialonnx.errors import ModelError, UsageError
 from spatialonnx.graph.fuse import dense_form
 from spatialonnx.graph.insert import insert
-from spatialonnx.graph.ops import read_plan, write_plan
+from spatialonnx.graph.ops import find_predictors, read_plan, write_plan
 from spatialonnx.measure.original import find_original
 from spatialonnx.model.metadata import set_metadata
 from spatialonnx.model.model_file import load_model, save_model
@@ -82,6 +82,36 @@ def test_the_plan_is_kept_and_calibrated_with(tiny: TinyFiles, masked: Path) -> 
     before, after = read_plan(load_model(masked).proto), read_plan(result.model)
     assert after == before and result.left == ()
     assert result.verify.saved > 0
+
+
+def test_sites_that_were_left_out_stay_out(tiny: TinyFiles) -> None:
+    path = tiny.model.with_name(MASKED)
+    whole = [site.name for site in insert(tiny.model, threads=1).sites]
+    insert(tiny.model, exclude=f"^{whole[0]}$", threads=1).save(path)
+    result = quantize(path, tiny.spec, threads=1)
+    assert list(read_plan(result.model)) == whole[1:]
+    assert result.left == ()
+
+
+def test_a_site_that_is_an_output_too_keeps_its_plan(tiny: TinyFiles) -> None:
+    proto = load_model(tiny.model).proto
+    source = find_predictors(insert(proto, threads=1).model)[1].source
+    proto.graph.output.append(onnx.helper.make_tensor_value_info(source, 1, [None] * 4))
+    masked = insert(proto, pattern="1000", threads=1).model
+    result = quantize(masked, tiny.spec, threads=1)
+    assert result.left == ()
+    plan = read_plan(result.model)
+    assert len(plan) == 3 and not any(mask.is_full for mask in plan.values())
+
+
+def test_a_plain_model_is_quantised_again(tiny: TinyFiles) -> None:
+    line = ("quantize", tiny.model, "--data", tiny.spec, "--threads", 1)
+    first = succeed_json(*line)
+    assert succeed_json(*line)["output"] == first["output"]
+    other = load_model(tiny.model).proto
+    other.graph.doc_string = "another"
+    save_model(other, tiny.model)
+    assert "was not made from this input" in fail(2, *line)
 
 
 def test_ranges_are_those_under_the_plan(tiny: TinyFiles, masked: Path) -> None:

@@ -11,6 +11,7 @@ from onnx import helper
 from support.cases import make_mask as draw_mask
 from support.models import Net, depthwise, feeds, plain, residual
 from support.oracle import spatial_predict
+from support.quantized import QuantizedNet, signed
 from support.trained import RUNTIME, SHAPE, draw_images
 
 from spatialonnx.data.arrays import TensorDataset
@@ -31,6 +32,35 @@ from spatialonnx.runtime.session import open_session
 
 def spatial_of(proto, tmp_path):
     return insert(proto, threads=1).model
+
+
+def shifted():
+    """8-bit maps whose zero point is 10, behind ReLUs of their own."""
+    net = QuantizedNet()
+    x = net.image()
+    for _ in range(2):
+        x = net.quantize(net.relu(net.qconv(x)), 0.05, 10)[1]
+    return net.finish(x)
+
+
+@pytest.mark.parametrize("network", [signed, shifted])
+def test_zeros_of_an_8_bit_map_are_at_its_zero_point(network):
+    masked = insert(network(), threads=1).model
+    x = feeds(masked, batch=11)["x"]
+    result = evaluate_model(masked, samples_of(x), runtime=RUNTIME, metric=AGREEMENT)
+    probed, sites = instrument(masked), find_predictors(masked)
+    for site in sites:
+        kind = {"uint8": onnx.TensorProto.UINT8, "int8": onnx.TensorProto.INT8}[site.dtype]
+        probed.graph.output.append(helper.make_tensor_value_info(site.source, kind, None))
+    ofmaps = open_session(probed, RUNTIME).run({"x": x}, [site.source for site in sites])
+    assert [p.zero for p in sites] != [0, 0]
+    for site, counts, ofmap in zip(sites, result.sites, ofmaps, strict=True):
+        assert counts.zeros == int((ofmap == site.zero).sum()) > 0
+    names = [site.site for site in sites]
+    if network is shifted:  # kernels take uint8 maps
+        fused = fuse_sites(masked, names, [])
+        again = evaluate_model(fused, samples_of(x), runtime=RUNTIME, metric=AGREEMENT)
+        assert [s.zeros for s in again.sites] == [s.zeros for s in result.sites]
 
 
 def samples_of(x, y=None):

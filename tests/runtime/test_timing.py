@@ -80,6 +80,15 @@ def test_a_ratio_of_independent_equal_times_is_not_faster() -> None:
     assert not ratio.is_faster
 
 
+@pytest.mark.parametrize(("rounds", "shows"), [(1, False), (2, False), (4, False), (5, True)])
+def test_few_rounds_show_nothing(rounds: int, shows: bool) -> None:
+    fast, slow = Timing(np.linspace(0.5, 0.6, rounds)), Timing(np.ones(rounds))
+    for ratio in (compare_timings(fast, slow), compare_timings(slow, fast)):
+        assert (ratio.low <= 1 <= ratio.high) != shows
+        assert ratio.low <= ratio.value <= ratio.high
+        assert np.isfinite(ratio.high)
+
+
 @pytest.mark.parametrize(
     ("low", "high", "says"),
     [

@@ -10,6 +10,7 @@ from support.trained import RUNTIME, draw_images, trained_model
 from spatialonnx.runtime.progress import Progress
 from spatialonnx.runtime.session import Runtime
 from spatialonnx.runtime.timing import NodeTimes, Schedule
+from spatialonnx.simulate import site_timing
 from spatialonnx.simulate.site_timing import SiteTime, compare_nodes, time_sites
 
 
@@ -27,6 +28,7 @@ def test_nodes_of_both_models_cancel_and_reordering_is_counted() -> None:
     assert time.fused == pytest.approx(2e-3)
     assert time.layout == pytest.approx(0.4e-3)
     assert time.gain == pytest.approx(3.5 / 2.4)
+    assert SiteTime(dense=3.0, fused=1.0, layout=-2.0).gain == 30, "an odd time gains no millions"
     assert time.saved == pytest.approx(1.1e-3)
 
 
@@ -34,7 +36,9 @@ def test_a_site_that_saves_reordering_gains_by_it() -> None:
     assert SiteTime(dense=2.0, fused=2.0, layout=-0.5).gain == pytest.approx(4 / 3)
 
 
-def test_every_fused_site_of_a_model_is_timed() -> None:
+@pytest.mark.parametrize("events", [1, 400_000])
+def test_every_fused_site_of_a_model_is_timed(monkeypatch: pytest.MonkeyPatch, events: int) -> None:
+    monkeypatch.setattr(site_timing, "_EVENTS", events)
     proto = masked(trained_model())
     first, second, third = names(proto)
     images = [draw_images(1)[0]]
