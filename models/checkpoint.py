@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from onnx import numpy_helper
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from spatialonnx.errors import DataError, OutputError
 from spatialonnx.files import writing
+from spatialonnx.model.model_file import load_model
 
-__all__ = ["Checkpoint", "load_weights", "read_checkpoint", "write_checkpoint"]
+__all__ = ["Checkpoint", "load_weights", "read_checkpoint", "read_exported", "write_checkpoint"]
 
 _NOTE = "spatialonnx"
 
@@ -84,6 +86,38 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise DataError(f"{path} holds no state dict: save model.state_dict() and try again")
     return Checkpoint({str(name).removeprefix("module."): v for name, v in state.items()})
+
+
+def read_exported(path: Path, model: nn.Module) -> dict[str, Tensor]:
+    """Reads the weights of an exported network, whose BatchNorm is folded.
+
+    Args:
+        path: An ONNX file.
+        model: A network without BatchNorm, which has the same layers in the same order.
+
+    Returns:
+        Weights and biases of the file's Conv and Gemm nodes, by their names in ``model``.
+
+    Raises:
+        DataError: The file has another number of them; shapes are not compared.
+        ModelError: It cannot be read.
+    """
+    graph = load_model(path).proto.graph
+    values = {t.name: t for t in graph.initializer}
+    found = [
+        torch.from_numpy(numpy_helper.to_array(values[name]).copy())
+        for node in graph.node
+        if node.op_type in ("Conv", "Gemm")
+        for name in node.input[1:3]
+        if name in values
+    ]
+    names = list(model.state_dict())
+    if len(found) != len(names):
+        raise DataError(
+            f"{path} has {len(found)} weights and biases, the network {len(names)} tensors: give "
+            "an export of the same network, and one without BatchNorm to continue with"
+        )
+    return dict(zip(names, found, strict=True))
 
 
 def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], *, new_head: bool) -> list[str]:

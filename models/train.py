@@ -14,7 +14,13 @@ from typing import get_args
 import numpy as np
 import torch
 
-from models.checkpoint import Checkpoint, load_weights, read_checkpoint, write_checkpoint
+from models.checkpoint import (
+    Checkpoint,
+    load_weights,
+    read_checkpoint,
+    read_exported,
+    write_checkpoint,
+)
 from models.data import image_shape, open_training_data
 from models.distillation import Distillation
 from models.export import Exporter, describe, export_onnx
@@ -53,7 +59,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--crop", type=int, default=0, help="pixels to pad before a random crop")
     add("--seed", type=int, default=0)
     add("--holdout", type=float, default=0.05, help="fraction that chooses the best epoch")
-    add("--weights", type=Path, help="start from this checkpoint (torchvision's names)")
+    add(
+        "--weights",
+        type=Path,
+        help="start from this checkpoint (torchvision's names), or from an export",
+    )
     add("--teacher", type=Path, help="also learn the answers of this checkpoint's network")
     add("--resume", type=Path, help="continue from FILE.journal.safetensors of an interrupted run")
     add("--exporter", choices=get_args(Exporter), default="dynamo")
@@ -139,7 +149,13 @@ def _run(options: argparse.Namespace, command: str) -> None:
     torch.manual_seed(recipe.seed)
     model = build_network(spec)
     if options.weights is not None:
-        left = load_weights(model, read_checkpoint(options.weights).tensors, new_head=True)
+        exported = options.weights.suffix == ".onnx"
+        tensors = (
+            read_exported(options.weights, model)
+            if exported
+            else read_checkpoint(options.weights).tensors
+        )
+        left = load_weights(model, tensors, new_head=True)
         if left:
             say(f"drawn anew, their shapes differ: {', '.join(left)}")
     journal = options.output.with_suffix(".journal.safetensors")
