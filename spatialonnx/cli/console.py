@@ -165,6 +165,8 @@ def verdict(bound: Bound, met: bool, verify: Measured, confidence: float | None)
             f"the upper limit of the drop at {100 * confidence:g} % confidence, "
             f"{points(verify.upper)}"
         )
+    if met and not verify.holds(bound.eps(verify.baseline)):
+        rule = "the dense network itself: nothing is predicted"
     text = f"bound of {bound}: {'met' if met else 'MISSED'} by {rule}"
     if verify.one_class is not None and verify.one_class >= NEARLY_ALL:
         text += (

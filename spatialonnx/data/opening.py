@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -19,13 +20,20 @@ from spatialonnx.data.image_files import FileDataset, Pictures, picture_sizes
 from spatialonnx.data.input_form import COLOURS, InputForm, find_input_form
 from spatialonnx.data.named_arrays import ONLY_IMAGES, Array, InputNames
 from spatialonnx.data.npz import read_npz
-from spatialonnx.data.preprocessing import Pixels, Preprocessing, PreprocessingLike
+from spatialonnx.data.preprocessing import (
+    Pixels,
+    Preprocessing,
+    PreprocessingChanges,
+    PreprocessingLike,
+)
 from spatialonnx.data.spec import OWN_KINDS, Spec, parse_spec
 from spatialonnx.data.user_data import UserData, as_dataset, call_user_code
 from spatialonnx.errors import DataError, UsageError
 from spatialonnx.model.interface import check_image_shape
 from spatialonnx.model.metadata import OWN_DATA
 from spatialonnx.runtime.feeds import feeds_of
+
+_LOG = logging.getLogger(__name__)
 
 InputShape = tuple[int | None, ...]
 DataLike = str | UserData
@@ -104,6 +112,12 @@ def open_dataset(
             check_image_shape(name, (channels, height, width), fitting.shape)
         content = PixelDataset(name, *content[:3], fitting, form, content.further)
     else:
+        if isinstance(preprocessing, PreprocessingChanges):
+            _LOG.warning(
+                "%s holds numbers as the network takes them: --image-size, --resize, --mean and "
+                "--std, which are for pixels, change nothing",
+                name,
+            )
         _check_inputs(content, input_shape, form)
     _check_further(content, names)
     return content

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from spatialonnx.data.arrays import check_arrays, check_finite
+from spatialonnx.data.builtin import BUILT_IN
 from spatialonnx.data.dataset import Dataset
 from spatialonnx.data.named_arrays import ONLY_IMAGES, Array, InputNames, NamedArrays
 from spatialonnx.data.reading_batches import CalibrationReader, as_array, read_batches
+from spatialonnx.data.spec import parse_spec
 from spatialonnx.data.user_function import load_function
-from spatialonnx.errors import DataError, SpatialOnnxError
+from spatialonnx.errors import DataError, SpatialOnnxError, UsageError
 
 UserData = Dataset | Array | tuple[Any, Any] | Mapping[str, Any] | CalibrationReader | Iterable[Any]
 """The objects that `as_dataset` takes."""
@@ -83,6 +85,16 @@ def as_dataset(
     )
 
 
+def _check_name(name: str, own: object) -> None:
+    """Refuses what would stand in a model as a built-in set, or as no name at all."""
+    try:
+        kind = parse_spec(own).kind if isinstance(own, str) else None
+    except UsageError:
+        kind = None
+    if kind is None or kind in BUILT_IN:
+        raise DataError(f"{name}: its name {own!r} is none of its own: give it another text")
+
+
 def _check_dataset(name: str, dataset: Dataset) -> Dataset:
     """Refuses a user's set whose first image or labels have a wrong form."""
     try:
@@ -95,6 +107,8 @@ def _check_dataset(name: str, dataset: Dataset) -> Dataset:
     if not isinstance(images, np.ndarray) or images.ndim != 4 or images.dtype != np.float32:
         raise DataError(f"{name}: images([0]) must be a float32 array [1, C, H, W]")
     check_finite(name, images)
+    if not type(dataset).__module__.startswith("spatialonnx."):
+        _check_name(name, dataset.name)
     if labels is not None and (
         not isinstance(labels, np.ndarray) or labels.shape != (count,) or labels.dtype != np.int64
     ):

@@ -20,7 +20,7 @@ from spatialonnx.measure.doubts import doubts
 from spatialonnx.measure.experiment import Experiment
 from spatialonnx.measure.measured import DenseRun, Measured, compare
 from spatialonnx.measure.metrics import Metric
-from spatialonnx.measure.network import Network, run_samples
+from spatialonnx.measure.network import Network, keep_output, run_samples
 from spatialonnx.measure.samples import BATCH, Samples
 from spatialonnx.measure.statistics import find_discordant
 from spatialonnx.plan.plan import Plan, PlanLike
@@ -54,6 +54,10 @@ class Certifier:
             initial: The plan that a network was tuned with; the expected drop of another plan
                 is estimated from it. None = prediction off.
         """
+        if metric.counts and len(proto.graph.output) > 1:
+            proto = keep_output(proto, metric.position)
+            baseline = None if baseline is None else keep_output(baseline, metric.position)
+            metric = replace(metric, position=0)
         self._network = Network(proto, runtime)
         self._dense = self._network if baseline is None else Network(baseline, runtime)
         self._metric = metric

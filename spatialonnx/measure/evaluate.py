@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import Any, Literal, Unpack, cast
 
 import numpy as np
 import onnx
@@ -18,13 +18,13 @@ from spatialonnx.data.opening import DataLike
 from spatialonnx.errors import ModelError, UsageError
 from spatialonnx.files import write_bytes
 from spatialonnx.measure.doubts import doubts
-from spatialonnx.measure.experiment import Experiment
+from spatialonnx.measure.experiment import OWN_FUNCTION, Experiment
 from spatialonnx.measure.metrics import AGREEMENT, TOP1, Metric, top_k
 from spatialonnx.measure.network import Network, Outputs, SampleRun, codes_name, run_samples
 from spatialonnx.measure.opening import ExperimentOptions, open_experiment
 from spatialonnx.measure.original import explain_baseline
 from spatialonnx.measure.samples import BATCH, Samples
-from spatialonnx.model.metadata import get_json
+from spatialonnx.model.metadata import get_json, read_search_record
 from spatialonnx.model.model_file import ModelLike, as_model
 from spatialonnx.plan.macs import fraction
 from spatialonnx.plan.plan import Plan
@@ -163,10 +163,22 @@ def evaluate(
     """
     if split not in ("search", "select", "verify", "all"):
         raise UsageError(f"--split {split}: use search, select, verify or all")
-    agreement = options.get("metric") == AGREEMENT.name
+    if samples is not None and samples < 1:
+        raise UsageError(f"--samples {samples}: give 1 or more")
+    source = as_model(model)
+    record = read_search_record(source.proto)
+    if record is not None and record.metric == OWN_FUNCTION:
+        record = replace(record, metric=TOP1.name)
+    if record is not None and split == "all":  # of any data: the split is not theirs
+        given = {name: value for name, value in options.items() if value is not None}
+        chosen = {"score_output": record.score_output or None, "decision": record.decision}
+        options = cast("ExperimentOptions", {**chosen, **given})
+        record = None
+    metric = options.get("metric") or (None if record is None else record.metric)
+    agreement = metric == AGREEMENT.name
     experiment = open_experiment(
-        *(as_model(model), data, options), cut=split != "all", refuse=False, compare=agreement
-    )
+        *(source, data, options), record=record, cut=split != "all", refuse=False, compare=agreement
+    ).scored()
     baseline = experiment.baseline
     evaluation = evaluate_model(
         experiment.model.shared,

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import onnx
 
 from spatialonnx.data.classes import ClassesLike
 from spatialonnx.data.dataset import Dataset
@@ -17,6 +16,7 @@ from spatialonnx.data.split import Split
 from spatialonnx.errors import UsageError
 from spatialonnx.graph.sites import SiteReport, find_sites
 from spatialonnx.measure.metrics import TOP1, Metric
+from spatialonnx.measure.network import keep_output
 from spatialonnx.measure.samples import BATCH, Samples
 from spatialonnx.model.interface import find_further_inputs, find_image_input, model_inputs
 from spatialonnx.model.metadata import OWN_DATA, fixed_batch, get_text
@@ -96,8 +96,10 @@ class Experiment:
         position = self.metric.position
         return replace(
             self,
-            model=_with_output(self.model, position),
-            baseline=None if self.baseline is None else _with_output(self.baseline, position),
+            model=replace(self.model, proto=keep_output(self.model.proto, position)),
+            baseline=None
+            if self.baseline is None
+            else replace(self.baseline, proto=keep_output(self.baseline.proto, position)),
             metric=replace(self.metric, position=0),
         )
 
@@ -116,16 +118,6 @@ class Experiment:
     def metric_name(self) -> str:
         """Name of the metric for files: that of a built-in one, never code."""
         return self.metric.name if self.metric.counts else OWN_FUNCTION
-
-
-def _with_output(model: ModelFile, position: int) -> ModelFile:
-    """The model with one of its outputs."""
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
-    output = proto.graph.output[position]
-    del proto.graph.output[:]
-    proto.graph.output.append(output)
-    return replace(model, proto=proto)
 
 
 def open_data(

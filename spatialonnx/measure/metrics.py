@@ -7,9 +7,12 @@ they are exact; a function's value is a float.
 
 from __future__ import annotations
 
+import inspect
+import marshal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,7 @@ from scipy.special import log_softmax
 
 from spatialonnx.data.user_function import load_function
 from spatialonnx.errors import DataError, ModelError, UsageError
+from spatialonnx.files import sha256_bytes
 
 Outputs = Sequence[NDArray[Any]]
 """A model's outputs, batch dimension first."""
@@ -48,6 +52,12 @@ class Metric:
     def counts(self) -> bool:
         """Whether a score is a count of right samples."""
         return self.function is None
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the kind of metric, and of the code of a user's function."""
+        code = () if self.function is None else _code_of(self.function)
+        return sha256_bytes(self.name.encode(), *code)
 
     def logits(self, outputs: Outputs) -> NDArray[np.float32]:
         """The logits [n, classes] of the output that is scored.
@@ -119,6 +129,18 @@ class Metric:
             return Fraction(value)
         except Exception as error:
             raise UsageError(f"--metric {self.name} failed: {error!r}") from None
+
+
+def _code_of(function: Callable[..., object]) -> tuple[bytes, ...]:
+    """The source of a user's function and of its file; where there is none, its compiled form."""
+    code = getattr(function, "__code__", None)
+    target: Any = type(function) if code is None else function
+    try:
+        file = inspect.getsourcefile(target)
+        assert file is not None
+        return inspect.getsource(target).encode(), Path(file).read_bytes()
+    except (OSError, TypeError, AssertionError):
+        return () if code is None else (marshal.dumps(code),)
 
 
 TOP1 = Metric("top1")

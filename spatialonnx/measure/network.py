@@ -222,7 +222,23 @@ def collect_outputs(
         done += len(images)
         if steps is not None:
             steps(done, len(samples))
-    return [np.concatenate([np.atleast_1d(v) for v in part]) for part in zip(*parts, strict=True)]
+    try:
+        return [np.concatenate([np.atleast_1d(v) for v in p]) for p in zip(*parts, strict=True)]
+    except ValueError:
+        raise ModelError(
+            "an output of the model has no row per image, so what batches give cannot be joined: "
+            "name the output that is scored with --score-output, or leave the other one out"
+        ) from None
+
+
+def keep_output(proto: onnx.ModelProto, position: int) -> onnx.ModelProto:
+    """Returns a model with one of its outputs."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    output = copy.graph.output[position]
+    del copy.graph.output[:]
+    copy.graph.output.append(output)
+    return copy
 
 
 def codes_name(site: str) -> str:

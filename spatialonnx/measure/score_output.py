@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -37,6 +38,8 @@ def choose_output(
         UsageError: There is no such output, a single column has no decision, or a decision is
             given for several columns.
     """
+    if decision is not None and not math.isfinite(decision):
+        raise UsageError(f"--decision {decision:g}: give a number, for example 0.5")
     if not experiment.metric.counts:
         return experiment
     classes = count_classes(experiment)

@@ -162,7 +162,7 @@ def read_search_record(proto: onnx.ModelProto) -> SearchRecord | None:
     texts = {key: entry.get(key, default) for key, default in _TEXTS.items()}
     if (
         eps is None
-        or not (_is_share(eps) and _is_whole(seed) and isinstance(verify, dict))
+        or not (_is_number(eps) and eps >= 0 and _is_whole(seed) and isinstance(verify, dict))
         or not (met is None or isinstance(met, bool))
         or not (confidence is None or _is_share(confidence))
         or not (samples is None or sizes)

@@ -120,7 +120,8 @@ class OptimizeJob:
             "model": experiment.model.sha256,
             "data": experiment.dataset.fingerprint(),
             "split": [split.seed, len(split.search), len(split.select), len(split.verify)],
-            "metric": experiment.metric.name,
+            "metric": experiment.metric.fingerprint,
+            "score": [experiment.metric.position, experiment.metric.decision],
             "bound": experiment.bounds[0].text,
             "confidence": experiment.confidence,
         }

@@ -123,9 +123,11 @@ def _run_stages(
     timed = stages.bench([row.path for row in rows[1:]])
     rows = with_times(rows, timed.facts)
     best = choose_best(rows, job.precision)
-    path = None
-    if best is not None:
-        path = stages.results.path(f"{job.stem}.optimized.onnx")
+    path, place = None, stages.results.path(f"{job.stem}.optimized.onnx")
+    if best is None:
+        place.unlink(missing_ok=True)  # an earlier call's, under another bound
+    else:
+        path = place
         # The original may have come as an object, without a file.
         model = job.experiment.model if best.name == DENSE_FLOAT else load_model(best.path)
         save_model(model.proto, path)
@@ -138,6 +140,9 @@ def _run_stages(
         complete=way.complete,
     )
     page, why_not = _write_report(job, result, way, timed.path, progress)
+    stale = ["deploy.json"] if way.deployed is None else []
+    for name in (*stale, *(["report.html", "report.md"] if page is None else [])):
+        (job.folder / name).unlink(missing_ok=True)  # an earlier call's
     notes = (*way.notes, *([f"no report: {why_not}"] if why_not else []))
     result = replace(result, report=page, notes=notes)
     _write_json(job, result)

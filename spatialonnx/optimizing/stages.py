@@ -279,7 +279,13 @@ class Stages:
         """Writes a tuned network with what it reached on verify."""
         bound = self._job.experiment.bounds[0]
         met = verify.holds(bound.eps(verify.baseline))
-        record = replace(_record_of_tuned(self._job), met=met, verify=verify.to_json())
+        record = replace(
+            _record_of_tuned(self._job),
+            eps=float(bound.eps(verify.baseline)),
+            met=met,
+            verify=verify.to_json(),
+            warnings=verify.warnings,
+        )
         baseline = {"verify": {"score": float(verify.baseline), "samples": verify.samples}}
         set_metadata(
             proto,
@@ -331,4 +337,6 @@ def _record_of_tuned(job: OptimizeJob) -> SearchRecord:
         chosen=() if job.tuned is None else plan_images(job.tuned.proto),
         metric=experiment.metric_name,
         confidence=experiment.confidence,
+        score_output=experiment.scored_output,
+        decision=experiment.metric.decision,
     )

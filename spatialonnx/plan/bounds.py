@@ -72,4 +72,5 @@ def parse_bounds(text: str) -> tuple[Bound, ...]:
         bounds.append(Bound(part, value, relative))
     if len({bound.relative for bound in bounds}) > 1:
         raise UsageError("--eps: give either relative or absolute bounds, not both")
-    return tuple(sorted(set(bounds), key=lambda bound: bound.value))
+    different = {bound.value: bound for bound in reversed(bounds)}
+    return tuple(sorted(different.values(), key=lambda bound: bound.value))

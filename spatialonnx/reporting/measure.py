@@ -89,11 +89,17 @@ def _count_sites(
 ) -> tuple[tuple[SiteFacts, ...], int]:
     verify = experiment.verify
     samples = replace(verify, indices=verify.indices[:most])
+    metric = replace(
+        TOP1 if samples.labels is not None else AGREEMENT,
+        position=experiment.metric.position,
+        decision=experiment.metric.decision,
+    )
+    scored = replace(experiment, metric=metric).scored()
     evaluation = evaluate_model(
-        experiment.model.proto,
+        scored.model.proto,
         samples,
         runtime=experiment.runtime,
-        metric=TOP1 if samples.labels is not None else AGREEMENT,
+        metric=scored.metric,
         batch=experiment.batch,
         steps=count_steps(progress, f"{run.label}: counting on verify"),
     )

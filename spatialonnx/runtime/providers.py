@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import logging
+import os
 from typing import Literal
 
 import numpy as np
@@ -16,6 +17,8 @@ from spatialonnx.runtime.session import CUDA, FATAL, Runtime
 
 _LOG = logging.getLogger(__name__)
 _BUILT_WITHOUT = "this ONNX Runtime is built without CUDA (onnxruntime-gpu has it)"
+_MOST_THREADS = 64
+"""Threads that are taken on any machine; more than four per processor only wait for each other."""
 _NO_DRIVER = "no NVIDIA driver is installed"
 
 
@@ -30,9 +33,12 @@ def choose_runtime(provider: str = "auto", threads: int = 0) -> Runtime:
         threads: Threads within an op; 0 = all processors that this process may use.
 
     Raises:
-        UsageError: The provider is unknown.
+        UsageError: The provider is unknown, or there cannot be so many threads.
         ProviderError: ``cuda`` was asked for and does not load.
     """
+    most = max(_MOST_THREADS, 4 * (os.cpu_count() or 1))
+    if not 0 <= threads <= most:
+        raise UsageError(f"--threads {threads}: use 0 (all processors) to {most}")
     chosen, reason = choose_provider(provider)
     if reason:
         level = logging.INFO if reason in (_BUILT_WITHOUT, _NO_DRIVER) else logging.WARNING

@@ -35,7 +35,7 @@ def study_about(job: SearchJob) -> dict[str, Any]:
         "top": settings.top,
         "coupling": [list(group) for group in job.groups() if len(group) > 1],
         "metric": experiment.metric_name,
-        "metric fingerprint": sha256_bytes(experiment.metric.name.encode()),
+        "metric fingerprint": experiment.metric.fingerprint,
         "provider": experiment.runtime.provider,
         "onnxruntime": runtime_version(),
     }

@@ -4,10 +4,13 @@ import re
 
 import numpy as np
 import pytest
+from onnx import helper
 from support.commands import contents, fail, succeed, succeed_json
 from support.trained import draw_images
 
+from spatialonnx.errors import UsageError
 from spatialonnx.graph.ops import find_predictors, write_plan
+from spatialonnx.measure.evaluate import evaluate
 from spatialonnx.model.model_file import load_model, save_model
 from spatialonnx.plan.masks import SiteMask
 
@@ -184,3 +187,31 @@ def test_masks_that_do_not_fit_are_one_line(tiny, kind):
     save_model(proto, tiny.spatial)
     line = fail(2, "evaluate", "model.spatial.onnx", "--data", tiny.spec)
     assert predictor.site in line
+
+
+def test_a_part_is_that_of_the_search(tiny):
+    search = ["model.spatial.onnx", "--data", tiny.spec, "--max-trials", 3, "--threads", 1]
+    search += ["--eps", 0.3, "--metric", "agreement", "--seed", 7]
+    found = succeed_json("search", *search)["verify"]
+    line = ["model.masked.onnx", "--data", tiny.spec, "--split", "verify"]
+    result = succeed_json("evaluate", *line)
+    assert result["macs"]["saved_fraction"] == pytest.approx(found["saved_fraction"])
+    other = succeed_json("evaluate", *line, "--seed", 3, "--metric", "top1")
+    assert other["accuracy"]["samples"] == result["accuracy"]["samples"]
+
+
+def test_samples_are_counted_from_one(tiny):
+    with pytest.raises(UsageError, match="--samples -5: give 1 or more"):
+        evaluate(tiny.model, tiny.spec, samples=-5)
+
+
+def test_a_further_output_without_a_row_per_image_is_not_scored(tiny):
+    proto = load_model(tiny.model).proto
+    scores = proto.graph.output[0].name
+    proto.graph.node.append(helper.make_node("Transpose", [scores], ["turned"], "turned"))
+    proto.graph.output.append(helper.make_tensor_value_info("turned", 1, [None, None]))
+    save_model(proto, tiny.model.with_name("two.onnx"))
+    succeed("evaluate", "two.onnx", "--data", tiny.spec, "--score-output", scores)
+    succeed("insert", "two.onnx", "--pattern", "1001")
+    line = ["--data", tiny.spec, "--threads", 1, "--max-trials", 2, "--eps", 0.3]
+    succeed("search", "two.masked.onnx", *line, "--score-output", scores, "--force")

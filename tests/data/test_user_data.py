@@ -137,6 +137,26 @@ def test_a_wrong_target_names_the_option(module: str) -> None:
         call_user_code(f"python:{module}:absent", f"{module}:absent")
 
 
+@pytest.mark.parametrize("own", [None, 3, "", "folder:", "fashion-mnist", "mnist:train"])
+def test_a_users_set_has_a_name_of_its_own(own: Any) -> None:
+    class Mine:
+        name, classes, labels = own, None, None
+
+        def __len__(self) -> int:
+            return 3
+
+        def images(self, indices: np.ndarray) -> np.ndarray:
+            return np.zeros((len(indices), 3, 8, 8), np.float32)
+
+        def fingerprint(self) -> str:
+            return "0"
+
+    with pytest.raises(DataError, match="is none of its own"):
+        open_dataset(Mine())
+    Mine.name = "mine"
+    assert len(open_dataset(Mine())) == 3
+
+
 SHAPES = st.lists(st.sampled_from([0, 1, 2, 3]), max_size=5).map(tuple)
 KINDS = st.sampled_from(["f4", ">f4", "f8", "f2", "u1", "i8", "u8", "?", "c8", "U1", "O", "M8[s]"])
 ARRAYS = st.builds(np.zeros, SHAPES, KINDS)

@@ -1,7 +1,12 @@
 """Metrics: counts are exact, users' functions are not trusted to work."""
 
+import importlib
+import linecache
 import math
+import shutil
+import sys
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -176,6 +181,27 @@ def test_a_users_function_is_found_in_the_working_directory(tmp_path, monkeypatc
     ):
         with pytest.raises(UsageError, match=name):
             find_metric(name)
+
+
+def test_a_fingerprint_follows_the_code(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = []
+    for body in ("0.5", "1.0"):
+        Path("changing_metric.py").write_text(f"def f(outputs, labels):\n    return {body}\n")
+        sys.modules.pop("changing_metric", None)
+        importlib.invalidate_caches()
+        linecache.clearcache()
+        shutil.rmtree("__pycache__", ignore_errors=True)
+        metric = find_metric("python:changing_metric:f")
+        assert metric.score([], None) == Fraction(body)
+        assert metric.fingerprint == find_metric("python:changing_metric:f").fingerprint
+        found.append(metric.fingerprint)
+    made = (
+        lambda outputs, labels: 0.5,
+        lambda outputs, labels: 1.0,
+    )
+    found += [Metric("python:made", function).fingerprint for function in made]
+    assert len({*found, TOP1.fingerprint, AGREEMENT.fingerprint}) == 6
 
 
 @pytest.mark.parametrize("name", ["", "top5", "python:", "python:a", "python::f"])

@@ -107,6 +107,12 @@ def test_a_decision_is_for_one_column() -> None:
         open_experiment(as_model(several()), _data(5), {**CHOICES, "decision": 0.5})
 
 
+@pytest.mark.parametrize("decision", [float("nan"), float("inf")])
+def test_a_decision_is_a_number(decision: float) -> None:
+    with pytest.raises(UsageError, match=r"--decision (nan|inf): give a number"):
+        open_experiment(as_model(several()), _data(5), {**CHOICES, "decision": decision})
+
+
 def _data(classes: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(1)
     return rng.normal(size=(80, 3, 8, 8)).astype(np.float32), np.arange(80) % classes

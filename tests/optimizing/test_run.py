@@ -12,6 +12,7 @@ from support.trained import draw_images
 import spatialonnx
 from spatialonnx.errors import ModelError, NotEnoughMemoryError, UsageError
 from spatialonnx.measure.certify import Certifier
+from spatialonnx.measure.metrics import AGREEMENT, TOP1
 from spatialonnx.measure.opening import open_experiment
 from spatialonnx.model.metadata import (
     OWN_DATA,
@@ -23,7 +24,7 @@ from spatialonnx.model.metadata import (
 from spatialonnx.model.model_file import as_model, load_model
 from spatialonnx.optimizing import run as module
 from spatialonnx.optimizing import stages as stage_module
-from spatialonnx.optimizing.job import open_job
+from spatialonnx.optimizing.job import OptimizeJob, open_job
 from spatialonnx.optimizing.verdict import Verdict
 from spatialonnx.plan.bounds import parse_bounds
 from spatialonnx.tuning import loop
@@ -245,6 +246,27 @@ def test_another_bound_searches_again(tiny, sure):
     second = spatialonnx.optimize(tiny.model, tiny.spec, eps=0.1, **FEW)
     assert second.bound.text == "0.1" and second.folder == first.folder
     assert second.rows[-1].drop <= 0.1
+
+
+def test_an_earlier_answer_does_not_stay_where_there_is_none(tiny, sure):
+    options = {**FEW, "precision": "int8"}
+    first = spatialonnx.optimize(tiny.model, tiny.spec, eps=0.2, **options)
+    assert first.path is not None and first.path.exists()
+    second = spatialonnx.optimize(tiny.model, tiny.spec, eps=0, confidence=0.95, **options)
+    assert second.best is None and second.path is None
+    assert not first.path.exists()
+    for name in ("report.html", "report.md", "deploy.json"):
+        assert second.report is not None or not (second.folder / name).exists()
+
+
+def test_stages_of_another_score_are_not_taken_over(tiny):
+    experiment = open_experiment(as_model(tiny.model), tiny.spec, {"threads": 1})
+    experiment = replace(experiment, bounds=parse_bounds("0.1"))
+    keys = [
+        OptimizeJob(replace(experiment, metric=metric), tiny.model.parent, {}).judged_by()
+        for metric in (TOP1, replace(TOP1, position=1), replace(TOP1, decision=0.5), AGREEMENT)
+    ]
+    assert len({str(key) for key in keys}) == 4
 
 
 def test_the_report_shows_the_same_table_first(tiny, sure):

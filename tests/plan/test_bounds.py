@@ -59,3 +59,7 @@ def test_kinds_are_not_mixed():
 
 def test_a_bound_is_asked_once():
     assert len(parse_bounds("0.01,0.01")) == 1
+
+
+def test_a_bound_that_is_written_in_two_ways_is_one() -> None:
+    assert [bound.text for bound in parse_bounds("0.01,0.010,1/100,0.02")] == ["0.01", "0.02"]

@@ -42,3 +42,9 @@ def test_a_machine_that_looks_as_if_it_had_a_gpu_is_warned(monkeypatch, caplog, 
 def test_an_unknown_provider_is_refused():
     with pytest.raises(UsageError, match="--provider gpu: use auto, cpu or cuda"):
         choose_runtime("gpu")
+
+
+@pytest.mark.parametrize("threads", [-1, 10**6])
+def test_threads_that_cannot_be_are_refused(threads):
+    with pytest.raises(UsageError, match=f"--threads {threads}: use 0"):
+        choose_runtime("cpu", threads)

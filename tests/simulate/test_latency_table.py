@@ -62,6 +62,14 @@ def test_a_file_holds_several_machines(tmp_path):
     assert set(json.loads(path.read_text())) == {environment(ONE), environment(TWO)}
 
 
+def test_what_another_run_added_stays(tmp_path):
+    path = tmp_path / "latency.json"
+    first, second = LatencyTable({"a": TIMES}), LatencyTable({"b": TIMES})
+    for table in (first, second):  # both were read when the file was empty
+        write_table(path, ONE, table)
+    assert read_table(path, ONE).shapes.keys() == {"a", "b"}
+
+
 def test_what_is_known_stays_and_kinds_are_added():
     more = ShapeTimes(9.0, 9.0, {"p2x3": (), "p3x3": ((0.5, 0.5),)})
     joined = LatencyTable({"a": TIMES}).joined({"a": more, "b": more}).shapes
