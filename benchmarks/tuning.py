@@ -48,7 +48,6 @@ class Row:
         search: Options of a search whose plan tuning starts from; empty = a probe per 2 x 2 patch.
         last: Sites at the end with a probe per 4 x 4 patch, the first site being off: where the
             maps are small, whole channels of an image die.
-        again: Passes of a second run, which starts from the first one's result at half its rate.
     """
 
     model: Path
@@ -59,7 +58,6 @@ class Row:
     network: tuple[str, int, Path] | None = None
     search: str = ""
     last: int = 0
-    again: int = 0
 
 
 JOINT = "--strategy joint --mode uniform-patch --patch-size 2,3,4 --metric agreement"
@@ -72,10 +70,7 @@ ROWS = {
         *(W16, 0.45, 0.005, 6, "--flip"), network=THINNER_W16, search=f"{JOINT} --eps 0.08"
     ),
     "w16-55": Row(
-        *(W16, 0.55, 0.01, 6, "--flip"),
-        network=THINNER_W16,
-        search=f"{JOINT} --eps 0.2",
-        again=5,
+        *(W16, 0.55, 0.01, 6, "--flip"), network=THINNER_W16, search=f"{JOINT} --eps 0.2"
     ),
     "w16-no-labels": Row(
         *(W16, 0.30, 0.01, 12),
@@ -101,8 +96,11 @@ def run(line: Sequence[object]) -> str:
 def tune(folder: Path, name: str, seed: int, epochs: int | None, threads: int) -> Path:
     """Tunes a row's network with a seed; returns the model, whether or not it met its bound."""
     row = ROWS[name]
-    if done := existing(folder / f"{name}.{seed}.masked.onnx"):
-        return done
+    tuned = folder / f"{name}.{seed}.masked.onnx"
+    missed = tuned.with_name(f"{name}.{seed}.masked.missed.onnx")
+    for path in (tuned, missed):
+        if path.exists():
+            return path
     if row.search:
         line = ["spatialonnx", "tune", search(folder, name, seed, threads)]
         line += ["--baseline", row.model]
@@ -110,42 +108,15 @@ def tune(folder: Path, name: str, seed: int, epochs: int | None, threads: int) -
         line = ["spatialonnx", "tune", by_hand(folder, name), "--baseline", row.model]
     else:
         line = ["spatialonnx", "tune", row.model, "--pattern", 1000]
-    line += ["--epochs", epochs or row.epochs]
-    return tune_model(folder, name, seed, line, folder / f"{name}.{seed}.masked.onnx", threads)
-
-
-def tune_again(folder: Path, name: str, seed: int, first: Path, threads: int) -> Path:
-    """Goes on from a row's first run at half its rate; returns the model."""
-    row = ROWS[name]
-    tuned = folder / f"{name}.{seed}.again.masked.onnx"
-    if done := existing(tuned):
-        return done
-    line = ["spatialonnx", "tune", first, "--baseline", row.model]
-    line += ["--epochs", row.again, "--lr", 0.025]
-    return tune_model(folder, name, seed, line, tuned, threads)
-
-
-def existing(tuned: Path) -> Path | None:
-    """Returns a tuned model that is there already, whether or not it met its bound."""
-    paths = (tuned, tuned.with_suffix(".missed.onnx"))
-    return next((path for path in paths if path.exists()), None)
-
-
-def tune_model(
-    folder: Path, name: str, seed: int, line: list[object], tuned: Path, threads: int
-) -> Path:
-    """Runs `tune`, its model and passes given, with the other options of a row."""
-    row = ROWS[name]
-    line += ["--saved", row.saved, "--eps", row.eps, "--seed", seed]
+    line += ["--saved", row.saved, "--eps", row.eps, "--epochs", epochs or row.epochs]
+    line += ["--seed", seed]
     line += ["--threads", threads, *row.options.split(), "-o", tuned]
     if "--no-labels" in row.options:
         line += ["--train", f"npz:{unlabelled(folder)}"]
     if tuned.with_name(tuned.name + ".journal").exists():
         line.append("--resume")
     run(line)
-    done = existing(tuned)
-    assert done is not None
-    return done
+    return tuned if tuned.exists() else missed
 
 
 def by_hand(folder: Path, name: str) -> Path:
@@ -214,8 +185,7 @@ def train_rival(folder: Path, name: str, tuned: Path, epochs: int | None, thread
     rival = folder / f"{network}-w{thin}.onnx"
     if not rival.exists():
         line = [sys.executable, "-m", "models.train", network, "--width", thin]
-        passes = (epochs or row.epochs) + row.again
-        line += ["--data", "fashion-mnist", "--epochs", passes, "--lr", 0.1]
+        line += ["--data", "fashion-mnist", "--epochs", epochs or row.epochs, "--lr", 0.1]
         line += ["--teacher", teacher, "--precision", "bf16", "--threads", threads, "-o", rival]
         run(line)
     for path in (row.model, tuned, rival):
@@ -242,9 +212,6 @@ def main() -> None:
         for seed in (int(part) for part in options.seeds.split(",")):
             tuned = tune(options.folder, name, seed, options.epochs, options.threads)
             report(options.folder, name, seed, tuned)
-            if ROWS[name].again:
-                tuned = tune_again(options.folder, name, seed, tuned, options.threads)
-                report(options.folder, name, seed, tuned)
             if options.rival:
                 train_rival(options.folder, name, tuned, options.epochs, options.threads)
 
