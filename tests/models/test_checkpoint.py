@@ -8,9 +8,17 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from models.checkpoint import Checkpoint, load_weights, read_checkpoint, write_checkpoint
+from models.checkpoint import (
+    Checkpoint,
+    load_weights,
+    read_checkpoint,
+    read_exported,
+    write_checkpoint,
+)
+from models.export import export_onnx
 from models.networks import NetworkSpec, build_network
 from spatialonnx.errors import DataError, OutputError
+from spatialonnx.model.model_file import save_model
 
 
 def network(classes: int = 3, width: int = 2) -> nn.Module:
@@ -129,3 +137,22 @@ def test_another_network_is_refused() -> None:
         load_weights(network(), {**state, "extra": torch.zeros(1)}, new_head=True)
     with pytest.raises(DataError, match="check the width"):
         load_weights(network(width=4), state, new_head=True)
+
+
+def test_a_network_without_batch_norm_starts_from_an_export(tmp_path: Path) -> None:
+    shape = (3, 1, 4, 28)  # classes, channels, width, size
+    trained = build_network(NetworkSpec("vgg6_bn", *shape)).eval()
+    with torch.no_grad():
+        for norm in (m for m in trained.modules() if isinstance(m, nn.BatchNorm2d)):
+            norm.running_mean.uniform_(-1, 1)
+            norm.running_var.uniform_(0.5, 2)
+    path = tmp_path / "bn.onnx"
+    save_model(export_onnx(trained, (1, 28, 28), {}, exporter="torchscript"), path)
+    plain = build_network(NetworkSpec("vgg6", *shape)).eval()
+    assert load_weights(plain, read_exported(path, plain), new_head=False) == []
+    images = torch.randn(4, 1, 28, 28)
+    with torch.no_grad():
+        assert torch.allclose(plain(images), trained(images), atol=1e-4)
+    other = build_network(NetworkSpec("vgg6_bn", *shape))
+    with pytest.raises(DataError, match=r"14 weights and biases, .* without BatchNorm"):
+        read_exported(path, other)
