@@ -11,6 +11,7 @@ import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.opsession import EXACT_INT8
 from support.qconv_cases import NamedCase, draw_case, qconv_cases
 from support.qconv_oracle import (
     QConvCase,
@@ -88,11 +89,7 @@ def test_shared_cases(isa: str, case: NamedCase) -> None:
     check_outputs(case.case())
 
 
-@pytest.mark.skipif(
-    not {"avx512vnni", "avxvnni"} & set(ISAS),
-    reason="without 8-bit dot products ONNX Runtime's own kernels may saturate (x86) or round in"
-    " another way (aarch64)",
-)
+@EXACT_INT8
 @pytest.mark.parametrize("case", qconv_cases(), ids=lambda case: case.name)
 def test_the_oracle_is_what_onnxruntime_computes(case: NamedCase) -> None:
     """The dense output: QLinearConv, then QLinearAdd. What the op skips is decided on it."""
