@@ -63,7 +63,7 @@ def test_an_earlier_record_has_the_number_alone():
     "damage",
     [
         {"eps": "0.01"},
-        {"eps": 7},
+        {"eps": -0.1},
         {"eps": None},
         {"eps_text": "0.01,0.02"},
         {"eps_text": "<b>"},
@@ -88,6 +88,13 @@ def test_damage_is_one_line(damage):
     set_metadata(proto, search={"eps": 0.5, **damage})
     with pytest.raises(ModelError, match="search is damaged: search again"):
         read_search_record(proto)
+
+
+def test_a_bound_on_a_metric_above_1_is_read():
+    proto = plain()
+    set_metadata(proto, search={"eps": 1.6, "eps_text": "2%rel"})
+    record = read_search_record(proto)
+    assert record.eps == 1.6 and record.bound.relative
 
 
 def test_a_newer_record_is_refused():

@@ -122,6 +122,7 @@ def test_the_folder_takes_other_options(tiny, sure, changed):
     assert len(studies) == (1 if "eps" in changed else 2)
 
 
+@EXACT_INT8
 def test_a_call_that_was_broken_off_goes_on(tiny, sure, monkeypatch):
     real = stage_module.deploy
 
