@@ -139,8 +139,8 @@ def result_lines(result: Optimization) -> list[str | Table]:
         return _verdict_lines(result.verdict)
     rows = [_network_row(row, best=row == result.best) for row in result.rows]
     title = (
-        f"On {result.samples} verify images, which no choice used; bound {result.bound}; "
-        "latency of one run"
+        f"On {result.samples} verify images, which no search, calibration or training read; bound "
+        f"{result.bound}; latency of one run"
     )
     score = "accuracy" if result.metric == TOP1.name else result.metric
     columns = [
