@@ -214,6 +214,9 @@ def collect_outputs(
 
     Returns:
         The outputs of all samples, batch first.
+
+    Raises:
+        ModelError: What batches give cannot be joined.
     """
     parts = []
     done = 0
@@ -232,7 +235,12 @@ def collect_outputs(
 
 
 def keep_output(proto: onnx.ModelProto, position: int) -> onnx.ModelProto:
-    """Returns a model with one of its outputs."""
+    """Returns a copy of a model with one of its outputs.
+
+    Args:
+        proto: The model.
+        position: Number of the output.
+    """
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     output = copy.graph.output[position]

@@ -74,7 +74,7 @@ print(*grown)
     command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {tests!r}){program}"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     first, second, third = map(int, done.stdout.split())
-    assert first > 30
+    assert first > 12  # the map alone has 16; kernels for some processors need another copy
     assert second < first // 4
     assert third > first // 2
 
