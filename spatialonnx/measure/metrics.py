@@ -137,10 +137,11 @@ def _code_of(function: Callable[..., object]) -> tuple[bytes, ...]:
     target: Any = type(function) if code is None else function
     try:
         file = inspect.getsourcefile(target)
-        assert file is not None
-        return inspect.getsource(target).encode(), Path(file).read_bytes()
-    except (OSError, TypeError, AssertionError):
-        return () if code is None else (marshal.dumps(code),)
+        if file is not None:
+            return inspect.getsource(target).encode(), Path(file).read_bytes()
+    except (OSError, TypeError):  # typed at a prompt, or compiled
+        pass
+    return () if code is None else (marshal.dumps(code),)
 
 
 TOP1 = Metric("top1")

@@ -240,7 +240,16 @@ def keep_output(proto: onnx.ModelProto, position: int) -> onnx.ModelProto:
     Args:
         proto: The model.
         position: Number of the output.
+
+    Raises:
+        ModelError: It has fewer.
     """
+    count = len(proto.graph.output)
+    if position >= count:
+        raise ModelError(
+            f"output {position + 1} is scored, and a model has only {count}: give the original of "
+            "this network with --baseline"
+        )
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     output = copy.graph.output[position]

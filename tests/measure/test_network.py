@@ -6,7 +6,7 @@ from onnx import helper
 from support.trained import RUNTIME, draw_images
 
 from spatialonnx.data.arrays import TensorDataset
-from spatialonnx.errors import DataError
+from spatialonnx.errors import DataError, ModelError
 from spatialonnx.graph import sites as sites_module
 from spatialonnx.graph.sites import find_sites
 from spatialonnx.measure import network as module
@@ -93,3 +93,18 @@ def test_a_model_whose_weights_are_inputs_is_measured(tiny_files):
     x, _ = draw_images(2)
     (logits,) = Network(proto, RUNTIME, codes=2).run(x, {}).values()
     assert len(logits) == 2
+
+
+def test_one_output_is_kept(proto):
+    first = proto.graph.output[0]
+    two = module.keep_output(proto, 0)
+    two.graph.output.add(name="other")
+    assert module.keep_output(two, 1).graph.output[0].name == "other"
+    assert list(module.keep_output(two, 0).graph.output) == [first]
+    with pytest.raises(ModelError, match="output 3 is scored, and a model has only 2"):
+        module.keep_output(two, 2)
+
+
+def test_outputs_that_cannot_be_joined_are_named(samples):
+    with pytest.raises(ModelError, match="no row per image"):
+        module.collect_outputs(samples, 10, lambda images: [np.zeros((2, len(images)))])
