@@ -6,14 +6,11 @@ several. It is kept in a study, or in a file that searches, tunings and deployme
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import functools
 import json
 import math
-import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -193,27 +190,10 @@ def write_table(path: Path, runtime: Runtime, table: LatencyTable) -> None:
         InputError: The file that is there is damaged.
         OutputError: It cannot be written.
     """
-    with _alone_in(path.parent):
-        known = _read(path)
-        earlier = read_table(path, runtime)  # another run may have written since
-        known[environment(runtime)] = table.joined(earlier.shapes).to_json()
-        write_bytes(path, (json.dumps(known, indent=1) + "\n").encode())
-
-
-@contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Keeps other writers of latency tables in a folder waiting, where its file system can."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # writing will say it better
-        yield
-        return
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+    known = _read(path)
+    earlier = read_table(path, runtime)  # another run may have written since
+    known[environment(runtime)] = table.joined(earlier.shapes).to_json()
+    write_bytes(path, (json.dumps(known, indent=1) + "\n").encode())
 
 
 def _read(path: Path) -> dict[str, Any]:
