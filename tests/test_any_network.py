@@ -10,7 +10,6 @@ import pytest
 from onnx import numpy_helper
 from support.models import Net, feeds, plain
 from support.networks import keras_mobilenet, pixel_shuffle, quantised, squeeze_excite
-from support.opsession import EXACT_INT8
 from support.zoo import ZOO, light_model
 
 import spatialonnx
@@ -116,7 +115,6 @@ def test_squeeze_and_excite() -> None:
     }
 
 
-@EXACT_INT8
 def test_every_conv_of_a_quantised_network_is_a_site() -> None:
     proto = plain(depth=3)
     int8 = quantised(proto, feeds(proto, batch=8)["x"])

@@ -39,6 +39,15 @@ def quantize(
     method: Annotated[
         str, typer.Option("--method", help="Calibration: minmax, entropy or percentile.")
     ] = "minmax",
+    reduce_range: Annotated[
+        bool | None,
+        typer.Option(
+            "--reduce-range/--no-reduce-range",
+            help="Weights of 7 bits, with which ONNX Runtime's kernels cannot saturate. Unless "
+            "given: on processors without 8-bit dot products (VNNI).",
+            show_default=False,
+        ),
+    ] = None,
     baseline: Baseline = None,
     metric: Metric = None,
     parts: SplitOptions = SplitOptions(),
@@ -69,6 +78,7 @@ def quantize(
             data.data,
             calibration_samples=calibration_samples,
             method=method,
+            reduce_range=reduce_range,
             progress=progress,
             metric=metric,
             baseline=baseline,
@@ -102,6 +112,7 @@ def result_lines(result: Quantization, written: Path) -> list[str | Table]:
         *([table("Sites that lost their predictions", ["Conv", "reason"], left)] if left else []),
         f"8 bit: drop {points(float(verify.drop))} (95 % {100 * low:+.2f} to {100 * high:+.2f}) "
         f"on {verify.samples} verify samples, MACs saved {percent(verify.saved_fraction)}{met}",
-        f"calibrated on {result.samples} images ({result.method})",
+        f"calibrated on {result.samples} images ({result.method})"
+        + (", weights of 7 bits (--reduce-range)" if result.reduce_range else ""),
         f"wrote {written}",
     ]

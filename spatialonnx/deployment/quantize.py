@@ -43,6 +43,7 @@ from spatialonnx.model.model_file import ModelFile, ModelLike, as_model
 from spatialonnx.model.stages import save_judged
 from spatialonnx.plan.plan import Plan
 from spatialonnx.runtime.feeds import feeds_of, fill_up
+from spatialonnx.runtime.machine import saturates_int8
 from spatialonnx.runtime.progress import ProgressCallback, Steps, count_steps, report_stage
 from spatialonnx.runtime.quantizer import calibrate_ranges, quantize_model
 
@@ -65,6 +66,7 @@ class Quantization:
         left: Sites that lost their predictions because their Conv stayed in float.
         samples: Images that ranges were calibrated on.
         method: The calibration method.
+        reduce_range: Whether weights have 7 bits.
     """
 
     experiment: Experiment
@@ -74,6 +76,7 @@ class Quantization:
     left: tuple[SkippedConv, ...]
     samples: int
     method: str
+    reduce_range: bool
 
     def save(self, path: str | Path) -> Path:
         """Writes the model, whatever was there.
@@ -99,6 +102,7 @@ class Quantization:
             "left_in_float": [vars(conv) for conv in self.left],
             "calibration_samples": self.samples,
             "method": self.method,
+            "reduce_range": self.reduce_range,
             "notes": list(self.notes),
         }
 
@@ -115,6 +119,7 @@ def quantize(
     *,
     calibration_samples: int = CALIBRATION_SAMPLES,
     method: str = "minmax",
+    reduce_range: bool | None = None,
     progress: ProgressCallback | None = None,
     **options: Unpack[ExperimentOptions],
 ) -> Quantization:
@@ -125,6 +130,8 @@ def quantize(
         data: The data; None = the built-in set that the model names.
         calibration_samples: Images of the search part that ranges are calibrated on.
         method: ``minmax``, ``entropy`` or ``percentile``.
+        reduce_range: Weights of 7 bits, with which ONNX Runtime's kernels cannot saturate; None =
+            where this processor has no 8-bit dot products (``saturates_int8``).
         progress: Called with how far it is.
         **options: See ``ExperimentOptions``. ``baseline`` is the float original that accuracy is
             compared with; unless given, it is the model itself, predictions off, or the original
@@ -151,7 +158,11 @@ def quantize(
     calibration = Samples(
         experiment.dataset, experiment.split.search[:calibration_samples], "calibration"
     )
-    quantized, network, left = quantize_samples(experiment, calibration, method, progress)
+    if reduce_range is None:
+        reduce_range = saturates_int8()
+    quantized, network, left = quantize_samples(
+        experiment, calibration, method, progress, reduce_range=reduce_range
+    )
     baseline = network if experiment.baseline is None else experiment.baseline.proto
     certifier = Certifier(
         quantized,
@@ -171,6 +182,7 @@ def quantize(
         left=left,
         samples=len(calibration),
         method=method,
+        reduce_range=reduce_range,
     )
 
 
@@ -179,6 +191,8 @@ def quantize_samples(
     calibration: Samples,
     method: str = "minmax",
     progress: ProgressCallback | None = None,
+    *,
+    reduce_range: bool,
 ) -> tuple[onnx.ModelProto, onnx.ModelProto, tuple[SkippedConv, ...]]:
     """Quantises an experiment's model; nothing is certified.
 
@@ -187,6 +201,7 @@ def quantize_samples(
         calibration: Images that ranges are calibrated on.
         method: ``minmax``, ``entropy`` or ``percentile``.
         progress: Called with how far it is.
+        reduce_range: Weights of 7 bits.
 
     Returns:
         The quantised model, the float network without predictions, and the sites that lost theirs.
@@ -217,7 +232,7 @@ def quantize_samples(
         method,
     )
     report_stage(progress, "quantising")
-    quantized = quantize_model(network, ranges, method, predicted)
+    quantized = quantize_model(network, ranges, method, predicted, reduce_range=reduce_range)
     set_metadata(quantized, source_sha256=source.sha256)
     record_original(quantized, experiment)
     quantized, left = _with_plan(source, quantized, experiment)

@@ -118,7 +118,7 @@ def _advice(network: onnx.ModelProto) -> str:
     if model_precision(network) == "int8":
         return (
             "8-bit kernels of this processor may saturate: quantise weights to 7 bits "
-            "(reduce_range), or leave sites out with --exclude"
+            "(quantize --reduce-range), or leave sites out with --exclude"
         )
     return "leave sites out with --exclude, or try --no-simplify"
 

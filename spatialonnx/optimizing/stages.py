@@ -37,6 +37,7 @@ from spatialonnx.model.stages import save_judged
 from spatialonnx.optimizing.job import OptimizeJob
 from spatialonnx.optimizing.results_folder import ResultsFolder, StageResult, digest
 from spatialonnx.optimizing.verdict import FLOAT, INT8, Verdict, give_verdict
+from spatialonnx.runtime.machine import saturates_int8
 from spatialonnx.runtime.progress import ProgressCallback, count_steps, report_stage
 from spatialonnx.searching.api import search
 
@@ -102,7 +103,7 @@ class Stages:
             path = found.save(self._path("int8.spatial.onnx"))
             return StageResult({**found.to_json(), "bound_met": met}, path)
 
-        return self._run("quantize", {**self._job.judged_by(), "from": spatial.sha256}, make)
+        return self._run("quantize", self._quantized_by(spatial), make)
 
     def plain_int8(self, quantized: StageResult) -> Path:
         """The dense 8-bit network as ONNX Runtime's quantiser writes it, without our ops."""
@@ -223,7 +224,7 @@ class Stages:
             found = self._quantized(tuned)
             return self._judge(found.model, found.verify, self._path("int8.masked.onnx"))
 
-        return self._run("quantize tuned", {**self._job.judged_by(), "from": tuned.sha256}, make)
+        return self._run("quantize tuned", self._quantized_by(tuned), make)
 
     def deploy(self, masked: StageResult, *, quantized: bool, tuned: bool) -> StageResult:
         """The deployed model; no file where no site gains."""
@@ -269,6 +270,11 @@ class Stages:
         key = {**job.timed_here(), "models": [model.sha256 for model in models]}
         key |= {"data": self._data.fingerprint(), "runs": job.budgets.runs}
         return self._run("bench", key, make)
+
+    def _quantized_by(self, model: StageResult) -> dict[str, Any]:
+        """What an 8-bit model depends on; on another processor its weights may have 7 bits."""
+        decisive = {"from": model.sha256, "reduce_range": saturates_int8()}
+        return self._job.judged_by() | decisive
 
     def _quantized(self, model: StageResult) -> Quantization:
         return quantize(

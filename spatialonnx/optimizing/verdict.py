@@ -24,6 +24,7 @@ from spatialonnx.model.metadata import fixed_batch
 from spatialonnx.model.model_file import ModelFile
 from spatialonnx.optimizing.break_even import Pace, measure_pace, site_macs
 from spatialonnx.plan.macs import fraction
+from spatialonnx.runtime.machine import saturates_int8
 from spatialonnx.runtime.progress import ProgressCallback, report_stage
 from spatialonnx.searching.rate_distortion.code_tables import Choices
 from spatialonnx.searching.rate_distortion.families import find_operating_points
@@ -202,7 +203,7 @@ def _measure(experiment: Experiment, precision: str) -> Pace:
     images = experiment.dataset.images(np.resize(search, count))
     if precision == INT8:
         calibration = Samples(experiment.dataset, search[:_CALIBRATED], "calibration")
-        proto, _, _ = quantize_samples(experiment, calibration)
+        proto, _, _ = quantize_samples(experiment, calibration, reduce_range=saturates_int8())
         model = ModelFile(experiment.model.path, proto, experiment.model.sha256)
         experiment = replace(experiment, model=model)
     sites = experiment.sites.sites

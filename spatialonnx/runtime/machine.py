@@ -54,6 +54,18 @@ def instruction_set(precision: str = "float32") -> str:
     return str(supported[0])
 
 
+def saturates_int8() -> bool:
+    """Whether ONNX Runtime's 8-bit kernels may saturate here: on x86-64 without dot products.
+
+    There ONNX Runtime adds pairs of products in 16 bits (``vpmaddubsw``), which weights of 7 bits
+    cannot exceed.
+    """
+    try:
+        return platform.machine() == "x86_64" and not build_info()["dot_products"]
+    except LibraryError:
+        return False
+
+
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()

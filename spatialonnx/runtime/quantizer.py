@@ -108,7 +108,12 @@ def _calibrate(
 
 
 def quantize_model(
-    proto: onnx.ModelProto, ranges: Any, method: str, rename: Mapping[str, str]
+    proto: onnx.ModelProto,
+    ranges: Any,
+    method: str,
+    rename: Mapping[str, str],
+    *,
+    reduce_range: bool = False,
 ) -> onnx.ModelProto:
     """Quantises a float model by ``quantize_static``: QDQ, uint8 activations, int8 weights.
 
@@ -119,6 +124,7 @@ def quantize_model(
         ranges: What ``calibrate_ranges`` returned.
         method: The calibration method that it used.
         rename: Tensors whose range is another tensor's, by name.
+        reduce_range: Weights of 7 bits.
 
     Raises:
         ModelError: ONNX Runtime cannot quantise the model.
@@ -146,6 +152,7 @@ def quantize_model(
                 None,
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
+                reduce_range=reduce_range,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 calibrate_method=_METHODS[method][1],

@@ -26,6 +26,8 @@ def test_build_info_says_what_was_built() -> None:
     assert info["instruction_sets"][-1] == "reference"
     assert set(info["supported"]) <= set(info["instruction_sets"])
     assert isinstance(info["cuda"], bool)
+    with_dot_products = {"amx", "avx512vnni", "avxvnni", "dotprod"} & set(info["supported_int8"])
+    assert info["dot_products"] or not with_dot_products
 
 
 def test_machine_runs_at_least_baseline_and_reference() -> None:

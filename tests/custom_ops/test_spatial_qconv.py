@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,6 @@ import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.opsession import EXACT_INT8
 from support.qconv_cases import NamedCase, draw_case, qconv_cases
 from support.qconv_oracle import (
     QConvCase,
@@ -27,6 +27,7 @@ from support.qconv_oracle import (
 
 from spatialonnx.errors import ModelError
 from spatialonnx.runtime.library import build_info
+from spatialonnx.runtime.machine import saturates_int8
 from spatialonnx.runtime.session import Runtime, open_session
 
 ISAS: list[str] = build_info()["supported_int8"]
@@ -89,11 +90,19 @@ def test_shared_cases(isa: str, case: NamedCase) -> None:
     check_outputs(case.case())
 
 
-@EXACT_INT8
 @pytest.mark.parametrize("case", qconv_cases(), ids=lambda case: case.name)
 def test_the_oracle_is_what_onnxruntime_computes(case: NamedCase) -> None:
     """The dense output: QLinearConv, then QLinearAdd. What the op skips is decided on it."""
     drawn = case.case()
+    if platform.machine() == "aarch64" and drawn.residual is not None:
+        pytest.skip("QLinearAdd is in fixed point there")
+    if saturates_int8():  # weights of 7 bits, everything else alike
+        drawn = replace(
+            drawn,
+            w=drawn.w // 2,
+            w_scale=2 * drawn.w_scale,
+            b=None if drawn.b is None else drawn.b // 2,
+        )
     np.testing.assert_array_equal(dense_output(drawn), run_dense(drawn))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import numpy_helper
 from support.commands import fail, succeed_json
 from support.trained import TinyFiles
@@ -33,19 +34,37 @@ def masked(tiny: TinyFiles) -> Path:
     return path
 
 
+def kernels(model: onnx.ModelProto) -> list[NDArray[np.int8]]:
+    """The 8-bit weights of Convs."""
+    return [
+        numpy_helper.to_array(t)
+        for t in model.graph.initializer
+        if t.data_type == onnx.TensorProto.INT8 and len(t.dims) == 4
+    ]
+
+
 def test_a_plain_model_is_quantised_per_channel(tiny: TinyFiles) -> None:
     result = quantize(tiny.model, tiny.spec, calibration_samples=40, threads=1)
     ops = [node.op_type for node in result.model.graph.node]
     assert "QuantizeLinear" in ops and "SpatialPredict" not in ops
-    weights = [
-        numpy_helper.to_array(t)
-        for t in result.model.graph.initializer
-        if t.data_type == onnx.TensorProto.INT8 and len(t.dims) == 4
-    ]
-    assert weights
+    assert kernels(result.model)
     assert abs(float(result.verify.drop)) < 0.1
     assert result.samples == 40 and result.bound_met is None
     onnx.checker.check_model(result.model)
+
+
+@pytest.mark.parametrize("saturates", [False, True])
+@pytest.mark.parametrize("asked", [None, False, True])
+def test_weights_have_7_bits_where_kernels_may_saturate(
+    tiny: TinyFiles, monkeypatch: pytest.MonkeyPatch, saturates: bool, asked: bool | None
+) -> None:
+    monkeypatch.setattr("spatialonnx.deployment.quantize.saturates_int8", lambda: saturates)
+    result = quantize(tiny.model, tiny.spec, calibration_samples=20, reduce_range=asked, threads=1)
+    narrow = saturates if asked is None else asked
+    assert max(np.abs(weight.astype(int)).max() for weight in kernels(result.model)) == (
+        64 if narrow else 127
+    )
+    assert result.reduce_range == result.to_json()["reduce_range"] == narrow
 
 
 def test_a_model_of_a_fixed_batch_is_calibrated_in_such_batches(tiny: TinyFiles) -> None:

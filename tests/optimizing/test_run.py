@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.models import Net
-from support.opsession import EXACT_INT8
 from support.trained import draw_images
 
 import spatialonnx
@@ -56,7 +55,6 @@ def sure(monkeypatch):
     monkeypatch.setattr(stage_module, "deploy", fuse_all)
 
 
-@EXACT_INT8
 def test_the_table_of_an_untuned_network(tiny, sure):
     result = spatialonnx.optimize(tiny.model, tiny.spec, eps=0.2, **FEW)
     dense, int8, ours = result.rows
@@ -110,7 +108,6 @@ def test_the_same_call_repeats_nothing(tiny, sure, monkeypatch):
     assert second.rows == first.rows and second.verdict == first.verdict
 
 
-@EXACT_INT8
 @pytest.mark.parametrize(
     "changed", [{"threads": 2}, {"seed": 1}, {"metric": "agreement"}, {"eps": 0.3}]
 )
@@ -122,7 +119,6 @@ def test_the_folder_takes_other_options(tiny, sure, changed):
     assert len(studies) == (1 if "eps" in changed else 2)
 
 
-@EXACT_INT8
 def test_a_call_that_was_broken_off_goes_on(tiny, sure, monkeypatch):
     real = stage_module.deploy
 

@@ -12,6 +12,8 @@ import onnx
 from numpy.typing import NDArray
 from support.models import Net
 
+from spatialonnx.runtime.machine import saturates_int8
+
 
 def keras_mobilenet(*, size: int = 32, opset: int = 13) -> onnx.ModelProto:
     """An inverted-residual network in NHWC, each Conv between two Transposes.
@@ -76,7 +78,11 @@ def quantised(proto: onnx.ModelProto, images: NDArray[np.float32]) -> onnx.Model
     try:
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):
             path = Path(folder) / "quantised.onnx"
-            quantize_static(proto, str(path), Images(), quant_format=QuantFormat.QDQ)
+            quantize_static(
+                *(proto, str(path), Images()),
+                quant_format=QuantFormat.QDQ,
+                reduce_range=saturates_int8(),
+            )
             return onnx.load(str(path))
     finally:
         logging.disable(disabled)

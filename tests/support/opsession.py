@@ -21,13 +21,6 @@ from spatialonnx.runtime.session import Runtime
 ISAS: tuple[str, ...] = tuple(build_info()["supported"])
 """The instruction sets that the library has kernels for and this machine runs."""
 
-EXACT_INT8 = pytest.mark.skipif(
-    not {"amx", "avx512vnni", "avxvnni"} & set(build_info()["supported_int8"]),
-    reason="without 8-bit dot products ONNX Runtime's own kernels may saturate (x86) or round in"
-    " another way (aarch64)",
-)
-"""For tests that need ONNX Runtime's 8-bit networks to be exact, and so equal to ours."""
-
 DOMAIN = "spatialonnx"
 NODE = "the node"
 

@@ -91,6 +91,17 @@ bool isa_runs_here(Isa isa) {
   return isa == Isa::baseline || isa == Isa::reference;
 }
 
+bool has_dot_products() {
+#if defined(__x86_64__)
+  return isa_runs_here(Isa::avxvnni) ||
+         (isa_runs_here(Isa::avx512) && __builtin_cpu_supports("avx512vnni"));
+#elif defined(__aarch64__)
+  return isa_runs_here(Isa::dotprod);
+#else
+  return false;
+#endif
+}
+
 Isa choose_isa() {
   const char* wanted = std::getenv("SPATIALONNX_ISA");
   std::string known;

@@ -59,6 +59,10 @@ std::vector<Isa> compiled_isas();
 std::vector<Isa> vector_isas();
 std::vector<Isa> int8_isas();
 
+// Whether this machine has 8-bit dot products, those of narrower processors than Isa::avx512vnni asks for included:
+// ONNX Runtime uses them too, and without them its kernels for x86-64 may saturate.
+bool has_dot_products();
+
 // Whether this processor (and its operating system) runs the set.
 bool isa_runs_here(Isa isa);
 

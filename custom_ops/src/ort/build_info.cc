@@ -38,6 +38,7 @@ std::string build_info() {
          "\", \"instruction_sets\": " + quoted_list(names_of(compiled_isas(), true)) +
          ", \"supported\": " + quoted_list(names_of(vector_isas(), false)) +
          ", \"supported_int8\": " + quoted_list(names_of(int8_isas(), false)) +
+         ", \"dot_products\": " + (has_dot_products() ? "true" : "false") +
          ", \"ops\": " + quoted_list(ops) +
          ", \"cuda\": " + (SPATIALONNX_WITH_CUDA ? "true" : "false") +
          ", \"sanitizers\": " + (SPATIALONNX_WITH_SANITIZERS ? "true" : "false") + "}";
