@@ -83,7 +83,7 @@ def bench(
 def result_lines(result: Benchmark) -> list[str | Table]:
     """Prints a benchmark as a table."""
     from spatialonnx.cli.console import table
-    from spatialonnx.runtime.machine import describe_machine, instruction_set, versions
+    from spatialonnx.runtime.machine import describe_machine, versions
 
     rows = [_row(contestant) for contestant in result.contestants]
     columns = ["model", "precision", "median ms", "p10", "p90", "ratio", "95 %", "peak MB"]
@@ -98,7 +98,7 @@ def result_lines(result: Benchmark) -> list[str | Table]:
             lines.append(_node_table(contestant))
     known = versions()
     lines.append(
-        f"{describe_machine()['processor']}, {instruction_set()}, onnxruntime "
+        f"{describe_machine()['processor']}, {result.isa}, onnxruntime "
         f"{known['onnxruntime']}, spatialonnx {known['spatialonnx']}"
     )
     return lines

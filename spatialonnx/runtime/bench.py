@@ -124,6 +124,12 @@ class Benchmark:
     runtime: Runtime
     notes: tuple[str, ...] = ()
 
+    @property
+    def isa(self) -> str:
+        """Instruction sets of the op library, one for every precision that was timed."""
+        precisions = sorted({contestant.precision for contestant in self.contestants})
+        return " and ".join(dict.fromkeys(map(instruction_set, precisions)))
+
     def to_json(self) -> dict[str, Any]:
         """The object that ``bench --json`` prints."""
         return {
@@ -137,7 +143,7 @@ class Benchmark:
             "threads": self.runtime.threads,
             "machine": describe_machine(),
             "versions": versions(),
-            "isa": instruction_set(),
+            "isa": self.isa,
             "notes": list(self.notes),
         }
 

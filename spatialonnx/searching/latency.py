@@ -23,6 +23,7 @@ from spatialonnx.searching.study import Study
 from spatialonnx.simulate.latency_table import (
     LatencyTable,
     ShapeTimes,
+    environment,
     mask_kind,
     read_table,
     site_shapes,
@@ -70,10 +71,12 @@ class LatencyModel:
     Attributes:
         speeds: By site.
         patterns: Patterns that the channels of a site share.
+        measured_by: What the times depend on: processor, kernels, threads and versions.
     """
 
     speeds: Mapping[str, SiteSpeed]
     patterns: int = 1
+    measured_by: str = ""
 
     def saved(self, macs: Mapping[str, float], plan: PlanLike) -> float:
         """Seconds saved per image, from the MACs predicted at each site under a plan."""
@@ -103,7 +106,8 @@ class LatencyModel:
         """The text form for the study: a continued search must use the same times."""
         table = LatencyTable({site: speed.times for site, speed in self.speeds.items()})
         macs = {site: speed.macs for site, speed in self.speeds.items()}
-        return json.dumps({"patterns": self.patterns, "macs": macs, "times": table.to_json()})
+        content = {"patterns": self.patterns, "macs": macs, "times": table.to_json()}
+        return json.dumps({**content, "measured_by": self.measured_by})
 
     @staticmethod
     def untimed(sites: Sequence[Site]) -> LatencyModel:
@@ -122,7 +126,8 @@ class LatencyModel:
             times = LatencyTable.from_json(content["times"]).shapes
             macs = {str(site): int(count) for site, count in content["macs"].items()}
             speeds = {site: SiteSpeed(count, times[site]) for site, count in macs.items()}
-            return LatencyModel(speeds, int(content["patterns"]))
+            measured_by = str(content.get("measured_by", ""))
+            return LatencyModel(speeds, int(content["patterns"]), measured_by)
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             raise StudyError("the study's site times are damaged: start another one") from None
 
@@ -177,6 +182,7 @@ def measure_latency(
             for site in sites
         },
         patterns,
+        environment(experiment.runtime),
     )
 
 

@@ -39,6 +39,7 @@ from spatialonnx.searching.thresholds import find_means
 from spatialonnx.searching.trials import Trials
 from spatialonnx.simulate.cluster import open_cluster
 from spatialonnx.simulate.executor import Executor, LocalExecutor
+from spatialonnx.simulate.latency_table import environment
 from spatialonnx.simulate.segmented import SegmentSimulator
 from spatialonnx.simulate.simulator import Simulator
 
@@ -231,7 +232,14 @@ def _keep_latency(
         ).to_text()
 
     try:
-        return LatencyModel.from_text(study.keep("latency", measure))
+        latency = LatencyModel.from_text(study.keep("latency", measure))
+        if latency.measured_by not in ("", environment(job.experiment.runtime)):
+            text = (
+                f"the study's site times are those of {latency.measured_by}: name another --study "
+                "to time sites here"
+            )
+            report_stage(progress, text, warning=True)
+        return latency
     except BudgetSpent:
         text = "the time budget ended before the sites were timed: nothing is predicted"
         report_stage(progress, text, warning=True)

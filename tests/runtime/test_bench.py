@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,17 @@ def test_the_command_prints_one_json_object(models: list[Path]) -> None:
         assert sum(node["share"] for node in model["nodes"]) == pytest.approx(1)
         assert "MatMul" in {node["op"] for node in model["nodes"]}
     assert {"machine", "versions", "isa", "batch", "threads", "data"} <= value.keys()
+
+
+def test_instruction_sets_are_those_of_the_precisions_timed(
+    models: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spatialonnx.runtime.bench.instruction_set", lambda name: f"isa of {name}")
+    result = bench_models(models, None, runtime=ONE, schedule=Schedule(2))
+    assert result.isa == result.to_json()["isa"] == "isa of float32"
+    first, *others = result.contestants
+    mixed = replace(result, contestants=(replace(first, precision="int8"), *others))
+    assert mixed.isa == "isa of float32 and isa of int8"
 
 
 def test_the_command_prints_tables(models: list[Path]) -> None:

@@ -139,7 +139,7 @@ def test_a_search_by_latency_prefers_the_site_that_saves_time(
     *others, last = (p.site for p in find_predictors(proto))
     speeds = {site: line(10**4, 1e-3, 1.0) for site in others}  # never worth it
     speeds[last] = line(10**4, 1e-3, 0.0)
-    times = LatencyModel(speeds)
+    times = LatencyModel(speeds, measured_by="another processor")
     monkeypatch.setattr("spatialonnx.searching.run.measure_latency", lambda *_, **__: times)
     settings = Settings(strategy=strategy, patterns={2: PATTERNS}, goal="latency")
     job = make_job(tiny_files, tmp_path, "0.5", settings=settings)
@@ -156,7 +156,10 @@ def test_a_search_by_latency_prefers_the_site_that_saves_time(
         raise AssertionError("a search that is continued goes by the times that it kept")
 
     monkeypatch.setattr("spatialonnx.searching.run.measure_latency", never)
-    assert search_masks(job).to_json()["trials"] == report.to_json()["trials"]
+    told: list[str] = []
+    again = search_masks(job, lambda step: told.append(step.stage))
+    assert again.to_json()["trials"] == report.to_json()["trials"]
+    assert any("site times are those of another processor: name another" in text for text in told)
 
 
 def test_a_time_budget_ends_the_timing_of_sites(tiny_files: TinyFiles, tmp_path: Path) -> None:
