@@ -71,7 +71,7 @@ def test_both_precisions_are_timed(tiny_files):
 
 
 def test_a_network_that_cannot_be_quantised_is_judged_in_floats(tiny_files, monkeypatch):
-    def refuse(*args):
+    def refuse(*args, **options):
         raise ModelError("no quantiser")
 
     monkeypatch.setattr(module, "quantize_samples", refuse)
