@@ -7,12 +7,9 @@ they are exact; a function's value is a float.
 
 from __future__ import annotations
 
-import inspect
-import marshal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +19,7 @@ from scipy.special import log_softmax
 from spatialonnx.data.user_function import load_function
 from spatialonnx.errors import DataError, ModelError, UsageError
 from spatialonnx.files import sha256_bytes
+from spatialonnx.measure.function_identity import function_hash
 
 Outputs = Sequence[NDArray[Any]]
 """A model's outputs, batch dimension first."""
@@ -55,9 +53,9 @@ class Metric:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the kind of metric, and of the code of a user's function."""
-        code = () if self.function is None else _code_of(self.function)
-        return sha256_bytes(self.name.encode(), *code)
+        """Hash of the kind of metric, and of a user's function."""
+        own = () if self.function is None else (function_hash(self.function).encode(),)
+        return sha256_bytes(self.name.encode(), *own)
 
     def logits(self, outputs: Outputs) -> NDArray[np.float32]:
         """The logits [n, classes] of the output that is scored.
@@ -129,19 +127,6 @@ class Metric:
             return Fraction(value)
         except Exception as error:
             raise UsageError(f"--metric {self.name} failed: {error!r}") from None
-
-
-def _code_of(function: Callable[..., object]) -> tuple[bytes, ...]:
-    """The source of a user's function and of its file; where there is none, its compiled form."""
-    code = getattr(function, "__code__", None)
-    target: Any = type(function) if code is None else function
-    try:
-        file = inspect.getsourcefile(target)
-        if file is not None:
-            return inspect.getsource(target).encode(), Path(file).read_bytes()
-    except (OSError, TypeError):  # typed at a prompt, or compiled
-        pass
-    return () if code is None else (marshal.dumps(code),)
 
 
 TOP1 = Metric("top1")
