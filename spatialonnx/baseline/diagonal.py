@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatialonnx.baseline.comparison import Comparer, Row
+from spatialonnx.graph.ops import codes_name
 from spatialonnx.graph.sites import Site
-from spatialonnx.measure.network import Network, Outputs, codes_name, run_samples
+from spatialonnx.measure.network import Network, Outputs, run_samples
 from spatialonnx.plan.macs import fraction
 from spatialonnx.plan.masks import uniform_mask
 from spatialonnx.plan.patterns import PATCH_SIZES, diagonal_pattern, pattern_text

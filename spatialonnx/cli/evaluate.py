@@ -68,8 +68,8 @@ def evaluate(
         lines.append(f"top-1 {percent(result.top1 / result.samples)}")
     if result.top5 is not None:
         lines.append(f"top-5 {percent(result.top5 / result.samples)}")
-    if metric not in (None, "top1"):
-        lines.append(f"{metric} {float(result.score):.4f}")
+    if result.metric != "top1":
+        lines.append(f"{result.metric} {float(result.score):.4f}")
     if result.conv_total:
         share = f"{percent(result.saved_fraction)} ({result.saved:,} of {result.conv_total:,})"
         lines.append(f"MACs saved {share}")

@@ -34,9 +34,11 @@ from spatialonnx.graph.index import (
 )
 from spatialonnx.graph.notes import restore_notes
 from spatialonnx.graph.ops import (
+    CODES_PATCH_SIZE,
     DOMAIN,
     PREDICT,
     add_opset,
+    codes_name,
     count_names,
     mask_name,
     patch_size_name,
@@ -213,8 +215,7 @@ def insert(
     prepared = prepare_model(source.proto)
     check_model(prepared, str(source.path))
     network = simplify_model(prepared) if simplify else prepared
-    report = _free_counts(network)
-    report = _select(report, include, exclude)
+    report = _free_counts(network, include, exclude)
     original = run_original(source.proto, prepared, runtime)
     if original.only_batch is not None and fixed_batch(network) is None:
         set_metadata(network, batch=str(original.only_batch))
@@ -237,11 +238,14 @@ def insert(
     return Insertion(spatial, report.sites, report.skipped, report.conv_macs, difference, frozen)
 
 
-def _free_counts(network: onnx.ModelProto) -> SiteReport:
-    """Renames tensors that bear the names of a site's counts, in place; returns the sites."""
+def _free_counts(network: onnx.ModelProto, include: str | None, exclude: str | None) -> SiteReport:
+    """Renames tensors that bear names of what is counted, in place; returns the chosen sites."""
     report = find_sites(network)
     require_sites(report)
-    counts = {name for site in report.sites for name in count_names(site.name)}
+    report = _select(report, include, exclude)
+    counts = {CODES_PATCH_SIZE}
+    for site in report.sites:
+        counts |= {*count_names(site.name), codes_name(site.name)}
     counts &= defined_names(network.graph)
     if not counts:
         return report
@@ -249,11 +253,11 @@ def _free_counts(network: onnx.ModelProto) -> SiteReport:
     if fixed := sorted(counts.intersection(value.name for value in values)):
         raise ModelError(
             f"{fixed[0]}, an input or output of the model, has the name that counts of a site "
-            "take: rename it"
+            "take: rename it, or leave the site out with --exclude"
         )
     taken = tensor_names(network.graph)
     rename_tensors(network.graph, {name: free_name(name, taken) for name in sorted(counts)})
-    return _free_counts(network)
+    return _free_counts(network, include, exclude)
 
 
 def _list_inputs(inputs: Iterable[TensorInfo]) -> str:

@@ -29,6 +29,8 @@ CODES = "PatchCodes"
 CONV = "SpatialConv"
 SNAPEA = "SnapeaConv"
 QCONV = "SpatialQConv"
+CODES_PATCH_SIZE = "spatialonnx/codes_patch_size"
+"""Name of the patch size that sites are counted in."""
 
 _ROUNDING = 1e-4
 """Part of a quantisation step that a threshold may fall short of a whole number of steps."""
@@ -114,6 +116,11 @@ class FusedConv:
 def count_names(site: str) -> tuple[str, str]:
     """Names of the graph outputs that count a site's predicted outputs and its false zeros."""
     return f"{site}/skipped", f"{site}/false_zero"
+
+
+def codes_name(site: str) -> str:
+    """Name of the output with the codes of a site's ofmap before prediction, [n, C, nH, nW]."""
+    return f"{site}/codes"
 
 
 def mask_name(site: str) -> str:

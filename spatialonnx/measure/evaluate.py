@@ -17,11 +17,12 @@ from spatialonnx.data.classes import has_class_folders
 from spatialonnx.data.opening import DataLike
 from spatialonnx.errors import ModelError, UsageError
 from spatialonnx.files import write_bytes
+from spatialonnx.graph.ops import codes_name
 from spatialonnx.measure.doubts import doubts
 from spatialonnx.measure.experiment import OWN_FUNCTION, Experiment
 from spatialonnx.measure.metrics import AGREEMENT, TOP1, Metric, top_k
-from spatialonnx.measure.network import Network, Outputs, SampleRun, codes_name, run_samples
-from spatialonnx.measure.opening import ExperimentOptions, open_experiment
+from spatialonnx.measure.network import Network, Outputs, SampleRun, run_samples
+from spatialonnx.measure.opening import ExperimentOptions, open_experiment, recorded
 from spatialonnx.measure.original import explain_baseline
 from spatialonnx.measure.samples import BATCH, Samples
 from spatialonnx.model.metadata import get_json, read_search_record
@@ -32,6 +33,8 @@ from spatialonnx.runtime.progress import ProgressCallback, Steps, count_steps
 from spatialonnx.runtime.session import Runtime
 
 Part = Literal["search", "select", "verify", "all"]
+_SCORING = ("metric", "score_output", "decision")
+"""What a search decided that holds for any data."""
 _ANY_SIZE = 4
 """Patch size of zero codes from which only zeros are counted."""
 
@@ -77,8 +80,9 @@ class Evaluation:
         saved: MACs of predicted outputs.
         sites: Counts per site.
         right: Which samples are right, bool [n]; None for a metric that does not count.
-        outputs: The model's outputs, one array each, batch first.
+        outputs: The output that is scored, or all for a user's metric, one array each, batch first.
         data: The text that the data were opened by.
+        metric: Name of the metric.
         dense: Score of the dense network on verify, as the model records it; None elsewhere.
         warnings: Reasons why the accuracy means little, one line each.
         notes: For the user, one line each.
@@ -94,6 +98,7 @@ class Evaluation:
     right: NDArray[np.bool_] | None = field(repr=False)
     outputs: tuple[NDArray[Any], ...] = field(repr=False)
     data: str = ""
+    metric: str = TOP1.name
     dense: float | None = None
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -171,7 +176,8 @@ def evaluate(
         record = replace(record, metric=TOP1.name)
     if record is not None and split == "all":  # of any data: the split is not theirs
         given = {name: value for name, value in options.items() if value is not None}
-        chosen = {"score_output": record.score_output or None, "decision": record.decision}
+        known = recorded(record, options.get("score_output"))
+        chosen = {name: known[name] for name in _SCORING if name in known}
         options = cast("ExperimentOptions", {**chosen, **given})
         record = None
     metric = options.get("metric") or (None if record is None else record.metric)
@@ -241,6 +247,7 @@ def evaluate_model(
         right=right,
         outputs=tuple(run.outputs),
         data=samples.dataset.name,
+        metric=metric.name,
         dense=_recorded_score(proto),
         warnings=tuple(doubts(metric, run.outputs, samples.labels, folders=folders)),
     )

@@ -14,7 +14,16 @@ from onnx import TensorProto, helper
 from spatialonnx.errors import ModelError
 from spatialonnx.graph.equivalence import inner_batches
 from spatialonnx.graph.instrument import instrument, plan_feeds
-from spatialonnx.graph.ops import CODES, DOMAIN, QCONV, find_fused, find_predictors, read_plan
+from spatialonnx.graph.ops import (
+    CODES,
+    CODES_PATCH_SIZE,
+    DOMAIN,
+    QCONV,
+    codes_name,
+    find_fused,
+    find_predictors,
+    read_plan,
+)
 from spatialonnx.graph.sites import SiteReport, find_sites
 from spatialonnx.measure.samples import BATCH, Samples, check_images
 from spatialonnx.model.interface import FIRST_IR_WITH_FREE_WEIGHTS, find_image_input
@@ -258,11 +267,6 @@ def keep_output(proto: onnx.ModelProto, position: int) -> onnx.ModelProto:
     return copy
 
 
-def codes_name(site: str) -> str:
-    """Name of the output with the codes of a site's ofmap before prediction, [n, C, nH, nW]."""
-    return f"{site}/codes"
-
-
 def _add_codes(
     proto: onnx.ModelProto, sources: Mapping[str, tuple[str, str]], patch_size: int
 ) -> None:
@@ -273,7 +277,7 @@ def _add_codes(
         sources: The ofmap of each site, and its zero point where it is 8 bit.
         patch_size: Of the codes.
     """
-    size = "spatialonnx/codes_patch_size"
+    size = CODES_PATCH_SIZE
     proto.ir_version = max(proto.ir_version, FIRST_IR_WITH_FREE_WEIGHTS)
     proto.graph.initializer.append(helper.make_tensor(size, TensorProto.INT64, [], [patch_size]))
     for site, (source, zero_point) in sources.items():

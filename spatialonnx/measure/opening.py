@@ -113,7 +113,7 @@ def open_experiment(
     check_options(options, ExperimentOptions)
     chosen: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     if record is not None:
-        chosen = {**_recorded(record), **chosen}
+        chosen = {**recorded(record, chosen.get("score_output")), **chosen}
     check_confidence(chosen.get("confidence"))
     model = set_batch(model, chosen.get("model_batch"))
     dataset = open_data(
@@ -157,15 +157,20 @@ def _whole(n: int, seed: int, *_: object) -> Split:
     return Split(none, none, np.arange(n, dtype=np.int64), seed)
 
 
-def _recorded(record: SearchRecord) -> dict[str, Any]:
-    """The options that a search was made with."""
+def recorded(record: SearchRecord, score_output: str | None) -> dict[str, Any]:
+    """The options that a search was made with.
+
+    Args:
+        record: Of the search.
+        score_output: The user's choice; of another output than the search's nothing was decided.
+    """
     options: dict[str, Any] = {"seed": record.seed, "metric": record.metric}
     if record.samples is not None:
         names = ("search_samples", "select_samples", "verify_samples")
         options.update(zip(names, record.samples, strict=True))
     if record.score_output:
         options["score_output"] = record.score_output
-    if record.decision is not None:
+    if record.decision is not None and score_output in (None, "", record.score_output):
         options["decision"] = record.decision
     if record.confidence is not None:
         options["confidence"] = record.confidence

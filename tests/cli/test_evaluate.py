@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 from support.commands import contents, fail, succeed, succeed_json
 from support.trained import draw_images
 
@@ -198,6 +198,41 @@ def test_a_part_is_that_of_the_search(tiny):
     assert result["macs"]["saved_fraction"] == pytest.approx(found["saved_fraction"])
     other = succeed_json("evaluate", *line, "--seed", 3, "--metric", "top1")
     assert other["accuracy"]["samples"] == result["accuracy"]["samples"]
+
+
+@pytest.mark.parametrize("split", ["all", "verify"])
+def test_the_metric_is_that_of_the_search(tiny, split):
+    """Also of data without labels."""
+    arrays = np.load(tiny.data)
+    np.savez(tiny.data.with_name("bare.npz"), x=arrays["x"])
+    search = ["model.spatial.onnx", "--data", "npz:bare.npz", "--max-trials", 3, "--threads", 1]
+    succeed("search", *search, "--eps", 0.3, "--metric", "agreement")
+    line = ["evaluate", "model.masked.onnx", "--data", "npz:bare.npz", "--split", split]
+    score = succeed_json(*line)["accuracy"]["score"]
+    assert f"agreement {score:.4f}" in succeed(*line).stdout
+    assert "no labels" in fail(2, *line, "--metric", "top1")
+
+
+def test_a_decision_is_that_of_its_output(tiny):
+    """Another output than the search scored is read as it is."""
+    proto = load_model(tiny.model).proto
+    scores = proto.graph.output[0].name
+    weight = numpy_helper.from_array(np.float32([[0], [0], [1], [1]]), "weight")
+    proto.graph.initializer.append(weight)
+    proto.graph.node.append(helper.make_node("MatMul", [scores, "weight"], ["sum"], "sum"))
+    proto.graph.output.append(helper.make_tensor_value_info("sum", 1, [None, 1]))
+    save_model(proto, tiny.model.with_name("two.onnx"))
+    succeed("insert", "two.onnx")
+    arrays = np.load(tiny.data)
+    np.savez("binary.npz", x=arrays["x"], y=(arrays["y"] > 1).astype(np.int64))
+    search = ["two.spatial.onnx", "--data", "npz:binary.npz", "--max-trials", 3, "--threads", 1]
+    succeed("search", *search, "--eps", 0.3, "--score-output", "sum", "--decision", 0.25)
+    for split in ("all", "verify"):
+        line = ["evaluate", "two.masked.onnx", "--data", "npz:binary.npz", "--split", split]
+        found = [succeed_json(*line)["accuracy"]["score"]]
+        for score in (["sum", "--decision", 0.25], ["sum", "--decision", 9], [scores]):
+            found.append(succeed_json(*line, "--score-output", *score)["accuracy"]["score"])
+        assert found[0] == found[1] and len(set(found)) == 3, found
 
 
 def test_samples_are_counted_from_one(tiny):

@@ -21,6 +21,7 @@ from spatialonnx.graph.insert import Insertion
 from spatialonnx.graph.instrument import instrument, plan_feeds
 from spatialonnx.graph.ops import find_predictors, read_plan
 from spatialonnx.graph.sites import find_sites
+from spatialonnx.measure.network import Network
 from spatialonnx.model.metadata import get_metadata, model_stage, set_metadata
 from spatialonnx.model.model_file import ModelFile, load_model
 from spatialonnx.plan.masks import full_mask, uniform_mask
@@ -232,7 +233,7 @@ def test_names_that_are_taken() -> None:
 
 
 @pytest.mark.parametrize("simplify", [True, False])
-@pytest.mark.parametrize("suffix", ["skipped", "false_zero"])
+@pytest.mark.parametrize("suffix", ["skipped", "false_zero", "codes"])
 def test_counts_have_their_names_to_themselves(suffix: str, simplify: bool) -> None:
     net = Net()
     x = net.relu(net.conv("x", 4))
@@ -243,6 +244,7 @@ def test_counts_have_their_names_to_themselves(suffix: str, simplify: bool) -> N
     proto = net.model(net.head(relu))
     result = check(proto, 2, simplify=simplify)
     run(instrument(result.model, promote=False), feeds(proto), "all")
+    Network(result.model, Runtime("cpu", 1), codes=4)
 
 
 def test_an_output_named_like_a_count_is_refused() -> None:
@@ -252,6 +254,18 @@ def test_an_output_named_like_a_count_is_refused() -> None:
     net.nodes[-1].output[0] = f"{x}/skipped"
     with pytest.raises(ModelError, match=f"{x}/skipped, an input or output of the model, has"):
         insert(net.model(f"{x}/skipped"))
+
+
+def test_an_output_named_like_a_count_of_a_site_left_out_is_none() -> None:
+    net = Net()
+    x = net.relu(net.conv("x", 4))
+    y = net.relu(net.conv(x, 4))
+    net.head(y)
+    net.nodes[-1].output[0] = f"{x}/skipped"
+    proto = net.model(f"{x}/skipped")
+    with pytest.raises(ModelError, match="leave the site out with --exclude"):
+        insert(proto)
+    assert [site.name for site in insert(proto, exclude=f"^{x}$").sites] == [y]
 
 
 def test_a_plan_that_breaks_the_model_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
