@@ -130,6 +130,7 @@ def tune(
         )
     if resume:
         check_journal(journal)
+    earlier = journal.stat().st_mtime_ns if journal.exists() and not resume else None
     try:
         with show_progress(common) as progress:
             result = tune_model(
@@ -163,7 +164,7 @@ def tune(
                 **parts.sizes(),
             )
     except KeyboardInterrupt:
-        if not journal.exists():
+        if not journal.exists() or journal.stat().st_mtime_ns == earlier:
             raise
         raise InterruptedSearchError(
             f"stopped: {journal} keeps the epochs that ended, and the same command with --resume "

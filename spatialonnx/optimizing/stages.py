@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
 from spatialonnx.deployment.quantize import Quantization, quantize
 from spatialonnx.deployment.run import deploy
-from spatialonnx.errors import InterruptedSearchError
+from spatialonnx.errors import InterruptedSearchError, JournalError
 from spatialonnx.graph.fuse import dense_form
 from spatialonnx.graph.insert import insert
 from spatialonnx.measure.bench import bench
@@ -40,6 +40,9 @@ from spatialonnx.optimizing.verdict import FLOAT, INT8, Verdict, give_verdict
 from spatialonnx.runtime.machine import saturates_int8
 from spatialonnx.runtime.progress import ProgressCallback, count_steps, report_stage
 from spatialonnx.searching.api import search
+
+if TYPE_CHECKING:
+    from spatialonnx.tuning.job import Tuned
 
 
 class Stages:
@@ -130,18 +133,27 @@ class Stages:
             path = self._path("tuned.masked.onnx")
             # A journal of other options does not continue.
             journal = path.with_name(f"{path.name}.{digest(key)[:8]}.journal")
-            found = tune(
-                self._source,
-                self._data,
-                train=train,
-                eps=job.experiment.bounds[0].text,
-                plan="1000",
-                journal=journal,
-                resume=journal.exists(),
-                progress=self._progress,
-                **job.recipe,
-                **job.shared,
-            )
+
+            def start(*, resume: bool) -> Tuned:
+                return tune(
+                    self._source,
+                    self._data,
+                    train=train,
+                    eps=job.experiment.bounds[0].text,
+                    plan="1000",
+                    journal=journal,
+                    resume=resume,
+                    progress=self._progress,
+                    **job.recipe,
+                    **job.shared,
+                )
+
+            try:
+                found = start(resume=journal.exists())
+            except JournalError:  # damaged, or of another version
+                text = f"warning: {journal} does not continue this tuning, which starts again"
+                report_stage(self._progress, text, warning=True)
+                found = start(resume=False)
             return StageResult(found.to_json(), found.save(path))
 
         return self._run("tune", key, make)

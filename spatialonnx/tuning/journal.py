@@ -9,11 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spatialonnx.errors import UsageError
+from spatialonnx.errors import JournalError, UsageError
 from spatialonnx.files import writing
 from spatialonnx.tuning.network import GraphNetwork
 
-__all__ = ["Epoch", "State", "check_journal", "read_journal", "write_journal"]
+__all__ = [
+    "Epoch",
+    "State",
+    "check_journal",
+    "read_journal",
+    "read_site_weights",
+    "write_journal",
+]
 
 
 @dataclass(frozen=True)
@@ -96,23 +103,10 @@ def read_journal(
         optimizer: Of its parameters.
 
     Raises:
-        UsageError: The file is missing or no journal, or of another model, recipe or data.
+        UsageError: The file is missing.
+        JournalError: It is no journal, or one of another model, recipe or data.
     """
-    check_journal(path)
-    try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        same = content["key"] == key
-    except (MemoryError, KeyboardInterrupt):
-        raise
-    except Exception:  # torch raises nearly anything of a file that is damaged
-        raise UsageError(
-            f"{path} is no journal of a tuning: --force, without --resume, starts again"
-        ) from None
-    if not same:
-        raise UsageError(
-            f"{path} was written with another model, original, plan, options or data: repeat that "
-            "line; --force, without --resume, starts again"
-        )
+    content = _read(path, key)
     network.site_weights = content["site_weights"]
     network.load_state_dict(content["network"])
     optimizer.load_state_dict(content["optimizer"])
@@ -122,3 +116,36 @@ def read_journal(
         best=content["best"],
         weights=content["weights"],
     )
+
+
+def read_site_weights(path: Path, key: str) -> dict[str, float]:
+    """The weights of sites in the budget of the tuning that continues.
+
+    Args:
+        path: The journal.
+        key: Of the tuning.
+
+    Raises:
+        UsageError: The file is missing.
+        JournalError: It is no journal, or one of another model, recipe or data.
+    """
+    return dict(_read(path, key)["site_weights"])
+
+
+def _read(path: Path, key: str) -> dict[str, Any]:
+    check_journal(path)
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        same = content["key"] == key
+    except (MemoryError, KeyboardInterrupt):
+        raise
+    except Exception:  # torch raises nearly anything of a file that is damaged
+        raise JournalError(
+            f"{path} is no journal of a tuning: --force, without --resume, starts again"
+        ) from None
+    if not same:
+        raise JournalError(
+            f"{path} was written with another model, original, plan, options or data: repeat that "
+            "line; --force, without --resume, starts again"
+        )
+    return content

@@ -32,6 +32,7 @@ from spatialonnx.tuning.choosing_plan import (
 )
 from spatialonnx.tuning.images import TrainingImages
 from spatialonnx.tuning.job import TuneJob
+from spatialonnx.tuning.journal import read_site_weights
 from spatialonnx.tuning.network import GraphNetwork
 from spatialonnx.tuning.normalization import restore_norms
 
@@ -112,8 +113,12 @@ def prepare(job: TuneJob, images: TrainingImages, progress: ProgressCallback | N
     )
     times: dict[str, float] = {}
     if job.goal == LATENCY:
-        report_stage(progress, "timing sites")
-        times = weigh_by_time(job, proto, plan, student.site_weights, progress)
+        if job.resume and job.journal is not None:  # by the times that it began with
+            kept = read_site_weights(job.journal, job.key(plan))
+            times = {} if kept == student.site_weights else kept
+        else:
+            report_stage(progress, "timing sites")
+            times = weigh_by_time(job, proto, plan, student.site_weights, progress)
         student.site_weights = times or student.site_weights
     check_budget(recipe.saved, most_saved(student), ", or give fewer probes per patch")
     compare_with_runtime(student, proto, first, experiment.runtime)

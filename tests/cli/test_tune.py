@@ -25,6 +25,7 @@ from spatialonnx.model.metadata import (
 from spatialonnx.model.model_file import load_model, save_model
 from spatialonnx.plan.bounds import parse_bounds
 from spatialonnx.plan.masks import uniform_mask
+from spatialonnx.tuning import loop
 from spatialonnx.tuning.api import training_split
 from spatialonnx.tuning.choosing_plan import CANDIDATES
 
@@ -239,6 +240,26 @@ def test_a_journal_is_of_one_original(line, tiny):
     assert re.search(r"stopped: .*journal keeps the epochs .* --resume continues", message)
     refused = fail(2, "tune", *arguments, "--baseline", "other.onnx", "--resume")
     assert "was written with another model, original" in refused
+
+
+def test_a_journal_of_another_run_is_not_promised(line, tiny, monkeypatch):
+    """--force starts again; before its first epoch ends, what is there does not continue it."""
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    write = loop.write_journal
+
+    def write_and_stop(*arguments):
+        write(*arguments)
+        stop()
+
+    arguments = ["tune", *line, *PATTERN, "--eps", 1, "--saved"]
+    monkeypatch.setattr(loop, "write_journal", write_and_stop)
+    assert "with --resume continues" in invoke(*arguments, 0.3).stderr
+    monkeypatch.setattr(loop, "measure_held_out", stop)
+    stopped = invoke(*arguments, 0.4, "--force")
+    assert stopped.exit_code != 0 and "--resume" not in stopped.stderr
 
 
 def test_a_tuned_model_is_no_baseline(line):

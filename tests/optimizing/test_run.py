@@ -241,6 +241,35 @@ def test_a_tuning_that_was_broken_off_goes_on_with_the_same_options_only(tiny, s
     assert not list(same.folder.glob("*.journal"))
 
 
+def test_a_journal_that_does_not_continue_is_no_end(tiny, sure, monkeypatch):
+    """It is damaged, or was written by another version."""
+    write, told = loop.write_journal, []
+
+    def stop(*arguments):
+        write(*arguments)
+        raise KeyboardInterrupt
+
+    def tune():
+        return spatialonnx.optimize(
+            tiny.model,
+            tiny.spec,
+            eps=1,
+            train=draw_images(64),
+            epochs=1,
+            progress=lambda step: told.append(step.stage),
+            **FEW,
+        )
+
+    monkeypatch.setattr(loop, "write_journal", stop)
+    with pytest.raises(KeyboardInterrupt):
+        tune()
+    monkeypatch.setattr(loop, "write_journal", write)
+    (journal,) = tiny.model.with_name("model.optimized").glob("*.journal")
+    journal.write_bytes(b"damaged")
+    assert tune().rows[-1].name == "ours"
+    assert any("does not continue this tuning, which starts again" in stage for stage in told)
+
+
 def test_another_bound_searches_again(tiny, sure):
     first = spatialonnx.optimize(tiny.model, tiny.spec, eps=0.2, **FEW)
     second = spatialonnx.optimize(tiny.model, tiny.spec, eps=0.1, **FEW)

@@ -5,14 +5,15 @@ from typing import Any
 
 import pytest
 from support.searching import make_job
-from support.trained import TinyFiles
+from support.trained import TinyFiles, draw_images
 
+import spatialonnx
 from spatialonnx.graph.ops import find_predictors
 from spatialonnx.plan.masks import uniform_mask
 from spatialonnx.plan.plan import Plan
 from spatialonnx.searching.latency import LatencyModel, SiteSpeed
 from spatialonnx.simulate.latency_table import ShapeTimes, mask_kind
-from spatialonnx.tuning import preparation
+from spatialonnx.tuning import loop, preparation
 from spatialonnx.tuning.job import TuneJob
 from spatialonnx.tuning.preparation import weigh_by_time
 from spatialonnx.tuning.recipe import Recipe
@@ -58,3 +59,49 @@ def test_where_predictions_save_no_time_macs_count(
 ) -> None:
     _, found = weights(tiny_files, tmp_path, [0.0, 0.0, 0.0], monkeypatch)
     assert found == {}
+
+
+def test_a_tuning_that_continues_goes_by_the_times_that_it_began_with(
+    tiny: TinyFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = loop.write_journal
+    doubled: list[dict[str, float]] = []
+
+    def stop(*arguments: Any) -> None:
+        write(*arguments)
+        raise KeyboardInterrupt
+
+    def weigh(job: TuneJob, proto: Any, plan: Any, shares: dict[str, float], _: Any) -> Any:
+        first, *others = shares
+        doubled.append({first: 0.0, **{name: shares[name] for name in others}})
+        return doubled[-1]
+
+    def never(*_: Any) -> Any:
+        raise AssertionError("sites were timed again")
+
+    def tune(*, resume: bool) -> Any:
+        return spatialonnx.tune(
+            tiny.model,
+            tiny.spec,
+            train=draw_images(96, seed=9),
+            plan="1000",
+            saved=0.2,
+            eps=1,
+            epochs=2,
+            batch=32,
+            goal="latency",
+            precision="float32",
+            threads=1,
+            journal="a.journal",
+            resume=resume,
+        )
+
+    monkeypatch.setattr(preparation, "weigh_by_time", weigh)
+    monkeypatch.setattr(loop, "write_journal", stop)
+    with pytest.raises(KeyboardInterrupt):
+        tune(resume=False)
+    monkeypatch.setattr(loop, "write_journal", write)
+    monkeypatch.setattr(preparation, "weigh_by_time", never)
+    result = tune(resume=True)
+    assert len(doubled) == 1 and len(result.epochs) == 2
+    assert any("weigh sites by time" in note for note in result.notes)
