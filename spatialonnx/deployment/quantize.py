@@ -8,6 +8,7 @@ it is compared with the float original.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -262,7 +263,8 @@ def _with_plan(
         if site.name not in found.values()
     )
     if not found:
-        return quantized, left
+        reason = Counter(conv.reason for conv in left).most_common(1)[0][0]
+        raise ModelError(f"in 8 bit none of the plan's sites is left: {reason}")
     inserted = insert(
         quantized,
         include=f"^({'|'.join(map(re.escape, found))})$",

@@ -52,6 +52,17 @@ def with_original(experiment: Experiment) -> Experiment:
     return experiment
 
 
+def is_original(experiment: Experiment) -> bool:
+    """Whether a model without its predictions is what it is compared with."""
+    model, baseline = experiment.model, experiment.baseline
+    if baseline is None:
+        return True
+    changed = is_tuned(model.proto) or model_precision(model.proto) != model_precision(
+        baseline.proto
+    )
+    return not changed and get_text(model.proto, "source_sha256") == baseline.sha256
+
+
 def explain_baseline(experiment: Experiment) -> tuple[str, ...]:
     """What a tuned or an 8-bit model is compared with, unless the user named it; else nothing."""
     baseline = experiment.baseline

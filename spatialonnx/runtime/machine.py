@@ -61,7 +61,7 @@ def saturates_int8() -> bool:
     cannot exceed.
     """
     try:
-        return platform.machine() == "x86_64" and not build_info()["dot_products"]
+        return platform.machine() == "x86_64" and not build_info().get("dot_products", True)
     except LibraryError:
         return False
 

@@ -13,7 +13,7 @@ import onnx
 from spatialonnx.graph.ops import write_plan
 from spatialonnx.measure.certify import Certifier
 from spatialonnx.measure.measured import Measured
-from spatialonnx.measure.original import record_original
+from spatialonnx.measure.original import is_original, record_original
 from spatialonnx.model.metadata import SearchRecord, get_json, set_metadata
 from spatialonnx.model.stages import save_judged
 from spatialonnx.plan.bounds import Bound
@@ -108,7 +108,7 @@ class Certification:
             select=on_select,
             verify=on_verify,
             bound_met=on_verify.holds(bound.eps(on_verify.baseline))
-            or (not plan and self.job.experiment.baseline is None),
+            or (not plan and is_original(self.job.experiment)),
             looked_at=looked_at,
             model=onnx.ModelProto(),
         )

@@ -112,6 +112,21 @@ def test_sites_that_were_left_out_stay_out(tiny: TinyFiles) -> None:
     assert result.left == ()
 
 
+def test_a_plan_of_which_nothing_is_left_is_refused(tiny: TinyFiles) -> None:
+    """ONNX Runtime leaves a Conv in float whose weights are the output of a Constant."""
+    proto = load_model(tiny.model).proto
+    weights = [onnx.TensorProto.FromString(t.SerializeToString()) for t in proto.graph.initializer]
+    nodes = list(proto.graph.node)
+    del proto.graph.initializer[:], proto.graph.node[:]
+    for tensor in weights:
+        proto.graph.node.add(op_type="Constant", output=[tensor.name], name=f"of {tensor.name}")
+        proto.graph.node[-1].attribute.append(onnx.helper.make_attribute("value", tensor))
+    proto.graph.node.extend(nodes)
+    masked = insert(proto, pattern="1000", simplify=False, threads=1).model
+    with pytest.raises(ModelError, match="in 8 bit none of the plan's sites is left: "):
+        quantize(masked, tiny.spec, calibration_samples=20, threads=1)
+
+
 def test_a_site_that_is_an_output_too_keeps_its_plan(tiny: TinyFiles) -> None:
     proto = load_model(tiny.model).proto
     source = find_predictors(insert(proto, threads=1).model)[1].source

@@ -19,6 +19,11 @@ def test_kernels_of_x86_without_dot_products_may_saturate(
     assert saturates_int8() is (processor == "x86_64" and not dot_products)
 
 
+def test_an_older_library_says_nothing_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "build_info", lambda: {"supported_int8": ["reference"]})
+    assert not saturates_int8()
+
+
 def test_without_the_library_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> None:
         raise LibraryError("not there")

@@ -205,6 +205,20 @@ def test_where_nothing_is_feasible_the_plan_is_off(tiny_files, tmp_path):
     assert all(mask.is_full for mask in read_plan(load_model(job.files.output).proto).values())
 
 
+def test_a_network_that_is_off_is_its_own_original(tiny_files, tmp_path):
+    """Named as the baseline, too: five samples prove no bound, and masks off need no proof."""
+    original = load_model(tiny_files.model)
+    few = split_pool(240, 0, verify_samples=5)
+    job = make_job(
+        *(tiny_files, tmp_path, "0.01"), trials=0, confidence=0.95, baseline=original, split=few
+    )
+    (result,) = search_masks(job).results
+    assert result.plan == {} and result.bound_met
+    other = change_job(job, baseline=replace(original, sha256="0" * 64), study=tmp_path / "b")
+    (result,) = search_masks(other).results
+    assert result.plan == {} and not result.bound_met
+
+
 def test_a_tuned_network_that_is_off_is_not_its_baseline(tiny_files, tmp_path):
     """Masks off is no way out where the network at hand is worse than the original."""
     proto = load_model(tiny_files.spatial).proto
