@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from spatialonnx.graph.ops import codes_name
 from spatialonnx.measure.experiment import open_data
-from spatialonnx.measure.network import Network, codes_name
+from spatialonnx.measure.network import Network
 from spatialonnx.model.model_file import load_model
 from spatialonnx.plan.masks import SiteMask
 from spatialonnx.runtime.session import Runtime

@@ -8,9 +8,10 @@ from support.trained import RUNTIME, draw_images
 from spatialonnx.data.arrays import TensorDataset
 from spatialonnx.errors import DataError, ModelError
 from spatialonnx.graph import sites as sites_module
+from spatialonnx.graph.ops import codes_name
 from spatialonnx.graph.sites import find_sites
 from spatialonnx.measure import network as module
-from spatialonnx.measure.network import Network, codes_name, run_samples
+from spatialonnx.measure.network import Network, run_samples
 from spatialonnx.measure.samples import Samples
 from spatialonnx.model.model_file import load_model
 from spatialonnx.plan.masks import uniform_mask
