@@ -112,11 +112,14 @@ def tune(
     from spatialonnx.cli.progress import show_progress
     from spatialonnx.errors import BoundMissedError, InterruptedSearchError, UsageError
     from spatialonnx.model.stages import check_replaceable, stage_path
+    from spatialonnx.plan.patterns import parse_pattern
     from spatialonnx.tuning.api import tune as tune_model
     from spatialonnx.tuning.journal import check_journal
 
     if plan is not None and (pattern is not None or patch_size is not None):
         raise UsageError("--plan, or --pattern and --patch-size: give one of them")
+    if pattern is not None:
+        parse_pattern(pattern)
     if patch_size is not None:
         pattern = _of_size(pattern, patch_size)
     source = read_model(model, "masked", "spatial", "original")
@@ -178,8 +181,15 @@ def tune(
         raise BoundMissedError(
             f"the bound of {result.job.experiment.bounds[0]} does not hold on verify (drop "
             f"{points(float(result.verify.drop))} at {100 * result.verify.saved_fraction:.1f} % of "
-            f"MACs saved): kept as {written}; try more --epochs or a smaller --saved"
+            f"MACs saved): kept as {written}; try more --epochs or {_less(result)}"
         )
+
+
+def _less(result: Tuned) -> str:
+    """What may lose less: a plan that saves more than was asked for is there from the start."""
+    if 1 - result.start > result.job.recipe.saved:
+        return "a plan that predicts less: --pattern with more probes, or one of a search"
+    return "a smaller --saved"
 
 
 def _of_size(pattern: str | None, patch_size: int) -> str:

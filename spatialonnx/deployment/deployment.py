@@ -206,7 +206,7 @@ class Deployment:
         record = read_search_record(experiment.model.proto)
         bound = self.job.bound
         return {
-            "baseline": {"top1": float(self.verify.baseline)},
+            "baseline": self.verify.baseline_json(experiment.metric.name),
             "model": str(experiment.model.path),
             "mode": record and record.mode,
             "strategy": record and record.strategy,

@@ -96,7 +96,7 @@ class Quantization:
     def to_json(self) -> dict[str, Any]:
         """The object that ``quantize --json`` prints, which adds ``output``."""
         return {
-            "baseline": {"top1": float(self.verify.baseline)},
+            "baseline": self.verify.baseline_json(self.experiment.metric.name),
             "model": str(self.experiment.model.path),
             "verify": self.verify.to_json(),
             "bound_met": self.bound_met,

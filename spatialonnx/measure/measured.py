@@ -70,6 +70,15 @@ class Measured:
         """Whether the bound is met."""
         return self.drop <= eps if self.upper is None else self.upper <= float(eps)
 
+    def baseline_json(self, metric: str) -> dict[str, Any]:
+        """The object ``baseline`` of ``--json``.
+
+        Args:
+            metric: Name of the metric that was measured.
+        """
+        score = float(self.baseline)
+        return {"top1": score if metric == "top1" else None, "metric": metric, "score": score}
+
     def to_json(self) -> dict[str, Any]:
         """The object that ``search --json`` prints for a part."""
         result: dict[str, Any] = {

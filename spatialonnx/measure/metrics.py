@@ -123,10 +123,16 @@ class Metric:
             right = self.right(outputs, reference)
             return Fraction(int(right.sum()), max(len(right), 1))
         try:
-            value = float(self.function(list(outputs), reference))
-            return Fraction(value)
+            returned: Any = self.function(list(outputs), reference)
         except Exception as error:
             raise UsageError(f"--metric {self.name} failed: {error!r}") from None
+        try:
+            return Fraction(float(returned))
+        except (TypeError, ValueError, OverflowError):
+            shown = returned if isinstance(returned, float) else type(returned).__name__
+            raise UsageError(
+                f"--metric {self.name} returned {shown}: it must return a finite number"
+            ) from None
 
 
 TOP1 = Metric("top1")

@@ -53,7 +53,7 @@ def with_original(experiment: Experiment) -> Experiment:
 
 
 def is_original(experiment: Experiment) -> bool:
-    """Whether a model without its predictions is what it is compared with."""
+    """Whether a model without its predictions is what it is compared with, by its metadata."""
     model, baseline = experiment.model, experiment.baseline
     if baseline is None:
         return True

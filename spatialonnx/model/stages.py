@@ -99,9 +99,9 @@ def check_replaceable(
         OutputError: The file is the input itself, which ``force`` does not change, or exists and
             was not written by spatialonnx from the same input.
     """
+    check_writable(path)
     if may_miss:
         check_replaceable(missed_path(path), source, force=force)
-    check_writable(path)
     if path.exists() and source.path.exists() and path.samefile(source.path):
         raise OutputError(f"{path} is the input: name another file with -o")
     if force or not path.exists():

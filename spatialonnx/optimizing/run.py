@@ -209,7 +209,9 @@ def _find_ours(
     way.masked = masked
     if is_missed(masked):
         drop = 100 * masked.facts["verify"]["drop"]
-        way.notes.append(f"{precision}: the plan misses the bound on verify (drop {drop:.2f})")
+        way.notes.append(
+            f"{precision}: the plan misses the bound on verify (drop {drop:.2f} points)"
+        )
         return
     way.deployed = stages.deploy(masked, quantized=quantized, tuned=tuned is not None)
     if way.deployed.path is None:
@@ -218,12 +220,18 @@ def _find_ours(
         way.notes.append(f"{precision}: nothing is deployed, because {why}")
 
 
+def _score(known: StageResult) -> float:
+    """The original's score; an earlier version recorded it as top-1, whatever the metric."""
+    baseline = known.facts["baseline"]
+    return float(baseline.get("score", baseline["top1"]))
+
+
 def _rows(
     job: OptimizeJob, stages: Stages, int8: StageResult | None, way: _Way
 ) -> list[NetworkRow]:
     """The table, not timed yet; the dense float network comes first."""
     known = next((stage for stage in (int8, way.deployed) if stage is not None), None)
-    score = stages.dense().facts["score"] if known is None else known.facts["baseline"]["top1"]
+    score = stages.dense().facts["score"] if known is None else _score(known)
     dense = {"drop": 0.0, "drop_ci95": (0.0, 0.0), "saved_fraction": 0.0}
     source = job.experiment.model.path
     rows = [row_of(DENSE_FLOAT, source, FLOAT, dense, baseline=score, met=True)]

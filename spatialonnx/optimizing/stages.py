@@ -311,7 +311,7 @@ class Stages:
             baseline={**get_json(proto, "baseline"), **baseline},
         )
         facts = {
-            "baseline": {"top1": float(verify.baseline)},
+            "baseline": verify.baseline_json(self._job.experiment.metric.name),
             "verify": verify.to_json(),
             "bound_met": met,
         }

@@ -123,11 +123,17 @@ def _deployment(path: Path, value: Fields) -> Latency:
         verify=None
         if saved is None or drop is None
         else Point("deployed", saved, drop, verify.pair("drop_ci95"), verify.count("samples")),
-        baseline=value.object("baseline").number("top1"),
+        baseline=_score(value.object("baseline")),
         met=value.flag("bound_met"),
         conditions=_conditions(value),
         notes=value.texts("notes"),
     )
+
+
+def _score(baseline: Fields) -> float | None:
+    """The original's score; files of earlier versions hold top-1 alone."""
+    score = baseline.number("score")
+    return baseline.number("top1") if score is None else score
 
 
 def _ratios(value: Fields) -> Iterator[tuple[str, Ratio]]:

@@ -7,7 +7,9 @@ the op library registered, so the ranges are those of the network with its predi
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import io
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -100,11 +102,13 @@ def _calibrate(
         )
         empty = True
         for feeds in batches:
-            calibrator.collect_data(_Batches(feeds))
+            with contextlib.redirect_stdout(io.StringIO()):  # some calibrators print
+                calibrator.collect_data(_Batches(feeds))
             empty = False
         if empty:
             raise UsageError("there are no calibration images: give more with --data")
-        return calibrator.compute_data()
+        with contextlib.redirect_stdout(io.StringIO()):
+            return calibrator.compute_data()
 
 
 def quantize_model(

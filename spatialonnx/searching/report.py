@@ -49,11 +49,15 @@ class SearchResult:
         """The largest allowed drop on verify, absolute."""
         return float(self.bound.eps(self.verify.baseline))
 
-    def to_json(self) -> dict[str, Any]:
-        """The part of ``SearchReport.to_json`` that is the bound's own."""
+    def to_json(self, metric: str = "top1") -> dict[str, Any]:
+        """The part of ``SearchReport.to_json`` that is the bound's own.
+
+        Args:
+            metric: Name of the metric.
+        """
         return {
             "eps": self.eps,
-            "baseline": {"top1": float(self.verify.baseline)},
+            "baseline": self.verify.baseline_json(metric),
             "search": self.search,
             "select": {**self.select.to_json(), "looked_at": self.looked_at},
             "verify": self.verify.to_json(),
@@ -133,7 +137,7 @@ class SearchReport:
             "verify_reads": self.verify_reads,
             "notes": list(self.notes),
         }
-        answers = [result.to_json() for result in self.results]
+        answers = [result.to_json(self.metric) for result in self.results]
         if len(answers) == 1:
             return {"baseline": answers[0]["baseline"], **common, **answers[0]}
         return {"baseline": answers[-1]["baseline"], **common, "results": answers}

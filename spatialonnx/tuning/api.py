@@ -25,6 +25,7 @@ from spatialonnx.plan.masks import SiteMask, uniform_mask
 from spatialonnx.plan.patterns import parse_pattern
 from spatialonnx.runtime.progress import ProgressCallback
 from spatialonnx.tuning.job import Tuned, TuneJob, choose_device, choose_precision
+from spatialonnx.tuning.journal import hold_journal
 from spatialonnx.tuning.recipe import Recipe, RecipeOptions
 from spatialonnx.tuning.run import tune_model
 
@@ -118,7 +119,8 @@ def tune(
         latency_table=None if latency_table is None else Path(latency_table),
     )
     check_disjoint(job.train, job.experiment)
-    return tune_model(job, progress)
+    with hold_journal(job.journal):
+        return tune_model(job, progress)
 
 
 def training_split(model: ModelFile, data: DataLike | None) -> str:

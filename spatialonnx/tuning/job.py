@@ -135,7 +135,7 @@ class Tuned:
         """The object that ``tune --json`` prints, which adds ``output``: the file."""
         recipe = self.job.recipe
         return {
-            "baseline": {"top1": float(self.verify.baseline)},
+            "baseline": self.verify.baseline_json(self.job.experiment.metric.name),
             "model": str(self.job.experiment.model.path),
             "eps": float(self.job.experiment.bounds[0].eps(self.verify.baseline)),
             "recipe": recipe.to_json(),

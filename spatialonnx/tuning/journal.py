@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
-from spatialonnx.errors import JournalError, UsageError
-from spatialonnx.files import writing
+from spatialonnx.errors import JournalError, OutputError, UsageError
+from spatialonnx.files import write_bytes
 from spatialonnx.tuning.network import GraphNetwork
 
 __all__ = [
     "Epoch",
     "State",
     "check_journal",
+    "hold_journal",
     "read_journal",
     "read_site_weights",
     "write_journal",
@@ -77,8 +82,41 @@ def write_journal(
         "network": network.state_dict(),
         "optimizer": optimizer.state_dict(),
     }
-    with writing(path) as temporary:
-        torch.save(content, temporary)
+    buffer = io.BytesIO()  # torch itself tells a full disk by errors of its own
+    torch.save(content, buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+@contextlib.contextmanager
+def hold_journal(path: Path | None) -> Iterator[None]:
+    """Keeps a journal to one tuning; the system releases it even after ``kill -9``.
+
+    Args:
+        path: The journal; None = nothing is held.
+
+    Raises:
+        OutputError: Another tuning holds it, or its lock file cannot be written.
+    """
+    if path is None:
+        yield
+        return
+    lock = FileLock(f"{path}-lock", timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise OutputError(
+            f"another tuning is writing {path}: wait for it, or name another output with -o"
+        ) from None
+    except NotImplementedError:  # a file system without locks
+        yield
+        return
+    except OSError as error:
+        raise OutputError(f"cannot write {lock.lock_file}: {error.strerror}") from None
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 def check_journal(path: Path) -> None:

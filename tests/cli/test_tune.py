@@ -1,6 +1,7 @@
 """``tune`` as a command: files, exit codes, JSON, bad input, and a run that is killed."""
 
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -28,6 +29,7 @@ from spatialonnx.plan.masks import uniform_mask
 from spatialonnx.tuning import loop
 from spatialonnx.tuning.api import training_split
 from spatialonnx.tuning.choosing_plan import CANDIDATES
+from spatialonnx.tuning.journal import hold_journal
 
 FEW = ["--epochs", 2, "--batch", 32, "--threads", 1, "--precision", "float32"]
 PATTERN = ["--pattern", 1000]
@@ -260,6 +262,45 @@ def test_a_journal_of_another_run_is_not_promised(line, tiny, monkeypatch):
     monkeypatch.setattr(loop, "measure_held_out", stop)
     stopped = invoke(*arguments, 0.4, "--force")
     assert stopped.exit_code != 0 and "--resume" not in stopped.stderr
+
+
+def test_a_full_disk_is_one_line(line):
+    """Here the files of the process may take 20 KiB, which its journal does not fit into."""
+    command = shlex.join([*START, *map(str, ["tune", *line, *PATTERN, "--eps", 1])])
+    result = subprocess.run(
+        ["bash", "-c", f"ulimit -f 20; {command}"], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2
+    *_, last = result.stderr.splitlines()
+    assert re.fullmatch(
+        r"error: cannot write .*journal: File too large; free some space .*", last
+    ), result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list(Path().glob("*tuned*"))
+
+
+def test_two_tunings_do_not_write_one_output(line, tiny):
+    journal = tiny.model.with_name(f"{TUNED}.journal")
+    with hold_journal(journal):
+        assert "another tuning is writing" in fail(2, "tune", *line, *PATTERN, "--eps", 1)
+    assert not list(tiny.model.parent.glob("*-lock"))
+    succeed("tune", *line, *PATTERN, "--eps", 1, "--saved", 0.3)
+
+
+@pytest.mark.parametrize("pattern", ["1002", "abc", "", "10000"])
+def test_a_pattern_is_no_file(line, pattern):
+    assert "is not 4, 9 or 16 characters" in fail(2, "tune", *line, "--pattern", pattern)
+
+
+def test_a_plan_that_saves_more_than_was_asked_for_is_named(line):
+    missed = ["tune", *line, *PATTERN, "--eps", 1e-9, "--lr", 1e-6, "--saved"]
+    assert "a smaller --saved" in invoke(*missed, 0.6).stderr
+    assert "--pattern with more probes" in invoke(*missed, 0.01, "--force").stderr
+
+
+def test_an_output_that_cannot_be_written_is_the_one_that_was_named(line):
+    message = fail(2, "tune", *line, *PATTERN, "-o", "nosuch/a.masked.onnx")
+    assert "nosuch/a.masked.onnx" in message
 
 
 def test_a_tuned_model_is_no_baseline(line):

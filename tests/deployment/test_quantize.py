@@ -148,6 +148,23 @@ def test_a_plain_model_is_quantised_again(tiny: TinyFiles) -> None:
     assert "was not made from this input" in fail(2, *line)
 
 
+@pytest.mark.parametrize("method", ["minmax", "entropy", "percentile"])
+def test_calibrators_print_nothing(
+    tiny: TinyFiles, capsys: pytest.CaptureFixture[str], method: str
+) -> None:
+    result = quantize(tiny.model, tiny.spec, calibration_samples=20, method=method, threads=1)
+    assert result.method == method
+    assert capsys.readouterr().out == ""
+
+
+def test_the_metric_of_a_score_is_said(tiny: TinyFiles) -> None:
+    line = ("quantize", tiny.model, "--data", tiny.spec, "--threads", 1)
+    baseline = succeed_json(*line)["baseline"]
+    assert baseline == {"top1": baseline["score"], "metric": "top1", "score": baseline["score"]}
+    baseline = succeed_json(*line, "--metric", "agreement")["baseline"]
+    assert baseline == {"top1": None, "metric": "agreement", "score": 1.0}
+
+
 def test_ranges_are_those_under_the_plan(tiny: TinyFiles, masked: Path) -> None:
     """With its predictions a network has other activations, and other ranges."""
     scales = []

@@ -170,8 +170,12 @@ def test_a_users_function_is_found_in_the_working_directory(tmp_path, monkeypatc
     assert not metric.counts
     outputs = [np.array([[0.25, 0.5]], np.float32)]
     assert metric.score(outputs, None) == Fraction(11, 8)
-    for name in ("fail", "nan", "text"):
-        with pytest.raises(UsageError, match=f"my_metric_module:{name} failed"):
+    for name, said in (
+        ("fail", "failed: KeyError"),
+        ("nan", "returned nan: it must return a finite number"),
+        ("text", "returned str: it must return a finite number"),
+    ):
+        with pytest.raises(UsageError, match=f"my_metric_module:{name} {said}"):
             find_metric(f"python:my_metric_module:{name}").score(outputs, None)
     for name in (
         "python:my_metric_module:none",

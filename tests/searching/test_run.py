@@ -122,7 +122,7 @@ def test_the_json_object_has_the_promised_keys(done):
     assert promised <= value.keys()
     verify = {"drop", "saved_fraction", "samples", "drop_ci95", "discordant", "mcnemar_p"}
     assert verify <= value["verify"].keys()
-    assert value["baseline"].keys() == {"top1"}
+    assert value["baseline"].keys() == {"top1", "metric", "score"}
 
 
 def test_records_of_all_passes_are_kept(done):
