@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,14 +18,7 @@ from spatialonnx.tuning.network import GraphNetwork
 from spatialonnx.tuning.objective import Teacher, budget_penalty, learning_loss
 from spatialonnx.tuning.recipe import Recipe
 
-__all__ = [
-    "Step",
-    "StepCallback",
-    "choose_epoch",
-    "measure_held_out",
-    "train_network",
-    "within_budget",
-]
+__all__ = ["Step", "StepCallback", "measure_held_out", "train_network", "within_budget"]
 
 _LOG = logging.getLogger(__name__)
 _TOLERANCE = 0.002
@@ -69,7 +62,7 @@ def train_network(
 ) -> State:
     """Trains in place and leaves the weights of the best epoch in the network.
 
-    ``choose_epoch`` says which one is best.
+    Of the epochs that meet the MAC budget on the held-out images, the most accurate one is best.
     An epoch draws from generators seeded by its number, so a resumed run takes the steps of an
     unbroken one.
 
@@ -105,7 +98,8 @@ def train_network(
         kept, score = measure_held_out(network, teacher, images, recipe)
         number = len(state.epochs) + 1
         state.epochs.append(Epoch(number, loss, kept, score, time.perf_counter() - began))
-        if choose_epoch(state.epochs, recipe, len(images.held_out)).number == number:
+        best = min(state.epochs, key=lambda epoch: _rank(epoch, recipe))
+        if best.number == number:
             state.best = number
             state.weights = {n: v.detach().clone() for n, v in network.state_dict().items()}
         if journal is not None:
@@ -156,24 +150,9 @@ def _excess(epoch: Epoch, recipe: Recipe) -> float:
     return epoch.kept - (1 - recipe.saved) - _TOLERANCE
 
 
-def choose_epoch(epochs: Sequence[Epoch], recipe: Recipe, held_out: int) -> Epoch:
-    """The last epoch whose held-out score is within one standard error of the largest.
-
-    The learning rate falls to zero, so a later epoch is better than what a larger score of few
-    images shows. Only epochs that meet the MAC budget on the held-out images count; where none
-    does, the one that comes nearest is chosen.
-
-    Args:
-        epochs: What the epochs reached, at least one.
-        recipe: With the MAC budget.
-        held_out: Number of held-out images.
-    """
-    met = [epoch for epoch in epochs if within_budget(epoch, recipe)]
-    if not met:
-        return min(epochs, key=lambda epoch: (_excess(epoch, recipe), -epoch.number))
-    largest = max(epoch.score for epoch in met)
-    error = math.sqrt(largest * (1 - largest) / held_out)
-    return [epoch for epoch in met if epoch.score >= largest - error][-1]
+def _rank(epoch: Epoch, recipe: Recipe) -> tuple[float, float, int]:
+    """Smaller is better: the excess over the MAC budget, then the score, then the later one."""
+    return (max(0.0, _excess(epoch, recipe)), -epoch.score, -epoch.number)
 
 
 def _make_optimizer(network: GraphNetwork, recipe: Recipe) -> torch.optim.Optimizer:

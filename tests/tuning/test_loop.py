@@ -16,8 +16,8 @@ from spatialonnx.graph.ops import read_plan
 from spatialonnx.tuning import loop
 from spatialonnx.tuning.augmentation import Augmentation
 from spatialonnx.tuning.images import TrainingImages
-from spatialonnx.tuning.journal import Epoch, State
-from spatialonnx.tuning.loop import Step, choose_epoch, train_network
+from spatialonnx.tuning.journal import State
+from spatialonnx.tuning.loop import Step, train_network
 from spatialonnx.tuning.network import GraphNetwork
 from spatialonnx.tuning.normalization import restore_norms
 from spatialonnx.tuning.objective import Teacher
@@ -65,35 +65,6 @@ def test_the_budget_is_met(tmp_path: Path) -> None:
     assert state.start > 0.55
     assert state.epochs[state.best - 1].kept < 0.52
     assert len(state.epochs) == 12
-
-
-@pytest.mark.parametrize(
-    ("kept", "scores", "chosen"),
-    [
-        ([0.5, 0.5, 0.5], [0.900, 0.910, 0.901], 3),  # within the error of 1,000 images, 0.9 points
-        ([0.5, 0.5, 0.5], [0.900, 0.910, 0.899], 2),
-        ([0.6, 0.5, 0.5], [0.950, 0.910, 0.902], 3),  # the first misses the budget
-        ([0.5, 0.6, 0.5], [0.910, 0.990, 0.900], 1),
-        ([0.9, 0.7, 0.8], [0.990, 0.100, 0.990], 2),  # all do: the nearest
-        ([0.7, 0.7, 0.8], [0.990, 0.100, 0.990], 2),
-        ([0.5, 0.5, 0.6], [1.000, 0.999, 1.000], 1),
-    ],
-)
-def test_the_last_epoch_that_is_as_good_as_the_best_is_kept(
-    kept: list[float], scores: list[float], chosen: int
-) -> None:
-    rows = [
-        Epoch(number, 0.0, share, score, 0.0)
-        for number, (share, score) in enumerate(zip(kept, scores, strict=True), 1)
-    ]
-    recipe = replace(RECIPE, saved=0.5)
-    assert choose_epoch(rows, recipe, 1000).number == chosen
-    # As an epoch ends, it is kept where it is chosen among those so far.
-    best = 0
-    for number in range(1, len(rows) + 1):
-        if choose_epoch(rows[:number], recipe, 1000).number == number:
-            best = number
-    assert best == chosen
 
 
 def test_a_resumed_run_takes_the_steps_of_an_unbroken_one(
