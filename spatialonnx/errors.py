@@ -103,10 +103,6 @@ class UsageError(InputError):
     """Options that do not fit together."""
 
 
-class JournalError(UsageError):
-    """The journal of a tuning that was broken off does not continue this one."""
-
-
 class BoundMissedError(SpatialOnnxError):
     """The accuracy bound does not hold on verify."""
 

@@ -17,7 +17,7 @@ import onnx
 
 from spatialonnx.deployment.quantize import Quantization, quantize
 from spatialonnx.deployment.run import deploy
-from spatialonnx.errors import InterruptedSearchError, JournalError
+from spatialonnx.errors import InterruptedSearchError
 from spatialonnx.graph.fuse import dense_form
 from spatialonnx.graph.insert import insert
 from spatialonnx.measure.bench import bench
@@ -123,6 +123,7 @@ class Stages:
     def tune(self) -> StageResult:
         """The network tuned on the training images, with its plan."""
         from spatialonnx.tuning.api import tune  # needs the extra
+        from spatialonnx.tuning.journal import JournalError
 
         job = self._job
         train = job.train

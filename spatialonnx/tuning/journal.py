@@ -13,12 +13,13 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from spatialonnx.errors import JournalError, OutputError, UsageError
+from spatialonnx.errors import OutputError, UsageError
 from spatialonnx.files import write_bytes
 from spatialonnx.tuning.network import GraphNetwork
 
 __all__ = [
     "Epoch",
+    "JournalError",
     "State",
     "check_journal",
     "hold_journal",
@@ -26,6 +27,10 @@ __all__ = [
     "read_site_weights",
     "write_journal",
 ]
+
+
+class JournalError(UsageError):
+    """The journal of a tuning that was broken off does not continue this one."""
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def test_agreement_of_one_column_is_counted_at_the_decision(
     assert record is not None and record.decision == 0.5
     deployed = invoke("deploy", found["output"], *command[1:3], "--fuse", "none", "--json")
     assert deployed.exit_code == 0, deployed.stderr
-    assert json.loads(deployed.stdout)["baseline"]["top1"] == 1
+    assert json.loads(deployed.stdout)["baseline"]["score"] == 1
 
 
 def test_a_decision_is_for_one_column() -> None:
