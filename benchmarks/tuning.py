@@ -93,7 +93,9 @@ def run(line: Sequence[object]) -> str:
     return done.stdout
 
 
-def tune(folder: Path, name: str, seed: int, epochs: int | None, threads: int) -> Path:
+def tune(
+    folder: Path, name: str, seed: int, epochs: int | None, threads: int, further: str = ""
+) -> Path:
     """Tunes a row's network with a seed; returns the model, whether or not it met its bound."""
     row = ROWS[name]
     tuned = folder / f"{name}.{seed}.masked.onnx"
@@ -110,7 +112,7 @@ def tune(folder: Path, name: str, seed: int, epochs: int | None, threads: int) -
         line = ["spatialonnx", "tune", row.model, "--pattern", 1000]
     line += ["--saved", row.saved, "--eps", row.eps, "--epochs", epochs or row.epochs]
     line += ["--seed", seed]
-    line += ["--threads", threads, *row.options.split(), "-o", tuned]
+    line += ["--threads", threads, *row.options.split(), *further.split(), "-o", tuned]
     if "--no-labels" in row.options:
         line += ["--train", f"npz:{unlabelled(folder)}"]
     if tuned.with_name(tuned.name + ".journal").exists():
@@ -203,6 +205,7 @@ def main() -> None:
     parser.add_argument("rows", nargs="+", choices=list(ROWS))
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--epochs", type=int, help="other passes than the row's")
+    parser.add_argument("--further", default="", help='options of tune, for example "--crop 1"')
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--folder", type=Path, default=Path("build/tuning"))
     parser.add_argument("--rival", action="store_true", help="also train the thinner network")
@@ -210,7 +213,9 @@ def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
     for name in options.rows:
         for seed in (int(part) for part in options.seeds.split(",")):
-            tuned = tune(options.folder, name, seed, options.epochs, options.threads)
+            tuned = tune(
+                *(options.folder, name, seed, options.epochs, options.threads), options.further
+            )
             report(options.folder, name, seed, tuned)
             if options.rival:
                 train_rival(options.folder, name, tuned, options.epochs, options.threads)
