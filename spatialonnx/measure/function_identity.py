@@ -34,19 +34,33 @@ def function_hash(function: object) -> str:
     Where a value cannot be read, the hash is one of this process, so that no other takes over
     results of it.
     """
-    return _hash(function, ())
+    try:
+        return _hash(function, (), {})
+    except RecursionError:  # values within values within values
+        return sha256_bytes(_SESSION.encode(), str(id(function)).encode())
 
 
-def _hash(value: Any, around: tuple[int, ...]) -> str:
+def _hash(value: Any, around: tuple[int, ...], known: dict[int, tuple[Any, str]]) -> str:
+    """Hash of a value.
+
+    Args:
+        value: The value.
+        around: Ids of the values that hold it, from the outside.
+        known: Hashes by id, with the values: an id is another's once its value is gone.
+    """
     if isinstance(value, _PLAIN):
         return sha256_bytes(type(value).__name__.encode(), repr(value).encode())
     if id(value) in around:  # it holds itself
-        return sha256_bytes(b"depth", str(around.index(id(value))).encode())
+        return sha256_bytes(b"itself", str(around.index(id(value))).encode())
+    if id(value) in known:
+        return known[id(value)][1]
     inner = (*around, id(value))
-    parts = [_hash(part, inner) for part in _parts(value)]
+    parts = [_hash(part, inner, known) for part in _parts(value)]
     if isinstance(value, set | frozenset):
         parts.sort()
-    return sha256_bytes(type(value).__qualname__.encode(), *(part.encode() for part in parts))
+    found = sha256_bytes(type(value).__qualname__.encode(), *(part.encode() for part in parts))
+    known[id(value)] = value, found
+    return found
 
 
 def _parts(value: Any) -> Iterable[Any]:

@@ -95,6 +95,25 @@ def test_compiled_code_is_the_same_wherever_it_was_compiled():
     assert made[0] == made[1] != made[2]
 
 
+def test_values_that_are_shared_are_read_once():
+    """Each of 60 lists holds the one before it twice: 2^60 ways to the first."""
+    found = []
+    for first in (1, 1, 2):
+        held = [first]
+        for _ in range(60):
+            held = [held, held]
+        found.append(function_hash(closure(held)))
+    assert found[0] == found[1] != found[2]
+
+
+def test_values_that_are_nested_too_deep_are_of_this_process():
+    held = []
+    for _ in range(100_000):
+        held = [held]
+    function = closure(held)
+    assert function_hash(function) == function_hash(function) != function_hash(closure(held))
+
+
 def test_a_function_that_is_not_bound_yet_is_left_out():
     def made():
         return later
