@@ -19,7 +19,16 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from spatialonnx.files import sha256_bytes
 from spatialonnx.graph.fuse import fuse_sites
-from spatialonnx.graph.ops import CONV, DOMAIN, SNAPEA, find_predictors, write_plan
+from spatialonnx.graph.ops import (
+    CONV,
+    DOMAIN,
+    SNAPEA,
+    find_predictors,
+    guess_threshold_name,
+    heads_name,
+    macs_name,
+    write_plan,
+)
 from spatialonnx.graph.sites import Site
 from spatialonnx.measure.network import Network, run_samples
 from spatialonnx.measure.samples import BATCH, Samples
@@ -40,21 +49,6 @@ class Guess:
 
     heads: NDArray[np.int64]
     threshold: NDArray[np.float32]
-
-
-def macs_name(site: str) -> str:
-    """Name of the graph output that counts a site's MACs, [N, C]."""
-    return f"{site}/macs"
-
-
-def heads_name(site: str) -> str:
-    """Name of the input of a site's heads, [C]."""
-    return f"{site}/heads"
-
-
-def guess_threshold_name(site: str) -> str:
-    """Name of the input of the thresholds that a site's kernels guess by, [C]."""
-    return f"{site}/guess_threshold"
 
 
 def snapea_model(

@@ -38,9 +38,8 @@ from spatialonnx.graph.ops import (
     DOMAIN,
     PREDICT,
     add_opset,
-    codes_name,
-    count_names,
     mask_name,
+    measuring_names,
     patch_size_name,
     write_plan,
     zero_point_name,
@@ -245,7 +244,7 @@ def _free_counts(network: onnx.ModelProto, include: str | None, exclude: str | N
     report = _select(report, include, exclude)
     counts = {CODES_PATCH_SIZE}
     for site in report.sites:
-        counts |= {*count_names(site.name), codes_name(site.name)}
+        counts |= {*measuring_names(site.name)}
     counts &= defined_names(network.graph)
     if not counts:
         return report

@@ -123,6 +123,27 @@ def codes_name(site: str) -> str:
     return f"{site}/codes"
 
 
+def macs_name(site: str) -> str:
+    """Name of the graph output that counts the MACs of a site that stops its sums early, [N, C]."""
+    return f"{site}/macs"
+
+
+def heads_name(site: str) -> str:
+    """Name of the input with the MACs that such a site does before it guesses, [C]."""
+    return f"{site}/heads"
+
+
+def guess_threshold_name(site: str) -> str:
+    """Name of the input of the thresholds that such a site's kernels guess by, [C]."""
+    return f"{site}/guess_threshold"
+
+
+def measuring_names(site: str) -> tuple[str, ...]:
+    """Names of the tensors that measuring adds for a site: a network keeps them free."""
+    early = macs_name(site), heads_name(site), guess_threshold_name(site)
+    return (*count_names(site), codes_name(site), *early)
+
+
 def mask_name(site: str) -> str:
     """Name of a site's mask initializer."""
     return f"{site}/mask"

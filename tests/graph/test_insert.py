@@ -16,6 +16,7 @@ from support.models import MESS, Net, channels_last, depthwise, feeds, messy, pl
 from support.quantized import folded
 
 import spatialonnx
+from spatialonnx.baseline.snapea_graph import Guess, snapea_model
 from spatialonnx.errors import ModelError, PlanError, UsageError
 from spatialonnx.graph.insert import Insertion
 from spatialonnx.graph.instrument import instrument, plan_feeds
@@ -233,7 +234,9 @@ def test_names_that_are_taken() -> None:
 
 
 @pytest.mark.parametrize("simplify", [True, False])
-@pytest.mark.parametrize("suffix", ["skipped", "false_zero", "codes"])
+@pytest.mark.parametrize(
+    "suffix", ["skipped", "false_zero", "codes", "macs", "heads", "guess_threshold"]
+)
 def test_counts_have_their_names_to_themselves(suffix: str, simplify: bool) -> None:
     net = Net()
     x = net.relu(net.conv("x", 4))
@@ -245,6 +248,11 @@ def test_counts_have_their_names_to_themselves(suffix: str, simplify: bool) -> N
     result = check(proto, 2, simplify=simplify)
     run(instrument(result.model, promote=False), feeds(proto), "all")
     Network(result.model, Runtime("cpu", 1), codes=4)
+    sites = [site.name for site in result.sites]
+    heads, threshold = np.full(4, 2), np.zeros(4, np.float32)
+    early = snapea_model(result.model, sites, guesses=dict.fromkeys(sites, Guess(heads, threshold)))
+    onnx.checker.check_model(early)
+    Network(early, Runtime("cpu", 1))
 
 
 def test_an_output_named_like_a_count_is_refused() -> None:
