@@ -450,6 +450,18 @@ _PANELS: dict[type, str] = {
 Function = Callable[..., None]
 
 
+class _LineFormatter(logging.Formatter):
+    """Messages as the commands write their own: warnings marked, names never a terminal's code."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        from spatialonnx.cli.console import printable
+
+        mark = "warning: " if record.levelno >= logging.WARNING else ""
+        # Lines stay lines: a traceback that a library logs has several.
+        lines = super().format(record).splitlines()
+        return mark + "\n".join(printable(line).plain for line in lines)
+
+
 def command(function: Function) -> Function:
     """Makes a function a command: groups of options become options, and logging is set up.
 
@@ -475,11 +487,10 @@ def command(function: Function) -> Function:
             chosen = {field.name: values.pop(field.name) for field in fields(group)}
             values[name] = group(**chosen)
         common = values.pop(own[0].name)
-        logging.basicConfig(
-            stream=sys.stderr,
-            level=logging.INFO if common.verbose else logging.WARNING,
-            format="%(message)s",
-        )
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(_LineFormatter())
+        level = logging.INFO if common.verbose else logging.WARNING
+        logging.basicConfig(level=level, handlers=[handler])
         if common.timeout is not None:
             from spatialonnx.cli.quantities import parse_seconds
             from spatialonnx.runtime.run_limit import limit_runs

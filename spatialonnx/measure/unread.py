@@ -80,7 +80,7 @@ def _check(images: PlanImages, experiment: Experiment, *, refuse: bool) -> None:
     if refuse and name:
         raise UsageError(f"verify holds images that chose the plan: use {asked}, as its search did")
     same = "" if name else "if these are the images of the search, "
-    _LOG.warning("warning: %sverify holds images that chose the plan: use %s", same, asked)
+    _LOG.warning("%sverify holds images that chose the plan: use %s", same, asked)
 
 
 def check_disjoint(train: Dataset, experiment: Experiment) -> None:
@@ -111,7 +111,7 @@ def check_disjoint(train: Dataset, experiment: Experiment) -> None:
     if shared > _MOST_SHARED:
         raise UsageError(f"{advice} (about {min(shared, 1):.0%} of verify is among them)")
     if found:
-        _LOG.warning("warning: %s shares images with verify: %d were found", train.name, found)
+        _LOG.warning("%s shares images with verify: %d were found", train.name, found)
 
 
 def _hashes(dataset: Dataset, indices: NDArray[np.int64]) -> list[bytes]:

@@ -161,6 +161,18 @@ def alone(folder: Path, *arguments: str, **environment: str) -> subprocess.Compl
     return run_alone(arguments, folder, env={**os.environ, **environment}, timeout=120)
 
 
+def test_warnings_that_are_logged_are_lines_like_others(folder: Path) -> None:
+    """A file's name cannot send codes to the terminal there either."""
+    labels = np.full(40, 1000, np.int64)
+    np.savez("d\x1b[2J.npz", x=np.ones((40, 3, 8, 8), np.float32), y=labels)
+    onnx.save(plain(), "m.onnx")
+    done = alone(folder, "evaluate", "m.onnx", "--data", "npz:d\x1b[2J.npz", "--quiet")
+    logged = [line for line in done.stderr.splitlines() if "1000" in line]
+    assert logged, done.stderr
+    assert logged[0].startswith("warning: label 1000 of npz:d\ufffd[2J.npz is out of"), logged
+    assert "\x1b" not in done.stderr
+
+
 def check_one_line(done: subprocess.CompletedProcess[str], code: int) -> str:
     lines = done.stderr.splitlines()
     assert (done.returncode, len(lines)) == (code, 1), done.stderr
