@@ -63,7 +63,7 @@ def test_own_images_that_may_have_chosen_the_plan_are_named(tiny_files, caplog):
     assert not caplog.records
     open_experiment(model, tiny_files.spec, {**CPU, **SIZES, "seed": 4})
     (told,) = caplog.messages
-    assert told.startswith("warning: if these are the images of the search, ")
+    assert told.startswith("if these are the images of the search, ")
     assert "use --seed 3 --search-samples 60" in told
 
 

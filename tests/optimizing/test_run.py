@@ -166,7 +166,7 @@ def test_no_image_that_chose_a_tuned_plan_certifies_it(tmp_path):
 def test_an_adopted_plan_keeps_which_images_chose_it(tiny, sure, caplog):
     tuned = searched(tiny.model, OWN_DATA)
     result = spatialonnx.optimize(tiny.model, tiny.spec, eps=1, tuned=tuned, **FEW)
-    assert "warning: if these are the images of the search, verify holds" in caplog.text
+    assert "if these are the images of the search, verify holds" in caplog.text
     chosen = (PlanImages(OWN_DATA, 3, (60, 60, 60)),)
     for path in result.folder.glob("*masked.onnx"):
         assert read_search_record(load_model(path).proto).chosen == chosen
