@@ -7,6 +7,7 @@ they are exact; a function's value is a float.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,7 +20,7 @@ from scipy.special import log_softmax
 from spatialonnx.data.user_function import load_function
 from spatialonnx.errors import DataError, ModelError, UsageError
 from spatialonnx.files import sha256_bytes
-from spatialonnx.measure.function_identity import function_hash
+from spatialonnx.measure.function_identity import function_hash, unread_values
 
 Outputs = Sequence[NDArray[Any]]
 """A model's outputs, batch dimension first."""
@@ -51,11 +52,22 @@ class Metric:
         """Whether a score is a count of right samples."""
         return self.function is None
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
-        """Hash of the kind of metric, and of a user's function."""
+        """Hash of the kind of metric, and of a user's function when this was asked first."""
         own = () if self.function is None else (function_hash(self.function).encode(),)
         return sha256_bytes(self.name.encode(), *own)
+
+    @property
+    def continuing_note(self) -> str | None:
+        """Why another run cannot continue with results of this metric; None where it can."""
+        unread = () if self.function is None else unread_values(self.function)
+        if not unread:
+            return None
+        return (
+            f"warning: no other run can recognise what the metric holds ({', '.join(unread)}): "
+            "what is measured here will not be continued"
+        )
 
     def logits(self, outputs: Outputs) -> NDArray[np.float32]:
         """The logits [n, classes] of the output that is scored.

@@ -55,6 +55,8 @@ def optimize_model(job: OptimizeJob, progress: ProgressCallback | None = None) -
 def _optimize(job: OptimizeJob, stages: Stages, progress: ProgressCallback | None) -> Optimization:
     """Does it, the folder being this call's."""
     start = time.monotonic()
+    if (note := job.experiment.metric.continuing_note) is not None:
+        report_stage(progress, note, warning=True)
     spatial = stages.insert()
     verdict = stages.verdict(spatial)
     if not job.dry_run:  # of which it is the result

@@ -69,6 +69,8 @@ def search_masks(job: SearchJob, progress: ProgressCallback | None = None) -> Se
     check_job(job)
     report_stage(progress, "running the dense network")
     simulator = make_simulator(job, count_steps(progress, "running the dense network"))
+    if (note := job.experiment.metric.continuing_note) is not None:
+        report_stage(progress, note, warning=True)
     with Study(job.files.study) as study:
         if study.bind(study_key(job), study_about(job)):
             text = f"continuing {job.files.study.name}: {study.count()} trials are done"
@@ -235,8 +237,8 @@ def _keep_latency(
         latency = LatencyModel.from_text(study.keep("latency", measure))
         if latency.measured_by not in ("", environment(job.experiment.runtime)):
             text = (
-                f"the study's site times are those of {latency.measured_by}: name another --study "
-                "to time sites here"
+                f"warning: the study's site times are those of {latency.measured_by}: name another "
+                "--study to time sites here"
             )
             report_stage(progress, text, warning=True)
         return latency

@@ -5,11 +5,13 @@ import subprocess
 import sys
 import threading
 import types
+from collections import defaultdict
 
 import numpy as np
 import pytest
+import torch
 
-from spatialonnx.measure.function_identity import function_hash
+from spatialonnx.measure.function_identity import function_hash, unread_values
 
 
 def scaled(factor, outputs=(), labels=None):
@@ -62,14 +64,85 @@ def test_what_is_held_tells_functions_apart(kind):
     assert hashes == [function_hash(MADE[kind](value)) for value in values]
 
 
+def of_module(text, name="f", **values):
+    """A function or class of a module without a file, as a notebook's are."""
+    module = types.ModuleType("typed")
+    vars(module).update(values)
+    exec(compile(text, "<cell>", "exec"), vars(module))
+    return getattr(module, name)
+
+
+LINE = {"first": lambda outputs, labels: 1, "second": lambda outputs, labels: 2}  # fmt: skip
+READS = "import functools\ndef g():\n    return [COST for _ in (1,)]\ndef f(o, l):\n    return g()"
+CLASS = "class M{base}:\n    w: int = 1\n    def __call__(self, o, l):\n        return {value}"
+NAMED = f"from typing import NamedTuple\n{CLASS}"
+CACHED = "import functools\n@functools.lru_cache\ndef f(o, l):\n    return {value}"
+DIFFERENT = {
+    "lambdas of one line": lambda: LINE.values(),
+    "global variable": lambda: [of_module(READS, COST=cost) for cost in (np.ones(2), np.zeros(2))],
+    "class of a notebook": lambda: [
+        of_module(CLASS.format(base="", value=v), "M")() for v in (1, 2)
+    ],
+    "named tuple": lambda: [
+        of_module(NAMED.format(base="(NamedTuple)", value=v), "M")() for v in (1, 2)
+    ],
+    "property": lambda: [
+        of_module(f"class M:\n    @property\n    def f(self): return {v}", "M") for v in (1, 2)
+    ],
+    "static method": lambda: [
+        of_module(f"class M:\n    @staticmethod\n    def f(): return {v}", "M") for v in (1, 2)
+    ],
+    "class variable": lambda: [of_module(f"class M:\n    cost = {v}", "M") for v in (1, 2)],
+    "what it comes from": lambda: [
+        of_module(f"class N:\n    cost = {v}\nclass M(N): pass", "M") for v in (1, 2)
+    ],
+    "cache": lambda: [of_module(CACHED.format(value=v)) for v in (1, 2)],
+    "attribute of a function": lambda: [with_attribute(v) for v in (1, 2)],
+    "method of a builtin type": lambda: [{1: v}.get for v in (1, 2)],
+    "dict with an attribute": lambda: [Held(1), Held(2)],
+    "defaultdict": lambda: [closure(defaultdict(kind, {1: 1})) for kind in (int, list)],
+    "tensor": lambda: [closure(torch.full((2,), v, dtype=torch.bfloat16)) for v in (1, 2)],
+}
+
+
+def with_attribute(value):
+    def made(outputs, labels):
+        return made.cost
+
+    made.cost = value
+    return made
+
+
+class Held(dict):
+    def __init__(self, cost):
+        super().__init__(x=1)
+        self.cost = cost
+
+
+@pytest.mark.parametrize("kind", DIFFERENT)
+def test_what_is_read_tells_functions_apart(kind):
+    first, second = DIFFERENT[kind]()
+    assert function_hash(first) == function_hash(first)
+    assert function_hash(first) != function_hash(second)
+
+
 def test_another_process_finds_the_same(tmp_path):
     """Where a value cannot be read, another process does not."""
     program = tmp_path / "program.py"
     program.write_text(
-        "import functools, threading, numpy as np\n"
+        "import abc, dataclasses, enum, functools, threading, numpy as np, torch\n"
         "from spatialonnx.measure.function_identity import function_hash\n"
         "def f(held, outputs, labels): return held\n"
-        "for held in (3, np.ones(2), {'b': {'x', 'y', 'z'}}, threading.Lock()):\n"
+        "@dataclasses.dataclass(frozen=True)\n"
+        "class Own(abc.ABC):\n"
+        "    cost: dict = dataclasses.field(default_factory=dict)\n"
+        "    kind: enum.Enum = enum.Enum('Kind', 'A B').A\n"
+        "    @functools.cached_property\n"
+        "    def total(self): return COST + np.mean(COST)\n"
+        "    def __call__(self, outputs, labels): return self.total\n"
+        "COST = torch.nn.Linear(2, 2, bias=False)\n"
+        "torch.nn.init.ones_(COST.weight)\n"
+        "for held in (3, np.ones(2), {'b': {'x', 'y', 'z'}}, Own(), threading.Lock()):\n"
         "    print(function_hash(functools.partial(f, held)))\n"
         "print(function_hash(eval('lambda x: [x for y in x if y == 3]')))\n"
     )
@@ -79,8 +152,17 @@ def test_another_process_finds_the_same(tmp_path):
         ).stdout.split()
         for _ in range(2)
     )
-    assert [a == b for a, b in zip(first, second, strict=True)] == [True, True, True, False, True]
+    assert [a == b for a, b in zip(first, second, strict=True)] == [
+        True,
+        True,
+        True,
+        True,
+        False,
+        True,
+    ]
     lock = threading.Lock()
+    assert unread_values(closure(lock)) == ("lock",)
+    assert unread_values(closure(1)) == ()
     assert function_hash(closure(lock)) == function_hash(closure(lock))
     assert function_hash(closure(lock)) != function_hash(closure(threading.Lock()))
 

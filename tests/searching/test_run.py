@@ -1,8 +1,10 @@
 """A whole search: choice, certification, the written model, killing and resuming."""
 
+import functools
 import json
 import subprocess
 import sys
+import threading
 from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
@@ -103,6 +105,17 @@ def test_no_path_of_the_users_gets_into_files(done, tiny_files):
         content = path.read_bytes()
         for private in (b"npz:", str(tiny_files.data.parent).encode()):
             assert private not in content
+
+
+@pytest.mark.parametrize("held", [threading.Lock(), 1])
+def test_a_metric_that_no_other_run_can_recognise_is_warned_of(tiny_files, tmp_path, held):
+    metric = Metric("python:m:f", functools.partial(lambda held, outputs, labels: 1.0, held))
+    told = []
+    job = make_job(tiny_files, tmp_path, eps="0.9", metric=metric, trials=1)
+    search_masks(job, lambda step: told.append(step.stage))
+    warned = [text for text in told if "no other run can recognise what the metric holds" in text]
+    assert len(warned) == (held != 1)
+    assert all(text.startswith("warning: ") and "(lock)" in text for text in warned)
 
 
 def test_a_users_metric_is_not_named(tiny_files, tmp_path):
