@@ -29,7 +29,7 @@ def show_progress(common: CommonOptions) -> Iterator[ProgressCallback]:
         The callback for the task.
     """
     if common.quiet:
-        yield lambda progress: None
+        yield lambda progress: warn(common, progress.stage) if progress.warning else None
     elif err.is_terminal:
         with _bar() as follow:
             yield follow

@@ -46,8 +46,10 @@ def test_without_a_terminal_it_is_a_line_now_and_then(capsys, monkeypatch):
     ]
 
 
-def test_quiet_draws_nothing(terminal, capsys):
+def test_quiet_draws_nothing_but_warnings(terminal, capsys):
     with progress.show_progress(CommonOptions(quiet=True)) as follow:
         follow(Progress("continuing study.db: 5 trials are done", warning=True))
         follow(Progress("first pass", 1, 2, 0.0))
-    assert capsys.readouterr() == ("", "")
+        assert capsys.readouterr() == ("", "")
+        follow(Progress("warning: site times of another machine", warning=True))
+    assert "warning: site times of another machine" in capsys.readouterr().err
