@@ -32,6 +32,9 @@ from spatialonnx.tuning.preparation import Prepared, prepare
 
 __all__ = ["tune_model", "write_weights"]
 
+_FEW_HELD_OUT = 50
+"""Held-out images below which the choice of an epoch is said to be unsure."""
+
 
 def tune_model(job: TuneJob, progress: ProgressCallback | None = None) -> Tuned:
     """Does what a job says; see ``spatialonnx.tune``."""
@@ -53,7 +56,8 @@ def tune_model(job: TuneJob, progress: ProgressCallback | None = None) -> Tuned:
     verify = _certify(job, proto, progress)
     met = verify.holds(job.experiment.bounds[0].eps(verify.baseline))
     _describe(job, proto, state, verify, met=met)
-    notes = (*(f"warning: {text}" for text in verify.warnings), *_notes(job, prepared, state))
+    doubts = (f"warning: {text}" for text in verify.warnings)
+    notes = (*doubts, *_notes(job, prepared, state, len(images.held_out)))
     return Tuned(
         job=job,
         epochs=tuple(state.epochs),
@@ -173,7 +177,7 @@ def _chosen(job: TuneJob) -> tuple[PlanImages, ...]:
     return plan_images(job.plan.proto) if isinstance(job.plan, ModelFile) else ()
 
 
-def _notes(job: TuneJob, prepared: Prepared, state: State) -> list[str]:
+def _notes(job: TuneJob, prepared: Prepared, state: State, held_out: int) -> list[str]:
     notes = list(explain_baseline(job.experiment))
     notes.append(f"BatchNorm was put back behind {prepared.restored} Convs and folded again")
     if prepared.timed:
@@ -191,6 +195,11 @@ def _notes(job: TuneJob, prepared: Prepared, state: State) -> list[str]:
         notes.append(
             f"the loss was not a number after epoch {len(state.epochs)}: epoch {state.best} is "
             "kept; try a smaller --lr"
+        )
+    if held_out < _FEW_HELD_OUT and job.recipe.epochs > 1:
+        notes.append(
+            f"warning: only {held_out} held-out images chose the epoch: more with --train make "
+            "the choice surer"
         )
     best = state.epochs[state.best - 1]
     if not within_budget(best, job.recipe):

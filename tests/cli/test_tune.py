@@ -58,6 +58,7 @@ def test_the_same_graph_with_new_weights_and_the_plan_inside(line, tiny):
     assert value["bound_met"] is True and value["complete"] is True
     assert len(value["epochs"]) == 2
     assert value["verify"]["samples"] == 96
+    assert any("warning: only 15 held-out images" in note for note in value["notes"])
     spatial, tuned = read("model.spatial.onnx"), read(TUNED)
     assert [n.SerializeToString() for n in tuned.graph.node] == [
         n.SerializeToString() for n in spatial.graph.node
