@@ -23,7 +23,7 @@ from spatialonnx.measure.experiment import OWN_FUNCTION, Experiment
 from spatialonnx.measure.metrics import AGREEMENT, TOP1, Metric, top_k
 from spatialonnx.measure.network import Network, Outputs, SampleRun, run_samples
 from spatialonnx.measure.opening import ExperimentOptions, open_experiment, recorded
-from spatialonnx.measure.original import explain_baseline
+from spatialonnx.measure.original import OriginalNotFoundError, explain_baseline
 from spatialonnx.measure.samples import BATCH, Samples
 from spatialonnx.model.metadata import get_json, read_search_record
 from spatialonnx.model.model_file import ModelLike, as_model
@@ -182,9 +182,13 @@ def evaluate(
         record = None
     metric = options.get("metric") or (None if record is None else record.metric)
     agreement = metric == AGREEMENT.name
-    experiment = open_experiment(
-        *(source, data, options), record=record, cut=split != "all", refuse=False, compare=agreement
-    ).scored()
+    cut = split != "all"
+    try:
+        experiment = open_experiment(
+            source, data, options, record=record, cut=cut, refuse=False, compare=agreement
+        ).scored()
+    except OriginalNotFoundError as error:
+        raise UsageError(f"{error}, or score labels with --metric top1") from None
     baseline = experiment.baseline
     evaluation = evaluate_model(
         experiment.model.shared,

@@ -20,6 +20,10 @@ from spatialonnx.model.model_file import ModelFile, load_model, peek_model
 _INT8 = "int8"
 
 
+class OriginalNotFoundError(UsageError):
+    """The original of a tuned model is neither named nor found."""
+
+
 def with_original(experiment: Experiment) -> Experiment:
     """An experiment with the original of a tuned or an 8-bit model as its baseline.
 
@@ -45,7 +49,7 @@ def with_original(experiment: Experiment) -> Experiment:
     if found is not None:
         return replace(experiment, baseline=found, baseline_found=True)
     if tuned:
-        raise UsageError(
+        raise OriginalNotFoundError(
             f"{model.path.name} was tuned, and its original is not in its folder: name the "
             "original with --baseline"
         )

@@ -78,7 +78,7 @@ def test_without_its_original_nothing_is_compared(tuned, command):
     message = fail(2, command, path, "--data", tuned.spec, *COMPARING[command])
     assert message == (
         f"{TUNED} was tuned, and its original is not in its folder: name the original with "
-        "--baseline"
+        "--baseline" + (", or score labels with --metric top1" if command == "evaluate" else "")
     )
     assert [file.name for file in Path("alone").iterdir()] == [TUNED]
 
