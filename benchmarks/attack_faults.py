@@ -46,7 +46,7 @@ def search(folder: Path, **options: Any) -> subprocess.Popen[str]:
     take = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     program = f"{take}; from spatialonnx.cli import main; main()"
     return subprocess.Popen(
-        [sys.executable, "-c", program, *SEARCH],
+        [sys.executable, "-B", "-c", program, *SEARCH],
         cwd=folder,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

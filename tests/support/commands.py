@@ -14,7 +14,9 @@ from typer.testing import CliRunner
 from spatialonnx.cli import app
 
 _LIKE_A_TERMINAL = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-START = [sys.executable, "-c", f"{_LIKE_A_TERMINAL}; from spatialonnx.cli import main; main()"]
+_PROGRAM = f"{_LIKE_A_TERMINAL}; from spatialonnx.cli import main; main()"
+# Without byte code: where files may not grow, Python would leave half of it for others to read.
+START = [sys.executable, "-B", "-c", _PROGRAM]
 """The command ``spatialonnx`` in a process of its own, which Ctrl-C stops.
 
 A suite that runs in the background inherits SIGINT as ignored, and so would the command.
