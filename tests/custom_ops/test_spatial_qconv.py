@@ -94,8 +94,8 @@ def test_shared_cases(isa: str, case: NamedCase) -> None:
 def test_the_oracle_is_what_onnxruntime_computes(case: NamedCase) -> None:
     """The dense output: QLinearConv, then QLinearAdd. What the op skips is decided on it."""
     drawn = case.case()
-    if platform.machine() == "aarch64" and drawn.residual is not None:
-        pytest.skip("QLinearAdd is in fixed point there")
+    if platform.machine() == "aarch64":  # where QLinearAdd is in fixed point
+        drawn = replace(drawn, residual=None)
     if saturates_int8():  # weights of 7 bits, everything else alike
         drawn = replace(
             drawn,
