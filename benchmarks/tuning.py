@@ -46,6 +46,8 @@ class Row:
         options: Further options of `tune`.
         network: The rival's name in `models.train`, its width and its teacher; None = no rival.
         search: Options of a search whose plan tuning starts from; empty = a probe per 2 x 2 patch.
+        first: Options of a tuning from that plan, before the row's own; empty = there is none.
+        again: Options of a search in what the first tuning gave, whose plan the row's starts from.
         last: Sites at the end with a probe per 4 x 4 patch, the first site being off: where the
             maps are small, whole channels of an image die.
     """
@@ -57,6 +59,8 @@ class Row:
     options: str = ""
     network: tuple[str, int, Path] | None = None
     search: str = ""
+    first: str = ""
+    again: str = ""
     last: int = 0
 
 
@@ -68,6 +72,13 @@ THINNER_W16 = ("resnet18", 16, W16.with_suffix(".safetensors"))
 ROWS = {
     "w16-45": Row(
         *(W16, 0.45, 0.005, 6, "--flip"), network=THINNER_W16, search=f"{JOINT} --eps 0.08"
+    ),
+    "w16-45-twice": Row(
+        *(W16, 0.45, 0.005, 6, "--flip --lr 0.03"),
+        network=THINNER_W16,
+        search=f"{JOINT} --eps 0.08",
+        first="--saved 0.42 --epochs 4 --flip",
+        again=f"{JOINT} --eps 0.06",
     ),
     "w16-55": Row(
         *(W16, 0.55, 0.01, 6, "--flip"), network=THINNER_W16, search=f"{JOINT} --eps 0.2"
@@ -99,26 +110,36 @@ def tune(
     """Tunes a row's network with a seed; returns the model, whether or not it met its bound."""
     row = ROWS[name]
     tuned = folder / f"{name}.{seed}.masked.onnx"
-    missed = tuned.with_name(f"{name}.{seed}.masked.missed.onnx")
-    for path in (tuned, missed):
-        if path.exists():
-            return path
-    if row.search:
-        line = ["spatialonnx", "tune", search(folder, name, seed, threads)]
-        line += ["--baseline", row.model]
-    elif row.last:
-        line = ["spatialonnx", "tune", by_hand(folder, name), "--baseline", row.model]
+    if found := made(tuned):
+        return found
+    if row.first:
+        start = search_again(folder, name, seed, threads)
+    elif row.search:
+        start = search(folder, name, seed, threads)
     else:
-        line = ["spatialonnx", "tune", row.model, "--pattern", 1000]
+        start = by_hand(folder, name) if row.last else row.model
+    line = [start] if start == row.model else [start, "--baseline", row.model]
+    line += ["--pattern", 1000] if start == row.model else []
     line += ["--saved", row.saved, "--eps", row.eps, "--epochs", epochs or row.epochs]
-    line += ["--seed", seed]
-    line += ["--threads", threads, *row.options.split(), *further.split(), "-o", tuned]
+    line += [*row.options.split(), *further.split()]
     if "--no-labels" in row.options:
         line += ["--train", f"npz:{unlabelled(folder)}"]
+    return run_tune(line, tuned, seed, threads)
+
+
+def run_tune(line: Sequence[object], tuned: Path, seed: int, threads: int) -> Path:
+    """Runs `tune`, from its journal where there is one; returns the model."""
+    line = ["spatialonnx", "tune", *line, "--seed", seed, "--threads", threads, "-o", tuned]
     if tuned.with_name(tuned.name + ".journal").exists():
         line.append("--resume")
     run(line)
-    return tuned if tuned.exists() else missed
+    return made(tuned) or tuned
+
+
+def made(masked: Path) -> Path | None:
+    """A model that is there already, whether or not it met its bound."""
+    missed = masked.with_name(masked.name.replace(".onnx", ".missed.onnx"))
+    return next((path for path in (masked, missed) if path.exists()), None)
 
 
 def by_hand(folder: Path, name: str) -> Path:
@@ -144,6 +165,24 @@ def search(folder: Path, name: str, seed: int, threads: int) -> Path:
         line = ["spatialonnx", "search", spatial, "--data", "fashion-mnist", *row.search.split()]
         run([*line, "--seed", seed, "--threads", threads, "-o", masked])
     return masked
+
+
+def search_again(folder: Path, name: str, seed: int, threads: int) -> Path:
+    """Tunes a row's network a first time, and searches a plan in what that gave.
+
+    A tuned network has patches to skip that the original has not.
+    """
+    row = ROWS[name]
+    again = folder / f"{name}.{seed}.again.masked.onnx"
+    if found := made(again):
+        return found
+    first = folder / f"{name}.{seed}.first.masked.onnx"
+    if (tuned := made(first)) is None:
+        line = [search(folder, name, seed, threads), "--baseline", row.model, "--eps", row.eps]
+        tuned = run_tune([*line, *row.first.split()], first, seed, threads)
+    line = ["spatialonnx", "search", tuned, "--baseline", row.model, "--data", "fashion-mnist"]
+    run([*line, *row.again.split(), "--seed", seed, "--threads", threads, "-o", again])
+    return made(again) or again
 
 
 def unlabelled(folder: Path) -> Path:
