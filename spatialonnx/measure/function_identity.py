@@ -29,7 +29,7 @@ _PLAIN = (type(None), bool, int, float, complex, str)
 _CONTAINERS = (tuple, list, set, frozenset)
 _SESSION = f"{os.getpid()} {secrets.token_hex(8)}"
 """Of what cannot be told from others in another process."""
-_LIBRARIES = sysconfig.get_path("stdlib"), str(Path(__file__).parents[1])
+_LIBRARIES = Path(sysconfig.get_path("stdlib")), Path(__file__).parents[1]
 _INSTALLED = {"site-packages", "dist-packages"}
 """Folders whose modules are told apart by their own files, and not by what these read."""
 _HELD_BY_CLASSES = (FunctionType, staticmethod, classmethod, property, functools.cached_property)
@@ -195,7 +195,9 @@ def _is_library(target: Any) -> bool:
     file = getattr(module, "__file__", None)
     if not isinstance(file, str):
         return module.__name__.partition(".")[0] in sys.stdlib_module_names
-    return file.startswith(_LIBRARIES) or not _INSTALLED.isdisjoint(Path(file).parts)
+    path = Path(file)
+    known = any(path.is_relative_to(folder) for folder in _LIBRARIES)
+    return known or not _INSTALLED.isdisjoint(path.parts)
 
 
 def _file(path: str | None) -> bytes:
@@ -213,6 +215,6 @@ def _source(target: Any) -> tuple[bytes, ...]:
     try:
         source = inspect.getsource(target).encode()
         file = inspect.getsourcefile(target)
-    except (OSError, TypeError):  # typed at a prompt, or compiled
+    except (OSError, TypeError, SyntaxError):  # typed at a prompt, or compiled
         return ()
     return source, _file(file)

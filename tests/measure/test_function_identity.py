@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from spatialonnx.measure import function_identity
 from spatialonnx.measure.function_identity import function_hash, unread_values
 
 
@@ -203,3 +204,19 @@ def test_a_function_that_is_not_bound_yet_is_left_out():
     first = function_hash(made)
     later = 1
     assert function_hash(made) != first
+
+
+def test_a_module_beside_this_package_is_no_library(tmp_path, monkeypatch):
+    """Although its name begins alike; here the package is where the module is."""
+    file = tmp_path / "spatialonnx_metric.py"
+    file.write_text("def f(o, l):\n    return COST\n")
+    monkeypatch.setattr(function_identity, "_LIBRARIES", (tmp_path / "spatialonnx",))
+    module = types.ModuleType(file.stem)
+    module.__file__ = str(file)
+    monkeypatch.setitem(sys.modules, file.stem, module)
+    exec(compile(file.read_text(), file, "exec"), vars(module))
+    found = []
+    for cost in (1, 2):
+        vars(module)["COST"] = cost
+        found.append(function_hash(module.f))
+    assert found[0] != found[1]
