@@ -118,8 +118,8 @@ def tune(
         start = search(folder, name, seed, threads)
     else:
         start = by_hand(folder, name) if row.last else row.model
-    line = [start] if start == row.model else [start, "--baseline", row.model]
-    line += ["--pattern", 1000] if start == row.model else []
+    own = ["--pattern", 1000] if start == row.model else ["--baseline", row.model]
+    line = [start, *own]
     line += ["--saved", row.saved, "--eps", row.eps, "--epochs", epochs or row.epochs]
     line += [*row.options.split(), *further.split()]
     if "--no-labels" in row.options:

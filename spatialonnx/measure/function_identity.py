@@ -115,8 +115,7 @@ class _Reader:
         if isinstance(value, MethodType):
             return value.__func__, value.__self__
         if isinstance(value, BuiltinFunctionType):
-            owner = value.__self__
-            return value.__name__, value.__module__, owner
+            return value.__name__, value.__module__, value.__self__
         if isinstance(value, staticmethod | classmethod):
             return (value.__func__,)
         if isinstance(value, property):

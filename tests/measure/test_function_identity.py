@@ -153,14 +153,8 @@ def test_another_process_finds_the_same(tmp_path):
         ).stdout.split()
         for _ in range(2)
     )
-    assert [a == b for a, b in zip(first, second, strict=True)] == [
-        True,
-        True,
-        True,
-        True,
-        False,
-        True,
-    ]
+    same = [a == b for a, b in zip(first, second, strict=True)]
+    assert same == [True, True, True, True, False, True]
     lock = threading.Lock()
     assert unread_values(closure(lock)) == ("lock",)
     assert unread_values(closure(1)) == ()
